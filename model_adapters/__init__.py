@@ -1,0 +1,1 @@
+"""VideoLLM families: checkpoint layouts, conversations and frames, wired to the attention instrument."""

@@ -1,0 +1,1 @@
+"""The instrument: which attention edges exist in which layer. Knows no family, no benchmark, no prompt."""

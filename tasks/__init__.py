@@ -1,0 +1,1 @@
+"""Benchmarks: questions, gold answers, prompts and parsing. Knows no model."""

@@ -1,0 +1,73 @@
+"""VideoLLM: what every model family offers, and nothing else about it leaks out.
+
+A family turns a question into positions with names (`prepare`: frames, tokens, layout; CPU work that may run in a
+background thread) and video into embeddings (`embed`). Everything after that, running the decoder under an
+intervention, reading probabilities, generating, is the same for all families and lives in `answering.py` and in the
+instrument. Knows no benchmark and nothing of lmms-eval.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from mapflow.model_adapters.interventions import Decoder, PathwayRanges, TokenLayout
+from mapflow.results.question import PromptStyle, Question
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One question, ready for the model: CPU tensors only.
+
+    `input_ids` is the expanded prompt, one id per position (video positions hold the family's placeholder id).
+    `vision` holds what the vision side needs (e.g. `pixel_values`). `frame_indices` are the source frames that were
+    shown, `repeated_frames` how many of them repeat another because the clip is too short. `option_ids` is the token
+    that each option's letter becomes right after the prompt; `target_id` is the right answer's first token.
+    `position_ids` is None where positions simply count up.
+    """
+
+    question: Question
+    input_ids: Int[Tensor, " n"]
+    layout: TokenLayout
+    vision: Mapping[str, Tensor]
+    frame_indices: tuple[int, ...]
+    repeated_frames: int
+    option_ids: tuple[int, ...]
+    target_id: int
+    position_ids: Int[Tensor, "axis n"] | None = None
+
+
+class VideoLLM(ABC):
+    """One loaded checkpoint of a family.
+
+    Attributes: `decoder` runs the language model under interventions; `pathways` are the checkpoint's effective layer
+    ranges (None where nobody has published any); `digest` identifies the weights (SHA-256 over the checkpoint files).
+    """
+
+    family: ClassVar[str]
+    prompt_style: ClassVar[PromptStyle]
+
+    model: torch.nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    decoder: Decoder
+    pathways: PathwayRanges | None
+    digest: str
+    name: str
+
+    @abstractmethod
+    def prepare(self, question: Question) -> Prepared:
+        """Decode the clip's frames, render the conversation, tokenize, name every position.
+
+        Raises VideoError for an unreadable clip and MapflowError where an option cannot be located.
+        """
+
+    @abstractmethod
+    def embed(self, prepared: Sequence[Prepared]) -> list[Float[Tensor, "n hidden"]]:
+        """Prompt embeddings with the video tokens in place: one vision-tower pass for all of them, each once."""

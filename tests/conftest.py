@@ -1,0 +1,27 @@
+"""Where the tests find golden numbers, real questions and real videos; skipped with a reason where absent."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def _folder(variable: str, default: Path) -> Path:
+    folder = Path(os.environ.get(variable, default))
+    if not folder.is_dir():
+        pytest.skip(f"{variable} names no folder ({folder.name} is absent)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_root() -> Path:
+    """Outputs of the paper's released code on tiny models (`MAPFLOW_GOLDEN`)."""
+    return _folder("MAPFLOW_GOLDEN", SHARED / "golden")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real question files and videos of the benchmarks (`MAPFLOW_REAL_DATA`)."""
+    return _folder("MAPFLOW_REAL_DATA", SHARED / "data")

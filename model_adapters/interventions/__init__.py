@@ -1,1 +1,41 @@
-"""The instrument: which attention edges exist in which layer. Knows no family, no benchmark, no prompt."""
+"""The instrument: which attention edges exist in which layer. Knows no family, no benchmark, no prompt.
+
+Four ideas: a `TokenLayout` names every position of a prompt; a `Route` is a bundle of edges between names; an
+`Intervention` cuts routes in layers and compiles to a small boolean matrix a layer; the attention function applies
+that matrix inside an unmodified transformers model (`Decoder`, `apply`).
+"""
+
+from mapflow.model_adapters.interventions.attention import apply
+from mapflow.model_adapters.interventions.decoder import Decoder
+from mapflow.model_adapters.interventions.grammar import (
+    parse_intervention,
+    parse_interventions,
+    read_interventions,
+)
+from mapflow.model_adapters.interventions.intervention import Compiled, Intervention
+from mapflow.model_adapters.interventions.layers import LayerSpan, Window
+from mapflow.model_adapters.interventions.layout import Segment, TokenLayout
+from mapflow.model_adapters.interventions.pathways import PathwayRanges
+from mapflow.model_adapters.interventions.plan import AttentionPlan
+from mapflow.model_adapters.interventions.reachability import OpenPath, certificate, reachable
+from mapflow.model_adapters.interventions.route import Route
+
+__all__ = [
+    "AttentionPlan",
+    "Compiled",
+    "Decoder",
+    "Intervention",
+    "LayerSpan",
+    "OpenPath",
+    "PathwayRanges",
+    "Route",
+    "Segment",
+    "TokenLayout",
+    "Window",
+    "apply",
+    "certificate",
+    "parse_intervention",
+    "parse_interventions",
+    "reachable",
+    "read_interventions",
+]

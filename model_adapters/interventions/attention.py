@@ -1,0 +1,95 @@
+"""The attention function: transformers' own sdpa, minus the edges that the active plan cuts in this layer.
+
+Registered with `AttentionInterface` under two names, `mapflow` (sdpa) and `mapflow_eager` (the float32 oracle), and
+with `AttentionMaskInterface`, without which transformers silently drops padding masks. A module's layer is its
+`layer_idx`; the plan is whatever `apply` made active in this thread or task. Without a plan, `mapflow` *is* sdpa.
+
+No model code is patched: `set_attn_implementation` selects the function for the language model alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from mapflow.model_adapters.interventions.oracle import eager_attention
+from mapflow.model_adapters.interventions.plan import AttentionPlan
+
+SDPA = "mapflow"
+EAGER = "mapflow_eager"
+
+_active: ContextVar[AttentionPlan | None] = ContextVar("mapflow_active_plan", default=None)
+
+
+@contextmanager
+def apply(plan: AttentionPlan | None) -> Iterator[None]:
+    """Within this context, layers with our attention function follow `plan`; always undone, also by an exception."""
+    token = _active.set(plan)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def allowed_edges(
+    layer: int, n_queries: int, n_keys: int, padding: Bool[Tensor, "batch head query key"] | None
+) -> Bool[Tensor, "batch head query key"] | None:
+    """The active plan's mask joined with the model's own; None where plain causal attention is meant."""
+    plan = _active.get()
+    mask = plan.mask(layer, n_queries, n_keys) if plan else None
+    if mask is None or padding is None:
+        return padding if mask is None else mask
+    return mask & padding
+
+
+def sdpa_attention(
+    module: nn.Module,
+    query: Float[Tensor, "batch heads query dim"],
+    key: Float[Tensor, "batch kv_heads key dim"],
+    value: Float[Tensor, "batch kv_heads key dim"],
+    attention_mask: Bool[Tensor, "batch head query key"] | None,
+    **options: Any,
+) -> tuple[Float[Tensor, "batch query heads dim"], None]:
+    """sdpa under the active plan. Rows without any key give zeros (design.md, Interventions)."""
+    mask = allowed_edges(_layer(module), query.shape[2], key.shape[2], attention_mask)
+    if mask is attention_mask:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    empty = ~mask.any(-1, keepdim=True)
+    output, _ = sdpa_attention_forward(module, query, key, value, mask | empty, **options)
+    return output.masked_fill(empty.transpose(1, 2), 0), None
+
+
+def oracle_attention(
+    module: nn.Module,
+    query: Float[Tensor, "batch heads query dim"],
+    key: Float[Tensor, "batch kv_heads key dim"],
+    value: Float[Tensor, "batch kv_heads key dim"],
+    attention_mask: Bool[Tensor, "batch head query key"] | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Float[Tensor, "batch query heads dim"], Float[Tensor, "batch heads query key"]]:
+    """The float32 oracle under the active plan; also returns the attention weights."""
+    mask = allowed_edges(_layer(module), query.shape[2], key.shape[2], attention_mask)
+    return eager_attention(query, key, value, mask, scaling)
+
+
+def _layer(module: nn.Module) -> int:
+    layer = getattr(module, "layer_idx", None)
+    if not isinstance(layer, int):
+        raise TypeError(f"{type(module).__name__} has no layer_idx, so no per-layer intervention can reach it")
+    return layer
+
+
+AttentionInterface.register(SDPA, sdpa_attention)
+AttentionInterface.register(EAGER, oracle_attention)
+AttentionMaskInterface.register(SDPA, sdpa_mask)
+AttentionMaskInterface.register(EAGER, sdpa_mask)

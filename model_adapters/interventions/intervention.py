@@ -1,0 +1,133 @@
+"""Intervention: which attention edges are cut, and its compiled form for one prompt.
+
+An intervention is a set of policies; an edge is cut where any of them cuts it. `keep` turns that around: only the
+edges that the policies name are kept. Compiling it for a prompt and a depth gives `reads`, a small boolean matrix per
+layer, and, for random blocking alone, real edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mapflow.model_adapters.interventions.layout import TokenLayout
+from mapflow.model_adapters.interventions.pathways import PathwayRanges
+from mapflow.model_adapters.interventions.policies import Effective, Policy, RandomBlocking
+from mapflow.model_adapters.interventions.policies.policy import no_cuts
+from mapflow.model_adapters.interventions.segment_masks import count_edges, empty_rows, token_mask
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """`policies` empty is `full`. `str()` is the canonical one-line form, which parses back to an equal intervention;
+    `name` replaces it where a file gives the intervention a name."""
+
+    policies: tuple[Policy, ...] = ()
+    keep: bool = False
+    name: str | None = None
+
+    @property
+    def expression(self) -> str:
+        """The canonical one-line form, whatever the name."""
+        body = "+".join(map(str, self.policies)) or "full"
+        return f"keep:{body}" if self.keep else body
+
+    @property
+    def random(self) -> RandomBlocking | None:
+        """The random policy, of which an intervention has at most one (the parser sees to it)."""
+        return next((policy for policy in self.policies if isinstance(policy, RandomBlocking)), None)
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of random blocking; None for everything that is not random."""
+        return self.random.seed if self.random else None
+
+    def describe(self, pathways: PathwayRanges | None) -> str:
+        """The expression with the model's own ranges filled in: what a reader needs to repeat it elsewhere."""
+        policies = tuple(
+            Effective(pathways, policy.strict) if isinstance(policy, Effective) and not policy.ranges else policy
+            for policy in self.policies
+        )
+        return Intervention(policies, self.keep).expression
+
+    def compile(
+        self, layout: TokenLayout, n_layers: int, pathways: PathwayRanges | None = None, key: str = ""
+    ) -> Compiled:
+        """For one prompt (its `key`, the question's id, selects random edges) and a model of `n_layers`.
+
+        Raises MapflowError for layers that the model or segments that the prompt lacks.
+        """
+        cuts = no_cuts(layout, n_layers)
+        for policy in self.policies:
+            cuts |= policy.cuts(layout, n_layers, pathways)
+        budget = self.random.budget(layout, n_layers, pathways) if self.random else None
+        return Compiled(layout, cuts if self.keep else ~cuts, key, self.random, budget)
+
+    def __str__(self) -> str:
+        return self.name or self.expression
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An intervention at work on one prompt. `reads[layer, target, source]`: target's queries read source's keys."""
+
+    layout: TokenLayout
+    reads: Bool[Tensor, "layer target source"]
+    key: str = ""
+    random: RandomBlocking | None = None
+    budget: Sequence[int] | None = None
+
+    @property
+    def n_layers(self) -> int:
+        return self.reads.shape[0]
+
+    def is_full(self, layer: int) -> bool:
+        """Does this 0-based layer keep every causal edge?"""
+        return bool(self.reads[layer].all()) and not (self.budget and self.budget[layer])
+
+    def blocked(self, layer: int, device: torch.device | str = "cpu") -> Bool[Tensor, "query key"] | None:
+        """The edges that random blocking cuts in a 0-based layer; None where there is none."""
+        if self.random is None or not self.budget or not self.budget[layer]:
+            return None
+        return self.random.blocked(self.layout, layer, self.budget[layer], self.key, device)
+
+    def token_mask(self, layer: int) -> Bool[Tensor, "query key"]:
+        """One 0-based layer's mask: True where query may attend to key."""
+        mask = token_mask(self.reads[layer], self.layout.segment_of)
+        blocked = self.blocked(layer)
+        return mask if blocked is None else mask & ~blocked
+
+    @cached_property
+    def edges_by_layer(self) -> Int[Tensor, " layer"]:
+        """Edges kept in each layer, for one head; without n × n masks unless random blocking meets other cuts."""
+        if self.random is None:
+            return count_edges(self.reads, self.layout.segment_of)
+        if self.reads.all():
+            return self.total_by_layer - torch.tensor(self.budget)
+        return torch.stack([self.token_mask(layer).sum() for layer in range(self.n_layers)])
+
+    @property
+    def total_by_layer(self) -> Int[Tensor, " layer"]:
+        """Causal edges of each layer: n(n+1)/2."""
+        n = len(self.layout)
+        return torch.full((self.n_layers,), n * (n + 1) // 2)
+
+    @property
+    def edges_kept(self) -> int:
+        """Edges kept over all layers (the released code's new_attention_cnt)."""
+        return int(self.edges_by_layer.sum())
+
+    @property
+    def edges_total(self) -> int:
+        """All causal edges over all layers (the released code's base_attention_cnt)."""
+        return int(self.total_by_layer.sum())
+
+    @property
+    def n_empty_rows(self) -> int:
+        """Query rows, over all layers, that segments leave without any key: they attend to nothing and give zeros."""
+        return int(empty_rows(self.reads, self.layout.segment_of).sum())

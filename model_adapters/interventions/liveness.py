@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mapflow.model_adapters.interventions.intervention import Compiled
+from mapflow.model_adapters.interventions.segment_masks import causal_pairs
 
 
 def live_segments(compiled: Compiled) -> Bool[Tensor, "depth segment"]:
@@ -19,8 +20,9 @@ def live_segments(compiled: Compiled) -> Bool[Tensor, "depth segment"]:
 
     With random blocking the segment cuts alone count, which errs on the safe side.
     """
-    live = [compiled.layout.select("last")]
-    for layer in compiled.reads.flip(0):
+    layout = compiled.layout
+    live = [layout.select("last")]
+    for layer in (compiled.reads & (causal_pairs(layout.segment_of, len(layout.segments)) > 0)).flip(0):
         live.append(live[-1] | (layer & live[-1][:, None]).any(0))
     return torch.stack(live).flip(0)
 

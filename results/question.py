@@ -56,7 +56,10 @@ class Prompt:
 @dataclass(frozen=True)
 class Question:
     """One question of a benchmark. `options` is empty for open-ended questions; `target` is the right answer:
-    an index into `options`, or for an open-ended question the text that the answer should begin with."""
+    an index into `options`, or for an open-ended question the text that the answer should begin with.
+
+    `n_frames` is what the protocol asks for (None: the model's own number); `max_new_tokens` 1 means that the first
+    token is the answer."""
 
     question_id: str
     video_id: str
@@ -67,6 +70,8 @@ class Question:
     target: int | str
     protocol: str
     prompts: Mapping[PromptStyle, Prompt]
+    n_frames: int | None = None
+    max_new_tokens: int = 1
 
     @property
     def letters(self) -> tuple[str, ...]:

@@ -1,0 +1,235 @@
+"""Read the sampled frames of a clip, exactly: frame i is the i-th frame that a viewer of the whole file would see.
+
+One straight line: open the file -> count its frames (`video_index`) -> ask the sampling rule which are wanted -> decode
+those -> RGB. Where the packet table can be trusted, decoding begins at the keyframe before each wanted frame, and every
+frame that the decoder returns on the way is compared with the table; at the first surprise, or without a trustworthy
+table, the file is decoded from its beginning and its frames are counted one by one.
+
+Indices, frame rate, choice of stream and rotation are decord's, which the paper's code uses, and so are the pixels.
+The differences, all outside constant-frame-rate files as cameras and ffmpeg write them: packets that give no picture
+(edit lists, VP8's hidden frames) are not counted here.
+
+Whatever goes wrong with a file is one VideoError; its message names the path and the reason. Knows nothing about models
+and questions. PyAV is imported on first use, so that machines without it can import this module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mapflow.model_adapters.frame_sampling import FrameSampling, check_bounds
+from mapflow.model_adapters.time_limit import Clock, OutOfTime, run_within
+from mapflow.model_adapters.truncation import missing_share
+from mapflow.model_adapters.video_decoding import Surprise, decode_all, decode_from_keyframes, upright_rgb
+from mapflow.model_adapters.video_index import (
+    MAX_FRAMES,
+    DamagedPacket,
+    FrameIndex,
+    TooManyFrames,
+    index_packets,
+)
+from mapflow.results.errors import MapflowError
+from mapflow.results.question import Clip
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+TIME_LIMIT = 180.0  # seconds a video; a minute of 1080p takes a few
+MAX_PIXELS = 4096 * 4096  # width × height of one frame: 48 MiB as RGB
+DEMUXERS = (
+    "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf"  # no playlists: they could name other files or the network
+)
+LARGE_FRAME = 1280 * 720  # from here on a second decoding thread pays
+
+
+class VideoError(MapflowError):
+    """A clip that cannot be read: missing, broken, too large, too slow, or its bounds hold no frame."""
+
+
+@dataclass(frozen=True)
+class SampledFrames:
+    """The frames that a sampling rule asked for, in the rule's order.
+
+    pixels: RGB, upright.
+    indices: each frame's number in presentation order, from 0; numbers recur where the clip is too short.
+    timestamps: each frame's presentation time in the file, seconds; NaN where the file gives it none.
+    fps: the stream's average frame rate; 0.0 where the file tells none.
+    n_source: frames in the whole stream.
+    stream: the stream's number in the file, as ffmpeg chooses it (default track first, then the larger picture).
+    """
+
+    pixels: UInt8[np.ndarray, "frames height width 3"]
+    indices: tuple[int, ...]
+    timestamps: tuple[float, ...]
+    fps: float
+    n_source: int
+    stream: int
+
+    @property
+    def repeated(self) -> int:
+        """How many of the frames repeat another one, as the clip has fewer frames than were asked."""
+        return len(self.indices) - len(set(self.indices))
+
+
+def read_frames(
+    clip: Clip, sampling: FrameSampling, n: int, *, time_limit: float = TIME_LIMIT
+) -> SampledFrames:
+    """Decode the `n` frames of `clip` that `sampling` names.
+
+    time_limit: seconds; kept even when the decoder hangs (time_limit.py says what is guaranteed).
+
+    Raises VideoError for anything wrong with the file or the bounds, MapflowError where PyAV is not installed.
+    """
+    try:
+        check_bounds(clip.start, clip.end)
+        return run_within(time_limit, partial(_read, clip, sampling, n))
+    except OutOfTime:
+        raise _broken(
+            clip, f"not read within {time_limit:g} s; give it a longer time limit or leave it out"
+        ) from None
+    except VideoError:
+        raise
+    except MapflowError as error:  # from the sampling rule, which does not know the file
+        raise _broken(clip, str(error)) from None
+
+
+def _read(clip: Clip, sampling: FrameSampling, n: int, clock: Clock) -> SampledFrames:
+    with _opened(clip) as (container, stream):
+        index = _index(clip, container, stream, clock)
+        rate = stream.average_rate or stream.guessed_rate
+        video = _Video(clip, float(rate or 0.0), stream.index, stream.time_base, _limited_size(clip, stream))
+        if index.reliable:
+            indices = sampling(len(index.shown), video.fps, n, clip.start, clip.end)
+            try:
+                found = {
+                    i: video.picture(frame)
+                    for i, frame in decode_from_keyframes(container, stream, index, indices, clock.check)
+                }
+                return video.sampled(indices, found, len(index.shown))
+            except Surprise:
+                pass  # only decoding all of it can tell
+    expected = len(index.shown)
+    for _ in range(2):  # the second time only where packets and frames do not agree in number
+        indices = sampling(expected, video.fps, n, clip.start, clip.end)
+        wanted, found, count = set(indices), {}, 0
+        with _opened(clip) as (container, stream):
+            for frame in decode_all(container, stream, clock.check):
+                if count in wanted:
+                    found[count] = video.picture(frame)
+                count += 1
+        if count == expected:
+            return video.sampled(indices, found, count)
+        if count == 0:
+            raise _broken(clip, "holds no frame that decodes")
+        expected = count
+    raise _broken(clip, "does not decode to the same frames twice")
+
+
+@dataclass(frozen=True)
+class _Video:
+    """What is known of the stream before its frames are decoded."""
+
+    clip: Clip
+    fps: float
+    stream: int
+    time_base: Fraction | None
+    size: tuple[int, int]
+
+    def picture(self, frame: VideoFrame) -> tuple[np.ndarray, float]:
+        seconds = math.nan
+        if frame.pts is not None and self.time_base is not None:
+            seconds = float(frame.pts * self.time_base)
+        if frame.is_corrupt:
+            raise _broken(self.clip, f"damaged at {seconds:.3f} s: the decoder marks that frame as corrupt")
+        return upright_rgb(frame, *self.size), seconds
+
+    def sampled(
+        self, indices: tuple[int, ...], found: dict[int, tuple[np.ndarray, float]], count: int
+    ) -> SampledFrames:
+        return SampledFrames(
+            pixels=np.stack([found[i][0] for i in indices]),
+            indices=indices,
+            timestamps=tuple(found[i][1] for i in indices),
+            fps=self.fps,
+            n_source=count,
+            stream=self.stream,
+        )
+
+
+@contextmanager
+def _opened(clip: Clip) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The clip's file and its best video stream. Errors of the file in the body become VideoErrors as well."""
+    try:
+        import av
+    except ImportError:
+        raise MapflowError("reading videos needs PyAV; install it with: pip install av") from None
+    from av.error import FFmpegError
+
+    limits = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+    doing = "opened"
+    try:
+        path = Path(clip.path)
+        if not path.is_file():
+            raise _broken(clip, "not a file" if path.exists() else "no such file")
+        if path.stat().st_size == 0:
+            raise _broken(clip, "the file is empty (0 bytes)")
+        # "file:" and an absolute path keep names such as "http:..." or "concat:..." what they are: names of files
+        with av.open(f"file:{path.absolute()}", options=limits, metadata_errors="replace") as container:
+            stream = cast("VideoStream | None", container.streams.best("video"))
+            if stream is None:
+                raise _broken(clip, "holds no video stream")
+            if stream.codec_context is None:
+                raise _broken(clip, "no decoder for its video stream")
+            width, height = _limited_size(clip, stream)
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = 2 if width * height >= LARGE_FRAME else 1
+            doing = "decoded"
+            yield container, stream
+    except (FFmpegError, OSError) as error:
+        raise _broken(
+            clip, f"cannot be {doing} ({error.strerror}); the file is damaged or no video"
+        ) from None
+
+
+def _limited_size(clip: Clip, stream: VideoStream) -> tuple[int, int]:
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width < 1 or height < 1:
+        raise _broken(clip, f"its frames have no size ({width}×{height})")
+    if width * height > MAX_PIXELS:
+        raise _broken(clip, f"too large: frames of {width}×{height}, more than {MAX_PIXELS:,} pixels")
+    return width, height
+
+
+def _index(clip: Clip, container: InputContainer, stream: VideoStream, clock: Clock) -> FrameIndex:
+    too_long = f"too long: more than {MAX_FRAMES:,} frames"
+    if stream.frames > MAX_FRAMES:
+        raise _broken(clip, f"{too_long}; its header promises {stream.frames:,}")
+    try:
+        index = index_packets(container.demux(stream), stream.codec_context.name, clock.check)
+    except TooManyFrames:
+        raise _broken(clip, too_long) from None
+    except DamagedPacket as damaged:
+        raise _broken(clip, f"truncated or damaged: packet {damaged} is incomplete") from None
+    if len(index.shown) == 0:
+        raise _broken(clip, "holds no frames")
+    missing = missing_share(clip.path, container, stream, index)
+    if missing:
+        raise _broken(clip, f"truncated: {missing:.0%} of what its header promises is missing")
+    return index
+
+
+def _broken(clip: Clip, reason: str) -> VideoError:
+    return VideoError(f"video {clip.path!r}: {reason}")

@@ -85,7 +85,9 @@ def oracle_attention(
 def _layer(module: nn.Module) -> int:
     layer = getattr(module, "layer_idx", None)
     if not isinstance(layer, int):
-        raise TypeError(f"{type(module).__name__} has no layer_idx, so no per-layer intervention can reach it")
+        raise TypeError(
+            f"{type(module).__name__} has no layer_idx, so no per-layer intervention can reach it"
+        )
     return layer
 
 

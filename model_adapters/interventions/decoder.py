@@ -59,7 +59,9 @@ class Decoder:
         branches = _Branches([prompt for prompt, _ in items], [item for _, item in items], self.device)
         batch = pad_sequence(list(embeds), batch_first=True)
         with apply(branches), self._branching(branches):  # pyright: ignore[reportArgumentType]
-            hidden = self.core(inputs_embeds=batch, position_ids=position_ids, use_cache=False).last_hidden_state
+            hidden = self.core(
+                inputs_embeds=batch, position_ids=position_ids, use_cache=False
+            ).last_hidden_state
         row = torch.tensor(branches.group_of[-1], device=hidden.device)
         last = torch.tensor([len(item.layout) - 1 for _, item in items], device=hidden.device)
         head: nn.Module = self.causal_lm.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
@@ -85,7 +87,10 @@ class Decoder:
         n = embeds.shape[0]
         plan = AttentionPlan.of(compiled, device=self.device)
         cache = DynamicCache(config=self.causal_lm.config.get_text_config())
-        inputs: dict[str, Any] = {"inputs_embeds": embeds.expand(len(compiled), -1, -1), "position_ids": position_ids}
+        inputs: dict[str, Any] = {
+            "inputs_embeds": embeds.expand(len(compiled), -1, -1),
+            "position_ids": position_ids,
+        }
         tokens: list[list[int]] = [[] for _ in compiled]
         open_rows = set(range(len(compiled)))
         first = None
@@ -102,7 +107,9 @@ class Decoder:
                         tokens[row].append(int(chosen[row]))
                 if not open_rows:
                     break
-                position = torch.tensor([[(n if next_position is None else next_position) + step]], device=self.device)
+                position = torch.tensor(
+                    [[(n if next_position is None else next_position) + step]], device=self.device
+                )
                 inputs = {"input_ids": chosen[:, None], "position_ids": position.expand(len(compiled), -1)}
         assert first is not None, "max_new_tokens is at least 1"
         return tokens, first
@@ -171,11 +178,17 @@ class _Branches:
                 return value[prompt.to(value.device)]
             return value
 
-        def widen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        def widen(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[Any, dict[str, Any]]:
             hidden = args[0] if args else kwargs["hidden_states"]
             hidden = hidden[parent.to(hidden.device)]
             others = {name: by_prompt(value) for name, value in kwargs.items() if name != "hidden_states"}
-            return ((hidden, *map(by_prompt, args[1:])), others) if args else ((), {"hidden_states": hidden, **others})
+            return (
+                ((hidden, *map(by_prompt, args[1:])), others)
+                if args
+                else ((), {"hidden_states": hidden, **others})
+            )
 
         return widen
 

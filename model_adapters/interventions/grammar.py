@@ -92,7 +92,9 @@ def read_interventions(path: Path) -> list[Intervention]:
     except OSError as error:
         raise MapflowError(f"interventions file {str(path)!r}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MapflowError(f"interventions file {str(path)!r} is not YAML: {' '.join(str(error).split())}") from error
+        raise MapflowError(
+            f"interventions file {str(path)!r} is not YAML: {' '.join(str(error).split())}"
+        ) from error
     if not isinstance(entries, dict) or not entries:
         raise MapflowError(f"interventions file {str(path)!r} must map names to interventions")
     return [_from_yaml(str(name), value, path) for name, value in entries.items()]
@@ -132,7 +134,11 @@ def _parse_term(term: str) -> list[Policy]:
         route, at, layers = term.partition("@")
         return [Cut(Route.parse(route), LayerSpan.parse(layers) if at else None)]
     close = difflib.get_close_matches(head, [*POLICY_NAMES, CROSS_FRAME], n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(POLICY_NAMES)}, or a route source->target"
+    hint = (
+        f"did you mean {close[0]!r}?"
+        if close
+        else f"known: {', '.join(POLICY_NAMES)}, or a route source->target"
+    )
     raise MapflowError(f"unknown intervention {term!r}; {hint}")
 
 
@@ -155,7 +161,9 @@ def _options(text: str) -> dict[str, str]:
     for piece in filter(None, (piece.strip() for piece in text.split(","))):
         key, equals, value = (part.strip() for part in piece.partition("="))
         if not equals or key in options:
-            raise MapflowError(f"option {piece!r} {'is given twice' if equals else 'is not of the form key=value'}")
+            raise MapflowError(
+                f"option {piece!r} {'is given twice' if equals else 'is not of the form key=value'}"
+            )
         options[key] = value
     return options
 

@@ -50,7 +50,9 @@ class Intervention:
     def describe(self, pathways: PathwayRanges | None) -> str:
         """The expression with the model's own ranges filled in: what a reader needs to repeat it elsewhere."""
         policies = tuple(
-            Effective(pathways, policy.strict) if isinstance(policy, Effective) and not policy.ranges else policy
+            Effective(pathways, policy.strict)
+            if isinstance(policy, Effective) and not policy.ranges
+            else policy
             for policy in self.policies
         )
         return Intervention(policies, self.keep).expression

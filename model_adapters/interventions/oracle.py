@@ -25,7 +25,9 @@ def eager_attention(
     k, v = (t.float().repeat_interleave(groups, 1) for t in (key, value))
     n_queries, n_keys = query.shape[2], key.shape[2]
     if allowed is None:
-        allowed = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device).tril(n_keys - n_queries)[None, None]
+        allowed = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device).tril(
+            n_keys - n_queries
+        )[None, None]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = (query.float() @ k.mT * scale).masked_fill(~allowed, float("-inf"))
     weights = torch.softmax(scores, -1).masked_fill(~allowed.any(-1, keepdim=True), 0)

@@ -106,7 +106,15 @@ def _open_path(names: tuple[str, ...], members: dict[str, Tensor], reads: RunRea
     informed, useful = _forward(walk, members[names[0]]), _backward(walk, members[names[-1]])
     carries = walk & informed[:-1, None, :] & useful[1:, :, None]
     layers = tuple(
-        tuple((carries & members[b][:, None] & members[a][None]).flatten(1).any(-1).nonzero().flatten().add(1).tolist())
+        tuple(
+            (carries & members[b][:, None] & members[a][None])
+            .flatten(1)
+            .any(-1)
+            .nonzero()
+            .flatten()
+            .add(1)
+            .tolist()
+        )
         for a, b in pairwise(names)
     )
     return OpenPath(names, layers) if all(layers) else None

@@ -35,10 +35,14 @@ class Route:
             return cls(CROSS_FRAME, CROSS_FRAME)
         ends = [end.strip() for end in re.split(r"->|→", text)]
         if len(ends) != 2:
-            raise MapflowError(f"unknown route {text!r}: write source->target or {CROSS_FRAME}{_nearest(text, [CROSS_FRAME])}")
+            raise MapflowError(
+                f"unknown route {text!r}: write source->target or {CROSS_FRAME}{_nearest(text, [CROSS_FRAME])}"
+            )
         for end in ends:
             if end not in SELECTORS and not _INDEXED.fullmatch(end):
-                raise MapflowError(f"unknown segment {end!r} in route {text!r}{_nearest(end, list(SELECTORS))}")
+                raise MapflowError(
+                    f"unknown segment {end!r} in route {text!r}{_nearest(end, list(SELECTORS))}"
+                )
         return cls(*ends)
 
     def edges(self, layout: TokenLayout) -> Bool[Tensor, "target source"]:

@@ -10,26 +10,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mapflow.model_adapters.interventions.layout import TokenLayout
+from mapflow.model_adapters.interventions.layout import Segment, SegmentKind, TokenLayout
 from mapflow.model_adapters.interventions.pathways import PathwayRanges
-from mapflow.model_adapters.interventions.policies import Effective, Policy, RandomBlocking
+from mapflow.model_adapters.interventions.policies import Cut, Effective, Knockout, Policy, RandomBlocking
 from mapflow.model_adapters.interventions.policies.policy import no_cuts
 from mapflow.model_adapters.interventions.segment_masks import count_edges, empty_rows, token_mask
+from mapflow.results.errors import MapflowError
 
 
 @dataclass(frozen=True)
 class Intervention:
     """`policies` empty is `full`. `str()` is the canonical one-line form, which parses back to an equal intervention;
-    `name` replaces it where a file gives the intervention a name."""
+    `name` replaces it where a file gives the intervention a name.
+
+    Raises MapflowError for two random policies, and for `keep` with anything but routes: the complement of `effective`
+    is not what "keep effective" says, and the complement of a random choice is another random choice.
+    """
 
     policies: tuple[Policy, ...] = ()
     keep: bool = False
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep and not (
+            self.policies and all(isinstance(policy, (Cut, Knockout)) for policy in self.policies)
+        ):
+            raise MapflowError(f"intervention {self.expression!r}: 'keep' takes routes")
+        if sum(isinstance(policy, RandomBlocking) for policy in self.policies) > 1:
+            raise MapflowError(f"intervention {self.expression!r}: one random policy at most")
 
     @property
     def expression(self) -> str:
@@ -39,7 +53,7 @@ class Intervention:
 
     @property
     def random(self) -> RandomBlocking | None:
-        """The random policy, of which an intervention has at most one (the parser sees to it)."""
+        """The random policy, of which an intervention has at most one."""
         return next((policy for policy in self.policies if isinstance(policy, RandomBlocking)), None)
 
     @property
@@ -56,6 +70,13 @@ class Intervention:
             for policy in self.policies
         )
         return Intervention(policies, self.keep).expression
+
+    def check(self, n_layers: int, pathways: PathwayRanges | None) -> None:
+        """Raises MapflowError where the model lacks the layers or ranges that this asks for, before any prompt is read."""
+        kinds = [Segment(kind) for kind in get_args(SegmentKind)]
+        indexed = [Segment(kind, index) for kind in ("frame", "option") for index in range(1, 100)]
+        everything = TokenLayout.from_runs([(segment, 1) for segment in [*kinds, *indexed]], true_option=0)
+        self.compile(everything, n_layers, pathways)
 
     def compile(
         self, layout: TokenLayout, n_layers: int, pathways: PathwayRanges | None = None, key: str = ""

@@ -1,0 +1,137 @@
+"""Questions × interventions → records: one forward pass reads every probability that a record holds.
+
+The first answer token is scored at the prompt's last position: full-vocabulary argmax against the bare letter (paper
+protocol), with the option-restricted argmax and its margin beside it. Protocols that let the model write get a greedy
+continuation, parsed by the benchmark's rules. Knows no family and nothing of lmms-eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mapflow.model_adapters.interventions import Compiled, Intervention
+from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+from mapflow.results.answers import parse_answer
+from mapflow.results.question import Question
+from mapflow.results.record import Record, log_margin
+
+
+def answer(
+    model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
+) -> list[list[Record]]:
+    """For each prepared question a record an intervention, in order.
+
+    Videos are encoded once, and layers that interventions treat alike are run once. Raises MapflowError where an
+    intervention does not fit the prompt or the model.
+    """
+    compiled = [
+        [i.compile(p.layout, model.decoder.n_layers, model.pathways, p.question.question_id) for i in interventions]
+        for p in prepared
+    ]
+    embeds = model.embed(prepared)
+    if any(p.position_ids is not None or p.question.max_new_tokens > 1 for p in prepared):
+        return [
+            _answer_one(model, p, e, c, interventions)
+            for p, e, c in zip(prepared, embeds, compiled, strict=True)
+        ]
+    logits = model.decoder.answer_logits(embeds, compiled)
+    return [
+        _records(model, p, c, interventions, rows, rows.argmax(-1)[:, None].tolist())
+        for p, c, rows in zip(prepared, compiled, logits, strict=True)
+    ]
+
+
+def _answer_one(
+    model: VideoLLM,
+    prepared: Prepared,
+    embeds: Float[Tensor, "n hidden"],
+    compiled: Sequence[Compiled],
+    interventions: Sequence[Intervention],
+) -> list[Record]:
+    """A question that needs its own positions or a written answer; its interventions still share one batch."""
+    positions = None if prepared.position_ids is None else prepared.position_ids[:, None]
+    if prepared.question.max_new_tokens == 1:
+        (logits,) = model.decoder.answer_logits([embeds], [compiled], positions)
+        tokens = logits.argmax(-1)[:, None].tolist()
+    else:
+        following = None if positions is None else int(positions.max()) + 1
+        tokens, logits = model.decoder.generate(
+            embeds, compiled, prepared.question.max_new_tokens, [model.tokenizer.eos_token_id], following, positions
+        )
+    return _records(model, prepared, compiled, interventions, logits, tokens)
+
+
+def _records(
+    model: VideoLLM,
+    prepared: Prepared,
+    compiled: Sequence[Compiled],
+    interventions: Sequence[Intervention],
+    logits: Float[Tensor, "intervention vocab"],
+    tokens: Sequence[Sequence[int]],
+) -> list[Record]:
+    question = prepared.question
+    probs = logits.softmax(-1).cpu()
+    records = []
+    for intervention, item, row, ids in zip(interventions, compiled, probs, tokens, strict=True):
+        if not torch.isfinite(row).all():
+            records.append(failed(question, intervention, "the model's logits are not finite"))
+            continue
+        options = {letter: float(row[i]) for letter, i in zip(question.letters, prepared.option_ids, strict=True)}
+        text = model.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        chosen = _chosen_option(question, text)
+        records.append(
+            Record(
+                **_identity(question, intervention),
+                prediction=text,
+                correct=_is_correct(question, chosen, first_token_right=int(row.argmax()) == prepared.target_id),
+                valid=chosen is not None or not question.options,
+                p_answer=float(row.max()),
+                p_target=float(row[prepared.target_id]),
+                option_probs=options,
+                option_prediction=max(options, key=options.__getitem__) if options else None,
+                margin=log_margin(options),
+                edges_kept=item.edges_kept,
+                edges_total=item.edges_total,
+                n_tokens=len(item.layout),
+                frame_indices=prepared.frame_indices,
+                repeated_frames=prepared.repeated_frames,
+            )
+        )
+    return records
+
+
+def failed(question: Question, intervention: Intervention, reason: str) -> Record:
+    """The record of a question that could not be asked or answered; `reason` is one line."""
+    return Record(**_identity(question, intervention), error=" ".join(reason.split()))
+
+
+def _identity(question: Question, intervention: Intervention) -> dict[str, Any]:
+    return {
+        "question_id": question.question_id,
+        "video_id": question.video_id,
+        "task": question.task,
+        "intervention": str(intervention),
+        "seed": intervention.seed,
+        "protocol": question.protocol,
+        "n_options": len(question.options),
+        "target": question.target_text,
+    }
+
+
+def _chosen_option(question: Question, text: str) -> int | None:
+    """The option that a prediction names: first-token answers must be the bare letter, written ones are parsed."""
+    if question.max_new_tokens > 1:
+        return parse_answer(text, question.options)
+    return question.letters.index(text) if text in question.letters else None
+
+
+def _is_correct(question: Question, chosen: int | None, *, first_token_right: bool) -> bool:
+    """By the option's *text*, as some questions of TVBench list the right one twice; open answers by first token."""
+    if isinstance(question.target, str):
+        return first_token_right
+    return chosen is not None and question.options[chosen] == question.options[question.target]

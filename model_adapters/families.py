@@ -1,0 +1,24 @@
+"""The families by name, without importing any of them: this file is read whenever lmms-eval starts."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mapflow.model_adapters.video_llm import VideoLLM
+
+FAMILIES: Mapping[str, str] = MappingProxyType({"mapflow_llava": "mapflow.model_adapters.llava.LlavaVideo"})
+"""Model name, as users type it → class."""
+
+BUNDLED = Path(__file__).parent / "mini" / "pathways"
+"""The checkpoint that `mapflow_llava` runs without `pretrained=`: small, pathway-regularised, ready in seconds."""
+
+
+def family(model: str) -> type[VideoLLM]:
+    """The class behind a model name of `FAMILIES`."""
+    module, _, name = FAMILIES[model].rpartition(".")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,168 @@
+"""Our models as lmms-eval sees them: requests in, first-token or written answers out, records on the side.
+
+One class serves all families. lmms-eval gets the first intervention's answer as text; every intervention's answer
+goes to the run's records as soon as it is known, since lmms-eval itself writes nothing before the very end.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from tqdm import tqdm
+
+from mapflow.model_adapters.answering import answer, failed
+from mapflow.model_adapters.families import BUNDLED, family
+from mapflow.model_adapters.interventions import parse_interventions
+from mapflow.model_adapters.prefetch import prefetch
+from mapflow.model_adapters.video_llm import Prepared
+from mapflow.results.errors import MapflowError
+from mapflow.results.question import Question
+from mapflow.results.record import Record
+from mapflow.results.run_folder import RunFolder
+
+VERSIONED = ("mapflow", "lmms-eval", "torch", "transformers", "accelerate", "av")
+
+
+class MapflowModel(lmms):
+    """The arguments are `--model_args`; values may arrive as strings.
+
+    Args:
+        pretrained: checkpoint folder; left out, the small bundled model.
+        intervention: one or more in the one-line form, `;` between them and inside (`full;random:seed=1`).
+        records: folder for records.jsonl and manifest.json; left out, records are not kept.
+        dtype, device, device_map: as in transformers; device_map goes through accelerate.
+        lora: folder of a LoRA adapter on top of the checkpoint.
+    """
+
+    model_name: ClassVar[str]
+    is_simple = True
+
+    def __init__(
+        self,
+        pretrained: str | None = None,
+        intervention: str = "full",
+        records: str | None = None,
+        batch_size: int | str = 1,
+        dtype: str = "auto",
+        device: str | None = None,
+        device_map: str | None = None,
+        lora: str | None = None,
+        max_batch_size: int | str | None = None,
+        **unknown: Any,
+    ) -> None:
+        super().__init__()
+        if unknown:
+            raise MapflowError(f"{self.model_name} has no argument {sorted(unknown)[0]!r} (--model_args)")
+        self.interventions = parse_interventions([str(intervention)])
+        self.batch_size = _positive(batch_size, "batch_size")
+        if pretrained is None:
+            print(f"{self.model_name}: no pretrained= given, so the small bundled model runs ({BUNDLED.name})", flush=True)
+        place = device_map or device or _default_device()
+        self.video_llm = family(self.model_name).load(Path(pretrained or BUNDLED), dtype=dtype, device_map=place, lora=lora)
+        for one in self.interventions:
+            one.check(self.video_llm.decoder.n_layers, self.video_llm.pathways)
+        self.device = self.video_llm.decoder.device  # lmms-eval reads it when several processes run
+        self.run = RunFolder(Path(records), self._identity(), self._about()) if records else None
+
+    def _identity(self) -> dict[str, Any]:
+        """What must agree for two runs' records to belong together."""
+        parameter = next(self.video_llm.model.parameters())
+        return {
+            "model": self.model_name,
+            "checkpoint": self.video_llm.name,
+            "digest": self.video_llm.digest,
+            "protocol": os.environ.get("MAPFLOW_PROTOCOL", "paper"),
+            "dtype": str(parameter.dtype).removeprefix("torch."),
+            "versions": {name: _version(name) for name in VERSIONED},
+        }
+
+    def _about(self) -> dict[str, Any]:
+        described = {str(i): i.describe(self.video_llm.pathways) for i in self.interventions}
+        return {"interventions": described, "device": str(self.device), "command": sys.argv}
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Each request's answer under the first intervention; a question that cannot be asked answers ""."""
+        questions = [self._question(request) for request in requests]
+        done = self.run.answered if self.run else {}
+        known: dict[str, Record] = {}
+        waiting = []
+        for question in {question.question_id: question for question in questions}.values():
+            keys = [(question.question_id, str(one)) for one in self.interventions]
+            if all(key in done for key in keys):
+                known[question.question_id] = done[keys[0]]
+            else:
+                waiting.append(question)
+        with tqdm(total=len(waiting), desc="questions", unit="q", disable=self.rank != 0) as bar:
+            for question, records in self._answer_all(waiting):
+                known[question.question_id] = records[0]
+                if self.run:
+                    self.run.append(records)
+                bar.update()
+        return [known[question.question_id].prediction or "" for question in questions]
+
+    def _answer_all(self, questions: Sequence[Question]) -> Iterator[tuple[Question, list[Record]]]:
+        """Questions in batches, decoded ahead in the background; a broken video is an error record, not an end."""
+        batch: list[Prepared] = []
+        for question, prepared in prefetch(questions, self.video_llm.prepare):
+            if isinstance(prepared, MapflowError):
+                yield question, [failed(question, one, str(prepared)) for one in self.interventions]
+            elif isinstance(prepared, Exception):
+                raise prepared
+            else:
+                batch.append(prepared)
+            if len(batch) == self.batch_size:
+                yield from self._answer_batch(batch)
+                batch = []
+        yield from self._answer_batch(batch)
+
+    def _answer_batch(self, batch: Sequence[Prepared]) -> Iterator[tuple[Question, list[Record]]]:
+        if batch:
+            records = answer(self.video_llm, batch, self.interventions)
+            yield from zip([prepared.question for prepared in batch], records, strict=True)
+
+    def _question(self, request: Instance) -> Question:
+        _, _, doc_to_visual, doc_id, task, split = request.args
+        visuals = doc_to_visual(self.task_dict[task][split][doc_id])
+        if len(visuals) == 1 and isinstance(visuals[0], Question):
+            return visuals[0]
+        raise MapflowError(f"task {task!r} does not ask in mapflow's form; tasks named mapflow_* do")
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Not offered: options are scored inside `generate_until` (design.md, lmms-eval)."""
+        raise MapflowError(f"{self.model_name} scores options inside generate_until; use tasks with that output type")
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """Not offered: every question is one round."""
+        raise MapflowError(f"{self.model_name} answers in one round; use tasks with output type generate_until")
+
+
+class MapflowLlava(MapflowModel):
+    """`byminji/LLaVA-NeXT-7B-Video-FT`, `-13B-`, and the bundled models."""
+
+    model_name = "mapflow_llava"
+
+
+def _positive(value: int | str, name: str) -> int:
+    text = str(value)
+    if not text.isdecimal() or int(text) < 1:
+        raise MapflowError(f"{name}={text} must be a whole number of at least 1")
+    return int(text)
+
+
+def _default_device() -> str:
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

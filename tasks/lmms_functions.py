@@ -14,7 +14,7 @@ from typing import Any
 from datasets import Dataset
 
 from mapflow.results.question import Question
-from mapflow.tasks.answers import parse_answer
+from mapflow.results.answers import parse_answer
 from mapflow.tasks.documents import candidates_to_document, to_question
 
 MOTION = Path(__file__).parent / "motion" / "data"

@@ -1,0 +1,27 @@
+# Two commands: `make demo` and `make test`. Both set up .venv first; nothing outside this folder is touched.
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check clean
+
+demo: $(INSTALLED)
+	rm -rf demo_output
+	$(BIN)/lmms_eval --model mapflow_llava --intervention full,effective,random --output_path demo_output
+
+test: $(INSTALLED) check
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+$(INSTALLED): pyproject.toml
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[dev]" --config-settings editable_mode=strict
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo_output build dist *.egg-info

@@ -1,0 +1,39 @@
+"""`mapflow`: tables, checks and analyses. Subcommands are imported when they are asked for, so help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from mapflow.results.errors import MapflowError
+
+COMMANDS = {
+    "explain": "what an intervention cuts: layers, edges, and by which paths video still reaches the answer",
+    "tasks-path": "the folder of mapflow's tasks, for plain lmms-eval's --include_path",
+}
+"""Subcommand → one-line help. Its module is harness/commands/<name>.py with `add_arguments` and `run`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0, or 2 with one line on standard error."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser("mapflow", description="Where does information flow in a VideoLLM?")
+    parser.add_argument("--version", action="version", version=version("mapflow"))
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if arguments[:1] == [name]:
+            _module(name).add_arguments(command)
+    options = parser.parse_args(arguments)
+    try:
+        return _module(options.command).run(options)
+    except MapflowError as error:
+        print(f"mapflow {options.command}: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _module(name: str):
+    return importlib.import_module(f"mapflow.harness.commands.{name.replace('-', '_')}")

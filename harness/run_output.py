@@ -1,0 +1,55 @@
+"""Where a run writes, and its last word: summary.json and the table.
+
+Without an output path the records live in a temporary folder until the table is printed. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from mapflow.results.errors import MapflowError
+from mapflow.results.run_folder import SUMMARY, sort_records, write_json
+from mapflow.results.summary import summarize, summary_table
+
+
+class RunOutput:
+    """`folder` holds the run's records; the user's own if there is one."""
+
+    def __init__(self, output_path: str | None) -> None:
+        self._kept = output_path is not None
+        self.folder = Path(output_path) if output_path is not None else _temporary_folder()
+        if "," in str(self.folder):
+            raise MapflowError(f"--output_path {str(self.folder)!r} must not contain a comma (model_args end there)")
+
+    def report(self, date: str) -> int:
+        """Sorts the records, writes the summary, prints the table; returns how many questions could not be asked.
+
+        `date` is the run's, in the name of the results file that upstream should have written: it swallows the error
+        where it could not. Raises MapflowError then.
+        """
+        if self._kept and not list(self.folder.rglob(f"{date}_results.json")):
+            raise MapflowError(f"results could not be written under {str(self.folder)!r}")
+        summaries = summarize(sort_records(self.folder))
+        if self._kept:
+            write_json(self.folder / SUMMARY, {s.intervention: s.to_json() for s in summaries})
+        print(f"\n{summary_table(summaries)}")
+        if self._kept:
+            print(f"\nrecords, manifest and summary: {self.folder}")
+        return sum(s.errors for s in summaries)
+
+
+def _temporary_folder() -> Path:
+    """One folder for all ranks of a run, removed at exit."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        folder = Path(tempfile.mkdtemp(prefix="mapflow-"))
+    else:
+        name = f"mapflow-{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.environ.get('MASTER_PORT', '')}-{os.getppid()}"
+        folder = Path(tempfile.gettempdir()) / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+    if os.environ.get("RANK", "0") == "0":
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

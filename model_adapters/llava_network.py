@@ -130,8 +130,8 @@ class LlavaNetwork(nn.Module):
     ) -> Float[Tensor, "clips video_tokens hidden"]:
         """Video tokens of every clip, frame by frame, row by row."""
         patches = self.vision_features(pixel_values.flatten(0, 1))
-        patch = self.vision_tower.embeddings.patch_size
-        grid = (pixel_values.shape[-2] // patch, pixel_values.shape[-1] // patch)
+        rows, columns = self.vision_tower.embeddings.patch_embedding.stride
+        grid = (pixel_values.shape[-2] // rows, pixel_values.shape[-1] // columns)
         return self.multi_modal_projector(patches.unflatten(1, grid).unflatten(0, pixel_values.shape[:2]))
 
 

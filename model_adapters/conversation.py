@@ -1,0 +1,163 @@
+"""From a rendered conversation, in pieces that know what they are, to tokens that know it too.
+
+The whole text is tokenized at once, as the models were trained, and the fast tokenizer's character offsets say which
+piece each token came from: nothing is searched for in decoded text. A family lists the pieces; this file knows no
+family, no wording and no video, only that a placeholder token stands for as many video tokens as its runs say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from mapflow.model_adapters.interventions import Segment, TokenLayout
+from mapflow.results.errors import MapflowError
+from mapflow.results.question import PromptStyle, Question
+
+# Which piece owns a token that straddles two: the paper's code counts such a token to the question, stem and options
+# as soon as one of its characters lies there. Kinds that are not listed (system, template, last) come after these.
+OWNERS = ("stem", "option", "label")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A stretch of text and what it is."""
+
+    text: str
+    segment: Segment
+
+
+@dataclass(frozen=True)
+class Video:
+    """One placeholder token, and the (segment, tokens) that take its place."""
+
+    placeholder: str
+    runs: tuple[tuple[Segment, int], ...]
+
+    @property
+    def text(self) -> str:
+        return self.placeholder
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The rendered text, its ids with every placeholder expanded, and a name for each of them."""
+
+    text: str
+    input_ids: Int[Tensor, " n"]
+    layout: TokenLayout
+
+
+def user_pieces(question: Question, style: PromptStyle) -> list[Text]:
+    """The user's turn; each part keeps its kind, and each option its number."""
+    return [Text(part.text, Segment(part.kind, part.option or 0)) for part in question.user_turn(style)]
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Text | Video], question: Question
+) -> Conversation:
+    """Tokens and layout of the pieces, joined without anything between them.
+
+    The very last token is `last`, whatever it came from. Raises MapflowError where an option has no token of its own,
+    where the question's text contains the video placeholder, or where the tokenizer does not know that as one token.
+    """
+    pieces = [piece for piece in pieces if piece.text]
+    text = "".join(piece.text for piece in pieces)
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    tokens = [*zip(encoded["input_ids"], _owners(pieces, encoded["offset_mapping"]), strict=True)]
+    _check_placeholders(tokens, pieces, question)
+    ids: list[int] = []
+    runs: list[tuple[Segment, int]] = []
+    for token, owner in tokens:
+        here = owner.runs if isinstance(owner, Video) else ((owner.segment, 1),)
+        runs += here
+        ids += [token] * sum(size for _, size in here)
+    segment, size = runs.pop()
+    runs += [(segment, size - 1), (Segment("last"), 1)]
+    _check_options(runs, question)
+    true_option = question.target if isinstance(question.target, int) else None
+    return Conversation(text, torch.tensor(ids, dtype=torch.long), TokenLayout.from_runs(runs, true_option))
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The folder's fast tokenizer, exactly as its tokenizer.json describes it.
+
+    Raises MapflowError where that file is missing or broken.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        raise MapflowError(f"checkpoint folder {folder} has no tokenizer.json")
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise MapflowError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+
+
+def letter_ids(tokenizer: PreTrainedTokenizerBase, letters: Sequence[str]) -> tuple[int, ...]:
+    """The token of each bare letter, without a leading space: what comes right after "(" or a line's start.
+
+    Raises MapflowError for a letter that is no token of its own.
+    """
+    vocabulary = tokenizer.get_vocab()
+    absent = [letter for letter in letters if letter not in vocabulary]
+    if absent:
+        raise MapflowError(f"the tokenizer has no token for the option letter {absent[0]!r}")
+    return tuple(vocabulary[letter] for letter in letters)
+
+
+def next_token_id(tokenizer: PreTrainedTokenizerBase, text: str, continuation: str) -> int:
+    """The first token that `continuation` becomes after `text`, with a space between them where `text` ends in a word."""
+    joint = "" if not text or text[-1].isspace() or text[-1] in "([" else " "
+    encoded = tokenizer(text + joint + continuation, return_offsets_mapping=True)
+    spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    return next(token for token, (_, end) in spans if end > len(text))
+
+
+def _owners(pieces: Sequence[Text | Video], offsets: Sequence[tuple[int, int]]) -> list[Text | Video]:
+    """For each token's characters, the piece that counts it.
+
+    A token without characters (a start token) goes with the character that follows it.
+    """
+    piece_at = [piece for piece in pieces for _ in piece.text]
+    last = len(piece_at) - 1
+    return [
+        min((piece_at[min(at, last)] for at in range(start, max(end, start + 1))), key=_claim)
+        for start, end in offsets
+    ]
+
+
+def _claim(piece: Text | Video) -> int:
+    """Who owns a straddling token: the smallest, of equals the first. A placeholder is never shared."""
+    if isinstance(piece, Video):
+        return -1
+    return OWNERS.index(piece.segment.kind) if piece.segment.kind in OWNERS else len(OWNERS)
+
+
+def _check_placeholders(
+    tokens: Sequence[tuple[int, Text | Video]], pieces: Sequence[Text | Video], question: Question
+) -> None:
+    videos = [piece for piece in pieces if isinstance(piece, Video)]
+    found = [(token, owner) for token, owner in tokens if isinstance(owner, Video)]
+    if [id(owner) for _, owner in found] != [id(piece) for piece in videos]:
+        raise MapflowError(
+            f"the tokenizer splits the video placeholder {videos[0].text!r}; use the checkpoint's own tokenizer"
+        )
+    ids = {token for token, _ in found}
+    if any(token in ids and isinstance(owner, Text) for token, owner in tokens):
+        raise MapflowError(
+            f"question {question.question_id!r} contains {videos[0].text!r} in its text; reword it"
+        )
+
+
+def _check_options(runs: Sequence[tuple[Segment, int]], question: Question) -> None:
+    located = {segment for segment, size in runs if size}
+    for index, (letter, option) in enumerate(zip(question.letters, question.options, strict=True)):
+        if Segment("option", index) not in located:
+            raise MapflowError(
+                f"question {question.question_id!r}: option {letter} ({option!r}) has no token of its own in the prompt"
+            )

@@ -1,0 +1,113 @@
+"""Frames to pixel values, bit for bit as the released LLaVA-Video models saw them.
+
+Two resizes in a row, each rounding to bytes: one to a working size with a longest edge of about 640 (with the float
+arithmetic of the released code, which sometimes loses a column), one to the tower's resolution; then the centre crop
+and the normalisation of CLIP. Written on PIL and numpy alone, because the image processors of transformers differ from
+release to release in the last digit. Knows no network and no video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from mapflow.results.errors import MapflowError
+
+LONGEST_WORKING_EDGE = 640
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """What a preprocessor_config.json of CLIP's kind says. Sizes are pixels, (height, width).
+
+    `edge` is the short edge after the second resize, or the exact size where the file gives one.
+    """
+
+    edge: int | tuple[int, int]
+    crop: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    rescale: float = 1 / 255
+    resample: int = Image.Resampling.BICUBIC
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], where: str) -> ImagePreprocessing:
+        """From the file's contents. Raises MapflowError naming `where` for a missing entry or a step switched off."""
+        for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
+            if not config.get(step, True):
+                raise MapflowError(f"{where} switches {step} off, which this preprocessing cannot do")
+        for key in ("size", "crop_size", "image_mean", "image_std"):
+            if key not in config:
+                raise MapflowError(f"{where} has no {key!r}")
+        size, crop = config["size"], config["crop_size"]
+        if isinstance(size, Mapping):
+            edge = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
+        else:
+            edge = size
+        return cls(
+            edge=edge,
+            crop=(crop["height"], crop["width"]) if isinstance(crop, Mapping) else (crop, crop),
+            mean=tuple(config["image_mean"]),
+            std=tuple(config["image_std"]),
+            rescale=config.get("rescale_factor", 1 / 255),
+            resample=config.get("resample", Image.Resampling.BICUBIC),
+        )
+
+    def __call__(
+        self, frames: UInt8[np.ndarray, "frames height width 3"]
+    ) -> Float[Tensor, "frames 3 crop_height crop_width"]:
+        """Float32 pixel values of RGB frames."""
+        cropped = np.stack([self._crop(self._resize(frame)) for frame in frames])
+        # One table instead of arithmetic on every pixel: a byte has 256 values.
+        levels = (np.arange(256, dtype=np.uint8) * self.rescale).astype(np.float32)
+        mean, std = (np.array(each, dtype=np.float32) for each in (self.mean, self.std))
+        table = (levels[:, None] - mean) / std
+        values = [table[cropped[..., channel], channel] for channel in range(3)]
+        return torch.from_numpy(np.stack(values, axis=1))
+
+    def _resize(
+        self, frame: UInt8[np.ndarray, "height width 3"]
+    ) -> UInt8[np.ndarray, "new_height new_width 3"]:
+        height, width = working_size(frame.shape[0], frame.shape[1], self._short_edge)
+        working = Image.fromarray(frame).resize(_scaled(frame, min(height, width)), Image.Resampling.BICUBIC)
+        working = np.asarray(working)[:height, :width]
+        target = _scaled(working, self.edge) if isinstance(self.edge, int) else (self.edge[1], self.edge[0])
+        return np.asarray(Image.fromarray(working).resize(target, Image.Resampling(self.resample)))
+
+    @property
+    def _short_edge(self) -> int:
+        return self.edge if isinstance(self.edge, int) else self.edge[0]
+
+    def _crop(
+        self, frame: UInt8[np.ndarray, "height width 3"]
+    ) -> UInt8[np.ndarray, "crop_height crop_width 3"]:
+        top, left = ((size - wanted) // 2 for size, wanted in zip(frame.shape[:2], self.crop, strict=True))
+        if top < 0 or left < 0:
+            raise MapflowError(f"crop_size {self.crop} is larger than the resized frame {frame.shape[:2]}")
+        return frame[top : top + self.crop[0], left : left + self.crop[1]]
+
+
+def working_size(height: int, width: int, at_least: int) -> tuple[int, int]:
+    """(height, width) after the first resize: the short edge that goes with a longest edge of 640, never smaller than
+    `at_least` and never enlarged beyond that. The order of divisions is the released code's: it decides the rounding.
+    """
+    short, long = sorted((height, width))
+    aspect = long / short
+    edge = max(at_least, min(short, int(min(LONGEST_WORKING_EDGE, long) / aspect)))
+    longer = min(int(edge * aspect), int(edge * long / short))
+    return (longer, edge) if height > width else (edge, longer)
+
+
+def _scaled(frame: UInt8[np.ndarray, "height width 3"], edge: int) -> tuple[int, int]:
+    """(width, height), as PIL wants it, with the short edge at `edge`."""
+    height, width = frame.shape[:2]
+    short, long = sorted((height, width))
+    longer = int(edge * long / short)
+    return (edge, longer) if width <= height else (longer, edge)

@@ -5,8 +5,8 @@ presentation time they number the frames: frame i is the i-th in the order in wh
 order in which they are stored. This is also decord's numbering, hence the paper's, except that packets which an edit
 list hides count as no frames here.
 
-A packet is one frame for the codecs and containers of every day, not for all (VP8 has hidden packets, old AVI files
-have no timestamps): `FrameIndex.reliable` says whether the table may be trusted; if not, only decoding tells.
+A packet is one frame for the codecs of every day, but VP8 has hidden packets and AVI files often have no timestamps:
+`FrameIndex.reliable` says whether the table may be trusted; if not, only decoding tells.
 
 Knows nothing about sampling, pixels or what the frames are for.
 """
@@ -33,7 +33,6 @@ ONE_PACKET_ONE_FRAME = frozenset(
         "libaom-av1",
         "cinepak",
         "ffv1",
-        "gif",
         "h264",
         "hevc",
         "mjpeg",

@@ -1,0 +1,195 @@
+"""The whole comparison of two runs in one object.
+
+Chooses the methods, runs each once and says which were used, so that a table or a sentence only has to print:
+Tango and McNemar where every question has its own video, their clustered counterparts otherwise. The order of the
+questions in the runs does not matter, and the same input and seed give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mapflow.results.errors import MapflowError
+from mapflow.results.statistics.accuracy import accuracy
+from mapflow.results.statistics.bootstrap import cluster_bootstrap
+from mapflow.results.statistics.findings import Interval, Test, check_fraction
+from mapflow.results.statistics.macro import MacroDifference, macro_difference
+from mapflow.results.statistics.mcnemar import Cells, count_cells, mcnemar_exact
+from mapflow.results.statistics.multiplicity import holm
+from mapflow.results.statistics.non_inferiority import (
+    DEFAULT_MARGIN,
+    Equivalence,
+    NonInferiority,
+    equivalence,
+    non_inferiority,
+)
+from mapflow.results.statistics.paired_difference import paired_difference
+from mapflow.results.statistics.pairing import PairedRuns, RunOutcomes, pair
+from mapflow.results.statistics.sign_flip import cluster_sign_flip
+from mapflow.results.statistics.stratified import (
+    MantelHaenszel,
+    StratumDifference,
+    homogeneity,
+    mantel_haenszel,
+    stratum_differences,
+)
+
+FEW_CLUSTERS = 20
+FEW_FLIPS = 10
+
+
+@dataclass(frozen=True)
+class Strata:
+    """What the subtasks add."""
+
+    differences: tuple[StratumDifference, ...]
+    macro: MacroDifference
+    homogeneity: Test
+    mantel_haenszel: MantelHaenszel
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Treatment − baseline over the questions both answered; fractions throughout.
+
+    `test` is the default test and `difference` the default interval. Beside them: `mcnemar`, which ignores shared
+    videos, and `bootstrap` (None where no video is shared). `strata` is None with fewer than two subtasks.
+    `p_holm` corrects `test` for the number of comparisons made together. `notes` are sentences for the reader.
+    """
+
+    baseline: str
+    treatment: str
+    n: int
+    n_clusters: int
+    left_out: tuple[int, int]
+    cells: Cells
+    baseline_accuracy: Interval
+    treatment_accuracy: Interval
+    difference: Interval
+    design_effect: float
+    test: Test
+    p_holm: float
+    mcnemar: Test
+    bootstrap: Interval | None
+    non_inferiority: NonInferiority
+    equivalence: Equivalence
+    strata: Strata | None
+    notes: tuple[str, ...]
+
+
+def compare_runs(
+    baseline: RunOutcomes,
+    treatment: RunOutcomes,
+    *,
+    margin: float = DEFAULT_MARGIN,
+    confidence: float = 0.95,
+    intersect: bool = False,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two runs over the same questions; `resamples` and `seed` drive everything that is drawn at random.
+
+    Raises MapflowError for input that pairing.py refuses, and where all questions share one video.
+    """
+    paired = pair([baseline, treatment], intersect=intersect)
+    return _compare(paired, margin, confidence, resamples, seed)
+
+
+def compare_to_baseline(
+    baseline: RunOutcomes,
+    treatments: Sequence[RunOutcomes],
+    *,
+    margin: float = DEFAULT_MARGIN,
+    confidence: float = 0.95,
+    intersect: bool = False,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[Comparison, ...]:
+    """Every treatment against one baseline, with Holm-corrected p-values over the family."""
+    alone = [
+        compare_runs(
+            baseline,
+            run,
+            margin=margin,
+            confidence=confidence,
+            intersect=intersect,
+            resamples=resamples,
+            seed=seed,
+        )
+        for run in treatments
+    ]
+    corrected = holm(np.array([each.test.p_value for each in alone]))
+    return tuple(
+        Comparison(**{**vars(each), "p_holm": float(p)}) for each, p in zip(alone, corrected, strict=True)
+    )
+
+
+def _compare(paired: PairedRuns, margin: float, confidence: float, resamples: int, seed: int) -> Comparison:
+    check_fraction("margin", margin)
+    check_fraction("confidence", confidence)
+    if paired.n_clusters == 1 and paired.n > 1:
+        raise MapflowError(
+            f"all {paired.n} questions are about one video, which says nothing about others; compare runs over several"
+            " videos, or leave video ids out to treat the questions as independent"
+        )
+    before, after = paired.correct
+    difference = after.astype(int) - before
+    cluster = paired.cluster if paired.clustered else None
+    cells = count_cells(before, after)
+    counted = paired_difference(difference, cluster)
+    flipped = cluster_sign_flip(difference, cluster)
+    mcnemar = mcnemar_exact(cells)
+    bootstrap = None
+    if cluster is not None:
+        bootstrap = cluster_bootstrap(
+            difference, cluster, confidence=confidence, resamples=resamples, seed=seed
+        )
+    strata = None
+    if paired.task is not None and len(paired.task_names) > 1:
+        strata = Strata(
+            stratum_differences(before, after, paired.task, paired.task_names, cluster, confidence),
+            macro_difference(
+                difference, paired.task, cluster, confidence=confidence, flips=resamples, seed=seed
+            ),
+            homogeneity(difference, paired.task, cluster, draws=resamples, seed=seed),
+            mantel_haenszel(before, after, paired.task, confidence),
+        )
+    test = mcnemar if cluster is None else flipped.test
+    return Comparison(
+        baseline=paired.names[0],
+        treatment=paired.names[1],
+        n=paired.n,
+        n_clusters=paired.n_clusters,
+        left_out=(paired.left_out[0], paired.left_out[1]),
+        cells=cells,
+        baseline_accuracy=accuracy(before, cluster, confidence),
+        treatment_accuracy=accuracy(after, cluster, confidence),
+        difference=counted.interval(confidence),
+        design_effect=counted.design_effect,
+        test=test,
+        p_holm=test.p_value,
+        mcnemar=mcnemar,
+        bootstrap=bootstrap,
+        non_inferiority=non_inferiority(counted, margin, confidence),
+        equivalence=equivalence(counted, margin),
+        strata=strata,
+        notes=_notes(paired, cells, flipped.informative),
+    )
+
+
+def _notes(paired: PairedRuns, cells: Cells, informative: int) -> tuple[str, ...]:
+    notes = []
+    if any(paired.left_out):
+        left = " and ".join(f"{n} of {name}" for name, n in zip(paired.names, paired.left_out, strict=True))
+        notes.append(f"Only the {paired.n} questions that both runs answered are compared; left out: {left}.")
+    if paired.clustered and paired.n_clusters < FEW_CLUSTERS:
+        notes.append(
+            f"Only {paired.n_clusters} videos: intervals by cluster are approximate below {FEW_CLUSTERS}."
+        )
+    if cells.gained + cells.lost == 0:
+        notes.append("No question changed between the runs.")
+    elif informative < FEW_FLIPS:
+        notes.append(f"Only {informative} videos changed their score, so little can be said either way.")
+    return tuple(notes)

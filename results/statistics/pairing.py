@@ -1,0 +1,203 @@
+"""Which outcome belongs to which: runs are aligned by question id, questions are grouped by video.
+
+Every comparison starts here, so this is the only place that meets raw columns and the only one that refuses them:
+duplicate ids, missing outcomes, gold answers that disagree, runs over different questions. What leaves is clean:
+one row a run, one column a question, in the order of the question ids, with integer codes for videos and subtasks.
+
+Knows nothing of files, records or models, and computes no statistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num
+from mapflow.results.errors import MapflowError
+
+Column = Sequence[Any] | np.ndarray
+
+
+@dataclass(frozen=True)
+class RunOutcomes:
+    """One run as columns of equal length, in any order.
+
+    `correct` holds 0/1 or booleans. `video_id` says which questions share a video (without it every question stands
+    for itself), `task` the subtask, `gold` the right answer as the run saw it.
+    """
+
+    name: str
+    question_id: Column
+    correct: Column
+    video_id: Column | None = None
+    task: Column | None = None
+    gold: Column | None = None
+
+
+@dataclass(frozen=True)
+class PairedRuns:
+    """Runs over the same questions, sorted by question id.
+
+    `cluster` and `task` are codes 0, 1, …; `left_out` counts the questions of each run that another run lacks.
+    """
+
+    names: tuple[str, ...]
+    question_id: np.ndarray
+    correct: Bool[np.ndarray, "runs n"]
+    cluster: Int[np.ndarray, " n"]
+    n_clusters: int
+    task: Int[np.ndarray, " n"] | None
+    task_names: tuple[str, ...]
+    left_out: tuple[int, ...]
+
+    @property
+    def n(self) -> int:
+        return self.correct.shape[1]
+
+    @property
+    def clustered(self) -> bool:
+        """Do any two questions share a video?"""
+        return self.n_clusters < self.n
+
+
+def pair(runs: Sequence[RunOutcomes], *, intersect: bool = False) -> PairedRuns:
+    """Align `runs` by question id; with `intersect` only the questions that all of them answered.
+
+    Raises MapflowError, naming run and question, for an empty run, a duplicate or missing id, an outcome that is
+    not 0 or 1, gold answers, videos or subtasks that differ for one id, and for unequal question sets unless
+    `intersect`.
+    """
+    if not runs:
+        raise MapflowError("no runs given; name at least one")
+    ids, order = zip(*(_sorted_ids(run) for run in runs), strict=True)
+    shared = _shared_ids(runs, ids, intersect)
+    rows = [
+        in_order[np.searchsorted(of_run, shared)] if len(of_run) > len(shared) else in_order
+        for of_run, in_order in zip(ids, order, strict=True)
+    ]
+    correct = np.stack([_outcomes(run)[row] for run, row in zip(runs, rows, strict=True)])
+    _agreed(runs, rows, shared, "gold")
+    video = _agreed(runs, rows, shared, "video_id")
+    task = _agreed(runs, rows, shared, "task")
+    n_clusters, cluster = len(shared), np.arange(len(shared))
+    if video is not None:
+        names, cluster = np.unique(video, return_inverse=True)
+        n_clusters = len(names)
+    task_names: tuple[str, ...] = ()
+    if task is not None:
+        names, task = np.unique(task, return_inverse=True)
+        task_names = tuple(names.tolist())
+    left_out = tuple(len(of_run) - len(shared) for of_run in ids)
+    run_names = tuple(run.name for run in runs)
+    return PairedRuns(run_names, shared, correct, cluster, n_clusters, task, task_names, left_out)
+
+
+def cluster_sums(
+    values: Num[np.ndarray, "n ..."], cluster: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, "clusters ..."]:
+    """Sum of `values` in every cluster; whole numbers stay exact. The one place where clusters are formed."""
+    if values.ndim == 1:
+        return np.bincount(cluster, weights=values)
+    return np.stack([np.bincount(cluster, weights=column) for column in values.T], axis=1)
+
+
+def _sorted_ids(run: RunOutcomes) -> tuple[np.ndarray, np.ndarray]:
+    ids = _text(run, "question_id", run.question_id)
+    if len(ids) == 0:
+        raise MapflowError(f"run {run.name!r} holds no questions; there is nothing to compare")
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    repeated = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(repeated):
+        raise MapflowError(
+            f"run {run.name!r} answers question {str(ids[repeated[0]])!r} more than once ({len(repeated)} repeated"
+            " answers in all); keep one answer a question"
+        )
+    return ids, order
+
+
+def _shared_ids(runs: Sequence[RunOutcomes], ids: Sequence[np.ndarray], intersect: bool) -> np.ndarray:
+    first = ids[0]
+    if all(np.array_equal(first, other) for other in ids[1:]):
+        return first
+    shared = reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), ids)
+    counts = ", ".join(f"{run.name!r} has {len(of_run)}" for run, of_run in zip(runs, ids, strict=True))
+    if len(shared) == 0:
+        raise MapflowError(
+            f"the runs share no question: {counts}; check that they come from the same benchmark"
+        )
+    if not intersect:
+        run, of_run = next((r, i) for r, i in zip(runs, ids, strict=True) if len(i) > len(shared))
+        example = np.setdiff1d(of_run, shared, assume_unique=True)[0]
+        raise MapflowError(
+            f"the runs answer different questions: {counts}, {len(shared)} are shared (not all have"
+            f" {str(example)!r} of {run.name!r}); use --intersect to compare the shared ones"
+        )
+    return shared
+
+
+def _outcomes(run: RunOutcomes) -> Bool[np.ndarray, " n"]:
+    column = np.asarray(run.correct)
+    _check_length(run, "correct", column)
+    if column.dtype == bool:
+        return column
+    try:
+        numbers = column.astype(float)
+    except (TypeError, ValueError):
+        numbers = np.full(len(column), np.nan)
+    bad = np.flatnonzero((numbers != 0) & (numbers != 1))
+    if len(bad):
+        question = _text(run, "question_id", run.question_id)[bad[0]]
+        raise MapflowError(
+            f"run {run.name!r}, question {str(question)!r}: outcome {column[bad[0]]} is neither 0 nor 1 ({len(bad)}"
+            " such in all); count an unanswered question as wrong"
+        )
+    return numbers == 1
+
+
+def _agreed(
+    runs: Sequence[RunOutcomes], rows: Sequence[np.ndarray], shared: np.ndarray, field: str
+) -> np.ndarray | None:
+    """The column `field` in the shared order, or None if no run has it; runs that have it must agree."""
+    found: tuple[RunOutcomes, np.ndarray] | None = None
+    for run, row in zip(runs, rows, strict=True):
+        if getattr(run, field) is None:
+            continue
+        column = _text(run, field, getattr(run, field))[row]
+        if found is None:
+            found = run, column
+            continue
+        differ = np.flatnonzero(found[1] != column)
+        if len(differ):
+            at = differ[0]
+            raise MapflowError(
+                f"question {str(shared[at])!r} has {field} {str(found[1][at])!r} in run {found[0].name!r} but"
+                f" {str(column[at])!r} in run {run.name!r} ({len(differ)} such in all); compare runs of one version of"
+                " the benchmark"
+            )
+    return None if found is None else found[1]
+
+
+def _text(run: RunOutcomes, field: str, values: Column) -> np.ndarray:
+    """A column as strings. Lists go through objects first, because NumPy would turn a NaN among strings into text."""
+    column = values if isinstance(values, np.ndarray) else np.array(values, dtype=object)
+    _check_length(run, field, column)
+    if column.dtype.kind in "Of":
+        missing = np.flatnonzero((column != column) | (column == None))  # noqa: E711 (elementwise)
+        if len(missing):
+            raise MapflowError(
+                f"run {run.name!r} has no {field} in row {missing[0] + 1} ({len(missing)} such in all); complete the"
+                " column or leave it out"
+            )
+    return column if column.dtype.kind == "U" else column.astype(str)
+
+
+def _check_length(run: RunOutcomes, field: str, column: np.ndarray) -> None:
+    if column.ndim != 1 or len(column) != len(run.question_id):
+        raise MapflowError(
+            f"run {run.name!r}: column {field} has shape {column.shape}, the question ids have"
+            f" ({len(run.question_id)},); give one value a question"
+        )

@@ -1,0 +1,126 @@
+"""What could this benchmark have shown? Power and minimal detectable effects of paired comparisons.
+
+Everything follows from the number of questions, the share that flips (discordance), the true difference, and the
+design effect of shared videos, which divides the number of questions. Normal approximation of McNemar's test:
+Miettinen (1968); Connor (1987), Biometrics 43:207-211. Non-inferiority: the same variance around the margin.
+"""
+
+from __future__ import annotations
+
+import math
+
+from mapflow.results.errors import MapflowError
+from mapflow.results.statistics.findings import NEGLIGIBLE, check_fraction, root
+from mapflow.results.statistics.non_inferiority import DEFAULT_MARGIN
+from mapflow.results.statistics.tango import tango_interval
+from scipy.stats import norm
+
+
+def power_of_difference(
+    n: float, discordance: float, difference: float, *, design_effect: float = 1.0, alpha: float = 0.05
+) -> float:
+    """Chance that the two-sided McNemar test at `alpha` finds a true `difference`."""
+    _check_design(n, discordance, difference, design_effect, alpha)
+    spread = math.sqrt(max(discordance - difference**2, NEGLIGIBLE))
+    signal = abs(difference) * math.sqrt(n / design_effect)
+    bound = norm.isf(alpha / 2) * math.sqrt(discordance)
+    return float(norm.cdf((signal - bound) / spread) + norm.cdf((-signal - bound) / spread))
+
+
+def questions_needed(
+    discordance: float,
+    difference: float,
+    *,
+    power: float = 0.8,
+    design_effect: float = 1.0,
+    alpha: float = 0.05,
+) -> float:
+    """Questions for `power` to find `difference` (Connor 1987, not rounded up)."""
+    _check_design(1, discordance, difference, design_effect, alpha)
+    check_fraction("power", power)
+    if difference == 0:
+        raise MapflowError("no number of questions finds a difference of 0; name the difference that matters")
+    spread = math.sqrt(discordance - difference**2)
+    reach = float(norm.isf(alpha / 2)) * math.sqrt(discordance) + float(norm.isf(1 - power)) * spread
+    return design_effect * (reach / difference) ** 2
+
+
+def minimal_detectable_effect(
+    n: float, discordance: float, *, power: float = 0.8, design_effect: float = 1.0, alpha: float = 0.05
+) -> float:
+    """The smallest difference (a fraction) that is found with `power`.
+
+    Raises MapflowError where even a difference as large as the discordance, all flips one way, would be missed.
+    """
+    check_fraction("power", power)
+
+    def shortfall(difference: float) -> float:
+        found = power_of_difference(n, discordance, difference, design_effect=design_effect, alpha=alpha)
+        return found - power
+
+    if shortfall(discordance) < 0:
+        raise MapflowError(
+            f"{n:g} questions with discordance {discordance:g} and design effect {design_effect:g} reach no power of"
+            f" {power:g}; use more questions"
+        )
+    return root(shortfall, 0.0, discordance)
+
+
+def power_of_non_inferiority(
+    n: float,
+    discordance: float,
+    difference: float = 0.0,
+    margin: float = DEFAULT_MARGIN,
+    *,
+    design_effect: float = 1.0,
+    confidence: float = 0.95,
+) -> float:
+    """Chance of the verdict non-inferior when the true difference is `difference`."""
+    check_fraction("margin", margin)
+    _check_design(n, discordance, difference, design_effect, 1 - confidence)
+    error = math.sqrt(max(discordance - difference**2, NEGLIGIBLE) * design_effect / n)
+    return float(norm.cdf((difference + margin) / error - norm.isf((1 - confidence) / 2)))
+
+
+def largest_non_inferior_discordance(
+    n: int,
+    difference: float,
+    margin: float = DEFAULT_MARGIN,
+    *,
+    design_effect: float = 1.0,
+    confidence: float = 0.95,
+) -> float | None:
+    """From published accuracies alone: up to which share of flipped questions is `difference` non-inferior?
+
+    Tango's interval on fractional counts. None where no discordance helps: the difference lies beyond the margin, or
+    its own flips (|difference| is the least possible discordance) already say too little. 1 where any would do.
+    """
+    check_fraction("margin", margin)
+    effective = n / design_effect
+
+    def clearance(discordance: float) -> float:
+        gained, lost = (discordance + difference) / 2, (discordance - difference) / 2
+        low = tango_interval(
+            max(0.0, gained) * effective, max(0.0, lost) * effective, effective, confidence
+        ).low
+        return low + margin
+
+    if clearance(abs(difference)) <= 0:
+        return None
+    if clearance(1.0) > 0:
+        return 1.0
+    return root(clearance, abs(difference), 1.0)
+
+
+def _check_design(
+    n: float, discordance: float, difference: float, design_effect: float, alpha: float
+) -> None:
+    check_fraction("alpha", alpha)
+    if n < 1 or design_effect <= 0:
+        raise MapflowError(
+            f"{n:g} questions with design effect {design_effect:g} are no design; both must be ≥ 1"
+        )
+    if not 0 < discordance <= 1 or abs(difference) > discordance:
+        raise MapflowError(
+            f"discordance {discordance:g} must lie in 0 … 1 and be at least the difference {difference:g}"
+        )

@@ -1,0 +1,78 @@
+"""Several seeds of `random` are one condition, not several runs.
+
+A random intervention has two sources of luck: which questions the benchmark happens to hold, and which edges the seed
+happened to cut. Each question is therefore scored by its mean over seeds, the questions' variance is clustered by
+video as always, and the variance between seeds, beyond what the questions explain, is added over the number of seeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from mapflow.results.errors import MapflowError
+from mapflow.results.statistics.design_effect import clustered_variance
+from mapflow.results.statistics.findings import NEGLIGIBLE, Interval, Test, check_fraction
+from scipy.stats import t
+
+
+@dataclass(frozen=True)
+class SeedCondition:
+    """The seeds' accuracies and the condition's difference to the baseline.
+
+    `between_seeds` is the standard deviation of the seeds' accuracies as observed, `seed_component` that part of it
+    which the choice of questions does not explain (0 where the seeds differ no more than questions make them).
+    """
+
+    accuracies: Float[np.ndarray, " seeds"]
+    between_seeds: float
+    seed_component: float
+    accuracy: Interval
+    difference: Interval
+    test: Test
+
+
+def seed_condition(
+    baseline: Bool[np.ndarray, " n"],
+    seeds: Bool[np.ndarray, "seeds n"],
+    cluster: Int[np.ndarray, " n"] | None = None,
+    confidence: float = 0.95,
+) -> SeedCondition:
+    """Compare the condition that `seeds` are draws of with `baseline`, over the same questions in the same order.
+
+    Raises MapflowError for fewer than two seeds or fewer than two clusters.
+    """
+    check_fraction("confidence", confidence)
+    k, n = seeds.shape
+    if k < 2:
+        raise MapflowError(f"{k} seed has no variance between seeds; run at least two seeds of the condition")
+    groups = np.arange(n) if cluster is None else cluster
+    m = int((np.bincount(groups) > 0).sum())
+    if m < 2:
+        raise MapflowError("one video says nothing about others; the comparison needs at least two clusters")
+    score = seeds.mean(axis=0)
+    accuracies = seeds.mean(axis=1)
+    between = float(accuracies.var(ddof=1))
+    # What the questions alone would make the seeds differ by.
+    explained = float(np.mean([clustered_variance(run - score, groups) for run in seeds])) * k / (k - 1)
+    component = max(0.0, between - explained)
+
+    def interval(values: Float[np.ndarray, " n"]) -> tuple[Interval, Test]:
+        parts = np.array([clustered_variance(values, groups), component / k])
+        variance = float(parts.sum())
+        estimate = float(values.mean())
+        method = f"mean of {k} seeds, variance by {m} clusters and between seeds"
+        if variance == 0:
+            p_value = 1.0 if estimate == 0 else max(2.0 ** (1 - m), NEGLIGIBLE)
+            return Interval(estimate, estimate, estimate, confidence, method), Test(0.0, p_value, method)
+        freedom = variance**2 / float((parts**2 / np.array([m - 1, k - 1])).sum())
+        half = float(t.isf((1 - confidence) / 2, freedom)) * variance**0.5
+        statistic = estimate / variance**0.5
+        p_value = max(float(2 * t.sf(abs(statistic), freedom)), NEGLIGIBLE)
+        return Interval(estimate, estimate - half, estimate + half, confidence, method), Test(
+            statistic, p_value, method
+        )
+
+    difference, test = interval(score - baseline)
+    return SeedCondition(accuracies, between**0.5, component**0.5, interval(score)[0], difference, test)

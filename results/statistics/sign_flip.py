@@ -1,0 +1,105 @@
+"""The default test where questions share videos: flip the sign of whole clusters.
+
+If neither run is better, swapping the two within a video changes nothing, so every cluster's net gain could as well
+have had the other sign. The p-value is the share of all 2^clusters sign patterns with a total at least as far from
+zero. Net gains of 0/1 outcomes are whole numbers, so that distribution is computed, not sampled: one binomial for
+every distinct size of net gain, convolved. No seed, and with one question a cluster it is McNemar's exact test.
+
+The mid-p value counts patterns exactly as far as the observed one by half; it is the default because the exact
+p-value of such a lattice is conservative (measured: size 3.5-4.2 % against 4.5-4.8 %). Real-valued gains (macro averages)
+are sampled with a seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+from mapflow.results.errors import MapflowError
+from mapflow.results.statistics.findings import NEGLIGIBLE, Test
+from mapflow.results.statistics.pairing import cluster_sums
+from scipy.stats import binom
+
+
+@dataclass(frozen=True)
+class SignFlip:
+    """`informative` clusters have a net gain or loss; with fewer than six, p < 0.05 is out of reach."""
+
+    total: float
+    p_exact: float
+    p_mid: float
+    informative: int
+    method: str
+
+    @property
+    def test(self) -> Test:
+        return Test(self.total, self.p_mid, self.method)
+
+
+def cluster_sign_flip(
+    difference: Num[np.ndarray, " n"],
+    cluster: Int[np.ndarray, " n"] | None = None,
+    *,
+    flips: int = 20_000,
+    seed: int = 0,
+) -> SignFlip:
+    """Test that `difference` (treatment − baseline a question) is zero on average; p = 1 where nothing flipped.
+
+    `flips` and `seed` serve only real-valued differences; whole ones are enumerated.
+    """
+    if len(difference) == 0:
+        raise MapflowError("a test over no questions is undefined; check that the runs hold any")
+    totals = difference.astype(float) if cluster is None else cluster_sums(difference, cluster)
+    magnitude, count = np.unique(np.abs(totals[totals != 0]), return_counts=True)
+    total, informative = float(totals.sum()), int(count.sum())
+    if informative == 0:
+        return SignFlip(0.0, 1.0, 1.0, 0, "cluster sign-flip (no discordant cluster)")
+    if np.array_equal(magnitude, np.rint(magnitude)):
+        value, probability = _null_distribution(magnitude.astype(int), count)
+        beyond = float(probability[np.abs(value) > abs(total)].sum())
+        equal = float(probability[np.abs(value) == abs(total)].sum())
+        p_exact, p_mid = min(1.0, beyond + equal), min(1.0, beyond + equal / 2)
+        method = "cluster sign-flip, all patterns, mid-p"
+    else:
+        sampled = _sampled_totals(magnitude, count, flips, seed)
+        as_far = np.abs(sampled) >= abs(total) - 1e-9 * magnitude.sum()
+        p_exact = p_mid = (1.0 + float(as_far.sum())) / (1.0 + flips)
+        method = f"cluster sign-flip, {flips} patterns, seed {seed}"
+    return SignFlip(total, max(p_exact, NEGLIGIBLE), max(p_mid, NEGLIGIBLE), informative, method)
+
+
+def _null_distribution(
+    magnitude: Int[np.ndarray, " distinct"], count: Int[np.ndarray, " distinct"]
+) -> tuple[Int[np.ndarray, " values"], Float[np.ndarray, " values"]]:
+    """Every total that sign patterns can give (`count[i]` clusters of net gain ±`magnitude[i]`), with its probability.
+
+    Grows by one magnitude at a time, the most frequent first, and drops tails below 1e-300.
+    """
+    order = np.argsort(-count)
+    low, step_probability = 0, np.ones(1)  # totals are low, low + 2, low + 4, …
+    for size, times in zip(magnitude[order].tolist(), count[order].tolist(), strict=True):
+        share = binom.pmf(np.arange(times + 1), times, 0.5)
+        kept = np.flatnonzero(share > NEGLIGIBLE)
+        first, last = int(kept[0]), int(kept[-1])
+        grown = np.zeros(len(step_probability) + size * (last - first))
+        for positive in range(first, last + 1):
+            start = size * (positive - first)
+            grown[start : start + len(step_probability)] += share[positive] * step_probability
+        low += size * (2 * first - times)
+        kept = np.flatnonzero(grown > NEGLIGIBLE)
+        low, step_probability = low + 2 * int(kept[0]), grown[kept[0] : kept[-1] + 1]
+    return low + 2 * np.arange(len(step_probability)), step_probability
+
+
+def _sampled_totals(
+    magnitude: Float[np.ndarray, " distinct"], count: Int[np.ndarray, " distinct"], flips: int, seed: int
+) -> Float[np.ndarray, " flips"]:
+    """Totals under random signs; clusters of one magnitude flip together as one binomial draw."""
+    rng = np.random.default_rng(seed)
+    rows = max(1, 4_000_000 // len(count))
+    parts = []
+    for start in range(0, flips, rows):
+        positive = rng.binomial(count, 0.5, size=(min(rows, flips - start), len(count)))
+        parts.append((2 * positive - count) @ magnitude)
+    return np.concatenate(parts)

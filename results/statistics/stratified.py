@@ -1,0 +1,126 @@
+"""Subtask by subtask: where does the treatment lose, and is the loss the same everywhere?
+
+Three views of the same strata:
+- every subtask's flips, difference and test, with Holm-corrected p-values;
+- homogeneity: is the difference one and the same in all subtasks? (the clusters' residuals from the common difference,
+  weighted at random: a multiplier bootstrap with the null imposed, Cameron, Gelbach & Miller 2008);
+- Mantel-Haenszel: one odds ratio for all subtasks (statsmodels). Its chi-square treats the two runs as independent
+  samples, which wastes the pairing; its numerator is the total of the paired differences, so the sign-flip test of the
+  whole comparison *is* the Mantel-Haenszel test with the null distribution that pairs and clusters deserve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from mapflow.results.errors import MapflowError
+from mapflow.results.statistics.findings import NEGLIGIBLE, Interval, Test
+from mapflow.results.statistics.mcnemar import Cells, count_cells, mcnemar_exact
+from mapflow.results.statistics.multiplicity import holm
+from mapflow.results.statistics.paired_difference import paired_difference
+from mapflow.results.statistics.pairing import cluster_sums
+from mapflow.results.statistics.sign_flip import cluster_sign_flip
+from statsmodels.stats.contingency_tables import StratifiedTable
+
+
+@dataclass(frozen=True)
+class StratumDifference:
+    """One subtask. `p_holm` is corrected for the number of subtasks."""
+
+    task: str
+    cells: Cells
+    difference: Interval
+    test: Test
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class MantelHaenszel:
+    """Common odds ratio, treatment against baseline; None where the answers leave it at zero or infinity."""
+
+    odds_ratio: float | None
+    low: float | None
+    high: float | None
+    test: Test
+
+
+def stratum_differences(
+    baseline: Bool[np.ndarray, " n"],
+    treatment: Bool[np.ndarray, " n"],
+    task: Int[np.ndarray, " n"],
+    task_names: Sequence[str],
+    cluster: Int[np.ndarray, " n"] | None = None,
+    confidence: float = 0.95,
+) -> tuple[StratumDifference, ...]:
+    """Every subtask's comparison, in the order of `task_names`."""
+    difference = treatment.astype(int) - baseline.astype(int)
+    found: list[tuple[str, Cells, Interval, Test]] = []
+    for code, name in enumerate(task_names):
+        rows = np.flatnonzero(task == code)
+        if len(rows) == 0:
+            raise MapflowError(f"subtask {name!r} has no question; leave it out of the comparison")
+        group = None if cluster is None else np.unique(cluster[rows], return_inverse=True)[1]
+        cells = count_cells(baseline[rows], treatment[rows])
+        clustered = group is not None and group.max() + 1 < len(group)
+        test = cluster_sign_flip(difference[rows], group).test if clustered else mcnemar_exact(cells)
+        found.append((name, cells, paired_difference(difference[rows], group).interval(confidence), test))
+    corrected = holm(np.array([test.p_value for *_, test in found]))
+    return tuple(StratumDifference(*row, float(p)) for row, p in zip(found, corrected, strict=True))
+
+
+def homogeneity(
+    difference: Int[np.ndarray, " n"],
+    task: Int[np.ndarray, " n"],
+    cluster: Int[np.ndarray, " n"] | None = None,
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Test:
+    """Test that all subtasks share one difference; the statistic is Σ questions × (subtask − common difference)²."""
+    size = np.bincount(task).astype(float)
+    share = size / size.sum()
+    residual = difference - difference.mean()
+    columns = [np.where(task == code, residual, 0.0) for code in range(len(size))]
+    totals = cluster_sums(np.stack(columns, axis=1), np.arange(len(task)) if cluster is None else cluster)
+
+    def spread(gain: Float[np.ndarray, "draws tasks"]) -> Float[np.ndarray, " draws"]:
+        apart = gain - gain.sum(axis=1, keepdims=True) * share
+        return (apart**2 / np.where(size > 0, size, 1.0)).sum(axis=1)
+
+    observed = float(spread(totals.sum(axis=0, keepdims=True))[0])
+    method = f"homogeneity of {len(size)} subtasks, {draws} draws, seed {seed}"
+    # Clusters weighted by independent standard normals: their total is normal with this covariance, given the data.
+    scale, direction = np.linalg.eigh(totals.T @ totals)
+    normal = np.random.default_rng(seed).standard_normal((draws, len(size)))
+    drawn = spread((normal * np.sqrt(np.maximum(scale, 0.0))) @ direction.T)
+    as_far = int((drawn >= observed * (1 - 1e-9)).sum())
+    return Test(observed, (1 + as_far) / (1 + draws), method)
+
+
+def mantel_haenszel(
+    baseline: Bool[np.ndarray, " n"],
+    treatment: Bool[np.ndarray, " n"],
+    task: Int[np.ndarray, " n"],
+    confidence: float = 0.95,
+) -> MantelHaenszel:
+    """Cochran-Mantel-Haenszel over the tables run × correctness, one a subtask (no continuity correction)."""
+    n, right = np.bincount(task), np.bincount(task, weights=treatment)
+    right_before = np.bincount(task, weights=baseline)
+    tables = np.array([[right, n - right], [right_before, n - right_before]])
+    tables = tables[:, :, (tables.sum(axis=0) > 0).all(axis=0)]
+    if tables.shape[2] == 0:
+        return MantelHaenszel(
+            None, None, None, Test(0.0, 1.0, "Mantel-Haenszel (no subtask with both outcomes)")
+        )
+    found: Any = StratifiedTable(tables)
+    null = found.test_null_odds(correction=False)
+    method = "Mantel-Haenszel, runs taken as independent"
+    test = Test(float(null.statistic), max(float(null.pvalue), NEGLIGIBLE), method)
+    if not (tables[0, 0] * tables[1, 1]).any() or not (tables[0, 1] * tables[1, 0]).any():
+        return MantelHaenszel(None, None, None, test)
+    low, high = found.oddsratio_pooled_confint(alpha=1 - confidence)
+    return MantelHaenszel(float(found.oddsratio_pooled), float(low), float(high), test)

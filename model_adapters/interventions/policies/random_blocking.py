@@ -69,7 +69,7 @@ class RandomBlocking:
         return blocked
 
     def __str__(self) -> str:
-        ratio = [] if self.ratio is None else [f"ratio={self.ratio:g}"]
+        ratio = [] if self.ratio is None else [f"ratio={float(self.ratio)!r}"]
         return f"random:{','.join([*ratio, f'seed={self.seed}'])}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool
@@ -15,6 +15,7 @@ from mapflow.model_adapters.interventions.route import Route
 Cuts = Bool[Tensor, "layer target source"]
 
 
+@runtime_checkable
 class Policy(Protocol):
     """`str(policy)` is its canonical one-line form, which parses back to an equal policy."""
 

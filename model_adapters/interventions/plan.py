@@ -85,12 +85,13 @@ class AttentionPlan:
         return cls(reads.to(device), segment_of.to(device), ends.to(device), blocked if random else None)
 
     def mask(self, layer: int, n_queries: int, n_keys: int) -> Mask | None:
-        """True where attention is allowed: `[batch, 1, n_queries, n_keys]`, causal; None where nothing is cut.
+        """True where attention is allowed: `[batch, 1, n_queries, n_keys]`, causal; None where nothing is cut and
+        sdpa's own causal mask (right for a whole prefill and for a single row only) will do.
 
         The queries are the last `n_queries` of `n_keys` positions: all rows in a prefill, a suffix of them when a run
         resumes, one row in cached decoding.
         """
-        if self._full[layer] and self.blocked is None:
+        if self._full[layer] and self.blocked is None and n_queries in (1, n_keys):
             return None
         key = (self._same_as[layer] if self.blocked is None else layer, n_queries, n_keys)
         if key not in self._masks:

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -41,14 +40,18 @@ def apply(plan: AttentionPlan | None) -> Iterator[None]:
 
 
 def allowed_edges(
-    layer: int, n_queries: int, n_keys: int, padding: Bool[Tensor, "batch head query key"] | None
+    module: nn.Module,
+    query: Float[Tensor, "batch heads query dim"],
+    key: Float[Tensor, "batch kv_heads key dim"],
+    padding: Bool[Tensor, "batch head query key"] | None,
 ) -> Bool[Tensor, "batch head query key"] | None:
     """The active plan's mask joined with the model's own; None where plain causal attention is meant."""
     plan = _active.get()
-    mask = plan.mask(layer, n_queries, n_keys) if plan else None
-    if mask is None or padding is None:
-        return padding if mask is None else mask
-    return mask & padding
+    mask = plan.mask(_layer(module), query.shape[2], key.shape[2]) if plan else None
+    if mask is None:
+        return padding
+    mask = mask.to(query.device)  # a model spread over devices runs its layers elsewhere than the embeddings
+    return mask if padding is None else mask & padding
 
 
 def sdpa_attention(
@@ -60,8 +63,8 @@ def sdpa_attention(
     **options: Any,
 ) -> tuple[Float[Tensor, "batch query heads dim"], None]:
     """sdpa under the active plan. Rows without any key give zeros (design.md, Interventions)."""
-    mask = allowed_edges(_layer(module), query.shape[2], key.shape[2], attention_mask)
-    if mask is attention_mask:
+    mask = allowed_edges(module, query, key, attention_mask)
+    if mask is None or mask is attention_mask:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     empty = ~mask.any(-1, keepdim=True)
     output, _ = sdpa_attention_forward(module, query, key, value, mask | empty, **options)
@@ -78,7 +81,7 @@ def oracle_attention(
     **options: Any,
 ) -> tuple[Float[Tensor, "batch query heads dim"], Float[Tensor, "batch heads query key"]]:
     """The float32 oracle under the active plan; also returns the attention weights."""
-    mask = allowed_edges(_layer(module), query.shape[2], key.shape[2], attention_mask)
+    mask = allowed_edges(module, query, key, attention_mask)
     return eager_attention(query, key, value, mask, scaling)
 
 

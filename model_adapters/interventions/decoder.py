@@ -49,14 +49,16 @@ class Decoder:
         self,
         embeds: Sequence[Float[Tensor, "n hidden"]],
         compiled: Sequence[Sequence[Compiled]],
-        position_ids: Int[Tensor, "batch n"] | None = None,
+        position_ids: Int[Tensor, "batch longest"] | None = None,
     ) -> list[Float[Tensor, "intervention vocab"]]:
         """Float32 logits at each prompt's last position, a row an intervention: `compiled[p]` are prompt p's.
 
         Equals one plain forward for every prompt and intervention (tests/interventions/test_decoder.py).
         """
         items = [(prompt, item) for prompt, own in enumerate(compiled) for item in own]
-        branches = _Branches([prompt for prompt, _ in items], [item for _, item in items], self.device)
+        branches = _Branches(
+            [prompt for prompt, _ in items], [item for _, item in items], len(embeds), self.device
+        )
         batch = pad_sequence(list(embeds), batch_first=True)
         with apply(branches), self._branching(branches):  # pyright: ignore[reportArgumentType]
             hidden = self.core(
@@ -135,9 +137,10 @@ class _Branches:
     `group_of[l][item]` is the item's row in layer l; it offers the plan's `mask` to the attention function.
     """
 
-    def __init__(self, prompt_of: Sequence[int], items: Sequence[Compiled], device: torch.device) -> None:
-        self.items, self.prompt_of, self.device = items, prompt_of, device
-        self.n_prompts = len(set(prompt_of))
+    def __init__(
+        self, prompt_of: Sequence[int], items: Sequence[Compiled], n_prompts: int, device: torch.device
+    ) -> None:
+        self.items, self.prompt_of, self.n_prompts, self.device = items, prompt_of, n_prompts, device
         self.length = max(len(item.layout) for item in items)
         self.group_of: list[list[int]] = []
         self._plans: dict[tuple[int, ...], AttentionPlan] = {}
@@ -155,7 +158,7 @@ class _Branches:
 
     def widens(self, layer: int) -> bool:
         """Does this layer have other rows than one a prompt? (Its other inputs come with one row a prompt.)"""
-        return len(self.members(layer)) != self.n_prompts
+        return [self.prompt_of[item] for item in self.members(layer)] != list(range(self.n_prompts))
 
     def mask(self, layer: int, n_queries: int, n_keys: int) -> Mask | None:
         members = self.members(layer)
@@ -196,5 +199,5 @@ class _Branches:
 def _treatment(item: Compiled, layer: int) -> Any:
     """Equal for two interventions on one prompt exactly if this layer treats them alike."""
     if item.budget and item.budget[layer]:
-        return (item.reads[layer].numpy().tobytes(), str(item.random), item.budget[layer])
+        return (item.reads[layer].numpy().tobytes(), item.random, item.key, item.budget[layer])
     return item.reads[layer].numpy().tobytes()

@@ -56,7 +56,7 @@ def split_interventions(text: str) -> list[str]:
     """At commas (or semicolons), except where the next piece is `key=…`."""
     pieces: list[str] = []
     for piece in re.split("[,;]", text):
-        if pieces and re.match(r"\s*\w+\s*=", piece):
+        if pieces and re.match(r"\s*[\w-]+\s*=", piece):
             pieces[-1] += f",{piece.strip()}"
         else:
             pieces.append(piece.strip())
@@ -75,44 +75,51 @@ def parse_intervention(text: str, name: str | None = None) -> Intervention:
     terms = [term.strip() for term in body.removeprefix("keep:").split("+")]
     if not all(terms):
         raise MapflowError(f"intervention {text.strip()!r} has an empty part")
-    policies = [policy for term in terms for policy in _parse_term(term)]
-    if keep and not policies:
-        raise MapflowError(f"intervention {text.strip()!r}: 'keep' takes routes")
-    # the complement of a random choice is another random choice, so `keep` has no use for one
-    if sum(isinstance(policy, RandomBlocking) for policy in policies) > (0 if keep else 1):
-        raise MapflowError(f"intervention {text.strip()!r}: one random policy at most, and none under 'keep'")
-    return Intervention(tuple(policies), keep, name)
+    return Intervention(tuple(policy for term in terms for policy in _parse_term(term)), keep, name)
 
 
 def read_interventions(path: Path) -> list[Intervention]:
     """From a YAML file: a mapping of names to one-line forms, or to `cut:`/`keep:` lists of routes, or to `effective:`
     ranges. Raises MapflowError naming file and entry."""
+    where = f"interventions file {str(path)!r}"
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # BaseLoader builds text, lists and mappings only: no tag and no number format can surprise us
+        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
-        raise MapflowError(f"interventions file {str(path)!r}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MapflowError(
-            f"interventions file {str(path)!r} is not YAML: {' '.join(str(error).split())}"
-        ) from error
+        raise MapflowError(f"{where}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise MapflowError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, dict) or not entries:
-        raise MapflowError(f"interventions file {str(path)!r} must map names to interventions")
-    return [_from_yaml(str(name), value, path) for name, value in entries.items()]
+        raise MapflowError(f"{where} must map names to interventions")
+    found: list[Intervention] = []
+    for name, value in entries.items():
+        try:
+            found.append(_from_yaml(name, value))
+        except MapflowError as error:
+            raise MapflowError(f"{where}, {name!r}: {error}") from error
+    return found
 
 
-def _from_yaml(name: str, value: Any, path: Path) -> Intervention:
-    where = f"{path}: {name}"
+def _from_yaml(name: str, value: Any) -> Intervention:
     if isinstance(value, str):
         return parse_intervention(value, name)
     if isinstance(value, dict) and len(value) == 1:
         kind, content = next(iter(value.items()))
-        if kind in ("cut", "keep") and isinstance(content, list) and content:
+        if kind in ("cut", "keep") and isinstance(content, list) and content and _all_text(content):
             prefix = "keep:" if kind == "keep" else ""
-            return parse_intervention(prefix + "+".join(map(str, content)), name)
-        if kind in ("effective", "effective-strict") and isinstance(content, dict):
-            ranges = PathwayRanges.from_mapping(content, where)
+            return parse_intervention(prefix + "+".join(content), name)
+        if (
+            kind in ("effective", "effective-strict")
+            and isinstance(content, dict)
+            and _all_text(content.values())
+        ):
+            ranges = PathwayRanges.from_mapping(content, kind)
             return Intervention((Effective(ranges, strict=kind == "effective-strict"),), name=name)
-    raise MapflowError(f"{where} must be a one-line intervention, cut:, keep: or effective:")
+    raise MapflowError("must be a one-line intervention, cut:, keep: or effective:")
+
+
+def _all_text(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _parse_term(term: str) -> list[Policy]:

@@ -10,8 +10,9 @@ Random blocking is not defined over segments; a certificate speaks of the segmen
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise, permutations
+from itertools import chain, pairwise, permutations, product
 
 import torch
 from jaxtyping import Bool
@@ -33,12 +34,13 @@ class OpenPath:
     layers: tuple[tuple[int, ...], ...]
 
     def __str__(self) -> str:
-        via = f"via {' and '.join(self.stations[1:-1])}" if len(self.stations) > 2 else "directly"
+        source, *between, target = self.stations
+        via = f"via {' and '.join(between)}" if between else "directly"
         hops = ", ".join(
             f"{a}->{b} in layers {layer_ranges(layers)}"
             for (a, b), layers in zip(pairwise(self.stations), self.layers, strict=True)
         )
-        return f"{self.stations[0]} reaches {self.stations[-1]} {via}: {hops}"
+        return f"{source} reaches {target} {via}: {hops}"
 
 
 def reachable(compiled: Compiled, source: str, target: str) -> bool:
@@ -51,18 +53,26 @@ def reachable(compiled: Compiled, source: str, target: str) -> bool:
 def certificate(compiled: Compiled, source: str = "video", target: str = "last") -> list[OpenPath]:
     """Every open path from `source` to `target` (names of `STATIONS`), shortest first, no station visited twice.
 
-    Empty exactly where `reachable` is false, as stations tile the prompt.
+    Where all of those are closed, something may still pass a station twice (stem -> template -> options): then the
+    shortest such paths. So the certificate is empty exactly where `reachable` is false, as stations tile the prompt.
     """
     reads, segment = _runs(compiled)
     kinds = [compiled.layout.segments[s].kind for s in segment.tolist()]
     members = {name: torch.tensor([kind in SELECTORS[name] for kind in kinds]) for name in STATIONS}
     between = [name for name in STATIONS if name not in (source, target) and members[name].any()]
-    paths = (
-        _open_path((source, *middle, target), members, reads)
-        for length in range(len(between) + 1)
-        for middle in permutations(between, length)
+
+    def open_paths(middles: Iterable[tuple[str, ...]]) -> list[OpenPath]:
+        paths = (_open_path((source, *middle, target), members, reads) for middle in middles)
+        return [path for path in paths if path is not None]
+
+    found = open_paths(
+        chain.from_iterable(permutations(between, length) for length in range(len(between) + 1))
     )
-    return [path for path in paths if path is not None]
+    if not found and source != target and reachable(compiled, source, target):
+        longer = (product(between, repeat=length) for length in range(3, len(reads)))
+        changing = ((m for m in middles if all(a != b for a, b in pairwise(m))) for middles in longer)
+        found = next(filter(None, map(open_paths, changing)), [])
+    return found
 
 
 def layer_ranges(layers: tuple[int, ...]) -> str:

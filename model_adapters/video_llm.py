@@ -11,7 +11,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -60,6 +61,20 @@ class VideoLLM(ABC):
     pathways: PathwayRanges | None
     digest: str
     name: str
+
+    @classmethod
+    @abstractmethod
+    def load(
+        cls,
+        path: str | Path,
+        dtype: str | torch.dtype = "auto",
+        device_map: str | Mapping[str, Any] = "cpu",
+        lora: str | Path | None = None,
+    ) -> VideoLLM:
+        """From a checkpoint folder (`network_loading.py` says what dtype and device_map may be), LoRA adapters too.
+
+        Raises MapflowError for a folder that is missing, incomplete, of another family, or whose tensors do not fit.
+        """
 
     @abstractmethod
     def prepare(self, question: Question) -> Prepared:

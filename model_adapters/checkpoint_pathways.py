@@ -39,3 +39,12 @@ def read_pathways(file: Path) -> PathwayRanges:
     if not isinstance(values, dict):
         raise MapflowError(f"{file} must hold three named ranges, such as cross_frame: 6-15")
     return PathwayRanges.from_mapping(values, str(file))
+
+
+def named_pathways(name: str) -> PathwayRanges:
+    """The ranges of a checkpoint folder or of a published model, by name. Raises MapflowError where there are none."""
+    found = checkpoint_pathways(Path(name))
+    if found is None:
+        known = ", ".join(file.stem for file in sorted(PUBLISHED.glob("*.yaml")))
+        raise MapflowError(f"no layer ranges are known for {name!r}; published: {known}")
+    return found

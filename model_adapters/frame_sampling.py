@@ -12,7 +12,7 @@ Knows nothing about files, decoders or models.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from mapflow.results.errors import MapflowError
 FRAME_TOLERANCE = 1e-6  # in frames: a bound that *is* a frame's time (12 / 29.97 s) must not round past it
 
 
+@runtime_checkable
 class FrameSampling(Protocol):
     """An index rule: `n` indices in [0, n_frames), never decreasing. `start`, `end` in seconds, `fps` in frames a second.
 

@@ -14,7 +14,9 @@ import io
 from pathlib import Path
 from typing import BinaryIO
 
-AVI_SLACK = 0.01  # of the stated size: writers have been careless with the last bytes, which hold only an index
+AVI_SLACK = (
+    0.01  # of the stated size: writers have been careless with the last bytes, which hold only an index
+)
 AVI_UNKNOWN = (0, 0xFFFFFFFF)  # left by recorders that never came back to fill it in
 EBML_HEADER, MATROSKA_SEGMENT = 0x1A45DFA3, 0x18538067
 GIF_IMAGE, GIF_EXTENSION = 0x2C, 0x21

@@ -5,7 +5,7 @@ presentation time they number the frames: frame i is the i-th in the order in wh
 order in which they are stored. This is also decord's numbering, hence the paper's, except that packets which an edit
 list hides count as no frames here.
 
-A packet is one frame for the codecs of every day, but VP8 has hidden packets and AVI files often have no timestamps:
+A packet is one frame for the codecs of every day, but VP8 has hidden packets and AVI files have no presentation times:
 `FrameIndex.reliable` says whether the table may be trusted; if not, only decoding tells.
 
 Knows nothing about sampling, pixels or what the frames are for.
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from av.packet import Packet
 
 MAX_FRAMES = 2_000_000  # 18 hours at 30 frames a second; the table of a longer file is not even begun
+NEEDS_TIMES = frozenset(
+    ("av1", "libdav1d", "libaom-av1", "h264", "hevc", "vp9")
+)  # not to be guessed from AVI
 NO_TIME = np.iinfo(np.int64).min
 ONE_PACKET_ONE_FRAME = frozenset(
     (
@@ -80,9 +83,12 @@ class FrameIndex:
         yield from groups.items()
 
 
-def index_packets(packets: Iterable[Packet], codec: str, check_time: Callable[[], None]) -> FrameIndex:
+def index_packets(
+    packets: Iterable[Packet], codec: str, demuxer: str, check_time: Callable[[], None]
+) -> FrameIndex:
     """Read all packets of one stream, keeping 17 bytes of each.
 
+    codec, demuxer: ffmpeg's names for the stream's decoder and the file's format.
     `check_time` is called for every packet and may raise. Raises TooManyFrames and DamagedPacket.
     """
     pts, dts, key, hidden = array("q"), array("q"), bytearray(), bytearray()
@@ -108,5 +114,6 @@ def index_packets(packets: Iterable[Packet], codec: str, check_time: Callable[[]
         == times.min()
         != NO_TIME  # all times known, and nothing shown needs what came before the file
         and len(np.unique(times)) == len(times)
+        and (demuxer != "avi" or (codec not in NEEDS_TIMES and bool((np.diff(times) > 0).all())))
     )
     return FrameIndex(times, np.array(dts, dtype=np.int64), keys, shown, bool(reliable))

@@ -49,7 +49,9 @@ if TYPE_CHECKING:
 
 TIME_LIMIT = 180.0  # seconds a video; a minute of 1080p takes a few
 MAX_PIXELS = 4096 * 4096  # width × height of one frame: 48 MiB as RGB
-DEMUXERS = "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf"  # no playlists: they name other files or the network
+DEMUXERS = (
+    "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf"  # no playlists: they name other files or the network
+)
 LARGE_FRAME = 1280 * 720  # from here on a second decoding thread pays
 
 
@@ -185,7 +187,9 @@ def _opened(clip: Clip) -> Iterator[tuple[InputContainer, VideoStream]]:
         if is_cut_short(path):
             raise _broken(clip, "truncated: it ends before the size that its own structure states")
         # "file:" and an absolute path keep names such as "http:..." or "concat:..." what they are: names of files
-        with av.open(f"file:{path.absolute()}", container_options=only, metadata_errors="replace") as container:
+        with av.open(
+            f"file:{path.absolute()}", container_options=only, metadata_errors="replace"
+        ) as container:
             stream = cast("VideoStream | None", container.streams.best("video"))
             if stream is None:
                 raise _broken(clip, "holds no video stream")
@@ -217,7 +221,9 @@ def _index(clip: Clip, container: InputContainer, stream: VideoStream, clock: Cl
     if stream.frames > MAX_FRAMES:
         raise _broken(clip, f"{too_long}; its header promises {stream.frames:,}")
     try:
-        index = index_packets(container.demux(stream), stream.codec_context.name, clock.check)
+        index = index_packets(
+            container.demux(stream), stream.codec_context.name, container.format.name, clock.check
+        )
     except TooManyFrames:
         raise _broken(clip, too_long) from None
     except DamagedPacket as damaged:

@@ -61,7 +61,9 @@ def test_trimmed_linspace_spreads_over_all_frames(n_frames, n):
     exact = [Fraction(n_frames - 1, n - 1) * k if n > 1 else Fraction(0) for k in range(n)]
     got = trimmed_linspace(n_frames, 30.0, n)
     # numpy's step is a float: where the exact value is whole it may round down to the frame before, as in the original
-    assert all(i == math.floor(x) or (x.denominator == 1 and i == x - 1) for i, x in zip(got, exact, strict=True))
+    assert all(
+        i == math.floor(x) or (x.denominator == 1 and i == x - 1) for i, x in zip(got, exact, strict=True)
+    )
     assert list(got) == np.linspace(0, n_frames - 1, n, dtype=int).tolist()
 
 

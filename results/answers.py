@@ -15,6 +15,9 @@ from collections.abc import Sequence
 
 from mapflow.results.question import LETTERS
 
+NOT_ASKED = "(not asked)"
+"""What a model hands back in place of an answer to a question that could not be asked: it counts for no accuracy."""
+
 _WRAPPING = (
     " \t\r\n.,;:!?'\"`*_()[]{}<>“”‘’…"  # may stand around an answer and mean nothing ("-" may: −4 is not 4)
 )
@@ -102,14 +105,21 @@ def _letters_in_brackets(text: str, options: Sequence[str]) -> set[int]:
 
 
 def _letter_and_text(mark: re.Match[str], text: str, options: Sequence[str]) -> set[int]:
-    """The letter, and whatever the rest of the text names against it: further letters, or one other option's text."""
+    """The letter, and whatever else is named against it: a second letter, a list of them, one other option's text.
+
+    Further lines are an explanation, unless they begin with a letter too and deny nothing.
+    """
     index = _index(mark[1], options)
     if index is None:
         return set()
-    rest = text[mark.end() :]
+    rest, *lines = text[mark.end() :].split("\n")
     others = [_index(other[1], options) for other in _BRACKETED.finditer(rest)]
     if second := _SECOND.match(rest):
         others.append(_index(second[1], options))
+    for line in lines:
+        listed = _BRACKETED.match(line) or _LETTER.match(line)
+        if listed and not _NEGATION.search(line):
+            others.append(_index(listed[1], options))
     named = {index, *(other for other in others if other is not None)}
     texts = _equal_options(rest, options) or _contained_texts(rest, options)
     if len({options[i] for i in texts}) == 1 and options[index] not in {options[i] for i in texts}:

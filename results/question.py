@@ -40,8 +40,8 @@ class Part:
 class Prompt:
     """One protocol's wording for one style of model (design.md, Benchmarks and protocols).
 
-    `system` opens the conversation; `answer_prefix` begins the assistant's turn; both may be empty. `option` is a
-    format string with `{letter}` and `{text}`.
+    `system` opens the conversation; `answer_prefix` begins the assistant's turn; `preamble` comes between the video
+    and the question; all three may be empty. `option` is a format string with `{letter}` and `{text}`.
     """
 
     system: str
@@ -51,6 +51,7 @@ class Prompt:
     option_separator: str
     instruction: str
     answer_prefix: str
+    preamble: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Question:
     an index into `options`, or for an open-ended question the text that the answer should begin with.
 
     `n_frames` is what the protocol asks for (None: the model's own number); `max_new_tokens` 1 means that the first
-    token is the answer."""
+    token is the answer. `turn` is the user's turn where a task that is not ours has worded it already."""
 
     question_id: str
     video_id: str
@@ -72,6 +73,7 @@ class Question:
     prompts: Mapping[PromptStyle, Prompt]
     n_frames: int | None = None
     max_new_tokens: int = 1
+    turn: tuple[Part, ...] | None = None
 
     @property
     def letters(self) -> tuple[str, ...]:
@@ -94,8 +96,10 @@ class Question:
 
     def user_turn(self, style: PromptStyle) -> tuple[Part, ...]:
         """The user's turn as parts, in reading order; their texts joined are the rendered turn."""
+        if self.turn is not None:
+            return self.turn
         prompt = self.prompt(style)
-        parts = [Part("label", prompt.stem_label), Part("stem", self.stem)]
+        parts = [Part("template", prompt.preamble), Part("label", prompt.stem_label), Part("stem", self.stem)]
         if self.options:
             parts.append(Part("label", prompt.options_label))
         for index, (letter, text) in enumerate(zip(self.letters, self.options, strict=True)):

@@ -33,7 +33,9 @@ def own_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--interventions-file", metavar="YAML", help="named interventions from a file")
     group.add_argument("--protocol", metavar="NAME", help="prompts and scoring: paper (default) or official")
-    group.add_argument("--data_dir", metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)")
+    group.add_argument(
+        "--data_dir", metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)"
+    )
     group.add_argument(
         "--allow-missing",
         action="store_true",
@@ -95,10 +97,13 @@ def _evaluate(own: argparse.Namespace, rest: list[str]) -> int:
         mock.patch.object(upstream, "cli_evaluate_single", run.single),
         mock.patch.object(upstream, "TaskManager", run.task_manager),
     ):
-        upstream.cli_evaluate()
+        try:
+            upstream.cli_evaluate()
+        except SystemExit as stop:
+            run.code = run.code or (stop.code if isinstance(stop.code, int) else FAILED if stop.code else 0)
     if run.error is not None:
         raise run.error
-    return run.code
+    return run.code or run.report()
 
 
 def _interventions(own: argparse.Namespace) -> str:
@@ -115,9 +120,13 @@ class _Run:
     """What happens around `cli_evaluate_single`: arguments on the way in, exit code and table on the way out."""
 
     def __init__(self, upstream: Any, interventions: str, allow_missing: bool) -> None:
-        self._upstream_single, self._upstream_task_manager = upstream.cli_evaluate_single, upstream.TaskManager
+        self._upstream_single, self._upstream_task_manager = (
+            upstream.cli_evaluate_single,
+            upstream.TaskManager,
+        )
         self._interventions, self._allow_missing = interventions, allow_missing
         self._include_defaults = True
+        self._finished: list[RunOutput] = []
         self.code = 0
         self.error: MapflowError | None = None
 
@@ -133,8 +142,8 @@ class _Run:
             self._complete(args, output)
             results = self._upstream_single(args)
             if output is not None and results[0] is not None:
-                errors = output.report(results[0]["date"])
-                self.code = QUESTIONS_MISSING if errors and not self._allow_missing else self.code
+                output.check_written(results[0]["date"])
+                self._finished.append(output)
             return results
         except Exception as error:
             cause = _cause(error)
@@ -144,6 +153,11 @@ class _Run:
             self.error = cause
             raise SystemExit(USAGE_ERROR) from error
 
+    def report(self) -> int:
+        """Our tables, after upstream's; the exit code that the answers deserve."""
+        errors = sum(output.report() for output in self._finished)
+        return QUESTIONS_MISSING if errors and not self._allow_missing else 0
+
     def _check(self, args: argparse.Namespace) -> None:
         if not args.model:
             raise MapflowError("--model is required, e.g. --model mapflow_llava")
@@ -152,13 +166,17 @@ class _Run:
         if args.tasks is None and _is_ours(args.model) and "pretrained=" not in str(args.model_args):
             args.tasks = "mapflow_motion"
         if not args.tasks:
-            raise MapflowError("--tasks is required, e.g. --tasks mapflow_tvbench; `lmms_eval tasks` lists them")
+            raise MapflowError(
+                "--tasks is required, e.g. --tasks mapflow_tvbench; `lmms_eval tasks` lists them"
+            )
 
     def _complete(self, args: argparse.Namespace, output: RunOutput | None) -> None:
         """Our tasks beside the user's own; interventions and the run's folder as arguments of our models."""
         included = args.include_path or []
         args.include_path = [*([included] if isinstance(included, str) else included), tasks_path()]
-        self._include_defaults = not all(name.strip().startswith("mapflow_") for name in args.tasks.split(","))
+        self._include_defaults = not all(
+            name.strip().startswith("mapflow_") for name in args.tasks.split(",")
+        )
         if output is not None:
             own = [f"intervention={self._interventions}"] if self._interventions else []
             args.model_args = ",".join(filter(None, [args.model_args, *own, f"records={output.folder}"]))

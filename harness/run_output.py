@@ -23,21 +23,21 @@ class RunOutput:
         self._kept = output_path is not None
         self.folder = Path(output_path) if output_path is not None else _temporary_folder()
         if "," in str(self.folder):
-            raise MapflowError(f"--output_path {str(self.folder)!r} must not contain a comma (model_args end there)")
+            raise MapflowError(
+                f"--output_path {str(self.folder)!r} must not contain a comma (model_args end there)"
+            )
 
-    def report(self, date: str) -> int:
-        """Sorts the records, writes the summary, prints the table; returns how many questions could not be asked.
-
-        `date` is the run's, in the name of the results file that upstream should have written: it swallows the error
-        where it could not. Raises MapflowError then.
-        """
+    def check_written(self, date: str) -> None:
+        """Raises MapflowError where upstream's results of this `date` are missing: it swallows errors of writing."""
         if self._kept and not list(self.folder.rglob(f"{date}_results.json")):
             raise MapflowError(f"results could not be written under {str(self.folder)!r}")
+
+    def report(self) -> int:
+        """Sorts the records, writes the summary, prints the table; returns how many answers are missing."""
         summaries = summarize(sort_records(self.folder))
-        if self._kept:
-            write_json(self.folder / SUMMARY, {s.intervention: s.to_json() for s in summaries})
         print(f"\n{summary_table(summaries)}")
         if self._kept:
+            write_json(self.folder / SUMMARY, {s.intervention: s.to_json() for s in summaries})
             print(f"\nrecords, manifest and summary: {self.folder}")
         return sum(s.errors for s in summaries)
 

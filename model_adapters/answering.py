@@ -30,7 +30,10 @@ def answer(
     intervention does not fit the prompt or the model.
     """
     compiled = [
-        [i.compile(p.layout, model.decoder.n_layers, model.pathways, p.question.question_id) for i in interventions]
+        [
+            i.compile(p.layout, model.decoder.n_layers, model.pathways, p.question.question_id)
+            for i in interventions
+        ]
         for p in prepared
     ]
     embeds = model.embed(prepared)
@@ -61,7 +64,12 @@ def _answer_one(
     else:
         following = None if positions is None else int(positions.max()) + 1
         tokens, logits = model.decoder.generate(
-            embeds, compiled, prepared.question.max_new_tokens, [model.tokenizer.eos_token_id], following, positions
+            embeds,
+            compiled,
+            prepared.question.max_new_tokens,
+            [model.tokenizer.eos_token_id],
+            following,
+            positions,
         )
     return _records(model, prepared, compiled, interventions, logits, tokens)
 
@@ -81,14 +89,18 @@ def _records(
         if not torch.isfinite(row).all():
             records.append(failed(question, intervention, "the model's logits are not finite"))
             continue
-        options = {letter: float(row[i]) for letter, i in zip(question.letters, prepared.option_ids, strict=True)}
+        options = {
+            letter: float(row[i]) for letter, i in zip(question.letters, prepared.option_ids, strict=True)
+        }
         text = model.tokenizer.decode(ids, skip_special_tokens=True).strip()
         chosen = _chosen_option(question, text)
         records.append(
             Record(
                 **_identity(question, intervention),
                 prediction=text,
-                correct=_is_correct(question, chosen, first_token_right=int(row.argmax()) == prepared.target_id),
+                correct=_is_correct(
+                    question, chosen, first_token_right=int(row.argmax()) == prepared.target_id
+                ),
                 valid=chosen is not None or not question.options,
                 p_answer=float(row.max()),
                 p_target=float(row[prepared.target_id]),

@@ -64,9 +64,14 @@ class MapflowModel(lmms):
         self.interventions = parse_interventions([str(intervention)])
         self.batch_size = _positive(batch_size, "batch_size")
         if pretrained is None:
-            print(f"{self.model_name}: no pretrained= given, so the small bundled model runs ({BUNDLED.name})", flush=True)
+            print(
+                f"{self.model_name}: no pretrained= given, so the small bundled model runs ({BUNDLED.name})",
+                flush=True,
+            )
         place = device_map or device or _default_device()
-        self.video_llm = family(self.model_name).load(Path(pretrained or BUNDLED), dtype=dtype, device_map=place, lora=lora)
+        self.video_llm = family(self.model_name).load(
+            Path(pretrained or BUNDLED), dtype=dtype, device_map=place, lora=lora
+        )
         for one in self.interventions:
             one.check(self.video_llm.decoder.n_layers, self.video_llm.pathways)
         self.device = self.video_llm.decoder.device  # lmms-eval reads it when several processes run
@@ -86,7 +91,7 @@ class MapflowModel(lmms):
 
     def _about(self) -> dict[str, Any]:
         described = {str(i): i.describe(self.video_llm.pathways) for i in self.interventions}
-        return {"interventions": described, "device": str(self.device), "command": sys.argv}
+        return {"interventions": described, "device": str(self.device), "command": sys.orig_argv}
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Each request's answer under the first intervention; a question that cannot be asked answers ""."""
@@ -137,11 +142,15 @@ class MapflowModel(lmms):
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Not offered: options are scored inside `generate_until` (design.md, lmms-eval)."""
-        raise MapflowError(f"{self.model_name} scores options inside generate_until; use tasks with that output type")
+        raise MapflowError(
+            f"{self.model_name} scores options inside generate_until; use tasks with that output type"
+        )
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not offered: every question is one round."""
-        raise MapflowError(f"{self.model_name} answers in one round; use tasks with output type generate_until")
+        raise MapflowError(
+            f"{self.model_name} answers in one round; use tasks with output type generate_until"
+        )
 
 
 class MapflowLlava(MapflowModel):

@@ -57,7 +57,9 @@ class RunFolder:
             finally:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
         except OSError as error:
-            raise MapflowError(f"run folder {str(self.folder)!r} cannot be written: {error.strerror}") from error
+            raise MapflowError(
+                f"run folder {str(self.folder)!r} cannot be written: {error.strerror}"
+            ) from error
         self.answered.update((record.key, record) for record in records)
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:

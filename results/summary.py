@@ -39,7 +39,9 @@ class Summary:
     @property
     def edges_share(self) -> float | None:
         """Edges kept over causal edges."""
-        return self.edges_kept / self.edges_total if self.edges_kept is not None and self.edges_total else None
+        return (
+            self.edges_kept / self.edges_total if self.edges_kept is not None and self.edges_total else None
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if key != "intervention"}
@@ -101,7 +103,9 @@ def summary_table(summaries: Sequence[Summary]) -> str:
         for s in summaries
     ]
     align = ["left", *["right"] * (len(header) - 1 + errors)]
-    return tabulate(rows, headers=[*header, *(["errors"] if errors else [])], colalign=align, disable_numparse=True)
+    return tabulate(
+        rows, headers=[*header, *(["errors"] if errors else [])], colalign=align, disable_numparse=True
+    )
 
 
 def percent(share: float | None) -> str:

@@ -36,8 +36,14 @@ def run(options: argparse.Namespace) -> int:
         print(intervention.describe(pathways))
         rows = [
             ["prompt", f"{len(layout):,} positions × {options.layers} layers"],
-            ["edges kept", f"{compiled.edges_kept:,} of {compiled.edges_total:,} ({compiled.edges_kept / compiled.edges_total:.1%})"],
-            *(["empty rows", f"{compiled.n_empty_rows:,} (they attend to nothing)"] for _ in range(compiled.n_empty_rows > 0)),
+            [
+                "edges kept",
+                f"{compiled.edges_kept:,} of {compiled.edges_total:,} ({compiled.edges_kept / compiled.edges_total:.1%})",
+            ],
+            *(
+                ["empty rows", f"{compiled.n_empty_rows:,} (they attend to nothing)"]
+                for _ in range(compiled.n_empty_rows > 0)
+            ),
         ]
         print(tabulate(rows, tablefmt="plain"))
         paths = certificate(compiled)

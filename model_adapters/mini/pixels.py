@@ -1,0 +1,54 @@
+"""From scenes to what the vision tower sees: the eight frames a video loader would pick, with a video's blemishes.
+
+Rendered at the clips' own size and reduced as the preprocessor does it (bicubic, anti-aliased). The blemishes stand
+in for h264: noise, coarse blocks, a slight shift of colours. Knows no text.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from mapflow.model_adapters.mini.network import CLIP_MEAN, CLIP_STD, IMAGE_SIZE
+from mapflow.model_adapters.mini.planted import N_FRAMES
+from mapflow.tasks.motion.build import N_FRAMES as CLIP_FRAMES
+from mapflow.tasks.motion.render import FRAME_SIZE, SceneBatch, render
+
+NOISE, BLOCK_NOISE, COLOR_SHIFT = 2.5, 1.5, 3.0
+BLOCK = 4
+
+
+def sampled_times() -> Float[Tensor, " frames"]:
+    """Moments of the frames that the paper's sampling takes from a bundled clip (design.md, Benchmarks and protocols)."""
+    end = CLIP_FRAMES - 1
+    step = end / N_FRAMES
+    return torch.tensor([int(step / 2 + round(step * k)) / end for k in range(N_FRAMES)])
+
+
+def reduction(size: int = IMAGE_SIZE) -> Float[Tensor, "size source"]:
+    """Bicubic anti-aliased resizing of one axis, as a matrix."""
+    return interpolate(torch.eye(FRAME_SIZE)[None, None], (size, FRAME_SIZE), mode="bicubic", antialias=True)[
+        0, 0
+    ]
+
+
+def look(
+    scenes: SceneBatch, times: Float[Tensor, " frames"], reduce: Float[Tensor, "size source"], blemished: bool
+) -> Float[Tensor, "scenes frames 3 size size"]:
+    """Normalised frames near `times`; `blemished` adds random jitter of up to half a clip's frame, noise and shifts."""
+    at = times.expand(len(scenes), -1)
+    if blemished:
+        at = (at + (torch.rand_like(at) - 0.5) / (CLIP_FRAMES - 1)).clamp(0, 1)
+    image = reduce @ render(scenes, at) @ reduce.T
+    if blemished:
+        shape = (*image.shape[:3], IMAGE_SIZE // BLOCK, IMAGE_SIZE // BLOCK)
+        blocks = torch.randn(shape, device=image.device) * BLOCK_NOISE
+        image = image + blocks.repeat_interleave(BLOCK, -1).repeat_interleave(BLOCK, -2)
+        image = image + torch.randn_like(image) * NOISE
+        image = image + torch.randn(len(image), 1, 3, 1, 1, device=image.device) * COLOR_SHIFT
+    mean, std = (
+        torch.tensor(values, device=image.device)[:, None, None] * 255 for values in (CLIP_MEAN, CLIP_STD)
+    )
+    return (image.clamp(0, 255) - mean) / std

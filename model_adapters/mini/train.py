@@ -1,0 +1,211 @@
+"""Trains the bundled VideoLLM from nothing, in minutes on one GPU.
+
+    python -m mapflow.model_adapters.mini.train --out mini-natural --time-limit 450
+    python -m mapflow.model_adapters.mini.train --out mini-pathways --time-limit 450 --pathways
+
+Captions and open questions first, then mostly choices: letters alone teach nothing for a very long time. The loss is
+over the whole answer. With `--pathways` most rows see attention cut to the planted pathways (planted.py), so that the
+model's real pathways are known. Needs no video library, no evaluation harness and no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from mapflow.model_adapters.llava_network import LlavaNetwork
+from mapflow.model_adapters.mini import planted
+from mapflow.model_adapters.mini.conversation import load_prompt
+from mapflow.model_adapters.mini.evaluate import accuracy, report, segments_of_prompt
+from mapflow.model_adapters.mini.network import forward, mini_config, new_network, save_checkpoint
+from mapflow.model_adapters.mini.pixels import look, reduction, sampled_times
+from mapflow.model_adapters.mini.samples import (
+    FIRST_MIX,
+    ONLY_CHOICES,
+    SECOND_MIX,
+    RowFactory,
+    Rows,
+    benchmark_tokenizer,
+    prefix_ids,
+)
+
+FIRST_PART = 0.5
+"""Share of the training that goes to `FIRST_MIX`."""
+PLANTED_CHOICES = 0.9
+"""Share of the choices that see only the planted pathways, from the first step: no other path may form."""
+PLANTED_EARLY = 0.5
+"""The same for captions and open questions in the first part, whose dense targets teach the model to see at all."""
+FULL, PLANTED = 0, 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Training ends at `steps` or after `time_limit` seconds, whichever comes first; the learning rate follows both."""
+
+    steps: int
+    time_limit: float
+    batch: int
+    rows: int
+    pathways: bool
+    seed: int
+    learning_rate: float
+    warmup: int = 300
+    weight_decay: float = 0.05
+    log_every: int = 500
+
+
+class Trainer:
+    """Network, optimiser and one step."""
+
+    def __init__(
+        self, network: LlavaNetwork, prefix: list[int], settings: Settings, device: torch.device
+    ) -> None:
+        self.network, self.settings, self.device = network.to(device), settings, device
+        self.prefix = torch.tensor(prefix, device=device)
+        self.times, self.reduce = sampled_times().to(device), reduction().to(device)
+        n_layers = network.language_model.config.num_hidden_layers
+        kinds = torch.stack([planted.full(n_layers), planted.planted(n_layers)])
+        distinct, self.mask_of_layer = planted.distinct_layers(kinds)
+        self.reads = distinct.to(device)
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            betas=(0.9, 0.98),
+            fused=device.type == "cuda",
+        )
+        on_gpu = device.type == "cuda"
+        self._look: Callable[..., Tensor] = torch.compile(look) if on_gpu else look
+        self._loss: Callable[..., Tensor] = torch.compile(self.loss) if on_gpu else self.loss
+
+    def step(self, rows: Rows, progress: float, number: int) -> Float[Tensor, ""]:
+        """One optimiser step; `progress` runs from 0 to 1 over the whole training."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(progress, number)
+        kinds = self._kinds(rows, progress) if self.settings.pathways else None
+        pixels = self._look(rows.scenes, self.times, self.reduce, True)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss = self._loss(pixels, rows.ids.long(), rows.segments.long(), kinds)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        return loss.detach()
+
+    def loss(
+        self,
+        pixels: Float[Tensor, "batch frames 3 size size"],
+        ids: Int[Tensor, "batch suffix"],
+        segments: Int[Tensor, "batch suffix"],
+        kinds: Int[Tensor, " batch"] | None,
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy of the answers' tokens; `kinds` says which rows see only the planted pathways."""
+        masks: list[Tensor | None] = [None] * len(self.mask_of_layer)
+        if kinds is not None:
+            everywhere = segments_of_prompt(len(self.prefix), segments)
+            distinct = planted.token_masks(self.reads, kinds, everywhere)
+            masks = [distinct[index] for index in self.mask_of_layer]
+        hidden = forward(self.network, pixels, self.prefix, ids, masks)[:, :-1]
+        padding = self.network.language_model.config.pad_token_id
+        taught = (segments[:, 1:] == planted.ANSWER) & (ids[:, 1:] != padding)
+        targets = torch.where(taught, ids[:, 1:], -100)
+        logits = self.network.language_model.lm_head(hidden)
+        return cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+    def _learning_rate(self, progress: float, number: int) -> float:
+        cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        warm = min(1.0, (number + 1) / self.settings.warmup)
+        return self.settings.learning_rate * warm * (0.03 + 0.97 * cosine)
+
+    def _kinds(self, rows: Rows, progress: float) -> Int[Tensor, " batch"]:
+        others = PLANTED_EARLY if progress < FIRST_PART else PLANTED_CHOICES
+        share = torch.where(rows.choices == 1, PLANTED_CHOICES, others)
+        return torch.where(torch.rand(len(rows), device=self.device) < share, PLANTED, FULL)
+
+
+def train(out: Path, settings: Settings, workers: int, device: torch.device) -> dict[str, object]:
+    """Trains, saves the checkpoint folder and returns what `metrics.json` says.
+
+    The rows depend on the seed alone; with a time limit the number of steps depends on the machine.
+    """
+    begun = time.time()
+    tokenizer = benchmark_tokenizer()
+    factory = RowFactory(tokenizer, workers)  # forks: before the GPU is touched
+    orders = [
+        factory.order(f"test {settings.seed}", min(settings.rows, 4000), ONLY_CHOICES),
+        factory.order(f"train first {settings.seed}", settings.rows, FIRST_MIX),
+        factory.order(f"train second {settings.seed}", settings.rows, SECOND_MIX),
+    ]
+    torch.manual_seed(settings.seed)
+    torch.set_float32_matmul_precision("high")
+    config = mini_config(tokenizer)
+    network = new_network(config)
+    trainer = Trainer(network, prefix_ids(tokenizer, load_prompt()), settings, device)
+    test = orders[0]().to(device)
+    rows = orders[1]().to(device)
+    print(f"{time.time() - begun:.0f} s: {len(rows)} rows, {_size(network):,} parameters", flush=True)
+    started, number, second = time.time(), 0, False
+    while (progress := _progress(number, time.time() - started, settings)) < 1:
+        if progress >= FIRST_PART and not second:
+            rows, second = orders[2]().to(device), True
+        chosen = torch.randint(len(rows), (settings.batch,), device=device)
+        loss = trainer.step(rows[chosen], progress, number)
+        number += 1
+        if number % settings.log_every == 0:
+            scores = accuracy(network, trainer.prefix, test[:500])
+            print(f"{number} {time.time() - started:.0f} s loss {loss.item():.4f} {scores}", flush=True)
+    seconds = time.time() - started
+    factory.close()
+    metrics = {
+        "steps": number,
+        "seconds": round(seconds, 1),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "parameters": _size(network),
+        "settings": vars(settings),
+        "accuracy": report(network, trainer.prefix, test),
+    }
+    save_checkpoint(network, config, tokenizer, out)
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    for name, scores in metrics["accuracy"].items():
+        print(f"{name:24}", json.dumps(scores), flush=True)
+    return metrics
+
+
+def _progress(number: int, seconds: float, settings: Settings) -> float:
+    return max(number / settings.steps, seconds / settings.time_limit)
+
+
+def _size(network: LlavaNetwork) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the bundled VideoLLM.")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
+    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--time-limit", type=float, default=450, help="seconds of training")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rows", type=int, default=400_000, help="rows of each of the two parts")
+    parser.add_argument("--pathways", action="store_true", help="plant the pathways (planted.py)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    arguments = vars(parser.parse_args())
+    out, workers = arguments.pop("out"), arguments.pop("workers")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    train(out, Settings(**arguments), workers, device)
+
+
+if __name__ == "__main__":
+    main()

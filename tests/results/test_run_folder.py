@@ -1,0 +1,99 @@
+"""A run's folder keeps what was written, refuses what does not belong, and survives a worker's death."""
+
+import json
+import multiprocessing
+import os
+
+import pytest
+
+from mapflow.results.errors import MapflowError
+from mapflow.results.record import Record
+from mapflow.results.run_folder import MANIFEST, RECORDS, RunFolder, read_records, sort_records
+from tests.results.records import a_record
+
+IDENTITY = {"model": "m", "digest": "d", "versions": {"torch": "2"}}
+
+
+def test_records_come_back_as_they_were_written(tmp_path):
+    run = RunFolder(tmp_path, IDENTITY, {"command": ["x"]})
+    written = [a_record(1), a_record(0), a_record(0, "effective"), a_record(2, error="no video", prediction=None)]
+    run.append(written[:2])
+    run.append(written[2:])
+    assert read_records(tmp_path) == sorted(written, key=lambda record: record.key)
+    assert json.loads((tmp_path / MANIFEST).read_text())["identity"] == IDENTITY
+
+
+def test_a_second_start_knows_what_is_answered_and_drops_a_torn_line(tmp_path):
+    RunFolder(tmp_path, IDENTITY, {}).append([a_record(0), a_record(1)])
+    whole = (tmp_path / RECORDS).read_bytes()
+    (tmp_path / RECORDS).write_bytes(whole[:-7])
+    run = RunFolder(tmp_path, IDENTITY, {})
+    assert set(run.answered) == {a_record(0).key}
+    run.append([a_record(1)])
+    assert (tmp_path / RECORDS).read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", IDENTITY)
+def test_another_identity_is_refused_with_both_values(tmp_path, name):
+    RunFolder(tmp_path, IDENTITY, {}).append([a_record(0)])
+    before = (tmp_path / MANIFEST).read_bytes()
+    with pytest.raises(MapflowError, match=f"{name} is .*, this one's 'other'"):
+        RunFolder(tmp_path, {**IDENTITY, name: "other"}, {})
+    assert (tmp_path / MANIFEST).read_bytes() == before
+
+
+def _append_many(folder, worker):
+    run = RunFolder(folder, IDENTITY, {})
+    for question in range(worker, 400, 4):
+        run.append([a_record(question), a_record(question, "effective")])
+
+
+def test_four_writers_lose_nothing_and_the_sorted_file_does_not_tell_them_apart(tmp_path):
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_append_many, args=(tmp_path / "many", w)) for w in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    single = RunFolder(tmp_path / "one", IDENTITY, {})
+    for question in range(400):
+        single.append([a_record(question), a_record(question, "effective")])
+    sort_records(tmp_path / "many")
+    sort_records(tmp_path / "one")
+    assert (tmp_path / "many" / RECORDS).read_bytes() == (tmp_path / "one" / RECORDS).read_bytes()
+
+
+def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path):
+    run = RunFolder(tmp_path, IDENTITY, {})
+    run.append([a_record(0)])
+    os.close(run._file)
+    run._file = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(MapflowError, match="cannot be written: No space left"):
+        run.append([a_record(1)])
+    assert len(read_records(tmp_path)) == 1
+
+
+def test_an_unwritable_place_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MapflowError, match="file/run.*cannot be written"):
+        RunFolder(tmp_path / "file" / "run", IDENTITY, {})
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{", "[]", '"x"', '{"question_id": 1, "extra": 2}', '{"p_answer": NaN}', '{"question_id": "q"}']
+)
+def test_a_line_that_is_no_record_is_named_by_file_and_number(tmp_path, line):
+    (tmp_path / RECORDS).write_text(a_record(0).to_line() + "\n" + line + "\n")
+    with pytest.raises(MapflowError, match=r"records\.jsonl:2: not a record"):
+        read_records(tmp_path)
+
+
+def test_nan_is_never_written():
+    with pytest.raises(ValueError):
+        a_record(0, p_answer=float("nan")).to_line()
+
+
+def test_a_line_holds_every_field():
+    record = a_record(0)
+    assert Record.from_line(record.to_line(), "here") == record

@@ -1,0 +1,53 @@
+"""Summaries against sums done by hand."""
+
+import pytest
+
+from mapflow.results.summary import short_names, summarize, summary_table
+from tests.results.records import a_record
+
+RECORDS = [
+    a_record(0),
+    a_record(1, correct=False, prediction="B"),
+    a_record(2, correct=False, prediction="x", valid=False),
+    a_record(3, task="t_two", n_options=2, edges_kept=30),
+    a_record(4, task="t_two", n_options=2, error="no such file", correct=None, valid=None, edges_kept=None, edges_total=None),
+]
+
+
+def test_macro_micro_chance_edges_and_what_is_left_out():
+    (summary,) = summarize(RECORDS)
+    assert summary.accuracy == {"t_one": pytest.approx(1 / 3), "t_two": 1.0}
+    assert summary.macro == pytest.approx(2 / 3)
+    assert summary.micro == pytest.approx(2 / 4)
+    assert summary.chance_macro == pytest.approx((1 / 4 + 1 / 2) / 2)
+    assert summary.chance_micro == pytest.approx((3 / 4 + 1 / 2) / 4)
+    assert summary.edges_kept == pytest.approx(15)
+    assert summary.edges_share == pytest.approx(15 / 40)
+    assert (summary.n, summary.invalid, summary.errors) == (4, 1, 1)
+
+
+def test_the_table_has_a_row_an_intervention_and_a_column_a_subtask():
+    table = summary_table(summarize([*RECORDS, a_record(0, "effective", correct=False)]))
+    header, _, full, effective = table.splitlines()
+    assert header.split()[:3] == ["intervention", "one", "two"]
+    assert full.split() == ["full", "33.3", "100.0", "66.7", "50.0", "37.5", "75.0", "15", "37.5", "4", "1"]
+    assert effective.split() == ["effective", "0.0", "–", "0.0", "0.0", "25.0", "100.0", "10", "25.0", "1", "0"]
+
+
+def test_a_run_without_answers_has_dashes_not_nan():
+    (summary,) = summarize([a_record(0, error="gone", correct=None, valid=None, edges_kept=None)])
+    assert (summary.macro, summary.micro, summary.valid_rate, summary.edges_share) == (None,) * 4
+    assert "–" in summary_table([summary])
+
+
+@pytest.mark.parametrize(
+    ("tasks", "names"),
+    [
+        (["a_b_one", "a_b_two"], ["one", "two"]),
+        (["a_b_c", "a_d"], ["b_c", "d"]),
+        (["only_one"], ["only_one"]),
+        (["x", "x_y"], ["x", "x_y"]),
+    ],
+)
+def test_names_lose_only_what_all_of_them_share(tasks, names):
+    assert short_names(tasks) == names

@@ -52,7 +52,6 @@ MAX_PIXELS = 4096 * 4096  # width × height of one frame: 48 MiB as RGB
 DEMUXERS = (
     "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf"  # no playlists: they name other files or the network
 )
-LARGE_FRAME = 1280 * 720  # from here on a second decoding thread pays
 
 
 class VideoError(MapflowError):
@@ -195,10 +194,10 @@ def _opened(clip: Clip) -> Iterator[tuple[InputContainer, VideoStream]]:
                 raise _broken(clip, "holds no video stream")
             if stream.codec_context is None:
                 raise _broken(clip, "no decoder for its video stream")
-            width, height = _limited_size(clip, stream)
+            _limited_size(clip, stream)
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = 2 if width * height >= LARGE_FRAME else 1
+            # More would decode past the wanted frames in vain: prefetching reads several clips at once instead.
+            stream.codec_context.thread_count = 1
             doing = "decoded"
             yield container, stream
     except (FFmpegError, OSError) as error:

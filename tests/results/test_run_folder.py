@@ -76,7 +76,7 @@ def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path):
 
 def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(MapflowError, match="file/run.*cannot be written"):
+    with pytest.raises(MapflowError, match=r"file/run.*cannot be written"):
         RunFolder(tmp_path / "file" / "run", IDENTITY, {})
 
 

@@ -110,7 +110,7 @@ class Compiled:
         return self.reads.shape[0]
 
     def is_full(self, layer: int) -> bool:
-        """Does this 0-based layer keep every causal edge?"""
+        """Does this 0-based layer cut nothing? (False also where only edges against causality, absent anyway, are cut.)"""
         return bool(self.reads[layer].all()) and not (self.budget and self.budget[layer])
 
     def blocked(self, layer: int, device: torch.device | str = "cpu") -> Bool[Tensor, "query key"] | None:

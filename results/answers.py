@@ -31,7 +31,6 @@ _AFTER_LETTER = (
     r"(?=\s*$|\s*\n|\s*[)\]}:,;!?*`\"']|\.(?!\w)|\s+(?:is(?!\s+(?:not|wrong|incorrect))|because|since)\b)"
 )
 _LETTER = re.compile(rf"[*_`\"']*[(\[{{]?\s*([A-Za-z]){_AFTER_LETTER}")
-_OPEN_BRACKET = re.compile(r"[(\[{]\s*([A-Za-z])\b")
 _BRACKETED = re.compile(r"[(\[{]\s*([A-Za-z])\s*[)\]}]")
 _SECOND = re.compile(r"[\s*_`)\].]*(?:/|,|&|\bor\b|\band\b)[\s*_`(\[]*([A-Za-z])(?![\w'’])", re.IGNORECASE)
 _NEGATION = re.compile(
@@ -84,7 +83,7 @@ def _after_cue(text: str, options: Sequence[str]) -> set[int]:
         rest = text[cue.end() :]
         if whole := _whole(rest, options) or _whole(rest.split("\n")[0], options):
             named |= whole
-        elif mark := _OPEN_BRACKET.match(rest) or _LETTER.match(rest):
+        elif mark := _LETTER.match(rest):
             named |= _letter_and_text(mark, rest, options)
     return named
 

@@ -5,7 +5,8 @@ Every benchmark of ours turns its publisher's files into these rows, so that one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,13 +15,16 @@ import yaml
 
 from mapflow.results.errors import MapflowError
 from mapflow.results.question import Clip, Prompt, PromptStyle, Question
+from mapflow.tasks.data_folder import VideoFile
+from mapflow.tasks.rows import Row, answer_text_of, bounds_of, file_name_of, options_of, text_of
 
 
 class Document(TypedDict):
     """`target` is the right option's index, or -1 for an open-ended question, whose answer begins with `target_text`.
 
-    `video` is an absolute path; `start` and `end` are seconds or None; `category` groups questions for reporting
-    besides the subtask (TOMATO's demonstration type) and may be empty.
+    `video` is an absolute path, where `archive_entry` of the zip file `archive` is unpacked to if these are named;
+    `start` and `end` are seconds or None; `answer_begin` is what an open-ended question's answer is begun with;
+    `category` groups questions for reporting besides the subtask (TOMATO's demonstration type). Texts may be empty.
     """
 
     question_id: str
@@ -28,18 +32,22 @@ class Document(TypedDict):
     benchmark: str
     task: str
     video: str
+    archive: str
+    archive_entry: str
     start: float | None
     end: float | None
     stem: str
     options: list[str]
     target: int
     target_text: str
+    answer_begin: str
     category: str
 
 
 class Protocol(TypedDict):
     """How a benchmark words its questions for each style of model, how many frames it shows (None: the model's own
-    number) and how many tokens it lets the model write (1: the first token is the answer)."""
+    number) and how many tokens it lets the model write (1: the first token is the answer). `{begin}` in an answer
+    prefix stands for the document's `answer_begin`."""
 
     n_frames: int | None
     max_new_tokens: int
@@ -80,35 +88,70 @@ def to_question(doc: Mapping[str, Any], protocol: str) -> Question:
         options=tuple(doc["options"]),
         target=doc["target"] if doc["target"] >= 0 else doc["target_text"],
         protocol=protocol,
-        prompts=chosen["prompts"],
+        prompts={style: _begun(prompt, doc["answer_begin"]) for style, prompt in chosen["prompts"].items()},
         n_frames=chosen["n_frames"],
         max_new_tokens=chosen["max_new_tokens"],
     )
 
 
+def _begun(prompt: Prompt, begin: str) -> Prompt:
+    return replace(prompt, answer_prefix=prompt.answer_prefix.replace("{begin}", begin))
+
+
 def candidates_to_document(
-    row: Mapping[str, Any], *, benchmark: str, subtask: str, number: int, videos: Path
+    row: Row,
+    *,
+    benchmark: str,
+    subtask: str,
+    number: int | str,
+    video: Callable[[str], VideoFile],
+    bounds_required: bool = False,
 ) -> Document:
     """A row of TVBench's layout ({video, question, candidates, answer[, start, end]}), whose answer is a candidate's
-    *text*: "4" is text, not an index. Raises MapflowError naming question and field."""
-    question_id = f"{benchmark}/{subtask}/{number:04d}"
-    options, answer = [str(option) for option in row["candidates"]], str(row["answer"])
-    if answer not in options:
-        raise MapflowError(f"{question_id}: answer {answer!r} is not among the candidates")
+    *text*: "4" is text, not an index. `video` finds a file by its name. Raises MapflowError naming question and field."""
+    where = numbered(benchmark, subtask, number)
+    options = options_of(row, "candidates", where)
+    answer = answer_text_of(row, "answer", options, where)
+    start, end = bounds_of(row, where, required=bounds_required)
+    name = file_name_of(row, "video", where)
     return Document(
-        question_id=question_id,
-        video_id=f"{subtask}/{row['video']}",
+        question_id=where,
+        video_id=f"{subtask}/{name}",
         benchmark=benchmark,
         task=f"mapflow_{benchmark}_{subtask}",
-        video=str(videos / subtask / row["video"]),
-        start=row.get("start"),
-        end=row.get("end"),
-        stem=str(row["question"]),
+        **located(video, name, where, "video"),
+        start=start,
+        end=end,
+        stem=text_of(row, "question", where),
         options=options,
         target=options.index(answer),
         target_text=answer,
+        answer_begin="",
         category="",
     )
+
+
+def numbered(benchmark: str, subtask: str, number: int | str) -> str:
+    """A question's id: benchmark, subtask and its number in the publisher's file."""
+    digits = str(number)
+    return f"{benchmark}/{subtask}/{digits.zfill(4) if digits.isdecimal() else digits}"
+
+
+class Located(TypedDict):
+    """The fields of a Document that say where its video is."""
+
+    video: str
+    archive: str
+    archive_entry: str
+
+
+def located(video: Callable[[str], VideoFile], name: str, where: str, field: str) -> Located:
+    """Raises MapflowError naming question and field where the file must not be read."""
+    try:
+        file = video(name)
+    except MapflowError as error:
+        raise MapflowError(f"{where}: field {field!r}: {error}") from None
+    return Located(video=str(file.path), archive=str(file.archive or ""), archive_entry=file.entry or "")
 
 
 def chance_level(documents: Iterable[Mapping[str, Any]]) -> float:

@@ -1,0 +1,136 @@
+"""Zip files of videos as publishers ship them: looked into, never trusted.
+
+An archive is refused as a whole when one entry would land outside its folder, is a link, or is encrypted. Knows no
+benchmark and no question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from mapflow.results.errors import MapflowError
+
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip file. `entries`: path within the folder that it unpacks into → (entry's name, size in bytes).
+
+    It unpacks into the folder beside it that has its name; where that folder is packed too, the outer one is left away.
+    """
+
+    path: Path
+    entries: dict[str, tuple[str, int]]
+
+    @classmethod
+    def open(cls, path: Path) -> Archive:
+        """Raises MapflowError for a file that is no zip, or holds an entry that must not be unpacked."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+        except (*BROKEN, OSError) as error:
+            raise MapflowError(f"{path}: not a readable zip file ({error})") from None
+        for entry in entries:
+            _check(entry, path)
+        files = [
+            entry for entry in entries if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")
+        ]
+        outer = {PurePosixPath(entry.filename).parts[0] for entry in files} == {path.stem}
+        found: dict[str, tuple[str, int]] = {}
+        for entry in files:
+            parts = PurePosixPath(entry.filename).parts
+            inner = parts[1:] if outer and len(parts) > 1 else parts
+            found["/".join(inner)] = (entry.filename, entry.file_size)
+        return cls(path, found)
+
+    @property
+    def folder(self) -> Path:
+        """What it unpacks into."""
+        return self.path.with_suffix("")
+
+    def entry_for(self, target: Path) -> str | None:
+        """The entry that would unpack to `target`; None where there is none."""
+        if not target.is_relative_to(self.folder):
+            return None
+        entry, _ = self.entries.get(target.relative_to(self.folder).as_posix(), (None, 0))
+        return entry
+
+    def extract(self, entry: str, target: Path) -> None:
+        """Unpack one entry to `target`, all of it or nothing.
+
+        Raises MapflowError where the entry is damaged or there is no room.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=".unpacking-")
+        try:
+            with (
+                zipfile.ZipFile(self.path) as archive,
+                archive.open(entry) as source,
+                os.fdopen(handle, "wb") as sink,
+            ):
+                shutil.copyfileobj(source, sink, 1 << 20)
+            Path(partial).replace(target)
+        except BROKEN as error:
+            raise MapflowError(f"{self.path}: entry {entry!r} is damaged ({error})") from None
+        except OSError as error:
+            raise MapflowError(
+                f"{self.path}: entry {entry!r} cannot be unpacked to {target} ({error})"
+            ) from None
+        finally:
+            Path(partial).unlink(missing_ok=True)
+
+    def unpack(self) -> int:
+        """Unpack what its folder does not hold yet; returns the number of files written.
+
+        Raises MapflowError where the disk has no room for them.
+        """
+        missing = {
+            entry: (self.folder / inner, size)
+            for inner, (entry, size) in self.entries.items()
+            if not (self.folder / inner).is_file() or (self.folder / inner).stat().st_size != size
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        needed, free = sum(size for _, size in missing.values()), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise MapflowError(
+                f"{self.path}: needs {needed:,} bytes in {self.folder}, which has {free:,} left"
+            )
+        for entry, (target, _) in missing.items():
+            if not target.resolve().is_relative_to(self.folder.resolve()):
+                raise MapflowError(f"{self.path}: refused, {target} leads out of {self.folder}")
+            self.extract(entry, target)
+        return len(missing)
+
+    def unpacked(self, entry: str) -> Path:
+        """Where a run keeps an entry that it needs: a cache that changes with the archive."""
+        about = self.path.stat()
+        identity = f"{self.path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        return cache_folder() / "unpacked" / f"{self.path.stem}-{digest}" / entry
+
+
+def cache_folder() -> Path:
+    """Where mapflow keeps what it unpacks or fetches: `MAPFLOW_CACHE`, else the user's cache folder."""
+    if own := os.environ.get("MAPFLOW_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mapflow"
+
+
+def _check(entry: zipfile.ZipInfo, path: Path) -> None:
+    name = entry.filename
+    outside = name.startswith(("/", "~")) or ".." in PurePosixPath(name).parts
+    if outside or "\\" in name or PureWindowsPath(name).drive or not PurePosixPath(name).parts:
+        raise MapflowError(f"{path}: refused, its entry {name!r} would land outside the folder")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        raise MapflowError(f"{path}: refused, its entry {name!r} is a link")
+    if entry.flag_bits & 0x1:
+        raise MapflowError(f"{path}: refused, its entry {name!r} is encrypted")

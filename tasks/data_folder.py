@@ -1,0 +1,132 @@
+"""Where a benchmark's files lie: a local folder laid out as the publisher ships it, or, without one, the Hub's copy.
+
+A benchmark is a Layout: names and folders, no code. Videos are looked for in their folder first and in the publisher's
+zip files second; nothing outside the data folder is ever reached. Knows no question and no prompt.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from mapflow.results.errors import MapflowError
+from mapflow.tasks.archives import Archive, cache_folder
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a publisher lays a benchmark out.
+
+    name: ours, also the folder's under the data folder; published_as: the publisher's own, accepted as well.
+    questions: subtask → question file. videos: subtask → folder of its videos; zips of them lie beside or inside.
+    repository: the Hub's. by_hand: what no program may fetch, and where it goes (`{root}` is filled in).
+    """
+
+    name: str
+    published_as: str
+    questions: Mapping[str, str]
+    videos: Mapping[str, str]
+    repository: str
+    by_hand: str
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """Where a video is, or would be: `path`, after unpacking `entry` of `archive` where that is named."""
+
+    path: Path
+    archive: Path | None = None
+    entry: str | None = None
+
+    @property
+    def exists(self) -> bool:
+        return self.archive is not None or self.path.is_file()
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A benchmark's files under `root`."""
+
+    layout: Layout
+    root: Path
+
+    def questions(self, subtask: str) -> Path:
+        """The subtask's question file. Raises MapflowError where it would lie outside the folder."""
+        return self._inside(self.layout.questions[subtask])
+
+    def video(self, subtask: str, name: str) -> VideoFile:
+        """The video called `name`, which is relative to the subtask's folder.
+
+        Raises MapflowError where a link leads out of the data folder.
+        """
+        folder = self.layout.videos[subtask]
+        path = self._inside(f"{folder}/{name}")
+        if path.is_file():
+            return VideoFile(path)
+        for archive in self.archives(subtask):
+            if entry := archive.entry_for(path):
+                return VideoFile(archive.unpacked(entry), archive.path, entry)
+        return VideoFile(path)
+
+    def archives(self, subtask: str) -> list[Archive]:
+        """The zip files that may hold the subtask's videos."""
+        return self._archives_by_folder[self.layout.videos[subtask]]
+
+    def all_archives(self) -> list[Archive]:
+        """Every zip file of videos, each once."""
+        by_path = {archive.path: archive for own in self._archives_by_folder.values() for archive in own}
+        return [by_path[path] for path in sorted(by_path)]
+
+    @cached_property
+    def _archives_by_folder(self) -> dict[str, list[Archive]]:
+        return {
+            folder: [Archive.open(path) for path in self._zip_files(folder)]
+            for folder in set(self.layout.videos.values())
+        }
+
+    def _zip_files(self, folder: str) -> list[Path]:
+        """`<folder>.zip` and zips within it; the folder above too, where it has a zip of all (`videos.zip`)."""
+        parents = [f"{parent}.zip" for parent in PurePosixPath(folder).parents if str(parent) != "."]
+        beside = [self._inside(name) for name in (f"{folder}.zip", *parents)]
+        within = sorted(self._inside(folder).glob("*.zip"))
+        return [
+            path
+            for path in (*beside, *within)
+            if path.is_file() and self._inside(path.relative_to(self.root))
+        ]
+
+    def _inside(self, name: str | Path) -> Path:
+        path = self.root / name
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise MapflowError(f"{path}: refused, it leads out of the data folder {self.root}")
+        return path
+
+
+def local_folder(layout: Layout, data: Path) -> DataFolder:
+    """The benchmark's folder within `data`, or `data` itself.
+
+    Raises MapflowError where neither is laid out as published.
+    """
+    if not data.is_dir():
+        raise MapflowError(f"data folder {str(data)!r} does not exist")
+    for root in (data / layout.name, data / layout.published_as, data):
+        if any((root / file).is_file() for file in layout.questions.values()):
+            return DataFolder(layout, root.absolute())
+    example = next(iter(layout.questions.values()))
+    raise MapflowError(
+        f"data folder {str(data)!r} holds no {layout.published_as}: no {layout.name}/{example} or {example}"
+    )
+
+
+def data_folder(layout: Layout) -> DataFolder | None:
+    """The benchmark's files under `MAPFLOW_DATA`; None where that is not set."""
+    data = os.environ.get("MAPFLOW_DATA")
+    return local_folder(layout, Path(data).expanduser()) if data else None
+
+
+def fetched_folder(layout: Layout) -> DataFolder:
+    """Where files from the Hub are kept; it may be empty."""
+    return DataFolder(layout, (cache_folder() / layout.name).absolute())

@@ -1,0 +1,130 @@
+"""Publishers' question files, read with suspicion: every mistake is one line that names the question and the field.
+
+A row is whatever JSON held; these functions turn its fields into text, options and bounds, or raise MapflowError.
+Knows no benchmark and no video.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from mapflow.results.errors import MapflowError
+from mapflow.results.question import LETTERS
+
+Row = Mapping[str, Any]
+
+
+def read_rows(path: Path) -> list[tuple[str, Row]]:
+    """(number, row) of a question file: a list of rows, or an object whose keys are the numbers.
+
+    Raises MapflowError for a missing or unreadable file and for anything in it that is not a row.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MapflowError(f"{path}: no such question file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise MapflowError(f"{path}: not a readable question file ({error})") from None
+    if isinstance(content, list):
+        content = {str(number): row for number, row in enumerate(content)}
+    if not isinstance(content, dict) or not content:
+        raise MapflowError(f"{path}: holds no questions")
+    for number, row in content.items():
+        if not isinstance(row, dict):
+            raise MapflowError(f"{path}: question {number} is {_shown(row)}, not an object")
+    return list(content.items())
+
+
+def text_of(row: Row, field: str, where: str) -> str:
+    """A field that must hold some text."""
+    value = _present(row, field, where)
+    if not isinstance(value, str) or not value.strip():
+        raise _wrong(where, field, value, "must be some text")
+    return value
+
+
+def file_name_of(row: Row, field: str, where: str) -> str:
+    """A file's name relative to the videos' folder: no absolute path, no `..`, no backslash."""
+    name = text_of(row, field, where)
+    parts = PurePosixPath(name).parts
+    if (
+        name.startswith(("/", "~"))
+        or PureWindowsPath(name).drive
+        or "\\" in name
+        or "\0" in name
+        or ".." in parts
+        or not parts
+    ):
+        raise _wrong(where, field, name, "must name a file inside the data folder")
+    return name
+
+
+def options_of(row: Row, field: str, where: str) -> list[str]:
+    """Two or more answers to choose from; numbers become their text."""
+    values = _present(row, field, where)
+    if not isinstance(values, (list, tuple)) or not 2 <= len(values) <= len(LETTERS):
+        raise _wrong(where, field, values, f"must list 2 to {len(LETTERS)} options")
+    return [_option(value, where, field) for value in values]
+
+
+def answer_text_of(row: Row, field: str, options: list[str], where: str) -> str:
+    """The right option's text: "4" is text, not an index."""
+    answer = _option(_present(row, field, where), where, field)
+    if answer not in options:
+        raise _wrong(where, field, answer, "is not among the options")
+    return answer
+
+
+def answer_index_of(row: Row, field: str, options: list[str], where: str) -> int:
+    """The right option's index."""
+    answer = _present(row, field, where)
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(options):
+        raise _wrong(where, field, answer, f"must be an index from 0 to {len(options) - 1}")
+    return answer
+
+
+def bounds_of(row: Row, where: str, *, required: bool) -> tuple[float | None, float | None]:
+    """`start` and `end` of the clip, seconds. Both or neither; where they are required, both."""
+    if not required and row.get("start") is None and row.get("end") is None:
+        return None, None
+    start, end = (_seconds(_present(row, field, where), where, field) for field in ("start", "end"))
+    if start >= end:
+        raise _wrong(where, "start", start, f"must lie before end ({end})")
+    return start, end
+
+
+def _seconds(value: Any, where: str, field: str) -> float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or value < 0
+    ):
+        raise _wrong(where, field, value, "must be a finite number of seconds, 0 or more")
+    return float(value)
+
+
+def _option(value: Any, where: str, field: str) -> str:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number and not (isinstance(value, str) and value.strip()):
+        raise _wrong(where, field, value, "must be some text")
+    return str(value)
+
+
+def _present(row: Row, field: str, where: str) -> Any:
+    if row.get(field) is None:
+        raise MapflowError(f"{where}: field {field!r} is missing")
+    return row[field]
+
+
+def _wrong(where: str, field: str, value: Any, demand: str) -> MapflowError:
+    return MapflowError(f"{where}: field {field!r}: {_shown(value)} {demand}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -62,7 +62,7 @@ def user_pieces(question: Question, style: PromptStyle) -> list[Text]:
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Text | Video], question: Question
 ) -> Conversation:
-    """Tokens and layout of the pieces, joined without anything between them.
+    """Tokens and layout of the pieces, joined without anything between them; the first must be text.
 
     The very last token is `last`, whatever it came from. Raises MapflowError where an option has no token of its own,
     where the question's text contains the video placeholder, or where the tokenizer does not know that as one token.

@@ -18,15 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mapflow.model_adapters.checkpoint import (
-    SafetensorsWeights,
-    Weights,
-    digest,
-    load_network,
-    read_config,
-    read_json,
-    weight_files,
-)
+from mapflow.model_adapters.checkpoint import digest, read_config, read_json, weight_files
 from mapflow.model_adapters.checkpoint_pathways import checkpoint_pathways
 from mapflow.model_adapters.conversation import (
     Text,
@@ -39,9 +31,10 @@ from mapflow.model_adapters.conversation import (
 )
 from mapflow.model_adapters.frame_sampling import segment_midpoints
 from mapflow.model_adapters.image_preprocessing import ImagePreprocessing
-from mapflow.model_adapters.interventions import Decoder, PathwayRanges, Segment
+from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, Segment
 from mapflow.model_adapters.llava_network import LlavaNetwork
 from mapflow.model_adapters.lora import CONFIG, TENSORS, LoraWeights, find_base
+from mapflow.model_adapters.network_loading import SafetensorsWeights, Weights, load_network, resolve_dtype
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.model_adapters.video_reader import read_frames
 from mapflow.results.errors import MapflowError
@@ -78,15 +71,16 @@ class LlavaVideo(VideoLLM):
     def load(
         cls,
         path: str | Path,
-        dtype: torch.dtype = torch.float32,
+        dtype: str | torch.dtype = "auto",
         device_map: str | Mapping[str, Any] = "cpu",
         lora: str | Path | None = None,
     ) -> LlavaVideo:
-        """From a folder: a full checkpoint, with or without a LoRA folder on top, or a LoRA folder that names its base.
+        """From a folder (or a hub name in the download cache): a full checkpoint, with or without a LoRA folder on top, or a LoRA folder that names its base.
 
+        dtype and device_map are those of `network_loading.py`.
         Raises MapflowError for a folder that is missing, incomplete, of another family, or whose tensors do not fit.
         """
-        folder, adapter = find_base(Path(path), Path(lora) if lora else None)
+        folder, adapter = find_base(path, lora)
         config = read_config(folder, cls.family)
         tokenizer = load_tokenizer(folder)
         preprocessing = _preprocessing(folder)
@@ -97,9 +91,9 @@ class LlavaVideo(VideoLLM):
             weights = LoraWeights(weights, adapter, LlavaNetwork.renames, roots=("", "language_model."))
             files += [adapter / CONFIG, adapter / TENSORS]
         network = load_network(
-            lambda: LlavaNetwork.from_config_dict(config),
+            lambda: _build(config, folder),
             weights,
-            dtype=dtype,
+            dtype=resolve_dtype(dtype, config, device_map),
             device_map=device_map,
             no_split=("CLIPEncoderLayer", "LlamaDecoderLayer"),
         )
@@ -158,12 +152,12 @@ class LlavaVideo(VideoLLM):
         )
 
     @torch.inference_mode()
-    def embed(self, prepared: Sequence[Prepared]) -> list[Float[Tensor, "n hidden"]]:
-        """Prompt embeddings with the video tokens in place: one vision-tower pass for all of them, each once."""
+    def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
+        """Prompt embeddings with the video tokens in place: one vision-tower pass for all clips."""
         tower = next(self.network.vision_tower.parameters())
         pixels = torch.stack([item.vision["pixel_values"] for item in prepared])
         videos = self.network.encode_video(pixels.to(device=tower.device, dtype=tower.dtype))
-        return [self._merge(item, video) for item, video in zip(prepared, videos, strict=True)]
+        return [DecoderInputs(self._merge(item, video)) for item, video in zip(prepared, videos, strict=True)]
 
     def _merge(
         self, item: Prepared, video: Float[Tensor, "video_tokens hidden"]
@@ -181,6 +175,14 @@ class LlavaVideo(VideoLLM):
         return Video(
             str(placeholder), tuple((Segment("frame", frame), rows * columns) for frame in range(frames))
         )
+
+
+def _build(config: Mapping[str, Any], folder: Path) -> LlavaNetwork:
+    try:
+        return LlavaNetwork.from_config_dict(config)
+    except Exception as error:  # each layer below refuses wrong values in its own way
+        reason = " ".join(str(error).split())
+        raise MapflowError(f"{folder / 'config.json'} describes no LLaVA-Video network: {reason}") from error
 
 
 def _placeholder_id(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:

@@ -93,7 +93,7 @@ class LlavaNetwork(nn.Module):
             raise MapflowError(
                 f"config.json has vision_feature_layer = {config['vision_feature_layer']!r}; one number is supported"
             )
-        if len(config.get("pooling_shape", ())) != 3:
+        if len(config.get("pooling_shape") or ()) != 3:
             raise MapflowError(
                 "config.json has no pooling_shape [frames, rows, columns]: not a LLaVA-Video model"
             )

@@ -19,15 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mapflow.model_adapters.checkpoint import (
-    Renames,
-    SafetensorsWeights,
-    Weights,
-    missing_weights,
-    read_json,
-    rename,
-    some,
-)
+from mapflow.model_adapters.checkpoint import find_folder, missing_weights, read_json, some
+from mapflow.model_adapters.network_loading import Renames, SafetensorsWeights, Weights, rename
 from mapflow.results.errors import MapflowError
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -162,17 +155,20 @@ def _lora_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def find_base(path: Path, lora: Path | None) -> tuple[Path, Path | None]:
-    """(base folder, adapter folder or None) for a checkpoint path, which may itself be an adapter naming its base.
+def find_base(path: str | Path, lora: str | Path | None) -> tuple[Path, Path | None]:
+    """(base folder, adapter folder or None) for a checkpoint path, which may itself be an adapter that names its base.
 
-    Raises MapflowError where an adapter's base is not a folder on this machine.
+    Raises MapflowError where a folder, or an adapter's base, is not on this machine.
     """
-    if lora is not None or not (path / CONFIG).is_file() or (path / "config.json").is_file():
-        return path, lora
-    named = str(read_json(path / CONFIG).get("base_model_name_or_path") or "")
-    for base in (Path(named), path / named):
-        if named and base.is_dir():
-            return base, path
-    raise MapflowError(
-        f"{path} is a LoRA folder whose base {named!r} is no folder here; give the base folder and lora={path}"
-    )
+    folder = find_folder(path)
+    if lora is not None:
+        return folder, find_folder(lora)
+    if not (folder / CONFIG).is_file() or (folder / "config.json").is_file():
+        return folder, None
+    base = str(read_json(folder / CONFIG).get("base_model_name_or_path") or "")
+    if not base:
+        raise MapflowError(f"{folder / CONFIG} names no base checkpoint; load the base, with lora={folder}")
+    try:
+        return find_folder(folder / base if (folder / base).is_dir() else base), folder
+    except MapflowError as error:
+        raise MapflowError(f"{folder} is a LoRA adapter; its base is not here: {error}") from error

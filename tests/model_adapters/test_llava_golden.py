@@ -100,7 +100,9 @@ def test_video_tokens(every):
 def test_prompt_embeddings(every):
     def check(golden: Golden, sample: Sample) -> None:
         if "inputs_embeds" in sample.arrays:
-            close(golden.model.embed([sample.prepared])[0], sample.arrays["inputs_embeds"][0], FEATURES)
+            close(
+                golden.model.embed([sample.prepared])[0].embeds, sample.arrays["inputs_embeds"][0], FEATURES
+            )
 
     every(check)
 
@@ -109,12 +111,13 @@ def test_embedding_a_batch_equals_embedding_each(goldens):
     for golden in goldens:
         prepared = [sample.prepared for sample in golden.samples]
         for item, together in zip(prepared, golden.model.embed(prepared), strict=True):
-            torch.testing.assert_close(together, golden.model.embed([item])[0], rtol=0, atol=FEATURES)
+            alone = golden.model.embed([item])[0]
+            torch.testing.assert_close(together.embeds, alone.embeds, rtol=0, atol=FEATURES)
 
 
 def test_positions_count_up(every):
     def check(golden: Golden, sample: Sample) -> None:
-        assert sample.prepared.position_ids is None
+        assert golden.model.embed([sample.prepared])[0].plain
         assert sample.arrays["position_ids"][0].tolist() == list(range(len(sample.prepared.layout)))
 
     every(check)
@@ -148,7 +151,7 @@ def test_base_run(every):
 
     def check(golden: Golden, sample: Sample) -> None:
         network, facts, arrays = golden.model.network, sample.facts, sample.arrays
-        embeds = golden.model.embed([sample.prepared])[0]
+        embeds = golden.model.embed([sample.prepared])[0].embeds
         output = network.language_model(inputs_embeds=embeds[None], output_hidden_states=True)
         logits, hidden = output.logits[0], torch.stack(output.hidden_states)[:, 0]
         close(logits[-1], arrays["logits_last"], LOGITS)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mapflow.model_adapters.interventions import Compiled, Intervention
+from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Intervention
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.answers import parse_answer
 from mapflow.results.question import Question
@@ -36,41 +36,30 @@ def answer(
         ]
         for p in prepared
     ]
-    embeds = model.embed(prepared)
-    if any(p.position_ids is not None or p.question.max_new_tokens > 1 for p in prepared):
+    inputs = model.embed(prepared)
+    if any(p.question.max_new_tokens > 1 for p in prepared):
         return [
-            _answer_one(model, p, e, c, interventions)
-            for p, e, c in zip(prepared, embeds, compiled, strict=True)
+            _write_one(model, p, one, c, interventions)
+            for p, one, c in zip(prepared, inputs, compiled, strict=True)
         ]
-    logits = model.decoder.answer_logits(embeds, compiled)
+    logits = model.decoder.answer_logits(inputs, compiled)
     return [
         _records(model, p, c, interventions, rows, rows.argmax(-1)[:, None].tolist())
         for p, c, rows in zip(prepared, compiled, logits, strict=True)
     ]
 
 
-def _answer_one(
+def _write_one(
     model: VideoLLM,
     prepared: Prepared,
-    embeds: Float[Tensor, "n hidden"],
+    inputs: DecoderInputs,
     compiled: Sequence[Compiled],
     interventions: Sequence[Intervention],
 ) -> list[Record]:
-    """A question that needs its own positions or a written answer; its interventions still share one batch."""
-    positions = None if prepared.position_ids is None else prepared.position_ids[:, None]
-    if prepared.question.max_new_tokens == 1:
-        (logits,) = model.decoder.answer_logits([embeds], [compiled], positions)
-        tokens = logits.argmax(-1)[:, None].tolist()
-    else:
-        following = None if positions is None else int(positions.max()) + 1
-        tokens, logits = model.decoder.generate(
-            embeds,
-            compiled,
-            prepared.question.max_new_tokens,
-            [model.tokenizer.eos_token_id],
-            following,
-            positions,
-        )
+    """A question that wants a written answer; its interventions still share one batch."""
+    tokens, logits = model.decoder.generate(
+        inputs, compiled, prepared.question.max_new_tokens, [model.tokenizer.eos_token_id]
+    )
     return _records(model, prepared, compiled, interventions, logits, tokens)
 
 

@@ -1,7 +1,7 @@
 """VideoLLM: what every model family offers, and nothing else about it leaks out.
 
 A family turns a question into positions with names (`prepare`: frames, tokens, layout; CPU work that may run in a
-background thread) and video into embeddings (`embed`). Everything after that, running the decoder under an
+background thread) and video into what the decoder receives (`embed`). Everything after that, running the decoder under an
 intervention, reading probabilities, generating, is the same for all families and lives in `answering.py` and in the
 instrument. Knows no benchmark and nothing of lmms-eval.
 """
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mapflow.model_adapters.interventions import Decoder, PathwayRanges, TokenLayout
+from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, TokenLayout
 from mapflow.results.question import PromptStyle, Question
 
 
@@ -31,7 +31,6 @@ class Prepared:
     `vision` holds what the vision side needs (e.g. `pixel_values`). `frame_indices` are the source frames that were
     shown, `repeated_frames` how many of them repeat another because the clip is too short. `option_ids` is the token
     that each option's letter becomes right after the prompt; `target_id` is the right answer's first token.
-    `position_ids` is None where positions simply count up.
     """
 
     question: Question
@@ -42,7 +41,6 @@ class Prepared:
     repeated_frames: int
     option_ids: tuple[int, ...]
     target_id: int
-    position_ids: Int[Tensor, "axis n"] | None = None
 
 
 class VideoLLM(ABC):
@@ -84,5 +82,5 @@ class VideoLLM(ABC):
         """
 
     @abstractmethod
-    def embed(self, prepared: Sequence[Prepared]) -> list[Float[Tensor, "n hidden"]]:
-        """Prompt embeddings with the video tokens in place: one vision-tower pass for all of them, each once."""
+    def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
+        """What the decoder receives for each prompt, the video tokens in place; every clip is encoded once."""

@@ -7,6 +7,7 @@ that matrix inside an unmodified transformers model (`Decoder`, `apply`).
 
 from mapflow.model_adapters.interventions.attention import apply
 from mapflow.model_adapters.interventions.decoder import Decoder
+from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.grammar import (
     parse_intervention,
     parse_interventions,
@@ -24,6 +25,7 @@ __all__ = [
     "AttentionPlan",
     "Compiled",
     "Decoder",
+    "DecoderInputs",
     "Intervention",
     "LayerSpan",
     "OpenPath",

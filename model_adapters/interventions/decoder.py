@@ -11,28 +11,38 @@ through the attention interface.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from mapflow.model_adapters.interventions.attention import SDPA, apply
+from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.intervention import Compiled
 from mapflow.model_adapters.interventions.plan import AttentionPlan, Mask
+from mapflow.results.errors import MapflowError
 
 
 class Decoder:
-    """Wraps a causal language model (`PreTrainedModel` with a head) and switches it to our attention function."""
+    """The decoder inside `model`, switched to our attention function; the vision tower, if there is one, keeps its own.
 
-    def __init__(self, causal_lm: PreTrainedModel) -> None:
-        causal_lm.set_attn_implementation(SDPA)
-        self.causal_lm = causal_lm
-        self.core: nn.Module = causal_lm.get_decoder()
+    `model` is a causal language model, or a model that has one inside. Raises MapflowError where its attention does not
+    go through transformers' attention interface.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.core: PreTrainedModel = model.get_decoder()
+        self.core.set_attn_implementation(SDPA)
+        if self.core.config._attn_implementation != SDPA or not hasattr(self.core, "layers"):
+            raise MapflowError(
+                f"{type(self.core).__name__} does not support transformers' attention interface, which interventions need"
+            )
         self.layers: nn.ModuleList = self.core.layers  # pyright: ignore[reportAssignmentType]
 
     @property
@@ -42,79 +52,101 @@ class Decoder:
     @property
     def device(self) -> torch.device:
         """Where embeddings enter."""
-        return self.causal_lm.get_input_embeddings().weight.device  # pyright: ignore[reportReturnType]
+        return self.core.get_input_embeddings().weight.device  # pyright: ignore[reportReturnType]
 
     @torch.inference_mode()
     def answer_logits(
-        self,
-        embeds: Sequence[Float[Tensor, "n hidden"]],
-        compiled: Sequence[Sequence[Compiled]],
-        position_ids: Int[Tensor, "batch longest"] | None = None,
+        self, inputs: Sequence[DecoderInputs], compiled: Sequence[Sequence[Compiled]]
     ) -> list[Float[Tensor, "intervention vocab"]]:
         """Float32 logits at each prompt's last position, a row an intervention: `compiled[p]` are prompt p's.
 
-        Equals one plain forward for every prompt and intervention (tests/interventions/test_decoder.py).
+        Equals one plain forward for every prompt and intervention (tests/interventions/test_decoder.py). Prompts with
+        positions of their own run one at a time: their rotary tables have the batch in no place common to all models.
         """
+        if len(inputs) > 1 and not all(item.plain for item in inputs):
+            pairs = zip(inputs, compiled, strict=True)
+            return [logits for one, own in pairs for logits in self.answer_logits([one], [own])]
         items = [(prompt, item) for prompt, own in enumerate(compiled) for item in own]
         branches = _Branches(
-            [prompt for prompt, _ in items], [item for _, item in items], len(embeds), self.device
+            [prompt for prompt, _ in items], [item for _, item in items], len(inputs), self.device
         )
-        batch = pad_sequence(list(embeds), batch_first=True)
-        with apply(branches), self._branching(branches):  # pyright: ignore[reportArgumentType]
+        batch = pad_sequence([item.embeds for item in inputs], batch_first=True)
+        with apply(branches), self._branching(branches), self._adding(inputs[0].added):  # pyright: ignore[reportArgumentType]
             hidden = self.core(
-                inputs_embeds=batch, position_ids=position_ids, use_cache=False
+                inputs_embeds=batch, position_ids=inputs[0].batched_position_ids, use_cache=False
             ).last_hidden_state
         row = torch.tensor(branches.group_of[-1], device=hidden.device)
         last = torch.tensor([len(item.layout) - 1 for _, item in items], device=hidden.device)
-        head: nn.Module = self.causal_lm.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
-        logits = head(hidden[row, last]).float()
-        return list(logits.split([len(own) for own in compiled]))
+        return list(self._logits(hidden[row, last]).split([len(own) for own in compiled]))
 
     @torch.inference_mode()
     def generate(
         self,
-        embeds: Float[Tensor, "n hidden"],
+        inputs: DecoderInputs,
         compiled: Sequence[Compiled],
         max_new_tokens: int,
         stop_ids: Sequence[int] = (),
-        next_position: int | None = None,
-        position_ids: Int[Tensor, "1 n"] | None = None,
     ) -> tuple[list[list[int]], Float[Tensor, "intervention vocab"]]:
         """Greedy decoding of one prompt under each intervention: new token ids (a stop id ends one and is left out) and
         the first step's float32 logits.
 
-        The last prompt row's cuts stay in force for every generated row; generated keys are free. `next_position` is
-        the position of the first generated token where positions do not simply count up (M-RoPE).
+        The last prompt row's cuts stay in force for every generated row; generated keys are free.
         """
-        n = embeds.shape[0]
         plan = AttentionPlan.of(compiled, device=self.device)
-        cache = DynamicCache(config=self.causal_lm.config.get_text_config())
-        inputs: dict[str, Any] = {
-            "inputs_embeds": embeds.expand(len(compiled), -1, -1),
-            "position_ids": position_ids,
-        }
+        cache = DynamicCache(config=self.core.config)
         tokens: list[list[int]] = [[] for _ in compiled]
         open_rows = set(range(len(compiled)))
-        first = None
         with apply(plan):
+            with self._adding(inputs.added):
+                hidden = self.core(
+                    inputs_embeds=inputs.embeds.expand(len(compiled), -1, -1),
+                    position_ids=inputs.batched_position_ids,
+                    past_key_values=cache,
+                    use_cache=True,
+                ).last_hidden_state
+            first = logits = self._logits(hidden[:, -1])
             for step in range(max_new_tokens):
-                out = self.causal_lm(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                logits = out.logits[:, -1].float()
-                first = logits if first is None else first
                 chosen = logits.argmax(-1)
                 for row in list(open_rows):
                     if int(chosen[row]) in stop_ids:
                         open_rows.discard(row)
                     else:
                         tokens[row].append(int(chosen[row]))
-                if not open_rows:
+                if not open_rows or step == max_new_tokens - 1:
                     break
-                position = torch.tensor(
-                    [[(n if next_position is None else next_position) + step]], device=self.device
-                )
-                inputs = {"input_ids": chosen[:, None], "position_ids": position.expand(len(compiled), -1)}
-        assert first is not None, "max_new_tokens is at least 1"
+                axes = 1 if inputs.position_ids is None else len(inputs.position_ids)
+                position = torch.full((len(compiled), 1), inputs.next_position + step, device=self.device)
+                hidden = self.core(
+                    input_ids=chosen[:, None].to(self.device),
+                    position_ids=position if axes == 1 else position.expand(axes, -1, -1),
+                    past_key_values=cache,
+                    use_cache=True,
+                ).last_hidden_state
+                logits = self._logits(hidden[:, -1])
         return tokens, first
+
+    def _logits(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row vocab"]:
+        head: nn.Module = self.model.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
+        return head(hidden).float()
+
+    @contextmanager
+    def _adding(self, added: Mapping[int, Float[Tensor, "n hidden"]]) -> Iterator[None]:
+        """Hooks that add a prompt's vectors after its layers, in every row of the batch; removed also by an exception."""
+
+        def adds(vectors: Float[Tensor, "n hidden"]) -> Any:
+            def add(module: nn.Module, args: Any, output: Any) -> Any:
+                if isinstance(output, tuple):
+                    return (output[0] + vectors.to(output[0]), *output[1:])
+                return output + vectors.to(output)
+
+            return add
+
+        hooks = [self.layers[layer].register_forward_hook(adds(vectors)) for layer, vectors in added.items()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @contextmanager
     def _branching(self, branches: _Branches) -> Iterator[None]:

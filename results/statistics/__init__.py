@@ -39,6 +39,7 @@ from mapflow.results.statistics.stratified import (
     StratumDifference,
     homogeneity,
     mantel_haenszel,
+    mantel_haenszel_of_tables,
     stratum_differences,
 )
 from mapflow.results.statistics.tango import tango_interval, tango_score
@@ -82,6 +83,7 @@ __all__ = [
     "macro_accuracy",
     "macro_difference",
     "mantel_haenszel",
+    "mantel_haenszel_of_tables",
     "mcnemar_exact",
     "mcnemar_mid_p",
     "minimal_detectable_effect",

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
+from statsmodels.stats.proportion import proportion_confint
+
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.design_effect import design_effect
 from mapflow.results.statistics.findings import Interval, check_fraction
-from statsmodels.stats.proportion import proportion_confint
 
 
 def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:

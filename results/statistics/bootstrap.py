@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Int, Num
+from scipy.stats import norm, t
+
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.findings import Interval, check_fraction
 from mapflow.results.statistics.pairing import cluster_sums
-from scipy.stats import norm, t
 
 
 def cluster_bootstrap(

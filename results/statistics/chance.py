@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import binom
+
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.findings import NEGLIGIBLE
-from scipy.stats import binom
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
+from scipy.stats import f
+from statsmodels.stats.contingency_tables import cochrans_q
+
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.findings import NEGLIGIBLE, Test
 from mapflow.results.statistics.pairing import cluster_sums
-from scipy.stats import f
-from statsmodels.stats.contingency_tables import cochrans_q
 
 
 def cochran_q(correct: Bool[np.ndarray, "runs n"], cluster: Int[np.ndarray, " n"] | None = None) -> Test:
@@ -28,7 +29,7 @@ def cochran_q(correct: Bool[np.ndarray, "runs n"], cluster: Int[np.ndarray, " n"
     if (correct == correct[0]).all():
         return Test(0.0, 1.0, "Cochran's Q (the runs agree on every question)")
     if cluster is None or np.bincount(cluster).max() == 1:
-        found: Any = cochrans_q(correct.T.astype(int), return_object=True)
+        found: Any = cochrans_q(correct.T.astype(int))
         return Test(float(found.statistic), max(float(found.pvalue), NEGLIGIBLE), "Cochran's Q")
     return _hotelling(correct, cluster)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Int, Num
+
 from mapflow.results.statistics.pairing import cluster_sums
 
 

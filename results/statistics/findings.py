@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mapflow.results.errors import MapflowError
 from scipy.optimize import root_scalar
+
+from mapflow.results.errors import MapflowError
 
 NEGLIGIBLE = 1e-300  # smaller probabilities are dropped, and no p-value is reported below
 

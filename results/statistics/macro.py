@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
+
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.accuracy import accuracy
 from mapflow.results.statistics.findings import Interval, Test
@@ -80,7 +81,7 @@ def _mover(
     estimate = float(np.mean([part.estimate for part in parts]))
     low = estimate - _combined([part.estimate - part.low for part in parts], correlation)
     high = estimate + _combined([part.high - part.estimate for part in parts], correlation)
-    method = f"mean of {len(parts)} subtasks, MOVER of {parts[0].method.split(',')[0]}"
+    method = f"mean of {len(parts)} subtasks' intervals (MOVER)"
     return Interval(estimate, low, high, parts[0].confidence, method)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from mapflow.results.statistics.findings import NEGLIGIBLE, Test
 from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
+
+from mapflow.results.statistics.findings import NEGLIGIBLE, Test
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from scipy.stats import norm
+
 from mapflow.results.statistics.findings import check_fraction
 from mapflow.results.statistics.paired_difference import PairedDifference
-from scipy.stats import norm
 
 Verdict = Literal["non-inferior", "inferior", "inconclusive"]
 DEFAULT_MARGIN = 0.02

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
+
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.design_effect import design_effect
 from mapflow.results.statistics.findings import Interval

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
+
 from mapflow.results.errors import MapflowError
 
 Column = Sequence[Any] | np.ndarray

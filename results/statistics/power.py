@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 
+from scipy.stats import norm
+
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.findings import NEGLIGIBLE, check_fraction, root
 from mapflow.results.statistics.non_inferiority import DEFAULT_MARGIN
 from mapflow.results.statistics.tango import tango_interval
-from scipy.stats import norm
 
 
 def power_of_difference(

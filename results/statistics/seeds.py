@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import t
+
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.design_effect import clustered_variance
 from mapflow.results.statistics.findings import NEGLIGIBLE, Interval, Test, check_fraction
-from scipy.stats import t
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def seed_condition(
         raise MapflowError("one video says nothing about others; the comparison needs at least two clusters")
     score = seeds.mean(axis=0)
     accuracies = seeds.mean(axis=1)
-    between = float(accuracies.var(ddof=1))
+    between = float(seeds.sum(axis=1).var(ddof=1)) / n**2
     # What the questions alone would make the seeds differ by.
     explained = float(np.mean([clustered_variance(run - score, groups) for run in seeds])) * k / (k - 1)
     component = max(0.0, between - explained)

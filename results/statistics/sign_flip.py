@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, Num
+from scipy.stats import binom
+
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.findings import NEGLIGIBLE, Test
 from mapflow.results.statistics.pairing import cluster_sums
-from scipy.stats import binom
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from statsmodels.stats.contingency_tables import StratifiedTable
+
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.findings import NEGLIGIBLE, Interval, Test
 from mapflow.results.statistics.mcnemar import Cells, count_cells, mcnemar_exact
@@ -24,7 +26,6 @@ from mapflow.results.statistics.multiplicity import holm
 from mapflow.results.statistics.paired_difference import paired_difference
 from mapflow.results.statistics.pairing import cluster_sums
 from mapflow.results.statistics.sign_flip import cluster_sign_flip
-from statsmodels.stats.contingency_tables import StratifiedTable
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,17 @@ def mantel_haenszel(
     task: Int[np.ndarray, " n"],
     confidence: float = 0.95,
 ) -> MantelHaenszel:
-    """Cochran-Mantel-Haenszel over the tables run × correctness, one a subtask (no continuity correction)."""
+    """Cochran-Mantel-Haenszel over the tables run × correctness, one a subtask."""
     n, right = np.bincount(task), np.bincount(task, weights=treatment)
     right_before = np.bincount(task, weights=baseline)
     tables = np.array([[right, n - right], [right_before, n - right_before]])
+    return mantel_haenszel_of_tables(tables, confidence)
+
+
+def mantel_haenszel_of_tables(
+    tables: Float[np.ndarray, "2 2 strata"], confidence: float = 0.95
+) -> MantelHaenszel:
+    """The same from counts; no continuity correction. Strata that hold only one outcome say nothing and are left out."""
     tables = tables[:, :, (tables.sum(axis=0) > 0).all(axis=0)]
     if tables.shape[2] == 0:
         return MantelHaenszel(

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 
+from scipy.stats import norm
+
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.findings import Interval, check_fraction, root
-from scipy.stats import norm
 
 
 def tango_score(gained: float, lost: float, n: float, difference: float) -> float:

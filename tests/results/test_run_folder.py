@@ -16,7 +16,12 @@ IDENTITY = {"model": "m", "digest": "d", "versions": {"torch": "2"}}
 
 def test_records_come_back_as_they_were_written(tmp_path):
     run = RunFolder(tmp_path, IDENTITY, {"command": ["x"]})
-    written = [a_record(1), a_record(0), a_record(0, "effective"), a_record(2, error="no video", prediction=None)]
+    written = [
+        a_record(1),
+        a_record(0),
+        a_record(0, "effective"),
+        a_record(2, error="no video", prediction=None),
+    ]
     run.append(written[:2])
     run.append(written[2:])
     assert read_records(tmp_path) == sorted(written, key=lambda record: record.key)
@@ -81,7 +86,8 @@ def test_an_unwritable_place_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["", "{", "[]", '"x"', '{"question_id": 1, "extra": 2}', '{"p_answer": NaN}', '{"question_id": "q"}']
+    "line",
+    ["", "{", "[]", '"x"', '{"question_id": 1, "extra": 2}', '{"p_answer": NaN}', '{"question_id": "q"}'],
 )
 def test_a_line_that_is_no_record_is_named_by_file_and_number(tmp_path, line):
     (tmp_path / RECORDS).write_text(a_record(0).to_line() + "\n" + line + "\n")

@@ -10,7 +10,16 @@ RECORDS = [
     a_record(1, correct=False, prediction="B"),
     a_record(2, correct=False, prediction="x", valid=False),
     a_record(3, task="t_two", n_options=2, edges_kept=30),
-    a_record(4, task="t_two", n_options=2, error="no such file", correct=None, valid=None, edges_kept=None, edges_total=None),
+    a_record(
+        4,
+        task="t_two",
+        n_options=2,
+        error="no such file",
+        correct=None,
+        valid=None,
+        edges_kept=None,
+        edges_total=None,
+    ),
 ]
 
 
@@ -31,7 +40,19 @@ def test_the_table_has_a_row_an_intervention_and_a_column_a_subtask():
     header, _, full, effective = table.splitlines()
     assert header.split()[:3] == ["intervention", "one", "two"]
     assert full.split() == ["full", "33.3", "100.0", "66.7", "50.0", "37.5", "75.0", "15", "37.5", "4", "1"]
-    assert effective.split() == ["effective", "0.0", "–", "0.0", "0.0", "25.0", "100.0", "10", "25.0", "1", "0"]
+    assert effective.split() == [
+        "effective",
+        "0.0",
+        "–",
+        "0.0",
+        "0.0",
+        "25.0",
+        "100.0",
+        "10",
+        "25.0",
+        "1",
+        "0",
+    ]
 
 
 def test_a_run_without_answers_has_dashes_not_nan():

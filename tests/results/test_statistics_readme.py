@@ -1,0 +1,25 @@
+"""The statistics' page shows what the code computes."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "results" / "statistics" / "README.md"
+
+
+def test_the_table_of_published_claims_is_the_computed_one(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "calibration"))
+    from published_claims import claims_table
+
+    assert claims_table() in PAGE.read_text(encoding="utf-8")
+    del sys.modules["published_claims"]
+
+
+def test_the_page_names_only_what_exists():
+    from mapflow.results import statistics
+
+    text = PAGE.read_text(encoding="utf-8")
+    named = {name for line in text.splitlines() if line.startswith("| `") for name in line.split("`")[1::2]}
+    functions = {name.rstrip("()") for name in named if name.endswith("()")}
+    assert functions and functions <= set(statistics.__all__), functions - set(statistics.__all__)
+    assert (PAGE.parent / "calibration.png").is_file()

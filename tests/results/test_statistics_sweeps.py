@@ -1,0 +1,139 @@
+"""Sweeps over layers, and several seeds as one condition."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mapflow.results.errors import MapflowError
+from mapflow.results.statistics import clustered_variance, seed_condition, simultaneous_bands
+
+
+def sweep(n=300, layers=12, seed=0):
+    rng = np.random.default_rng(seed)
+    change = rng.standard_normal((n, layers)) * 20
+    change[:, 4:7] -= 12
+    return change, np.repeat(np.arange(n // 3), 3)
+
+
+def test_bands_and_significance_find_the_layers_with_an_effect():
+    change, cluster = sweep()
+    found = simultaneous_bands(change, cluster)
+    assert found.significant.tolist() == [4 <= layer < 7 for layer in range(12)]
+    assert found.mean == pytest.approx(change.mean(axis=0))
+    assert ((found.high < 0) | (found.low > 0)).tolist() == found.significant.tolist()
+
+
+def test_one_layer_is_nearly_a_t_test():
+    change, _ = sweep(n=150)
+    for layer in (0, 3, 5):
+        found = simultaneous_bands(change[:, [layer]], resamples=20_000)
+        reference = stats.ttest_1samp(change[:, layer], 0.0)
+        interval = reference.confidence_interval(0.95)
+        assert found.p_adjusted[0] == pytest.approx(reference.pvalue, abs=0.02)
+        assert (found.low[0], found.high[0]) == pytest.approx((interval.low, interval.high), abs=0.15)
+
+
+def test_more_layers_need_more_evidence():
+    change, cluster = sweep()
+    alone, together = simultaneous_bands(change[:, :1], cluster), simultaneous_bands(change, cluster)
+    assert together.critical_value > alone.critical_value + 0.3
+    assert (together.p_adjusted[0] >= alone.p_adjusted[0]).all()
+    bonferroni = stats.norm.isf(0.025 / 12)
+    assert together.critical_value < 1.05 * bonferroni
+
+
+def test_copies_of_a_layer_cost_nothing():
+    change, cluster = sweep(layers=7)
+    copied = np.repeat(change[:, [5]], 30, axis=1)
+    assert simultaneous_bands(copied, cluster).critical_value == pytest.approx(
+        simultaneous_bands(change[:, [5]], cluster).critical_value, abs=1e-9
+    )
+
+
+def test_adjusted_p_values_step_down():
+    """With the strong layers out of the way, the rest compete among themselves only."""
+    change, cluster = sweep()
+    weak = [layer for layer in range(12) if not 4 <= layer < 7]
+    everything = simultaneous_bands(change, cluster)
+    rest = simultaneous_bands(change[:, weak], cluster)
+    assert everything.p_adjusted[weak] == pytest.approx(rest.p_adjusted, abs=0.03)
+
+
+def test_units_and_the_order_of_layers_do_not_matter():
+    change, cluster = sweep()
+    plain = simultaneous_bands(change, cluster)
+    scaled = simultaneous_bands(change[:, ::-1] * 1e-9, cluster)
+    assert scaled.p_adjusted[::-1] == pytest.approx(plain.p_adjusted, abs=1e-12)
+    assert scaled.low[::-1] == pytest.approx(plain.low * 1e-9)
+    assert simultaneous_bands(change, cluster, seed=1).critical_value != plain.critical_value
+
+
+def test_layers_without_any_change_are_certain_and_insignificant():
+    change, cluster = sweep()
+    change[:, 2] = 0.0
+    change[:, 3] = -7.0
+    found = simultaneous_bands(change, cluster)
+    assert (found.mean[2], found.low[2], found.high[2], found.p_adjusted[2]) == (0, 0, 0, 1)
+    assert found.significant[3] and found.low[3] == pytest.approx(-7) and found.high[3] == pytest.approx(-7)
+    assert np.isfinite(found.p_adjusted).all()
+
+
+def test_sweeps_refuse_what_they_cannot_use():
+    change, cluster = sweep()
+    change[7, 3] = np.inf
+    with pytest.raises(MapflowError, match=r"question 8, layer 4: change inf .*1 such"):
+        simultaneous_bands(change, cluster)
+    with pytest.raises(MapflowError, match="two videos"):
+        simultaneous_bands(np.ones((5, 2)), np.zeros(5, int))
+
+
+def draw_seeds(rng, seeds, n, spread):
+    """A baseline at 60 % and seeds that share the questions' difficulty; `spread` moves whole seeds."""
+    cluster = np.repeat(np.arange(n // 4), 4)
+    difficulty = rng.standard_normal(n // 4)[cluster] * 0.5
+    baseline = rng.standard_normal(n) + difficulty < 0.25
+    shift = rng.standard_normal(seeds)[:, None] * spread
+    return baseline, rng.standard_normal((seeds, n)) + difficulty + shift < -0.1, cluster
+
+
+def test_seed_condition_agrees_with_its_formulas():
+    baseline, seeds, cluster = draw_seeds(np.random.default_rng(0), 5, 400, 0.3)
+    found = seed_condition(baseline, seeds, cluster)
+    accuracies = seeds.mean(axis=1)
+    assert found.accuracies == pytest.approx(accuracies)
+    assert found.between_seeds == pytest.approx(np.std(accuracies, ddof=1))
+    explained = np.mean([clustered_variance(s - seeds.mean(0), cluster) for s in seeds]) * 5 / 4
+    component = np.var(accuracies, ddof=1) - explained
+    assert found.seed_component == pytest.approx(component**0.5)
+    variance = clustered_variance(seeds.mean(0) - baseline, cluster) + component / 5
+    assert found.test.statistic == pytest.approx((accuracies.mean() - baseline.mean()) / variance**0.5)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2])
+def test_seed_intervals_cover_whether_or_not_seeds_matter(spread):
+    rng = np.random.default_rng(1)
+    truth = np.mean([_true_difference(rng, spread) for _ in range(300)])
+    hits = 0
+    for _ in range(400):
+        found = seed_condition(*draw_seeds(rng, 4, 400, spread)).difference
+        hits += found.low <= truth <= found.high
+    assert 92 <= hits / 4 <= 99
+
+
+def _true_difference(rng, spread):
+    baseline, seeds, _ = draw_seeds(rng, 20, 2000, spread)
+    return seeds.mean() - baseline.mean()
+
+
+def test_seeds_that_never_differ_add_no_variance():
+    baseline, seeds, cluster = draw_seeds(np.random.default_rng(2), 1, 200, 0.0)
+    same = np.repeat(seeds, 3, axis=0)
+    assert seed_condition(baseline, same, cluster).seed_component == 0.0
+    everything = np.ones(200, bool)
+    tied = seed_condition(everything, np.ones((3, 200), bool), cluster)
+    assert (tied.test.p_value, tied.difference.low, tied.difference.high) == (1.0, 0.0, 0.0)
+
+
+def test_one_seed_is_no_condition():
+    with pytest.raises(MapflowError, match="at least two seeds"):
+        seed_condition(np.ones(4, bool), np.ones((1, 4), bool))

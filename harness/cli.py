@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from types import ModuleType
 
 from mapflow.results.errors import MapflowError
 
@@ -35,5 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _module(name: str):
+def _module(name: str) -> ModuleType:
     return importlib.import_module(f"mapflow.harness.commands.{name.replace('-', '_')}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

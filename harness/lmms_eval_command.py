@@ -9,15 +9,18 @@ them (design.md, lmms-eval).
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from mapflow.harness.run_output import RunOutput
 from mapflow.results.errors import MapflowError
 
+LISTINGS = ("list", "list_groups", "list_tags", "list_subtasks")
 FAILED, USAGE_ERROR, QUESTIONS_MISSING = 1, 2, 3
 
 
@@ -126,13 +129,20 @@ class _Run:
         )
         self._interventions, self._allow_missing = interventions, allow_missing
         self._include_defaults = True
+        self._tasks: list[str] = []
         self._finished: list[RunOutput] = []
         self.code = 0
         self.error: MapflowError | None = None
 
     def task_manager(self, *args: Any, **kwargs: Any) -> Any:
         """Upstream's, without the seconds it takes to read its own thousand tasks where only ours are asked for."""
-        return self._upstream_task_manager(*args, include_defaults=self._include_defaults, **kwargs)
+        manager = self._upstream_task_manager(*args, include_defaults=self._include_defaults, **kwargs)
+        for name in self._tasks:
+            if not Path(name).exists() and not manager.match_tasks([name]):
+                close = difflib.get_close_matches(name, manager.all_tasks, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "`lmms_eval tasks` lists them"
+                raise MapflowError(f"unknown task {name!r}; {hint}")
+        return manager
 
     def single(self, args: argparse.Namespace) -> Any:
         """Stands in for upstream's function of the same name."""
@@ -174,9 +184,8 @@ class _Run:
         """Our tasks beside the user's own; interventions and the run's folder as arguments of our models."""
         included = args.include_path or []
         args.include_path = [*([included] if isinstance(included, str) else included), tasks_path()]
-        self._include_defaults = not all(
-            name.strip().startswith("mapflow_") for name in args.tasks.split(",")
-        )
+        self._tasks = [name for name in args.tasks.split(",") if name not in LISTINGS]
+        self._include_defaults = not all(name.startswith("mapflow_") for name in args.tasks.split(","))
         if output is not None:
             own = [f"intervention={self._interventions}"] if self._interventions else []
             args.model_args = ",".join(filter(None, [args.model_args, *own, f"records={output.folder}"]))
@@ -190,3 +199,7 @@ def _cause(error: BaseException) -> BaseException:
     """What really happened, where tenacity has retried it five times and wrapped it."""
     attempt = getattr(error, "last_attempt", None)
     return attempt.exception() if attempt is not None and attempt.failed else error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,7 +17,7 @@ def fetch(layout: Layout, subtask: str, folder: DataFolder | None = None) -> Dat
 
     Raises MapflowError where the Hub cannot be reached and the questions are not there yet.
     """
-    folder = folder or fetched_folder(layout)
+    folder = fetched_folder(layout) if folder is None else folder
     from huggingface_hub import snapshot_download
 
     questions, videos = layout.questions[subtask], layout.videos[subtask]

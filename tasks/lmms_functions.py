@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,9 @@ def grade(question: Question, text: str) -> tuple[bool, bool]:
         chosen = question.letters.index(text) if text in question.letters else None
     else:
         chosen = parse_answer(text, question.options)
-    right = isinstance(question.target, int) and chosen is not None
-    return right and question.options[chosen] == question.options[question.target], chosen is not None
+    if chosen is None or isinstance(question.target, str):
+        return False, chosen is not None
+    return question.options[chosen] == question.options[question.target], True
 
 
 class Share(float):
@@ -122,7 +123,7 @@ def motion_docs(rows: Dataset) -> Dataset:
     subtask = str(rows.split)
     return _dataset(
         candidates_to_document(
-            row,
+            dict(row),
             benchmark="motion",
             subtask=subtask,
             number=number,
@@ -152,5 +153,5 @@ def _read(rows: Dataset, layout: Layout, read: Callable[[DataFolder, str], list[
     return _dataset(read(data_folder(layout) or fetch(layout, subtask), subtask))
 
 
-def _dataset(documents: Any) -> Dataset:
+def _dataset(documents: Iterable[Document]) -> Dataset:
     return Dataset.from_list([dict(document) for document in documents])

@@ -28,8 +28,8 @@ LAYOUT = Layout(
     videos={subtask: "videos" for subtask in SUBTASKS},
     repository="yale-nlp/TOMATO",
     by_hand=(
-        "TOMATO's videos are on Google Drive, linked from https://github.com/yale-nlp/TOMATO: put them at"
-        " {root}/videos/human/, {root}/videos/object/ and {root}/videos/simulated/, or videos.zip into {root}"
+        "TOMATO's questions are in data/ of https://github.com/yale-nlp/TOMATO: put them into {root}/data/. Its videos are on"
+        " Google Drive, linked from there: put them at {root}/videos/human/, {root}/videos/object/ and {root}/videos/simulated/, or videos.zip into {root}"
     ),
 )
 

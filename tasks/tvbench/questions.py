@@ -25,8 +25,9 @@ LAYOUT = Layout(
     videos={subtask: f"video/{subtask}" for subtask in SUBTASKS},
     repository="FunAILab/TVBench",
     by_hand=(
-        "Action Antonym's 320 .avi files are NTU RGB+D: ask for them at https://rose1.ntu.edu.sg/dataset/actionRecognition"
-        " and put them into {root}/video/action_antonym/"
+        "Questions and zip files of nine subtasks' videos are at https://huggingface.co/datasets/FunAILab/TVBench: put json/ and"
+        " video/ into {root}, or let `mapflow data prepare --fetch` fetch them. Action Antonym's 320 .avi files are NTU RGB+D:"
+        " ask for them at https://rose1.ntu.edu.sg/dataset/actionRecognition and put them into {root}/video/action_antonym/"
     ),
 )
 

@@ -1,12 +1,11 @@
 """TVBench's questions without their options: the answer's sentence is begun, its next word is the answer.
 
-How each subtask's sentence begins, and which word of the right candidate comes next:
-- Moving Direction: "The gray cube moves to the" → "left" of "Up and to the left." (the paper's begin; the vertical half
-  of the direction is not asked);
-- Object Count: "The number of objects is " → the number; the begin ends in a space, so that the number, not the space
-  before it, is the first token;
-- Action Antonym: "The person is" → "sitting down", or, where the candidate is no -ing form, "The action is" → it.
-The paper prints the first alone; the others are ours. Knows no prompt.
+The sentences are those of the paper's examples (arXiv 2510.13251, Table 2 and appendix B.1):
+- Moving Direction: "The gray cube moves to the" → "left", of "Up and to the left."; the vertical half is not asked;
+- Object Count: "The number of metal objects is" → "three", of "3";
+- Action Antonym: "The action being performed in the video is to" → "wear jacket", of "Wear jacket."; without "to" before a
+  candidate in -ing.
+Knows no prompt.
 """
 
 from __future__ import annotations
@@ -19,8 +18,10 @@ from mapflow.tasks.documents import Document
 from mapflow.tasks.tvbench.questions import read_documents as read_choices
 
 SUBTASKS = ("action_antonym", "moving_direction", "object_count")
-_MOVING = re.compile(r"Which direction (?:does|is|do|are) (the .+?) (?:move|moving)\b", re.IGNORECASE)
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_MOVING = re.compile(r"Which direction (?:does|do) (the .+?) move\b", re.IGNORECASE)
 _SIDE = re.compile(r"\bto the (\w+)", re.IGNORECASE)
+_COUNTED = re.compile(r"How many (.+?) (?:are|is|enter|exit|leave|collide|move|appear)\b", re.IGNORECASE)
 
 
 def read_documents(folder: DataFolder, subtask: str) -> list[Document]:
@@ -52,9 +53,13 @@ def _begin_and_answer(document: Document, subtask: str) -> tuple[str, str]:
             raise MapflowError(f"{document['question_id']}: no open form of {stem!r} with answer {answer!r}")
         return f"{_capital(moving[1])} moves to the", side[1].lower()
     if subtask == "object_count":
-        return "The number of objects is ", answer
-    answer = answer[:1].lower() + answer[1:]
-    return ("The person is" if answer.split()[0].endswith("ing") else "The action is"), answer
+        counted = _COUNTED.search(stem)
+        number = NUMBERS[int(answer)] if answer.isdecimal() and int(answer) < len(NUMBERS) else answer
+        return f"The number of {counted[1]} is" if counted else "The number is", number
+    participle = answer.split()[0].endswith("ing")
+    return f"The action being performed in the video is{'' if participle else ' to'}", answer[
+        :1
+    ].lower() + answer[1:]
 
 
 def _capital(text: str) -> str:

@@ -1,0 +1,259 @@
+"""`mapflow data check`: are a benchmark's questions and videos there, complete and readable?
+
+Counts questions against the publisher's, videos found and missing, and, with a way to try them, those that do not decode;
+compares chance levels and checksums. Reads only; nothing is fetched, unpacked or changed. Knows no decoder: the caller
+passes one in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tabulate import tabulate
+
+from mapflow.results.errors import MapflowError
+from mapflow.tasks.benchmarks import Benchmark
+from mapflow.tasks.data_folder import DataFolder
+from mapflow.tasks.documents import Document, chance_level
+
+TryVideo = Callable[[Path], str | None]
+"""The reason why a video file does not decode; None where it does."""
+TOLERANCE = 0.005  # percent points: what rounding to two digits may hide
+
+
+@dataclass(frozen=True)
+class SubtaskCheck:
+    """One subtask. `questions` is None where its file is absent; `problem` says what is wrong with the file.
+
+    Videos are counted once each: `found` in the folder, `packed` in a zip file, `missing` in neither, `undecodable`
+    (name → reason) of those found; that is None where nobody tried. `chance` is a share.
+    """
+
+    subtask: str
+    expected: int
+    questions: int | None = None
+    chance: float | None = None
+    found: int = 0
+    packed: int = 0
+    missing: tuple[str, ...] = ()
+    undecodable: Mapping[str, str] | None = None
+    problem: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Every question there, every video there, and none that was tried failed."""
+        return self.questions == self.expected and not (self.problem or self.missing or self.undecodable)
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """One benchmark's folder."""
+
+    benchmark: Benchmark
+    root: Path
+    subtasks: tuple[SubtaskCheck, ...]
+    checksums: Sequence[str] = field(default_factory=tuple)  # what is wrong with them
+    checked_files: int = 0
+
+    @property
+    def questions(self) -> int:
+        return sum(check.questions or 0 for check in self.subtasks)
+
+    @property
+    def chance_micro(self) -> float | None:
+        """Percent, over the questions that are there; None without any."""
+        known = [(c.chance, c.questions) for c in self.subtasks if c.chance is not None and c.questions]
+        total = sum(n for _, n in known)
+        return 100 * sum(chance * n for chance, n in known) / total if total else None
+
+    @property
+    def chance_macro(self) -> float | None:
+        """Percent, over the subtasks that are there; None without any."""
+        known = [check.chance for check in self.subtasks if check.chance is not None]
+        return 100 * sum(known) / len(known) if known else None
+
+    @property
+    def chance_as_published(self) -> bool | None:
+        """None until every question file is there."""
+        if any(check.questions is None for check in self.subtasks):
+            return None
+        pairs = (
+            (self.chance_macro, self.benchmark.chance_macro),
+            (self.chance_micro, self.benchmark.chance_micro),
+        )
+        return all(
+            found is not None and abs(found - published) <= TOLERANCE
+            for found, published in pairs
+            if published is not None
+        )
+
+    @property
+    def complete(self) -> bool:
+        return (
+            all(check.complete for check in self.subtasks)
+            and self.chance_as_published is True
+            and not self.checksums
+        )
+
+
+def check_data(
+    benchmark: Benchmark,
+    folder: DataFolder,
+    try_video: TryVideo | None = None,
+    checksums: Path | None = None,
+) -> DataCheck:
+    """Look at every subtask. `checksums` is a file of lines "<sha256>  <path below the folder>".
+
+    Raises MapflowError for a checksum file that cannot be read; what is wrong with the data is in the result.
+    """
+    subtasks = tuple(_check_subtask(benchmark, folder, subtask, try_video) for subtask in benchmark.counts)
+    wrong, count = _verify(checksums, folder.root) if checksums else ([], 0)
+    return DataCheck(benchmark, folder.root, subtasks, tuple(wrong), count)
+
+
+def _check_subtask(
+    benchmark: Benchmark, folder: DataFolder, subtask: str, try_video: TryVideo | None
+) -> SubtaskCheck:
+    expected = benchmark.counts[subtask]
+    try:
+        if not folder.questions(subtask).is_file():
+            return SubtaskCheck(subtask, expected)
+        documents = benchmark.read_documents(folder, subtask)
+    except MapflowError as error:
+        return SubtaskCheck(subtask, expected, problem=str(error))
+    videos = {document["video_id"]: document for document in documents}
+    found = {
+        name: Path(d["video"])
+        for name, d in videos.items()
+        if not d["archive"] and Path(d["video"]).is_file()
+    }
+    packed = [name for name, d in videos.items() if d["archive"]]
+    tried = {name: try_video(path) for name, path in found.items()} if try_video else None
+    return SubtaskCheck(
+        subtask,
+        expected,
+        questions=len(documents),
+        chance=chance_level(documents),
+        found=len(found),
+        packed=len(packed),
+        missing=tuple(name for name in videos if name not in found and name not in packed),
+        undecodable=None if tried is None else {name: reason for name, reason in tried.items() if reason},
+        problem=_count_problem(documents, expected),
+    )
+
+
+def _count_problem(documents: Sequence[Document], expected: int) -> str | None:
+    n = len(documents)
+    return None if n == expected else f"{n} questions where {expected} are published"
+
+
+def _verify(checksums: Path, root: Path) -> tuple[list[str], int]:
+    try:
+        lines = [
+            line.split(maxsplit=1)
+            for line in checksums.read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        ]
+    except (OSError, ValueError) as error:
+        raise MapflowError(f"{checksums}: not a readable file of checksums ({error})") from None
+    wrong = []
+    for number, line in enumerate(lines, 1):
+        if len(line) != 2 or len(line[0]) != 64:
+            raise MapflowError(f"{checksums}: line {number} is not '<sha256>  <path>'")
+        digest, name = line[0].lower(), line[1].lstrip("*").strip()
+        path = root / name
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise MapflowError(f"{checksums}: line {number} names {name!r}, which is not in the data folder")
+        if not path.is_file():
+            wrong.append(f"{name}: missing")
+        elif _sha256(path) != digest:
+            wrong.append(f"{name}: differs from its checksum")
+    return wrong, len(lines)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def render_check(check: DataCheck, examples: int = 3) -> str:
+    """A table with a row a subtask, and below it every problem with up to `examples` names and what to do."""
+    tried = any(subtask.undecodable is not None for subtask in check.subtasks)
+    header = [
+        "subtask",
+        "questions",
+        "published",
+        "videos",
+        "found",
+        "in zip",
+        "missing",
+        *(["broken"] if tried else []),
+    ]
+    rows = [_row(subtask, tried) for subtask in check.subtasks]
+    table = tabulate(
+        rows, headers=header, colalign=["left", *["right"] * (len(header) - 1)], disable_numparse=True
+    )
+    layout = check.benchmark.layout
+    lines = [f"{layout.published_as} in {check.root}", "", table, "", *_totals(check)]
+    for subtask in check.subtasks:
+        lines += _problems(subtask, examples, layout.questions[subtask.subtask])
+    lines += [f"checksum: {wrong}" for wrong in check.checksums]
+    if check.checked_files:
+        lines.append(
+            f"checksums: {check.checked_files - len(check.checksums)} of {check.checked_files} files right"
+        )
+    if any(subtask.packed for subtask in check.subtasks):
+        lines.append("zip files are read as they are; `mapflow data prepare` unpacks them once and for all")
+    if any(subtask.missing for subtask in check.subtasks):
+        lines.append(layout.by_hand.format(root=check.root))
+    lines.append("complete" if check.complete else "not complete")
+    return "\n".join(lines)
+
+
+def _row(check: SubtaskCheck, tried: bool) -> list[str]:
+    if check.questions is None:
+        return [check.subtask, "–", str(check.expected), *["–"] * (4 + tried)]
+    videos = check.found + check.packed + len(check.missing)
+    counts = [check.questions, check.expected, videos, check.found, check.packed, len(check.missing)]
+    return [check.subtask, *map(str, counts), *([str(len(check.undecodable or ()))] if tried else [])]
+
+
+def _totals(check: DataCheck) -> list[str]:
+    expected = sum(subtask.expected for subtask in check.subtasks)
+    lines = [f"questions: {check.questions:,} of {expected:,}"]
+    published = check.benchmark
+    for name, value, target in (
+        ("macro", check.chance_macro, published.chance_macro),
+        ("micro", check.chance_micro, published.chance_micro),
+    ):
+        if value is not None and target is not None:
+            state = {None: "of the complete set", True: "", False: "DIFFERS"}[check.chance_as_published]
+            lines.append(
+                f"chance, {name}: {value:.2f} % (published {target:.2f} %{' ' * bool(state)}{state})"
+            )
+    return lines
+
+
+def _problems(check: SubtaskCheck, examples: int, questions: str) -> list[str]:
+    lines = []
+    if check.problem:
+        lines.append(f"{check.subtask}: {check.problem}")
+    elif check.questions is None:
+        lines.append(f"{check.subtask}: no {questions}")
+    if check.missing:
+        lines.append(f"{check.subtask}: missing {_some(check.missing, examples)}")
+    lines += [
+        f"{check.subtask}: {name}: {why}" for name, why in list((check.undecodable or {}).items())[:examples]
+    ]
+    return lines
+
+
+def _some(names: Sequence[str], examples: int) -> str:
+    more = len(names) - examples
+    return ", ".join(names[:examples]) + (f" and {more} more" if more > 0 else "")

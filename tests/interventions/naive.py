@@ -171,6 +171,5 @@ def influenced(masks: list[list[list[bool]]], sources: list[int]) -> set[int]:
 
 def grown(mask: list[list[bool]], n_new: int) -> list[list[bool]]:
     """With `n_new` generated rows: prompt keys as the last prompt row has them, generated keys free (causally)."""
-    n = len(mask)
     prompt_rows = [row + [False] * n_new for row in mask]
     return prompt_rows + [mask[-1] + [j <= i for j in range(n_new)] for i in range(n_new)]

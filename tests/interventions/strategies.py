@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from hypothesis import settings
@@ -17,7 +18,11 @@ from mapflow.model_adapters.interventions import (
     parse_intervention,
 )
 
-quick = settings(max_examples=30, deadline=None)
+EXAMPLES = int(os.environ.get("MAPFLOW_EXAMPLES", "30"))
+"""Set MAPFLOW_EXAMPLES to thousands for a long search."""
+quick = settings(max_examples=EXAMPLES, deadline=None)
+few = settings(max_examples=max(1, EXAMPLES // 2), deadline=None)
+"""For properties that run a model."""
 STYLES = ("center", "inverse", "top-down", "bottom-up")
 
 

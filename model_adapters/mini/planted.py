@@ -26,6 +26,12 @@ def layers(first: int, last: int) -> range:
     return range(first - 1, last)
 
 
+def ranges_yaml() -> str:
+    """`RANGES` as the file that a checkpoint folder carries."""
+    spans = (f"{name}: {first}-{last}\n" for name, (first, last) in RANGES.items())
+    return "# Layers of the pathways that training planted (1-based, inclusive).\n" + "".join(spans)
+
+
 def full(n_layers: int) -> Bool[Tensor, "layer target source"]:
     """Every segment reads every other; causality comes with the token mask."""
     return torch.ones(n_layers, N_SEGMENTS, N_SEGMENTS, dtype=torch.bool)

@@ -42,11 +42,11 @@ from mapflow.model_adapters.mini.samples import (
 
 FIRST_PART = 0.5
 """Share of the training that goes to `FIRST_MIX`."""
-PLANTED_CHOICES = 0.9
-"""Share of the choices that see only the planted pathways, from the first step: no other path may form."""
-PLANTED_EARLY = 0.5
-"""The same for captions and open questions in the first part, whose dense targets teach the model to see at all."""
-FULL, PLANTED = 0, 1
+KINDS = ("full", "effective", "planted")
+CHOICES = (0.15, 0.15, 0.7)
+"""Shares of `KINDS` among choices, from the first step on: no other path may form."""
+EARLY_OTHERS = (0.5, 0.0, 0.5)
+"""The same among captions and open questions in the first part, whose dense targets teach the model to see at all."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Trainer:
         self.prefix = torch.tensor(prefix, device=device)
         self.times, self.reduce = sampled_times().to(device), reduction().to(device)
         n_layers = network.language_model.config.num_hidden_layers
-        kinds = torch.stack([planted.full(n_layers), planted.planted(n_layers)])
+        kinds = torch.stack([getattr(planted, kind)(n_layers) for kind in KINDS])
         distinct, self.mask_of_layer = planted.distinct_layers(kinds)
         self.reads = distinct.to(device)
         self.optimizer = torch.optim.AdamW(
@@ -110,7 +110,7 @@ class Trainer:
         segments: Int[Tensor, "batch suffix"],
         kinds: Int[Tensor, " batch"] | None,
     ) -> Float[Tensor, ""]:
-        """Cross-entropy of the answers' tokens; `kinds` says which rows see only the planted pathways."""
+        """Cross-entropy of the answers' tokens; `kinds` says which of `KINDS` each row sees, None is all full."""
         masks: list[Tensor | None] = [None] * len(self.mask_of_layer)
         if kinds is not None:
             everywhere = segments_of_prompt(len(self.prefix), segments)
@@ -129,9 +129,9 @@ class Trainer:
         return self.settings.learning_rate * warm * (0.03 + 0.97 * cosine)
 
     def _kinds(self, rows: Rows, progress: float) -> Int[Tensor, " batch"]:
-        others = PLANTED_EARLY if progress < FIRST_PART else PLANTED_CHOICES
-        share = torch.where(rows.choices == 1, PLANTED_CHOICES, others)
-        return torch.where(torch.rand(len(rows), device=self.device) < share, PLANTED, FULL)
+        others = EARLY_OTHERS if progress < FIRST_PART else CHOICES
+        shares = torch.tensor([others, CHOICES], device=self.device)[rows.choices]
+        return torch.multinomial(shares, 1)[:, 0]
 
 
 def train(out: Path, settings: Settings, workers: int, device: torch.device) -> dict[str, object]:
@@ -176,6 +176,8 @@ def train(out: Path, settings: Settings, workers: int, device: torch.device) -> 
         "accuracy": report(network, trainer.prefix, test),
     }
     save_checkpoint(network, config, tokenizer, out)
+    if settings.pathways:
+        (out / "pathways.yaml").write_text(planted.ranges_yaml())
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     for name, scores in metrics["accuracy"].items():
         print(f"{name:24}", json.dumps(scores), flush=True)

@@ -70,7 +70,7 @@ def tokenize(
     pieces = [piece for piece in pieces if piece.text]
     text = "".join(piece.text for piece in pieces)
     encoded = tokenizer(text, return_offsets_mapping=True)
-    tokens = [*zip(encoded["input_ids"], _owners(pieces, encoded["offset_mapping"]), strict=True)]
+    tokens = [*zip(encoded["input_ids"], owners(pieces, encoded["offset_mapping"]), strict=True)]
     _check_placeholders(tokens, pieces, question)
     ids: list[int] = []
     runs: list[tuple[Segment, int]] = []
@@ -80,7 +80,7 @@ def tokenize(
         ids += [token] * sum(size for _, size in here)
     segment, size = runs.pop()
     runs += [(segment, size - 1), (Segment("last"), 1)]
-    _check_options(runs, question)
+    check_options(runs, question)
     true_option = question.target if isinstance(question.target, int) else None
     return Conversation(text, torch.tensor(ids, dtype=torch.long), TokenLayout.from_runs(runs, true_option))
 
@@ -118,7 +118,7 @@ def next_token_id(tokenizer: PreTrainedTokenizerBase, text: str, continuation: s
     return next(token for token, (_, end) in spans if end > len(text))
 
 
-def _owners(pieces: Sequence[Text | Video], offsets: Sequence[tuple[int, int]]) -> list[Text | Video]:
+def owners(pieces: Sequence[Text | Video], offsets: Sequence[tuple[int, int]]) -> list[Text | Video]:
     """For each token's characters, the piece that counts it.
 
     A token without characters (a start token) goes with the character that follows it.
@@ -154,7 +154,8 @@ def _check_placeholders(
         )
 
 
-def _check_options(runs: Sequence[tuple[Segment, int]], question: Question) -> None:
+def check_options(runs: Sequence[tuple[Segment, int]], question: Question) -> None:
+    """Raises MapflowError where an option of the question has no token among the (segment, tokens) runs."""
     located = {segment for segment, size in runs if size}
     for index, (letter, option) in enumerate(zip(question.letters, question.options, strict=True)):
         if Segment("option", index) not in located:

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mapflow.model_adapters.video_llm import VideoLLM
 
-FAMILIES: Mapping[str, str] = MappingProxyType({"mapflow_llava": "mapflow.model_adapters.llava.LlavaVideo"})
+FAMILIES: Mapping[str, str] = MappingProxyType(
+    {
+        "mapflow_llava": "mapflow.model_adapters.llava.LlavaVideo",
+        "mapflow_hf": "mapflow.model_adapters.hf.HfVideo",
+    }
+)
 """Model name, as users type it → class."""
 
 BUNDLED = Path(__file__).parent / "mini" / "pathways"

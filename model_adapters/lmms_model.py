@@ -59,6 +59,11 @@ class MapflowModel(lmms):
         **unknown: Any,
     ) -> None:
         super().__init__()
+        if "trust_remote_code" in unknown:
+            raise MapflowError(
+                "trust_remote_code is refused: code from a checkpoint would run with all your rights; models that transformers"
+                " has itself need none (mapflow_hf), and neither do the paper's (mapflow_llava, mapflow_internvl, …)"
+            )
         if unknown:
             raise MapflowError(f"{self.model_name} has no argument {sorted(unknown)[0]!r} (--model_args)")
         self.interventions = parse_interventions([str(intervention)])
@@ -91,7 +96,12 @@ class MapflowModel(lmms):
 
     def _about(self) -> dict[str, Any]:
         described = {str(i): i.describe(self.video_llm.pathways) for i in self.interventions}
-        return {"interventions": described, "device": str(self.device), "command": sys.orig_argv}
+        return {
+            "interventions": described,
+            "frames_per_segment": self.video_llm.frames_per_segment,
+            "device": str(self.device),
+            "command": sys.orig_argv,
+        }
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Each request's answer under the first intervention; a question that cannot be asked answers ""."""
@@ -157,6 +167,12 @@ class MapflowLlava(MapflowModel):
     """`byminji/LLaVA-NeXT-7B-Video-FT`, `-13B-`, and the bundled models."""
 
     model_name = "mapflow_llava"
+
+
+class MapflowHf(MapflowModel):
+    """Any video model that transformers has itself: Qwen-VL, LLaVA-OneVision, InternVL, VideoLLaMA3, SmolVLM, …"""
+
+    model_name = "mapflow_hf"
 
 
 def _positive(value: int | str, name: str) -> int:

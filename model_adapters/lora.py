@@ -87,6 +87,11 @@ class LoraWeights:
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         return self._base.shapes
 
+    @property
+    def changed(self) -> frozenset[str]:
+        """The tensors that the adapter alters."""
+        return frozenset(self._factors) | frozenset(self._replaced)
+
     def read(self, name: str) -> Tensor:
         if name in self._replaced:
             return self._adapter.read(self._replaced[name])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -47,7 +47,8 @@ class VideoLLM(ABC):
     """One loaded checkpoint of a family.
 
     Attributes: `decoder` runs the language model under interventions; `pathways` are the checkpoint's effective layer
-    ranges (None where nobody has published any); `digest` identifies the weights (SHA-256 over the checkpoint files).
+    ranges (None where nobody has published any); `digest` identifies the weights (SHA-256 over the checkpoint files);
+    `frames_per_segment` is how many source frames a `frame` segment stands for, where the model merges some into one.
     """
 
     family: ClassVar[str]
@@ -59,6 +60,7 @@ class VideoLLM(ABC):
     pathways: PathwayRanges | None
     digest: str
     name: str
+    frames_per_segment: int = 1
 
     @classmethod
     @abstractmethod
@@ -84,3 +86,15 @@ class VideoLLM(ABC):
     @abstractmethod
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
         """What the decoder receives for each prompt, the video tokens in place; every clip is encoded once."""
+
+    @torch.inference_mode()
+    def plain_logits(self, prepared: Prepared) -> Float[Tensor, " vocab"]:
+        """Float32 logits at the last position by the model's own forward, without the instrument: what `full` must equal.
+
+        A family whose model runs from pixels to logits in one call overrides this with that call.
+        """
+        (inputs,) = self.embed([prepared])
+        if not inputs.plain:
+            raise NotImplementedError(f"{type(self).__name__} has to run its own forward")
+        hidden = self.decoder.core(inputs_embeds=inputs.embeds[None], use_cache=False).last_hidden_state
+        return self.decoder.model.get_output_embeddings()(hidden[0, -1:])[0].float()

@@ -73,11 +73,17 @@ class Decoder:
         batch = pad_sequence([item.embeds for item in inputs], batch_first=True)
         with apply(branches), self._branching(branches), self._adding(inputs[0].added):  # pyright: ignore[reportArgumentType]
             hidden = self.core(
-                inputs_embeds=batch, position_ids=inputs[0].batched_position_ids, use_cache=False
+                inputs_embeds=batch,
+                # without a mask, transformers takes positions that jump for several prompts packed into one
+                attention_mask=None
+                if inputs[0].position_ids is None
+                else torch.ones(batch.shape[:2]).to(batch),
+                position_ids=inputs[0].batched_position_ids,
+                use_cache=False,
             ).last_hidden_state
         row = torch.tensor(branches.group_of[-1], device=hidden.device)
         last = torch.tensor([len(item.layout) - 1 for _, item in items], device=hidden.device)
-        return list(self._logits(hidden[row, last]).split([len(own) for own in compiled]))
+        return list(self.logits(hidden[row, last]).split([len(own) for own in compiled]))
 
     @torch.inference_mode()
     def generate(
@@ -104,7 +110,7 @@ class Decoder:
                     past_key_values=cache,
                     use_cache=True,
                 ).last_hidden_state
-            first = logits = self._logits(hidden[:, -1])
+            first = logits = self.logits(hidden[:, -1])
             for step in range(max_new_tokens):
                 chosen = logits.argmax(-1)
                 for row in list(open_rows):
@@ -122,10 +128,11 @@ class Decoder:
                     past_key_values=cache,
                     use_cache=True,
                 ).last_hidden_state
-                logits = self._logits(hidden[:, -1])
+                logits = self.logits(hidden[:, -1])
         return tokens, first
 
-    def _logits(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row vocab"]:
+    def logits(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row vocab"]:
+        """The head, in float32, over hidden states that went through the final norm."""
         head: nn.Module = self.model.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
         return head(hidden).float()
 

@@ -1,0 +1,240 @@
+"""Schedule: which rows of which layer have to be computed for a set of interventions on one prompt, and no others.
+
+The plain run is the *trunk*. An intervention leaves it in the first layer that cuts an edge; interventions that have
+been treated alike so far share one *branch*. Two boolean walks over runs (contiguous stretches of a segment) say the rest:
+
+- forwards, which rows a branch has changed: those that lost a key, and those that read a changed one (causality keeps
+  everything before them as in the trunk);
+- backwards from the answer, which rows anybody still reads.
+
+A branch computes its changed, needed rows over the trunk's keys of all others. Branches of a layer that begin at the
+same row are one `Job`, one call of the layer, so all windows of a route, and all routes into `last`, are one batch.
+Exact, not approximate: every number that the plain executor computes and the answer depends on is computed here too.
+
+Knows layouts and permissions; no tensors of a model, no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+
+from mapflow.model_adapters.interventions.intervention import Compiled
+
+TRUNK = 0
+Runs = Bool[np.ndarray, " run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Branches of one layer that run in one call. Branch numbers count from 1 in each layer; 0 is the trunk.
+
+    `computed` rows leave the layer; `own` ⊇ `computed` rows bring keys and values computed from the branch's hidden
+    states; `kept` rows' keys and values are the trunk's. `inherited` own rows' hidden states come from the branch's
+    `parents` in the layer before, all others from the trunk. `variants` holds one intervention of each branch.
+    """
+
+    branches: tuple[int, ...]
+    parents: tuple[int, ...]
+    variants: tuple[int, ...]
+    reads: Bool[np.ndarray, "branch target source"]
+    computed: Bool[np.ndarray, " run"]
+    own: Bool[np.ndarray, " run"]
+    kept: Bool[np.ndarray, " run"]
+    inherited: Bool[np.ndarray, "branch run"]
+
+    @property
+    def is_trunk(self) -> bool:
+        return self.branches == (TRUNK,)
+
+    @property
+    def in_two_steps(self) -> bool:
+        """Keys and values first, then the few rows that read them."""
+        return bool((self.own != self.computed).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """`layers[l]` are the jobs of 0-based layer l, the trunk's first; `answers[i]` is the branch of the last layer, or the
+    trunk, at whose last row intervention i is answered; `sizes` are the runs' rows."""
+
+    sizes: Int[np.ndarray, " run"]
+    layers: tuple[tuple[Job, ...], ...]
+    answers: tuple[int, ...]
+
+    def rows(self, runs: Bool[np.ndarray, " run"]) -> int:
+        """Number of rows of some runs."""
+        return int(self.sizes[runs].sum())
+
+    @property
+    def row_layers(self) -> int:
+        """Rows that pass through whole layers: the work."""
+        return sum(len(job.branches) * self.rows(job.computed) for jobs in self.layers for job in jobs)
+
+    @property
+    def key_row_layers(self) -> int:
+        """Rows of which only keys and values are computed: a fraction of a row-layer each."""
+        return sum(
+            len(job.branches) * self.rows(job.own)
+            for jobs in self.layers
+            for job in jobs
+            if job.in_two_steps
+        )
+
+    @property
+    def naive_row_layers(self) -> int:
+        """What one whole forward pass for every intervention computes."""
+        return len(self.answers) * len(self.layers) * int(self.sizes.sum())
+
+
+def schedule(compiled: Sequence[Compiled]) -> Schedule:
+    """For interventions on one prompt, at least one."""
+    segment_of_run, sizes = torch.unique_consecutive(compiled[0].layout.segment_of, return_counts=True)
+    tree = _Tree(compiled, segment_of_run.numpy())
+    changed = _changed(tree)
+    layers, answers = _walk_back(tree, changed, sizes.numpy())
+    return Schedule(sizes.numpy(), layers, answers)
+
+
+class _Tree:
+    """Who shares a branch: `parents[l]`, `treatments[l]`, `variants[l]` of branch 1, 2, … and `branch_of[l]` of each
+    intervention. `reads[t]` are a treatment's permissions over runs, causal; `scattered[t]` its runs that lose random
+    edges."""
+
+    def __init__(self, compiled: Sequence[Compiled], segment_of_run: Int[np.ndarray, " run"]) -> None:
+        self.n_layers = compiled[0].n_layers
+        self.causal = np.tri(len(segment_of_run), dtype=bool)
+        kinds = [segment.kind for segment in compiled[0].layout.segments]
+        video = np.array([kinds[segment] == "frame" for segment in segment_of_run])
+        self.after_video = np.logical_or.accumulate(video)
+        self.last = np.array([kinds[segment] == "last" for segment in segment_of_run])
+        self.reads: list[Bool[np.ndarray, "target source"]] = []
+        self.scattered: list[bool] = []
+        index: dict[object, int] = {}
+        segments = np.ix_(segment_of_run, segment_of_run)
+        self.parents: list[list[int]] = []
+        self.treatments: list[list[int]] = []
+        self.variants: list[list[int]] = []
+        self.branch_of: list[list[int]] = []
+        before = [TRUNK] * len(compiled)
+        reads = [item.reads.numpy() for item in compiled]
+        for layer in range(self.n_layers):
+            branches: dict[tuple[int, int], int] = {}
+            self.variants.append([])
+            current = []
+            for variant, item in enumerate(compiled):
+                random = bool(item.budget and item.budget[layer])
+                key = (reads[variant][layer].tobytes(), *((item.random, item.key) if random else ()))
+                if key not in index:
+                    index[key] = len(index)
+                    self.reads.append(reads[variant][layer][segments] & self.causal)
+                    self.scattered.append(random)
+                treatment = index[key]
+                place = (before[variant], treatment)
+                if before[variant] == TRUNK and self._free(treatment):
+                    current.append(TRUNK)
+                    continue
+                if place not in branches:
+                    branches[place] = len(branches) + 1
+                    self.variants[-1].append(variant)
+                current.append(branches[place])
+            self.parents.append([parent for parent, _ in branches])
+            self.treatments.append([treatment for _, treatment in branches])
+            self.branch_of.append(current)
+            before = current
+
+    def _free(self, treatment: int) -> bool:
+        return not self.scattered[treatment] and bool((self.reads[treatment] == self.causal).all())
+
+    def reads_in(self, layer: int) -> Bool[np.ndarray, "branch target source"]:
+        return np.array([self.reads[t] for t in self.treatments[layer]]).reshape(-1, *self.causal.shape)
+
+    def cut_in(self, layer: int) -> Bool[np.ndarray, "branch run"]:
+        """Runs that lose a key in this layer."""
+        cut = (self.causal & ~self.reads_in(layer)).any(-1)
+        scattered = np.array([self.scattered[t] for t in self.treatments[layer]], dtype=bool)
+        return cut | scattered[:, None] & self.after_video
+
+
+def _changed(tree: _Tree) -> list[Bool[np.ndarray, "branch run"]]:
+    """`[l][b]`: which runs of layer l's output differ from the trunk's in branch b; row 0 is the trunk itself."""
+    changed = [np.zeros((1, len(tree.causal)), dtype=bool)]
+    for layer in range(tree.n_layers):
+        arriving = changed[-1][tree.parents[layer]]
+        read = (tree.reads_in(layer) & arriving[:, None]).any(-1)
+        leaving = arriving | tree.cut_in(layer) | read
+        changed.append(np.concatenate([changed[0], leaving]))
+    return changed
+
+
+def _walk_back(
+    tree: _Tree, changed: list[Bool[np.ndarray, "branch run"]], sizes: Int[np.ndarray, " run"]
+) -> tuple[tuple[tuple[Job, ...], ...], tuple[int, ...]]:
+    """Jobs of every layer, from the last to the first, as each says what it needs of the layer before."""
+    unchanged_last = ~(changed[-1] & tree.last).any(-1)
+    answers = tuple(TRUNK if unchanged_last[branch] else branch for branch in tree.branch_of[-1])
+    needed = np.zeros_like(changed[-1])
+    needed[list(answers)] = tree.last
+    layers: list[tuple[Job, ...]] = []
+    for layer in reversed(range(tree.n_layers)):
+        parents = np.array(tree.parents[layer], dtype=int)
+        arriving, leaving = changed[layer][parents], changed[layer + 1][1:]
+        reads = tree.reads_in(layer)
+        computed = needed[1:] & leaving
+        trunk_computed = needed[0] | (needed[1:] & ~leaving).any(0)
+        read = (reads & computed[:, :, None]).any(1)
+        own = computed | read & arriving
+        before = np.zeros_like(changed[layer])
+        trunk_keys = trunk_computed | (tree.causal & trunk_computed[:, None]).any(0)
+        jobs = []
+        for members in _alike(own, computed):
+            together = own[members].any(0)
+            leaves = _whole(computed[members].any(0), together, sizes)
+            kept = read[members].any(0) & ~together
+            inherited = own[members] & arriving[members]
+            trunk_keys |= kept
+            before[TRUNK] |= (together & ~arriving[members] & (read | computed)[members]).any(0)
+            np.logical_or.at(before, parents[members], inherited)
+            jobs.append(
+                Job(
+                    branches=tuple(int(m) + 1 for m in members),
+                    parents=tuple(parents[members].tolist()),
+                    variants=tuple(tree.variants[layer][m] for m in members),
+                    reads=reads[members],
+                    computed=leaves,
+                    own=together,
+                    kept=kept,
+                    inherited=inherited,
+                )
+            )
+        if trunk_keys.any():
+            leaves = _whole(trunk_computed, trunk_keys, sizes)
+            nobody = np.zeros_like(trunk_keys)
+            trunk = Job(
+                (TRUNK,), (TRUNK,), (), tree.causal[None], leaves, trunk_keys, nobody, trunk_keys[None]
+            )
+            jobs.insert(0, trunk)
+            before[TRUNK] |= trunk_keys
+        layers.append(tuple(jobs))
+        needed = before
+    return tuple(reversed(layers)), answers
+
+
+def _alike(
+    own: Bool[np.ndarray, "branch run"], computed: Bool[np.ndarray, "branch run"]
+) -> list[Int[np.ndarray, " member"]]:
+    """Branches that are computed together: those whose rows begin at the same place. Idle ones are in no group."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for branch in computed.any(-1).nonzero()[0]:
+        start = (int(own[branch].argmax()), int(computed[branch].argmax()))
+        groups.setdefault(start, []).append(int(branch))
+    return [np.array(members) for members in groups.values()]
+
+
+def _whole(computed: Runs, own: Runs, sizes: Int[np.ndarray, " run"]) -> Runs:
+    """Rows that leave the layer: all own ones, in one step, unless that would more than double the work."""
+    return computed if 2 * sizes[computed].sum() <= sizes[own].sum() else own

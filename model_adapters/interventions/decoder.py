@@ -77,7 +77,7 @@ class Decoder:
                 # without a mask, transformers takes positions that jump for several prompts packed into one
                 attention_mask=None
                 if inputs[0].position_ids is None
-                else torch.ones(batch.shape[:2]).to(batch),
+                else batch.new_ones(batch.shape[:2], dtype=torch.long),
                 position_ids=inputs[0].batched_position_ids,
                 use_cache=False,
             ).last_hidden_state

@@ -26,8 +26,12 @@ _CUE = re.compile(
     re.IGNORECASE,
 )
 _OPTION_WORD = re.compile(r"(?:option|choice)\s*", re.IGNORECASE)
+_DENIAL = re.compile(
+    r"\s*(?:(?:is|was|can|would|could)(?:\s+be)?\s*(?:not|n't|n’t|wrong|incorrect))\b", re.IGNORECASE
+)
 # What may follow a letter that is meant as one; so "A man" and "I think" are words, "e.g." is no E.
-_AFTER_LETTER = (
+_AFTER_LETTER = r"(?=\s*$|\s*\n|\s*[)\]}:,;!?*`\"']|\.(?!\w)|\s+(?:is|because|since)\b)"
+_LETTER = (
     r"(?=\s*$|\s*\n|\s*[)\]}:,;!?*`\"']|\.(?!\w)|\s+(?:is(?!\s+(?:not|wrong|incorrect))|because|since)\b)"
 )
 _LETTER = re.compile(rf"[*_`\"']*[(\[{{]?\s*([A-Za-z]){_AFTER_LETTER}")
@@ -83,7 +87,7 @@ def _after_cue(text: str, options: Sequence[str]) -> set[int]:
         rest = text[cue.end() :]
         if whole := _whole(rest, options) or _whole(rest.split("\n")[0], options):
             named |= whole
-        elif mark := _LETTER.match(rest):
+        elif mark := _mark(rest):
             named |= _letter_and_text(mark, rest, options)
     return named
 
@@ -91,8 +95,14 @@ def _after_cue(text: str, options: Sequence[str]) -> set[int]:
 def _leading_letter(text: str, options: Sequence[str]) -> set[int]:
     start = _OPTION_WORD.match(text)
     rest = text[start.end() :] if start else text
-    mark = _BRACKETED.match(rest) or _LETTER.match(rest)
+    mark = _mark(rest)
     return _letter_and_text(mark, rest, options) if mark else set()
+
+
+def _mark(text: str) -> re.Match[str] | None:
+    """The letter that the text begins with, unless it goes on to deny it."""
+    mark = _BRACKETED.match(text) or _LETTER.match(text)
+    return mark if mark and not _DENIAL.match(text, mark.end()) else None
 
 
 def _letters_in_brackets(text: str, options: Sequence[str]) -> set[int]:
@@ -116,8 +126,7 @@ def _letter_and_text(mark: re.Match[str], text: str, options: Sequence[str]) -> 
     if second := _SECOND.match(rest):
         others.append(_index(second[1], options))
     for line in lines:
-        listed = _BRACKETED.match(line) or _LETTER.match(line)
-        if listed and not _NEGATION.search(line):
+        if listed := _mark(line):
             others.append(_index(listed[1], options))
     named = {index, *(other for other in others if other is not None)}
     texts = _equal_options(rest, options) or _contained_texts(rest, options)

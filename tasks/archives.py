@@ -10,11 +10,11 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from uuid import uuid4
 
 from mapflow.results.errors import MapflowError
 
@@ -69,16 +69,16 @@ class Archive:
 
         Raises MapflowError where the entry is damaged or there is no room.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=".unpacking-")
+        partial = target.with_name(f".{target.name}.{uuid4().hex}")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             with (
+                partial.open("xb") as sink,
                 zipfile.ZipFile(self.path) as archive,
                 archive.open(entry) as source,
-                os.fdopen(handle, "wb") as sink,
             ):
                 shutil.copyfileobj(source, sink, 1 << 20)
-            Path(partial).replace(target)
+            partial.replace(target)
         except BROKEN as error:
             raise MapflowError(f"{self.path}: entry {entry!r} is damaged ({error})") from None
         except OSError as error:
@@ -86,7 +86,7 @@ class Archive:
                 f"{self.path}: entry {entry!r} cannot be unpacked to {target} ({error})"
             ) from None
         finally:
-            Path(partial).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
     def unpack(self) -> int:
         """Unpack what its folder does not hold yet; returns the number of files written.

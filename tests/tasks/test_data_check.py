@@ -1,0 +1,185 @@
+"""`data check` counts what is there; `data prepare` unpacks it; neither fetches unasked."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from mapflow.results.errors import MapflowError
+from mapflow.tasks import hub
+from mapflow.tasks.benchmarks import BENCHMARKS, benchmark
+from mapflow.tasks.data_check import check_data, render_check
+from mapflow.tasks.data_folder import DataFolder, local_folder
+from mapflow.tasks.data_prepare import folder_to_prepare, prepare_data, render_prepare
+
+from .folders import put, tomato_row, tvbench_row, write_tomato, write_tvbench, write_zip
+
+TVBENCH, TOMATO = BENCHMARKS["tvbench"], BENCHMARKS["tomato"]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("fetched without being asked")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+
+
+def folder(root: Path, one=TVBENCH) -> DataFolder:
+    return DataFolder(one.layout, root)
+
+
+def by_name(check):
+    return {subtask.subtask: subtask for subtask in check.subtasks}
+
+
+def test_counts_questions_and_videos_once_each(tmp_path):
+    rows = [tvbench_row(f"{name}.mp4") for name in ("found", "found", "packed", "missing", "broken")]
+    write_tvbench(tmp_path, {"action_count": rows})
+    put(tmp_path / "video/action_count/found.mp4")
+    put(tmp_path / "video/action_count/broken.mp4", b"")
+    write_zip(tmp_path / "video/action_count.zip", {"packed.mp4": b"video"})
+    check = check_data(
+        TVBENCH, folder(tmp_path), lambda path: None if path.stat().st_size else "the file is empty"
+    )
+    one = by_name(check)["action_count"]
+    assert (one.questions, one.found, one.packed, one.missing) == (5, 2, 1, ("action_count/missing.mp4",))
+    assert one.undecodable == {"action_count/broken.mp4": "the file is empty"}
+    assert one.problem == "5 questions where 536 are published" and not one.complete
+    text = render_check(check)
+    assert "missing action_count/missing.mp4" in text and "broken.mp4: the file is empty" in text
+    assert "object_count: no json/object_count.json" in text and text.endswith("not complete")
+
+
+def test_without_a_decoder_nothing_is_called_broken(tmp_path):
+    write_tvbench(tmp_path, {"action_count": [tvbench_row()]})
+    put(tmp_path / "video/action_count/clip.mp4")
+    check = check_data(TVBENCH, folder(tmp_path))
+    assert by_name(check)["action_count"].undecodable is None and "broken" not in render_check(check)
+
+
+def test_a_hostile_file_is_a_problem_not_the_end(tmp_path):
+    write_tvbench(tmp_path, {"action_count": [tvbench_row("../x.mp4")], "object_count": [tvbench_row()]})
+    checks = by_name(check_data(TVBENCH, folder(tmp_path)))
+    assert "field 'video'" in (checks["action_count"].problem or "")
+    assert checks["object_count"].questions == 1
+
+
+def complete(root: Path, name: str) -> DataFolder:
+    """A folder with as many questions as published, of as many options on average, and every video."""
+    one = BENCHMARKS[name]
+    if name == "tvbench":
+        from mapflow.tasks.tvbench.questions import SUBTASKS
+
+        for subtask, facts in SUBTASKS.items():
+            options = [str(number) for number in range(facts["options"])]
+            row = tvbench_row(candidates=options, answer="1", start=0.0, end=1.0)
+            write_tvbench(root, {subtask: [row] * facts["questions"]})
+            put(root / "video" / subtask / "clip.mp4")
+    else:
+        for subtask, n in one.counts.items():
+            file = Path(one.layout.questions[subtask]).stem
+            write_tomato(root, {file: [tomato_row(options=list("12345"))] * n})
+        put(root / "videos/human/0001-00.mp4")
+    return folder(root, one)
+
+
+def test_a_complete_folder(tmp_path):
+    check = check_data(TVBENCH, complete(tmp_path, "tvbench"), lambda _: None)
+    assert check.questions == 2525
+    assert (round(check.chance_macro or 0, 2), round(check.chance_micro or 0, 2)) == (33.33, 35.07)
+    assert check.chance_as_published and check.complete
+    assert render_check(check).endswith("\ncomplete")
+
+
+def test_chance_that_differs_is_said(tmp_path):
+    check = check_data(TOMATO, complete(tmp_path, "tomato"), lambda _: None)
+    assert check.questions == 1484 and check.chance_as_published is False and not check.complete
+    assert "20.00 % (published 19.91 % DIFFERS)" in render_check(check)
+
+
+def test_checksums(tmp_path):
+    write_tvbench(tmp_path, {"action_count": [tvbench_row()]})
+    good = put(tmp_path / "video/action_count/clip.mp4")
+    put(tmp_path / "video/action_count/other.mp4", b"changed")
+    digest = hashlib.sha256(good.read_bytes()).hexdigest()
+    names = ("clip", "other", "absent")
+    sums = tmp_path / "SHA256SUMS"
+    sums.write_text("".join(f"{digest}  video/action_count/{name}.mp4\n" for name in names))
+    check = check_data(TVBENCH, folder(tmp_path), checksums=sums)
+    assert check.checksums == (
+        "video/action_count/other.mp4: differs from its checksum",
+        "video/action_count/absent.mp4: missing",
+    )
+    assert "1 of 3 files right" in render_check(check)
+    sums.write_text(f"{digest}  ../../etc/passwd\n")
+    with pytest.raises(MapflowError, match="line 1 names"):
+        check_data(TVBENCH, folder(tmp_path), checksums=sums)
+    sums.write_text("nonsense\n")
+    with pytest.raises(MapflowError, match="line 1 is not"):
+        check_data(TVBENCH, folder(tmp_path), checksums=sums)
+
+
+def test_prepare_unpacks_once_and_says_what_to_fetch_by_hand(tmp_path):
+    write_tvbench(tmp_path / "tvbench", {"action_count": [tvbench_row()]})
+    write_zip(tmp_path / "tvbench/video/action_count.zip", {"action_count/clip.mp4": b"video"})
+    where = folder_to_prepare(TVBENCH, tmp_path)
+    (one,) = prepare_data(TVBENCH, where)
+    assert one.files == 1 and (tmp_path / "tvbench/video/action_count/clip.mp4").read_bytes() == b"video"
+    text = render_prepare(TVBENCH, where, prepare_data(TVBENCH, where))
+    assert "nothing new" in text and "NTU RGB+D" in text and str(where.root) in text
+    assert "Google Drive" in render_prepare(TOMATO, folder_to_prepare(TOMATO, tmp_path), [])
+
+
+def test_prepare_refuses_a_zip_that_reaches_outside(tmp_path):
+    write_zip(tmp_path / "tvbench/video/action_count.zip", {"../../x.mp4": b"video"})
+    with pytest.raises(MapflowError, match="refused"):
+        prepare_data(TVBENCH, folder_to_prepare(TVBENCH, tmp_path))
+    assert not list(tmp_path.rglob("x.mp4"))
+
+
+def test_prepare_fetches_when_asked(tmp_path, monkeypatch):
+    asked = []
+
+    def download(repository, *, repo_type, local_dir, allow_patterns):
+        asked.append((repository, repo_type, tuple(allow_patterns)))
+        subtask = Path(allow_patterns[0]).stem
+        write_tvbench(Path(local_dir), {subtask: [tvbench_row()]})
+        write_zip(Path(local_dir) / "video" / f"{subtask}.zip", {"clip.mp4": b"video"})
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    unpacked = prepare_data(TVBENCH, folder_to_prepare(TVBENCH, tmp_path), fetch=True)
+    assert {(repository, kind) for repository, kind, _ in asked} == {("FunAILab/TVBench", "dataset")}
+    assert len(unpacked) == len(asked) == 10
+    assert local_folder(TVBENCH.layout, tmp_path).root == tmp_path / "tvbench"
+
+
+def test_hub_out_of_reach(tmp_path, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise OSError("no route\nto host")
+
+    monkeypatch.setenv("MAPFLOW_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(
+        MapflowError, match=r"^TVBench is not on this machine.*no route to host.*MAPFLOW_DATA"
+    ) as error:
+        hub.fetch(TVBENCH.layout, "action_count")
+    assert "\n" not in str(error.value)
+    write_tvbench(tmp_path / "tvbench", {"action_count": [tvbench_row()]})
+    assert hub.fetch(TVBENCH.layout, "action_count").root == tmp_path / "tvbench"  # fetched before
+
+
+def test_tomatos_questions_from_the_hubs_table(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("MAPFLOW_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_args, **_kwargs: str(tmp_path))
+    rows = datasets.Dataset.from_list([tomato_row(), tomato_row("0002-00")])
+    monkeypatch.setattr("datasets.load_dataset", lambda repository, *, split: rows)
+    folder = hub.fetch(TOMATO.layout, "shape_trend")
+    documents = TOMATO.read_documents(folder, "shape_trend")
+    assert [document["video_id"] for document in documents] == ["human/0001-00", "human/0002-00"]
+
+
+def test_unknown_benchmark():
+    with pytest.raises(MapflowError, match="no benchmark 'mvbench'; there are tvbench, tomato"):
+        benchmark("mvbench")

@@ -1,0 +1,228 @@
+"""lmms-eval itself loads our task files, builds our documents and aggregates our metrics, offline."""
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("lmms_eval")
+
+from mapflow.results.answers import NOT_ASKED
+from mapflow.results.errors import MapflowError
+from mapflow.results.question import Question
+from mapflow.tasks.benchmarks import BENCHMARKS
+from mapflow.tasks.foreign import split_prompt
+from mapflow.tasks.lmms_functions import pooled, process_results, valid_answer_rate
+
+from .folders import tomato_row, tvbench_row, write_tomato, write_tvbench, write_zip
+
+TASKS = Path(__file__).parents[2] / "tasks"
+
+
+@pytest.fixture(scope="module")
+def manager():
+    from lmms_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(TASKS), include_defaults=False)
+
+
+@pytest.fixture
+def load_nested(manager, monkeypatch, tmp_path):
+    """A function from a task's or group's name and a data folder to lmms-eval's tree of tasks."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MAPFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MAPFLOW_PROTOCOL", raising=False)
+
+    def named(name, data):
+        from lmms_eval.tasks import get_task_dict
+
+        monkeypatch.setenv("MAPFLOW_DATA", str(data))
+        return get_task_dict([name], manager)
+
+    return named
+
+
+@pytest.fixture
+def load(load_nested):
+    """Likewise, to the tasks by name."""
+    return lambda name, data: flat(load_nested(name, data))
+
+
+def flat(tasks):
+    """lmms-eval nests a group's tasks under the group."""
+    found = {}
+    for key, value in tasks.items():
+        found.update(flat(value) if isinstance(value, dict) else {str(key): value})
+    return found
+
+
+def write_all(root):
+    """Both benchmarks, two questions a subtask, videos of one of them in a zip file."""
+    for subtask in BENCHMARKS["tvbench"].counts:
+        rows = [tvbench_row(start=0.0, end=1.0), tvbench_row("b.mp4", start=1.0, end=2.0)]
+        if subtask == "moving_direction":
+            rows = [
+                {**row, "question": "Which direction does the red cube move in the video?"} for row in rows
+            ]
+            rows = [
+                {**row, "candidates": ["Up and to the left.", "x"], "answer": "Up and to the left."}
+                for row in rows
+            ]
+        write_tvbench(root / "tvbench", {subtask: rows})
+    write_zip(root / "tvbench" / "video" / "action_count.zip", {"clip.mp4": b"video"})
+    for file in BENCHMARKS["tomato"].layout.questions.values():
+        rows = [tomato_row(), tomato_row("0002-00", demonstration_type="object")]
+        write_tomato(root / "tomato", {Path(file).stem: rows})
+    return root
+
+
+@pytest.mark.parametrize(
+    ("group", "subtasks"),
+    [
+        ("mapflow_tvbench", list(BENCHMARKS["tvbench"].counts)),
+        ("mapflow_tomato", list(BENCHMARKS["tomato"].counts)),
+        ("mapflow_tvbench_open", ["action_antonym", "moving_direction", "object_count"]),
+    ],
+)
+def test_groups_load_offline(load, tmp_path, group, subtasks):
+    tasks = load(group, write_all(tmp_path))
+    assert set(tasks) == {f"{group}_{subtask}" for subtask in subtasks}
+    for name, task in tasks.items():
+        documents = list(task.test_docs())
+        assert len(documents) == 2
+        for document in documents:
+            (question,) = task.config.doc_to_visual(document)
+            assert isinstance(question, Question) and question.task == name
+            assert task.doc_to_target(document) == question.target_text
+            assert question.stem in task.doc_to_text(document)
+            scores = task.process_results(document, [question.target_text])
+            assert scores["accuracy"] == scores["micro"] == 1.0 and scores["answer"]["valid"]
+            assert set(scores) <= set(task.aggregation())
+
+
+def test_clips_of_one_file_keep_their_bounds(load, tmp_path):
+    task = load("mapflow_tvbench_action_sequence", write_all(tmp_path))["mapflow_tvbench_action_sequence"]
+    clips = [task.config.doc_to_visual(document)[0].clip for document in task.test_docs()]
+    assert [(clip.start, clip.end) for clip in clips] == [(0.0, 1.0), (1.0, 2.0)]
+
+
+def test_a_zipped_video_is_unpacked_when_it_is_asked_for(load, tmp_path):
+    task = load("mapflow_tvbench_action_count", write_all(tmp_path))["mapflow_tvbench_action_count"]
+    document = task.test_docs()[0]
+    assert not Path(document["video"]).exists()
+    (question,) = task.config.doc_to_visual(document)
+    assert Path(question.clip.path).read_bytes() == b"video"
+
+
+@pytest.mark.parametrize(
+    ("subtask", "reason"),
+    [
+        ("action_count", r"^tvbench/action_count/0000: field 'video'"),
+        ("object_count", r"object_count\.json: no such question file$"),
+    ],
+)
+def test_a_task_that_cannot_be_loaded_says_why(load, tmp_path, monkeypatch, subtask, reason):
+    """lmms-eval tries five times and wraps the reason; it is one of ours underneath."""
+    from tenacity import RetryError
+
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _seconds: None)
+    write_tvbench(tmp_path / "tvbench", {"action_count": [tvbench_row("../../etc/passwd")]})
+    with pytest.raises(RetryError) as wrapped:
+        load(f"mapflow_tvbench_{subtask}", tmp_path)
+    cause = wrapped.value.last_attempt.exception()
+    assert isinstance(cause, MapflowError) and re.search(reason, str(cause))
+
+
+def test_the_protocol_is_read_when_a_question_is_built(load, tmp_path, monkeypatch):
+    task = load("mapflow_tomato_count", write_all(tmp_path))["mapflow_tomato_count"]
+    document = task.test_docs()[0]
+    assert task.config.doc_to_visual(document)[0].max_new_tokens == 1
+    monkeypatch.setenv("MAPFLOW_PROTOCOL", "official")
+    question = task.config.doc_to_visual(document)[0]
+    assert (question.protocol, question.n_frames, question.max_new_tokens) == ("official", 16, 1024)
+    assert process_results(document, ["The answer is B."])["accuracy"] == 1.0
+    monkeypatch.setenv("MAPFLOW_PROTOCOL", "none")
+    with pytest.raises(MapflowError, match="no protocol 'none'"):
+        task.config.doc_to_visual(document)
+
+
+def test_lmms_eval_aggregates_macro_micro_and_demonstrations(load_nested, tmp_path):
+    """Subtasks of unequal size, one question that could not be asked: lmms-eval's group row against counting by hand."""
+    from lmms_eval.evaluator_utils import consolidate_group_results
+
+    counted = {}
+    for size, (subtask, file) in enumerate(BENCHMARKS["tomato"].layout.questions.items(), 1):
+        kinds = ["human" if number % 2 else "object" for number in range(size)]
+        write_tomato(tmp_path, {Path(file).stem: [tomato_row(demonstration_type=kind) for kind in kinds]})
+        answers = ["B" if number % 3 else "C" for number in range(size)]
+        if size == 6:
+            answers[5] = NOT_ASKED
+        counted[f"mapflow_tomato_{subtask}"] = list(zip(kinds, answers, strict=True))
+    nested = load_nested("mapflow_tomato", tmp_path)
+    results = defaultdict(dict)
+    for name, task in flat(nested).items():
+        values = defaultdict(list)
+        for document, (_, answer) in zip(task.test_docs(), counted[name], strict=True):
+            for metric, value in task.process_results(document, [answer]).items():
+                values[metric].append(value)
+        for metric, own in values.items():
+            results[name][f"{metric},none"] = task.aggregation()[metric](own)
+            results[name][f"{metric}_stderr,none"] = "N/A"
+        results[name]["samples"] = len(counted[name])
+    group = consolidate_group_results(results, defaultdict(str), nested)[0]["mapflow_tomato"]
+
+    asked = {name: [pair for pair in pairs if pair[1] != NOT_ASKED] for name, pairs in counted.items()}
+    everything = [pair for pairs in asked.values() for pair in pairs]
+
+    def right(pairs):
+        return sum(answer == "B" for _, answer in pairs) / len(pairs)
+
+    assert group["accuracy,none"] == pytest.approx(sum(map(right, asked.values())) / 6)
+    assert group["micro,none"] == pytest.approx(right(everything))
+    for kind in ("human", "object"):
+        assert group[f"{kind},none"] == pytest.approx(right([pair for pair in everything if pair[0] == kind]))
+    assert json.dumps(group["micro,none"])  # a plain number to whoever writes it down
+
+
+def test_invalid_answers_are_wrong_and_counted(load, tmp_path):
+    task = load("mapflow_tvbench_action_count", write_all(tmp_path))["mapflow_tvbench_action_count"]
+    document = task.test_docs()[0]
+    answers = ["B", "A", "b", "(B)", "4", "", NOT_ASKED]  # the paper's protocol: the bare letter alone
+    scored = [task.process_results(document, [answer]) for answer in answers]
+    assert [score.get("accuracy") for score in scored] == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, None]
+    assert [score["answer"]["valid"] for score in scored] == [True, True, *[False] * 4, None]
+    assert valid_answer_rate([score["answer"] for score in scored]) == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize("group", ["mapflow_tvbench", "mapflow_tomato", "mapflow_tvbench_open"])
+def test_groups_say_both_averages(load_nested, tmp_path, group):
+    (config,) = [key.config for key in load_nested(group, write_all(tmp_path))]
+    averages = {entry["metric"]: entry for entry in config["aggregate_metric_list"]}
+    assert averages["accuracy"]["aggregation"] == "mean" and averages["accuracy"]["weight_by_size"] is False
+    assert averages["micro"]["aggregation"] is pooled
+
+
+def foreign_texts(prompt, kind):
+    return [part.text for part in split_prompt(prompt) if part.kind == kind]
+
+
+def test_lmms_evals_own_prompts():
+    """The two tasks that the paper's appendix uses, as lmms-eval words them."""
+    longvideobench = pytest.importorskip("lmms_eval.tasks.longvideobench.utils")
+    videomme = pytest.importorskip("lmms_eval.tasks.videomme.utils")
+    post = {"pre_prompt": "", "post_prompt": "Answer with the option's letter.\n"}
+    doc = {
+        "question": "What does he do?",
+        **{f"option{i}": text for i, text in enumerate(["sit", "run", "N/A", "N/A", "N/A"])},
+    }
+    prompt = longvideobench.longvideobench_doc_to_text(doc, post)
+    assert foreign_texts(prompt, "option") == ["A. sit", "B. run"] and foreign_texts(prompt, "stem") == [
+        "What does he do?"
+    ]
+    doc = {"question": "What does he do?", "options": ["A. Sit.", "B. Run.", "C. Eat.", "D. Not known."]}
+    prompt = videomme.videomme_doc_to_text(doc, {"post_prompt": "\nAnswer with the option's letter."})
+    assert foreign_texts(prompt, "option") == doc["options"] and foreign_texts(prompt, "stem") == [
+        "What does he do?"
+    ]

@@ -1,0 +1,155 @@
+"""Over whatever question files of the publishers lie here: counts, gold, bounds and answers, against the raw files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mapflow.results.answers import parse_answer
+from mapflow.tasks.benchmarks import BENCHMARKS
+from mapflow.tasks.data_folder import local_folder
+from mapflow.tasks.documents import chance_level, read_protocols, to_question
+from mapflow.tasks.lmms_functions import grade, process_results
+from mapflow.tasks.tvbench_open.questions import SUBTASKS as OPEN
+from mapflow.tasks.tvbench_open.questions import read_documents as read_open
+
+ALL = [(name, subtask) for name, benchmark in BENCHMARKS.items() for subtask in benchmark.counts]
+FORMS = (
+    "{letter}",
+    "({letter})",
+    "({letter}) {text}",
+    "{letter}. {text}",
+    "{letter}: {text}",
+    "Answer: {letter}",
+    "The answer is ({letter}).",
+    "Best option:({letter}",
+    "Best option: ({letter}) {text}",
+    "{text}",
+    "Answer: {text}",
+    "{lower_text}",
+    "{lower_letter}",
+    "({lower_letter}) {lower_text}",
+    "answer: {lower_letter}",
+    "{letter}. {text}\nThat is what I saw.",
+)
+
+
+@pytest.fixture(params=ALL, ids="/".join)
+def real(request, real_data):
+    """(benchmark, subtask, raw rows by number, documents)."""
+    name, subtask = request.param
+    benchmark = BENCHMARKS[name]
+    folder = local_folder(benchmark.layout, real_data)
+    path = folder.questions(subtask)
+    if not path.is_file():
+        pytest.skip(f"no {path.name}")
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    rows = raw if isinstance(raw, list) else list(raw.values())
+    return benchmark, subtask, rows, benchmark.read_documents(folder, subtask)
+
+
+def test_as_many_as_published(real):
+    benchmark, subtask, rows, documents = real
+    assert len(documents) == len(rows) == benchmark.counts[subtask]
+    assert len({document["question_id"] for document in documents}) == len(documents)
+
+
+def right_texts(row):
+    """The right answer's text, by the publishers' own words: TVBench writes it, TOMATO counts to it."""
+    if "candidates" in row:
+        return [str(text) for text in row["candidates"]], str(row["answer"])
+    return row["options"], [*row["options"]][row["answer"]]
+
+
+def test_gold(real):
+    """The letter that counts as right stands before the right text in the prompt that the model reads."""
+    _, _, rows, documents = real
+    for row, document in zip(rows, documents, strict=True):
+        options, right = right_texts(row)
+        for protocol in ("paper", "official"):
+            question = to_question(document, protocol)
+            assert question.options == tuple(options)
+            assert question.options["ABCDEFG".index(question.target_text)] == right
+        turn = "".join(part.text for part in to_question(document, "paper").user_turn("chat"))
+        assert f"({question.target_text}) {right}" in turn.split("\n")
+
+
+def test_bounds_and_videos(real):
+    _, _, rows, documents = real
+    for row, document in zip(rows, documents, strict=True):
+        assert (document["start"], document["end"]) == (row.get("start"), row.get("end"))
+        name = row["video"] if "video" in row else f"{row['demonstration_type']}/{row['key']}.mp4"
+        assert Path(document["video"]).as_posix().endswith("/" + name)
+
+
+def test_every_option_in_every_form(real):
+    """Read as the option that was meant, by its text, and by no other."""
+    _, _, _, documents = real
+    for options in {tuple(document["options"]) for document in documents}:
+        for letter, text in zip("ABCDEFG", options, strict=False):
+            words = {
+                "letter": letter,
+                "text": text,
+                "lower_letter": letter.lower(),
+                "lower_text": text.lower(),
+            }
+            for form in FORMS:
+                answer = form.format(**words)
+                index = parse_answer(answer, options)
+                assert index is not None and options[index] == text, (answer, options)
+
+
+def test_letters_beyond_and_mixtures_are_invalid(real):
+    _, _, _, documents = real
+    for options in {tuple(document["options"]) for document in documents}:
+        assert parse_answer("ABCDEFGH"[len(options)], options) is None
+        if options[0] != options[1]:
+            assert parse_answer(f"A. {options[1]}", options) is None
+            assert parse_answer("A or B", options) is None
+        assert parse_answer("I do not know.", options) is None
+
+
+def test_only_the_right_text_is_scored_right(real, monkeypatch):
+    """Letter by letter: right exactly where the text is, so a duplicate of the right text is right as well."""
+    _, _, rows, documents = real
+    for protocol in ("paper", "official"):
+        monkeypatch.setenv("MAPFLOW_PROTOCOL", protocol)
+        for row, document in zip(rows, documents, strict=True):
+            options, right = right_texts(row)
+            for letter, text in zip("ABCDEFG", options, strict=False):
+                assert process_results(document, [letter])["accuracy"] == float(text == right)
+
+
+def test_a_guess_scores_chance(real):
+    _, _, rows, documents = real
+    shares = [sum(1 for _ in right_texts(row)[0]) for row in rows]
+    assert chance_level(documents) == pytest.approx(sum(1 / n for n in shares) / len(shares))
+
+
+@pytest.mark.parametrize("subtask", OPEN)
+def test_open_questions(subtask, real_data):
+    """The begun sentence and the answer are in the words of question and right candidate; no option is shown."""
+    benchmark = BENCHMARKS["tvbench"]
+    folder = local_folder(benchmark.layout, real_data)
+    if not folder.questions(subtask).is_file():
+        pytest.skip(f"no {subtask}.json")
+    documents = read_open(folder, subtask)
+    choices = benchmark.read_documents(folder, subtask)
+    for document, choice in zip(documents, choices, strict=True):
+        question = to_question(document, "paper")
+        assert question.prompt("completion").answer_prefix == f"\n{document['answer_begin']}"
+        turn = "".join(part.text for part in question.user_turn("completion"))
+        assert turn == f"Question: {choice['stem']}"
+        first = question.target_text.split()[0]
+        assert grade(question, first) == (True, True) and grade(question, "") == (False, False)
+        if subtask == "moving_direction":
+            right = next(text for text in ("left", "right") if f"to the {text}" in choice["target_text"])
+            assert document["answer_begin"].removesuffix(" moves to the").lower() in choice["stem"].lower()
+            assert question.target_text == right
+        if subtask == "action_antonym":
+            assert question.target_text.lower() in choice["target_text"].lower()
+
+
+def test_both_benchmarks_have_both_protocols():
+    for name in BENCHMARKS:
+        assert set(read_protocols(name)) == {"paper", "official"}

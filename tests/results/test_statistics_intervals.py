@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, t
 
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics import (
@@ -153,21 +153,22 @@ def test_clustered_accuracy_is_wilson_on_effective_counts():
 
 def test_bootstrap_agrees_with_resampling_one_cluster_at_a_time():
     rng = np.random.default_rng(2)
-    cluster = np.sort(rng.integers(0, 40, 300))
-    difference = rng.choice([-1, 0, 0, 1], 300)
+    cluster = np.repeat(np.arange(12), rng.integers(10, 40, 12))
+    difference = rng.choice([-1, 0, 0, 1], len(cluster))
     found = cluster_bootstrap(difference, cluster, resamples=20_000, seed=5)
     members = [difference[cluster == g] for g in np.unique(cluster)]
     means = []
-    for _ in range(4000):
+    for _ in range(10_000):
         drawn = np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
         means.append(drawn.mean())
-    low, high = np.quantile(means, [0.025, 0.975])
-    width = high - low
-    assert abs(found.low - low) < 0.06 * width and abs(found.high - high) < 0.06 * width
+    tail = norm.cdf(-((12 / 11) ** 0.5) * t.isf(0.025, 11))  # Hesterberg's widening for 12 clusters
+    low, high = np.quantile(means, [tail, 1 - tail])
+    assert found.high - found.low == pytest.approx(high - low, rel=0.06)
+    assert found.low + found.high == pytest.approx(low + high, abs=0.06 * (high - low))
     assert found == cluster_bootstrap(difference, cluster, resamples=20_000, seed=5)
     assert found != cluster_bootstrap(difference, cluster, resamples=20_000, seed=6)
     with pytest.raises(MapflowError, match="two clusters"):
-        cluster_bootstrap(difference, np.zeros(300, int))
+        cluster_bootstrap(difference, np.zeros(len(cluster), int))
 
 
 def test_macro_average_counts_every_subtask_the_same():
@@ -191,6 +192,18 @@ def test_macro_interval_of_one_subtask_is_the_plain_one():
     found = macro_difference(difference, np.zeros(200, int), cluster).interval
     plain = paired_difference(difference, cluster).interval()
     assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=1e-12)
+
+
+def test_a_subtask_without_flips_still_adds_its_uncertainty():
+    rng = np.random.default_rng(5)
+    task, cluster = np.repeat([0, 1], 120), np.repeat(np.arange(60), 4)
+    difference = np.where(task == 0, rng.choice([-1, 0, 1], 240), 0)
+    found = macro_difference(difference, task, cluster).interval
+    parts = [
+        paired_difference(difference[task == code], np.repeat(np.arange(30), 4)).interval() for code in (0, 1)
+    ]
+    below = np.hypot(*[part.estimate - part.low for part in parts]) / 2
+    assert found.estimate - found.low == pytest.approx(below, abs=1e-12)
 
 
 def test_subtasks_that_share_videos_are_not_independent():

@@ -33,6 +33,22 @@ def test_one_layer_is_nearly_a_t_test():
         assert (found.low[0], found.high[0]) == pytest.approx((interval.low, interval.high), abs=0.15)
 
 
+def test_bands_are_standard_errors_times_the_critical_value():
+    change, cluster = sweep(n=30)
+    found = simultaneous_bands(change)
+    error = change.std(axis=0, ddof=1) / 30**0.5
+    assert found.high - found.mean == pytest.approx(found.critical_value * error)
+    by_video = simultaneous_bands(change, cluster)
+    error = change.reshape(10, 3, 12).mean(axis=1).std(axis=0, ddof=1) / 10**0.5
+    assert by_video.mean - by_video.low == pytest.approx(by_video.critical_value * error)
+
+
+def test_skewed_changes_need_a_larger_critical_value():
+    normal = np.random.default_rng(3).standard_normal((40, 10))
+    symmetric, skewed = simultaneous_bands(normal), simultaneous_bands(np.exp(normal) - np.exp(0.5))
+    assert skewed.critical_value > 1.3 * symmetric.critical_value
+
+
 def test_more_layers_need_more_evidence():
     change, cluster = sweep()
     alone, together = simultaneous_bands(change[:, :1], cluster), simultaneous_bands(change, cluster)

@@ -15,7 +15,6 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 

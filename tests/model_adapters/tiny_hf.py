@@ -7,17 +7,13 @@ merges across words' parts but never looks at the questions of the tests.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-from mapflow.results.question import Clip, Prompt, Question
 
 CORPUS = (
     "Question: Which way does the red ball move? Options: (A) to the left (B) to the right",

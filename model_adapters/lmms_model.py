@@ -19,6 +19,7 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from mapflow.model_adapters.answering import answer, failed
+from mapflow.model_adapters.checkpoint_pathways import scaled_pathways
 from mapflow.model_adapters.families import BUNDLED, family
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.model_adapters.prefetch import prefetch
@@ -77,8 +78,13 @@ class MapflowModel(lmms):
         self.video_llm = family(self.model_name).load(
             Path(pretrained or BUNDLED), dtype=dtype, device_map=place, lora=lora
         )
+        n_layers = self.video_llm.decoder.n_layers
+        self.interventions = [one.resolve(scaled_pathways, n_layers) for one in self.interventions]
         for one in self.interventions:
-            one.check(self.video_llm.decoder.n_layers, self.video_llm.pathways)
+            one.check(n_layers, self.video_llm.pathways)
+            if one.scaled_from:
+                said = f"layer ranges of {one.scaled_from}, scaled to {n_layers} layers"
+                print(f"{self.model_name}: {one} takes the {said}: {one.describe(None)}", flush=True)
         self.device = self.video_llm.decoder.device  # lmms-eval reads it when several processes run
         self.run = RunFolder(Path(records), self._identity(), self._about()) if records else None
 

@@ -26,12 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from mapflow.model_adapters.checkpoint_pathways import named_pathways
+    from mapflow.model_adapters.checkpoint_pathways import named_pathways, scaled_pathways
     from mapflow.model_adapters.interventions import certificate, parse_interventions
 
     layout = example_layout(options.frames, options.tokens_per_frame)
     pathways = named_pathways(options.pathways)
-    for intervention in parse_interventions([options.intervention]):
+    for typed in parse_interventions([options.intervention]):
+        intervention = typed.resolve(scaled_pathways, options.layers)
         compiled = intervention.compile(layout, options.layers, pathways, key="example")
         print(intervention.describe(pathways))
         rows = [

@@ -3,6 +3,7 @@
     full                                        causal attention, untouched
     effective, effective-strict                 the paper's policy, with the model's ranges
     effective:cross_frame=6-15,video_to_question=6-20,question_to_last=16-25
+    effective:scale=LLaVA-NeXT-7B-Video-FT      a published model's ranges, scaled to this model's depth
     random:ratio=0.58,seed=3                    blind blocking (ratio left out: as many edges as effective cuts)
     video->question@6-20                        cut a route in these layers (left out: in all)
     knockout:video->last@center=12,window=9     cut a route in a window: center, inverse, top-down, bottom-up
@@ -131,10 +132,13 @@ def _parse_term(term: str) -> list[Policy]:
                 raise MapflowError(f"'full' takes no options; got {options!r}")
             return []
         case "effective" | "effective-strict" as policy:
-            ranges = PathwayRanges.from_mapping(_options(options), f"{policy!r}") if options else None
+            given = _options(options)
+            if [*given] == ["scale"]:
+                return [Effective(strict=policy == "effective-strict", scale=given["scale"])]
+            ranges = PathwayRanges.from_mapping(given, f"{policy!r}") if options else None
             return [Effective(ranges, strict=policy == "effective-strict")]
         case "random":
-            return [RandomBlocking(**_typed(options, {"ratio": float, "seed": int}, "random"))]
+            return [RandomBlocking(**_typed(options, {"ratio": float, "seed": int, "scale": str}, "random"))]
         case "knockout":
             return [_parse_knockout(options)]
     if "->" in term or "→" in term or term.startswith(CROSS_FRAME):

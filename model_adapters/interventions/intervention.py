@@ -7,8 +7,8 @@ layer, and, for random blocking alone, real edges.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import get_args
 
@@ -61,15 +61,29 @@ class Intervention:
         """The seed of random blocking; None for everything that is not random."""
         return self.random.seed if self.random else None
 
+    @property
+    def scaled_from(self) -> str | None:
+        """The model whose ranges it borrows, scaled to another depth."""
+        borrowing = (policy for policy in self.policies if isinstance(policy, (Effective, RandomBlocking)))
+        return next((policy.scale for policy in borrowing if policy.scale), None)
+
     def describe(self, pathways: PathwayRanges | None) -> str:
         """The expression with the model's own ranges filled in: what a reader needs to repeat it elsewhere."""
         policies = tuple(
-            Effective(pathways, policy.strict)
-            if isinstance(policy, Effective) and not policy.ranges
-            else policy
+            Effective(policy.ranges or pathways, policy.strict) if isinstance(policy, Effective) else policy
             for policy in self.policies
         )
         return Intervention(policies, self.keep).expression
+
+    def resolve(self, find: Callable[[str, int], PathwayRanges], n_layers: int) -> Intervention:
+        """With the ranges of `scale=MODEL` filled in: `find(MODEL, n_layers)` gives that model's, scaled to this depth."""
+
+        def resolved(policy: Policy) -> Policy:
+            if isinstance(policy, (Effective, RandomBlocking)) and policy.scale:
+                return replace(policy, ranges=find(policy.scale, n_layers))
+            return policy
+
+        return replace(self, policies=tuple(map(resolved, self.policies)))
 
     def check(self, n_layers: int, pathways: PathwayRanges | None) -> None:
         """Raises MapflowError where the model lacks the layers or ranges that this asks for, before any prompt is read."""

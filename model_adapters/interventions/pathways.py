@@ -32,5 +32,18 @@ class PathwayRanges:
             raise MapflowError(f"{where} {problem}; it takes {', '.join(names)}")
         return cls(*(LayerSpan.parse(str(values[name])) for name in names))
 
+    def scaled(self, depth: int, n_layers: int) -> PathwayRanges:
+        """For a model of `n_layers`, from one of `depth`: both ends of a range keep their share of the depth.
+
+        Ranges that follow one another still do; a range keeps at least one layer.
+        """
+
+        def scale(span: LayerSpan) -> LayerSpan:
+            before, last = (int(layer * n_layers / depth + 0.5) for layer in (span.first - 1, span.last))
+            first = min(before + 1, n_layers)
+            return LayerSpan(first, max(first, last))
+
+        return PathwayRanges(*(scale(getattr(self, f.name)) for f in fields(self)))
+
     def __str__(self) -> str:
         return ",".join(f"{f.name}={getattr(self, f.name)}" for f in fields(self))

@@ -21,18 +21,27 @@ from mapflow.results.errors import MapflowError
 
 @dataclass(frozen=True)
 class Effective:
-    """`ranges` None means: those published for the model at hand."""
+    """`ranges` None means: those published for the model at hand; with `scale`, those of the model of that name, scaled
+    to the depth of the one at hand (`Intervention.resolve` fills them in)."""
 
     ranges: PathwayRanges | None = None
     strict: bool = False
+    scale: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale == "":
+            raise MapflowError("effective:scale= names no model")
 
     def cuts(self, layout: TokenLayout, n_layers: int, pathways: PathwayRanges | None) -> Cuts:
         """Raises MapflowError where neither the policy nor the model brings layer ranges."""
-        ranges = self.ranges or pathways
+        ranges = self.ranges or (None if self.scale else pathways)
         if ranges is None:
             raise MapflowError(
-                "'effective' needs layer ranges and none are known for this model: find them with `mapflow discover`,"
-                " or give effective:cross_frame=A-B,video_to_question=A-B,question_to_last=A-B"
+                f"{self} has not been resolved for this model's depth"
+                if self.scale
+                else "'effective' needs layer ranges and none are known for this model: find them with `mapflow discover`,"
+                " borrow a published model's, scaled by depth, with effective:scale=MODEL (and random:scale=MODEL), or give"
+                " effective:cross_frame=A-B,video_to_question=A-B,question_to_last=A-B"
             )
         cuts = no_cuts(layout, n_layers)
 
@@ -59,4 +68,6 @@ class Effective:
 
     def __str__(self) -> str:
         name = "effective-strict" if self.strict else "effective"
+        if self.scale:
+            return f"{name}:scale={self.scale}"
         return f"{name}:{self.ranges}" if self.ranges else name

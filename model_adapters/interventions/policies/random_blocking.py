@@ -26,12 +26,19 @@ from mapflow.results.errors import MapflowError
 
 @dataclass(frozen=True)
 class RandomBlocking:
-    """`ratio` is a share of *all* N(N+1)/2 causal edges (as in the released code); None: as many as `effective` cuts."""
+    """`ratio` is a share of *all* N(N+1)/2 causal edges (as in the released code); None: as many as `effective` cuts,
+    whose `ranges` and `scale` may be given as there."""
 
     ratio: float | None = None
     seed: int = 0
+    scale: str | None = None
+    ranges: PathwayRanges | None = None
 
     def __post_init__(self) -> None:
+        if self.scale == "":
+            raise MapflowError("random:scale= names no model")
+        if self.ratio is not None and self.scale:
+            raise MapflowError(f"random takes ratio={self.ratio:g} or scale={self.scale}, not both")
         if self.ratio is not None and not 0 <= self.ratio <= 1:
             raise MapflowError(f"ratio={self.ratio:g} is outside 0..1")
         if not 0 <= self.seed < 2**63:
@@ -52,7 +59,11 @@ class RandomBlocking:
         most = eligible * (eligible + 1) // 2
         if self.ratio is not None:
             return [min(int(n * (n + 1) // 2 * self.ratio), most)] * n_layers
-        cut = int(count_edges(Effective().cuts(layout, n_layers, pathways), layout.segment_of).sum())
+        cut = int(
+            count_edges(
+                Effective(self.ranges, scale=self.scale).cuts(layout, n_layers, pathways), layout.segment_of
+            ).sum()
+        )
         return [min(cut // n_layers + (layer < cut % n_layers), most) for layer in range(n_layers)]
 
     def blocked(
@@ -70,7 +81,8 @@ class RandomBlocking:
 
     def __str__(self) -> str:
         ratio = [] if self.ratio is None else [f"ratio={float(self.ratio)!r}"]
-        return f"random:{','.join([*ratio, f'seed={self.seed}'])}"
+        scale = [f"scale={self.scale}"] if self.scale else []
+        return f"random:{','.join([*ratio, *scale, f'seed={self.seed}'])}"
 
 
 def first_video_position(layout: TokenLayout) -> int:

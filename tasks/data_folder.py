@@ -72,20 +72,22 @@ class DataFolder:
         return VideoFile(path)
 
     def archives(self, subtask: str) -> list[Archive]:
-        """The zip files that may hold the subtask's videos."""
-        return self._archives_by_folder[self.layout.videos[subtask]]
+        """The zip files that may hold the subtask's videos; another subtask's broken ones do not matter here."""
+        return [self._opened(path) for path in self._zip_files(self.layout.videos[subtask])]
 
     def all_archives(self) -> list[Archive]:
         """Every zip file of videos, each once."""
-        by_path = {archive.path: archive for own in self._archives_by_folder.values() for archive in own}
-        return [by_path[path] for path in sorted(by_path)]
+        paths = {path for folder in self.layout.videos.values() for path in self._zip_files(folder)}
+        return [self._opened(path) for path in sorted(paths)]
+
+    def _opened(self, path: Path) -> Archive:
+        if path not in self._archives:
+            self._archives[path] = Archive.open(path)
+        return self._archives[path]
 
     @cached_property
-    def _archives_by_folder(self) -> dict[str, list[Archive]]:
-        return {
-            folder: [Archive.open(path) for path in self._zip_files(folder)]
-            for folder in set(self.layout.videos.values())
-        }
+    def _archives(self) -> dict[Path, Archive]:
+        return {}
 
     def _zip_files(self, folder: str) -> list[Path]:
         """`<folder>.zip` and zips within it; the folder above too, where it has a zip of all (`videos.zip`)."""

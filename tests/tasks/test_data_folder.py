@@ -132,6 +132,7 @@ def test_a_file_that_is_no_zip(tmp_path):
     put(tmp_path / "video" / "action_count.zip", b"not a zip")
     with pytest.raises(MapflowError, match="not a readable zip"):
         DataFolder(TVBENCH, tmp_path).video("action_count", "clip.mp4")
+    assert not DataFolder(TVBENCH, tmp_path).video("object_count", "clip.mp4").exists  # nobody else's trouble
 
 
 def test_unpacking_through_a_link_is_refused(tmp_path):

@@ -15,10 +15,10 @@ from statsmodels.stats.proportion import proportion_confint
 
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.design_effect import design_effect
-from mapflow.results.statistics.findings import Interval, check_fraction
+from mapflow.results.statistics.findings import Interval, Real, check_fraction
 
 
-def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
+def wilson(successes: Real, n: Real, confidence: Real = 0.95) -> Interval:
     """Wilson's score interval for `successes` out of `n`; both may be fractional effective counts."""
     check_fraction("confidence", confidence)
     if n <= 0:
@@ -29,7 +29,7 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
 
 
 def accuracy(
-    correct: Bool[np.ndarray, " n"], cluster: Int[np.ndarray, " n"] | None = None, confidence: float = 0.95
+    correct: Bool[np.ndarray, " n"], cluster: Int[np.ndarray, " n"] | None = None, confidence: Real = 0.95
 ) -> Interval:
     """Share of correct answers with its interval, by video where `cluster` says which questions share one."""
     if len(correct) == 0:

@@ -3,8 +3,8 @@
 Whole videos are resampled with replacement. Two clusters with the same size and the same net gain are
 interchangeable, so a resample is one multinomial draw over the distinct kinds of cluster: a few hundred kinds stand
 for a million videos. Percentiles are widened for few clusters (Hesterberg 2015, "expanded percentile"). Reported
-beside the default interval of paired_difference.py, not instead of it: with 50 clusters it still covers a little less
-than 95 % (README.md).
+beside the default interval of paired_difference.py, not instead of it: with 50 clusters it covers a little less
+(README.md), and where nothing flips it has no width.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Int, Num
 from scipy.stats import norm, t
 
 from mapflow.results.errors import MapflowError
-from mapflow.results.statistics.findings import Interval, check_fraction
+from mapflow.results.statistics.findings import Interval, Real, check_fraction
 from mapflow.results.statistics.pairing import cluster_sums
 
 
@@ -22,7 +22,7 @@ def cluster_bootstrap(
     values: Num[np.ndarray, " n"],
     cluster: Int[np.ndarray, " n"],
     *,
-    confidence: float = 0.95,
+    confidence: Real = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:

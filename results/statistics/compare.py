@@ -15,7 +15,7 @@ import numpy as np
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.accuracy import accuracy
 from mapflow.results.statistics.bootstrap import cluster_bootstrap
-from mapflow.results.statistics.findings import Interval, Test, check_fraction
+from mapflow.results.statistics.findings import Interval, Real, Test, check_fraction
 from mapflow.results.statistics.macro import MacroDifference, macro_difference
 from mapflow.results.statistics.mcnemar import Cells, count_cells, mcnemar_exact
 from mapflow.results.statistics.multiplicity import holm
@@ -84,8 +84,8 @@ def compare_runs(
     baseline: RunOutcomes,
     treatment: RunOutcomes,
     *,
-    margin: float = DEFAULT_MARGIN,
-    confidence: float = 0.95,
+    margin: Real = DEFAULT_MARGIN,
+    confidence: Real = 0.95,
     intersect: bool = False,
     resamples: int = 10_000,
     seed: int = 0,
@@ -102,8 +102,8 @@ def compare_to_baseline(
     baseline: RunOutcomes,
     treatments: Sequence[RunOutcomes],
     *,
-    margin: float = DEFAULT_MARGIN,
-    confidence: float = 0.95,
+    margin: Real = DEFAULT_MARGIN,
+    confidence: Real = 0.95,
     intersect: bool = False,
     resamples: int = 10_000,
     seed: int = 0,
@@ -127,7 +127,7 @@ def compare_to_baseline(
     )
 
 
-def _compare(paired: PairedRuns, margin: float, confidence: float, resamples: int, seed: int) -> Comparison:
+def _compare(paired: PairedRuns, margin: Real, confidence: Real, resamples: int, seed: int) -> Comparison:
     check_fraction("margin", margin)
     check_fraction("confidence", confidence)
     if paired.n_clusters == 1 and paired.n > 1:

@@ -12,6 +12,7 @@ from scipy.optimize import root_scalar
 
 from mapflow.results.errors import MapflowError
 
+Real = int | float
 NEGLIGIBLE = 1e-300  # smaller probabilities are dropped, and no p-value is reported below
 
 
@@ -37,7 +38,7 @@ class Test:
     method: str
 
 
-def check_fraction(name: str, value: float) -> None:
+def check_fraction(name: str, value: Real) -> None:
     """Raises MapflowError unless `value` lies strictly between 0 and 1."""
     if not 0.0 < value < 1.0:
         raise MapflowError(f"{name} {value:g} is not a fraction between 0 and 1: write two points as 0.02")

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, Num
 
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.accuracy import accuracy
-from mapflow.results.statistics.findings import Interval, Test
+from mapflow.results.statistics.findings import Interval, Real, Test
 from mapflow.results.statistics.paired_difference import paired_difference
 from mapflow.results.statistics.pairing import cluster_sums
 from mapflow.results.statistics.sign_flip import cluster_sign_flip
@@ -33,7 +33,7 @@ def macro_accuracy(
     correct: Bool[np.ndarray, " n"],
     task: Int[np.ndarray, " n"],
     cluster: Int[np.ndarray, " n"] | None = None,
-    confidence: float = 0.95,
+    confidence: Real = 0.95,
 ) -> Interval:
     """Mean of the subtasks' accuracies."""
     return _mover(
@@ -46,7 +46,7 @@ def macro_difference(
     task: Int[np.ndarray, " n"],
     cluster: Int[np.ndarray, " n"] | None = None,
     *,
-    confidence: float = 0.95,
+    confidence: Real = 0.95,
     flips: int = 20_000,
     seed: int = 0,
 ) -> MacroDifference:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from scipy.stats import norm
 
-from mapflow.results.statistics.findings import check_fraction
+from mapflow.results.statistics.findings import Real, check_fraction
 from mapflow.results.statistics.paired_difference import PairedDifference
 
 Verdict = Literal["non-inferior", "inferior", "inconclusive"]
@@ -42,7 +42,7 @@ class Equivalence:
 
 
 def non_inferiority(
-    difference: PairedDifference, margin: float = DEFAULT_MARGIN, confidence: float = 0.95
+    difference: PairedDifference, margin: Real = DEFAULT_MARGIN, confidence: Real = 0.95
 ) -> NonInferiority:
     """The verdict that the interval of `difference` at `confidence` allows."""
     check_fraction("margin", margin)
@@ -56,7 +56,7 @@ def non_inferiority(
 
 
 def equivalence(
-    difference: PairedDifference, margin: float = DEFAULT_MARGIN, alpha: float = 0.05
+    difference: PairedDifference, margin: Real = DEFAULT_MARGIN, alpha: Real = 0.05
 ) -> Equivalence:
     """Two one-sided tests of `difference` against −margin and +margin."""
     check_fraction("margin", margin)

@@ -2,7 +2,7 @@
 
 Unclustered: Tango's score interval. Clustered: the same interval on counts divided by the design effect, which is
 estimated from cluster totals. It was chosen by measurement over the cluster bootstrap (bootstrap.py): with 50 videos
-the percentile bootstrap covers 92-94 %, its studentised form 89-94 %, this one 95-96 % (see README.md), and it needs no
+the percentile bootstrap covers 92-94 %, its studentised form 89-94 %, this one 94-96 % (see README.md), and it needs no
 random numbers. With no discordant pair it is still an interval, where resampling has nothing to resample.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.design_effect import design_effect
-from mapflow.results.statistics.findings import Interval
+from mapflow.results.statistics.findings import Interval, Real
 from mapflow.results.statistics.tango import tango_interval, tango_score
 
 
@@ -32,12 +32,12 @@ class PairedDifference:
     def estimate(self) -> float:
         return (self.gained - self.lost) / self.n
 
-    def score(self, difference: float) -> float:
+    def score(self, difference: Real) -> float:
         """Standard normal score against the hypothesis that the true difference is `difference`."""
         effect = self.design_effect
         return tango_score(self.gained / effect, self.lost / effect, self.n / effect, difference)
 
-    def interval(self, confidence: float = 0.95) -> Interval:
+    def interval(self, confidence: Real = 0.95) -> Interval:
         """The differences that the data do not reject."""
         effect = self.design_effect
         found = tango_interval(self.gained / effect, self.lost / effect, self.n / effect, confidence)

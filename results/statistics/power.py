@@ -12,13 +12,13 @@ import math
 from scipy.stats import norm
 
 from mapflow.results.errors import MapflowError
-from mapflow.results.statistics.findings import NEGLIGIBLE, check_fraction, root
+from mapflow.results.statistics.findings import NEGLIGIBLE, Real, check_fraction, root
 from mapflow.results.statistics.non_inferiority import DEFAULT_MARGIN
 from mapflow.results.statistics.tango import tango_interval
 
 
 def power_of_difference(
-    n: float, discordance: float, difference: float, *, design_effect: float = 1.0, alpha: float = 0.05
+    n: Real, discordance: Real, difference: Real, *, design_effect: Real = 1.0, alpha: Real = 0.05
 ) -> float:
     """Chance that the two-sided McNemar test at `alpha` finds a true `difference`."""
     _check_design(n, discordance, difference, design_effect, alpha)
@@ -29,12 +29,12 @@ def power_of_difference(
 
 
 def questions_needed(
-    discordance: float,
-    difference: float,
+    discordance: Real,
+    difference: Real,
     *,
-    power: float = 0.8,
-    design_effect: float = 1.0,
-    alpha: float = 0.05,
+    power: Real = 0.8,
+    design_effect: Real = 1.0,
+    alpha: Real = 0.05,
 ) -> float:
     """Questions for `power` to find `difference` (Connor 1987, not rounded up)."""
     _check_design(1, discordance, difference, design_effect, alpha)
@@ -47,7 +47,7 @@ def questions_needed(
 
 
 def minimal_detectable_effect(
-    n: float, discordance: float, *, power: float = 0.8, design_effect: float = 1.0, alpha: float = 0.05
+    n: Real, discordance: Real, *, power: Real = 0.8, design_effect: Real = 1.0, alpha: Real = 0.05
 ) -> float:
     """The smallest difference (a fraction) that is found with `power`.
 
@@ -55,7 +55,7 @@ def minimal_detectable_effect(
     """
     check_fraction("power", power)
 
-    def shortfall(difference: float) -> float:
+    def shortfall(difference: Real) -> float:
         found = power_of_difference(n, discordance, difference, design_effect=design_effect, alpha=alpha)
         return found - power
 
@@ -68,13 +68,13 @@ def minimal_detectable_effect(
 
 
 def power_of_non_inferiority(
-    n: float,
-    discordance: float,
-    difference: float = 0.0,
-    margin: float = DEFAULT_MARGIN,
+    n: Real,
+    discordance: Real,
+    difference: Real = 0.0,
+    margin: Real = DEFAULT_MARGIN,
     *,
-    design_effect: float = 1.0,
-    confidence: float = 0.95,
+    design_effect: Real = 1.0,
+    confidence: Real = 0.95,
 ) -> float:
     """Chance of the verdict non-inferior when the true difference is `difference`."""
     check_fraction("margin", margin)
@@ -85,11 +85,11 @@ def power_of_non_inferiority(
 
 def largest_non_inferior_discordance(
     n: int,
-    difference: float,
-    margin: float = DEFAULT_MARGIN,
+    difference: Real,
+    margin: Real = DEFAULT_MARGIN,
     *,
-    design_effect: float = 1.0,
-    confidence: float = 0.95,
+    design_effect: Real = 1.0,
+    confidence: Real = 0.95,
 ) -> float | None:
     """From published accuracies alone: up to which share of flipped questions is `difference` non-inferior?
 
@@ -99,7 +99,7 @@ def largest_non_inferior_discordance(
     check_fraction("margin", margin)
     effective = n / design_effect
 
-    def clearance(discordance: float) -> float:
+    def clearance(discordance: Real) -> float:
         gained, lost = (discordance + difference) / 2, (discordance - difference) / 2
         low = tango_interval(
             max(0.0, gained) * effective, max(0.0, lost) * effective, effective, confidence
@@ -113,9 +113,7 @@ def largest_non_inferior_discordance(
     return root(clearance, abs(difference), 1.0)
 
 
-def _check_design(
-    n: float, discordance: float, difference: float, design_effect: float, alpha: float
-) -> None:
+def _check_design(n: Real, discordance: Real, difference: Real, design_effect: Real, alpha: Real) -> None:
     check_fraction("alpha", alpha)
     if n < 1 or design_effect <= 0:
         raise MapflowError(

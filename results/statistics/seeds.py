@@ -15,7 +15,7 @@ from scipy.stats import t
 
 from mapflow.results.errors import MapflowError
 from mapflow.results.statistics.design_effect import clustered_variance
-from mapflow.results.statistics.findings import NEGLIGIBLE, Interval, Test, check_fraction
+from mapflow.results.statistics.findings import NEGLIGIBLE, Interval, Real, Test, check_fraction
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def seed_condition(
     baseline: Bool[np.ndarray, " n"],
     seeds: Bool[np.ndarray, "seeds n"],
     cluster: Int[np.ndarray, " n"] | None = None,
-    confidence: float = 0.95,
+    confidence: Real = 0.95,
 ) -> SeedCondition:
     """Compare the condition that `seeds` are draws of with `baseline`, over the same questions in the same order.
 

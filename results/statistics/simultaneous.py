@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mapflow.results.errors import MapflowError
-from mapflow.results.statistics.findings import check_fraction
+from mapflow.results.statistics.findings import Real, check_fraction
 from mapflow.results.statistics.pairing import cluster_sums
 
 
@@ -41,7 +41,7 @@ def simultaneous_bands(
     change: Float[np.ndarray, "n layers"],
     cluster: Int[np.ndarray, " n"] | None = None,
     *,
-    confidence: float = 0.95,
+    confidence: Real = 0.95,
     resamples: int = 5_000,
     seed: int = 0,
 ) -> SweepBands:

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from statsmodels.stats.contingency_tables import StratifiedTable
 
 from mapflow.results.errors import MapflowError
-from mapflow.results.statistics.findings import NEGLIGIBLE, Interval, Test
+from mapflow.results.statistics.findings import NEGLIGIBLE, Interval, Real, Test
 from mapflow.results.statistics.mcnemar import Cells, count_cells, mcnemar_exact
 from mapflow.results.statistics.multiplicity import holm
 from mapflow.results.statistics.paired_difference import paired_difference
@@ -55,7 +55,7 @@ def stratum_differences(
     task: Int[np.ndarray, " n"],
     task_names: Sequence[str],
     cluster: Int[np.ndarray, " n"] | None = None,
-    confidence: float = 0.95,
+    confidence: Real = 0.95,
 ) -> tuple[StratumDifference, ...]:
     """Every subtask's comparison, in the order of `task_names`."""
     difference = treatment.astype(int) - baseline.astype(int)
@@ -106,7 +106,7 @@ def mantel_haenszel(
     baseline: Bool[np.ndarray, " n"],
     treatment: Bool[np.ndarray, " n"],
     task: Int[np.ndarray, " n"],
-    confidence: float = 0.95,
+    confidence: Real = 0.95,
 ) -> MantelHaenszel:
     """Cochran-Mantel-Haenszel over the tables run × correctness, one a subtask."""
     n, right = np.bincount(task), np.bincount(task, weights=treatment)
@@ -116,7 +116,7 @@ def mantel_haenszel(
 
 
 def mantel_haenszel_of_tables(
-    tables: Float[np.ndarray, "2 2 strata"], confidence: float = 0.95
+    tables: Float[np.ndarray, "2 2 strata"], confidence: Real = 0.95
 ) -> MantelHaenszel:
     """The same from counts; no continuity correction. Strata that hold only one outcome say nothing and are left out."""
     tables = tables[:, :, (tables.sum(axis=0) > 0).all(axis=0)]

@@ -15,10 +15,10 @@ import math
 from scipy.stats import norm
 
 from mapflow.results.errors import MapflowError
-from mapflow.results.statistics.findings import Interval, check_fraction, root
+from mapflow.results.statistics.findings import Interval, Real, check_fraction, root
 
 
-def tango_score(gained: float, lost: float, n: float, difference: float) -> float:
+def tango_score(gained: Real, lost: Real, n: Real, difference: Real) -> float:
     """Standard normal score for the hypothesis that treatment − baseline is `difference` (in −1 … 1)."""
     if difference < 0:
         return -tango_score(lost, gained, n, -difference)
@@ -34,7 +34,7 @@ def tango_score(gained: float, lost: float, n: float, difference: float) -> floa
     return math.copysign(math.inf, distance) if variance <= 0 else distance / math.sqrt(variance)
 
 
-def tango_interval(gained: float, lost: float, n: float, confidence: float = 0.95) -> Interval:
+def tango_interval(gained: Real, lost: Real, n: Real, confidence: Real = 0.95) -> Interval:
     """All differences that the score test does not reject; needs no discordant pair."""
     check_fraction("confidence", confidence)
     if not (gained >= 0 and lost >= 0 and n > 0 and gained + lost <= n * (1 + 1e-12)):
@@ -42,7 +42,7 @@ def tango_interval(gained: float, lost: float, n: float, confidence: float = 0.9
     z = float(norm.isf((1 - confidence) / 2))
     estimate = (gained - lost) / n
 
-    def limit(bound: float, target: float) -> float:
+    def limit(bound: Real, target: Real) -> float:
         if abs(estimate - bound) < 1e-15:
             return bound
         edge = bound * (1 - 1e-15)

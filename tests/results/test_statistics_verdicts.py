@@ -61,7 +61,7 @@ def test_a_margin_in_points_is_refused():
 
 
 def test_sample_size_reproduces_connor_1987():
-    """Connor (1987): discordant 0.45 and 0.05, 80 % power. Chow, Shao & Wang print 23 pairs (22.0 before rounding up)."""
+    """Connor (1987), Biometrics 43:207: discordant 0.45 and 0.05, 80 % power: 23 pairs (R package MESS: 22.0)."""
     assert math.ceil(questions_needed(0.5, 0.4)) == 23
     assert questions_needed(0.5, 0.4) == pytest.approx(22.0, abs=0.05)
 

@@ -75,7 +75,7 @@ def _right(
     elif random_share:
         masks = _random_masks(segments, random_share, n_layers)
     pixels = look(rows.scenes, sampled_times().to(device), reduction().to(device), blemished=False)
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         hidden = forward(network, pixels, prefix, rows.ids.long(), masks)
         last = (rows.segments == planted.LAST).long().argmax(1)
         logits = network.language_model.lm_head(hidden[torch.arange(len(rows), device=device), last])

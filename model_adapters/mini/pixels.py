@@ -11,8 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from mapflow.model_adapters.frame_sampling import segment_midpoints
 from mapflow.model_adapters.mini.network import CLIP_MEAN, CLIP_STD, IMAGE_SIZE
 from mapflow.model_adapters.mini.planted import N_FRAMES
+from mapflow.tasks.motion.build import FRAMES_PER_SECOND
 from mapflow.tasks.motion.build import N_FRAMES as CLIP_FRAMES
 from mapflow.tasks.motion.render import FRAME_SIZE, SceneBatch, render
 
@@ -22,9 +24,8 @@ BLOCK = 4
 
 def sampled_times() -> Float[Tensor, " frames"]:
     """Moments of the frames that the paper's sampling takes from a bundled clip (design.md, Benchmarks and protocols)."""
-    end = CLIP_FRAMES - 1
-    step = end / N_FRAMES
-    return torch.tensor([int(step / 2 + round(step * k)) / end for k in range(N_FRAMES)])
+    indices = segment_midpoints(CLIP_FRAMES, FRAMES_PER_SECOND, N_FRAMES)
+    return torch.tensor(indices) / (CLIP_FRAMES - 1)
 
 
 def reduction(size: int = IMAGE_SIZE) -> Float[Tensor, "size source"]:

@@ -92,23 +92,23 @@ def encode(
     A token belongs to the piece of its last character; the prompt's last token becomes segment `LAST`.
     Raises ValueError if a conversation is longer than `SUFFIX_LENGTH` after the video.
     """
-    image = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    encoded = tokenizer(["".join(piece.text for piece in pieces) for pieces in conversations])
+    texts = ["".join(piece.text for piece in pieces) for pieces in conversations]
+    encoded = tokenizer(texts, return_offsets_mapping=True)
     shape = (len(conversations), SUFFIX_LENGTH)
     ids, segments = np.full(shape, tokenizer.pad_token_id), np.full(shape, ANSWER)
     prefix: list[int] = []
-    for row, pieces in enumerate(conversations):
-        encoding = encoded.encodings[row]
-        prefix = encoding.ids[: encoding.ids.index(image) + 1]
-        lengths = [len(piece.text) for piece in pieces]
-        segment_of_character = np.repeat([piece.segment for piece in pieces], lengths)
-        suffix = np.array(encoding.ids[len(prefix) :])
+    tokens = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    for row, (pieces, (row_ids, offsets)) in enumerate(zip(conversations, tokens, strict=True)):
+        prefix = row_ids[: row_ids.index(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)) + 1]
+        suffix = np.array(row_ids[len(prefix) :])
         if len(suffix) > SUFFIX_LENGTH:
             raise ValueError(
                 f"a conversation has {len(suffix)} tokens after the video, more than {SUFFIX_LENGTH}"
             )
-        ends = np.array([end for _, end in encoding.offsets[len(prefix) :]])
-        named = segment_of_character[np.maximum(ends - 1, 0)]
+        lengths = [len(piece.text) for piece in pieces]
+        segment_of_character = np.repeat([piece.segment for piece in pieces], lengths)
+        ends = np.array([end for _, end in offsets[len(prefix) :]])
+        named = segment_of_character[ends - 1]
         named[np.argmax(named == ANSWER) - 1] = LAST
         ids[row, : len(suffix)], segments[row, : len(suffix)] = suffix, named
     return prefix, torch.from_numpy(ids), torch.from_numpy(segments)

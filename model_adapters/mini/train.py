@@ -95,7 +95,7 @@ class Trainer:
             group["lr"] = self._learning_rate(progress, number)
         kinds = self._kinds(rows, progress) if self.settings.pathways else None
         pixels = self._look(rows.scenes, self.times, self.reduce, True)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = self._loss(pixels, rows.ids.long(), rows.segments.long(), kinds)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -1,6 +1,6 @@
 """Renders the held-out questions of the benchmark: mp4 clips and one JSON file a subtask, in TVBench's layout.
 
-    python -m mapflow.tasks.motion.build --out tasks/motion/data --seed 2025
+    python -m mapflow.tasks.motion.build --out tasks/motion/data
 
 writes `json/<subtask>.json`, `video/<subtask>/<id>.mp4` and `held_out.json`, the fingerprints that training must
 avoid. The scenes depend on the seed alone; an mp4's bytes also depend on the encoder. Knows no model.
@@ -123,7 +123,9 @@ def _write_json(path: Path, value: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Render the bundled motion benchmark.")
-    parser.add_argument("--out", type=Path, default=DATA)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write, tasks/motion/data for the committed clips"
+    )
     parser.add_argument("--seed", type=int, default=2025)
     parser.add_argument("--questions", type=int, default=QUESTIONS, help="questions of each subtask")
     arguments = parser.parse_args()

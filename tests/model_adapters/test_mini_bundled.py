@@ -1,0 +1,82 @@
+"""The bundled checkpoints on the bundled clips: video files in, letters out, through adapter and instrument.
+
+The one with planted pathways is the positive control: what it uses is known, so an instrument that found anything
+else would be wrong. A few questions of each subtask are asked; with all of them the figures are those of `make demo`.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from mapflow.model_adapters.answering import answer
+from mapflow.model_adapters.interventions import parse_intervention
+from mapflow.model_adapters.llava import LlavaVideo
+from mapflow.model_adapters.mini import planted
+from mapflow.tasks.data_folder import VideoFile
+from mapflow.tasks.documents import candidates_to_document, to_question
+from mapflow.tasks.motion import build
+from mapflow.tasks.motion.scenes import SUBTASKS
+
+MINI = Path(planted.__file__).parent
+EACH = 6
+MAX_BYTES = 16 * 2**20
+
+
+@cache
+def accuracies(checkpoint: str, *expressions: str) -> dict[str, float]:
+    """Share of right answers under each intervention."""
+    model = LlavaVideo.load(MINI / checkpoint, dtype="float32")
+    interventions = [parse_intervention(expression) for expression in expressions]
+    right = dict.fromkeys(expressions, 0)
+    questions = [question for subtask in SUBTASKS for question in first_questions(subtask)]
+    for start in range(0, len(questions), EACH):
+        prepared = [model.prepare(question) for question in questions[start : start + EACH]]
+        for records in answer(model, prepared, interventions):
+            for expression, record in zip(expressions, records, strict=True):
+                right[expression] += bool(record.correct)
+    return {expression: count / len(questions) for expression, count in right.items()}
+
+
+def first_questions(subtask: str) -> list:
+    rows = json.loads((build.DATA / "json" / f"{subtask}.json").read_text())[:EACH]
+    folder = build.DATA / "video" / subtask
+    documents = (
+        candidates_to_document(
+            row,
+            benchmark="motion",
+            subtask=subtask,
+            number=number,
+            video=lambda name: VideoFile(folder / name),
+        )
+        for number, row in enumerate(rows)
+    )
+    return [to_question(document, "paper") for document in documents]
+
+
+def test_planted_pathways_carry_everything_and_nothing_else_does():
+    first, last = planted.RANGES["cross_frame"]
+    cuts = (f"cross-frame@{first}-{last}", "video->question", "question->last")
+    scores = accuracies("pathways", "full", "effective", "effective-strict", "video->last", "random", *cuts)
+    for kept in ("full", "effective", "effective-strict", "video->last"):
+        assert scores[kept] >= 0.95, kept
+    for cut in ("random", *cuts):
+        assert scores[cut] <= 0.8, cut
+
+
+def test_the_natural_model_answers_and_reads_video_straight_into_the_last_token():
+    scores = accuracies("natural", "full", "video->last")
+    assert scores["full"] >= 0.95
+    assert scores["video->last"] <= 0.8
+
+
+@pytest.mark.parametrize("checkpoint", ["natural", "pathways"])
+def test_checkpoints_are_small_and_say_how_they_were_trained(checkpoint):
+    assert (MINI / checkpoint / "model.safetensors").stat().st_size <= MAX_BYTES
+    metrics = json.loads((MINI / checkpoint / "metrics.json").read_text())
+    assert metrics["settings"]["pathways"] == (checkpoint == "pathways")
+    assert metrics["accuracy"]["full"]["all"] >= 0.97
+    assert metrics["steps"] > 1000 and metrics["seconds"] > 60

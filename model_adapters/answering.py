@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Intervention
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-from mapflow.results.answers import parse_answer
+from mapflow.results.grading import grade
 from mapflow.results.question import Question
 from mapflow.results.record import Record, log_margin
 
@@ -82,15 +82,13 @@ def _records(
             letter: float(row[i]) for letter, i in zip(question.letters, prepared.option_ids, strict=True)
         }
         text = model.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        chosen = _chosen_option(question, text)
+        correct, valid = grade(question, text, first_token_right=int(row.argmax()) == prepared.target_id)
         records.append(
             Record(
                 **_identity(question, intervention),
                 prediction=text,
-                correct=_is_correct(
-                    question, chosen, first_token_right=int(row.argmax()) == prepared.target_id
-                ),
-                valid=chosen is not None or not question.options,
+                correct=correct,
+                valid=valid,
                 p_answer=float(row.max()),
                 p_target=float(row[prepared.target_id]),
                 option_probs=options,
@@ -122,17 +120,3 @@ def _identity(question: Question, intervention: Intervention) -> dict[str, Any]:
         "n_options": len(question.options),
         "target": question.target_text,
     }
-
-
-def _chosen_option(question: Question, text: str) -> int | None:
-    """The option that a prediction names: first-token answers must be the bare letter, written ones are parsed."""
-    if question.max_new_tokens > 1:
-        return parse_answer(text, question.options)
-    return question.letters.index(text) if text in question.letters else None
-
-
-def _is_correct(question: Question, chosen: int | None, *, first_token_right: bool) -> bool:
-    """By the option's *text*, as some questions of TVBench list the right one twice; open answers by first token."""
-    if isinstance(question.target, str):
-        return first_token_right
-    return chosen is not None and question.options[chosen] == question.options[question.target]

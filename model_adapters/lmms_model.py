@@ -24,8 +24,10 @@ from mapflow.model_adapters.families import BUNDLED, family
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.model_adapters.prefetch import prefetch
 from mapflow.model_adapters.video_llm import Prepared
+from mapflow.results.answers import NOT_ASKED
 from mapflow.results.errors import MapflowError
-from mapflow.results.question import Question
+from mapflow.results.foreign_prompt import foreign_question
+from mapflow.results.question import Clip, Question
 from mapflow.results.record import Record
 from mapflow.results.run_folder import RunFolder
 
@@ -110,7 +112,7 @@ class MapflowModel(lmms):
         }
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Each request's answer under the first intervention; a question that cannot be asked answers ""."""
+        """Each request's answer under the first intervention; NOT_ASKED for those that could not be asked."""
         questions = [self._question(request) for request in requests]
         done = self.run.answered if self.run else {}
         known: dict[str, Record] = {}
@@ -127,7 +129,8 @@ class MapflowModel(lmms):
                 if self.run:
                     self.run.append(records)
                 bar.update()
-        return [known[question.question_id].prediction or "" for question in questions]
+        answers = [known[question.question_id].prediction for question in questions]
+        return [NOT_ASKED if text is None else text for text in answers]
 
     def _answer_all(self, questions: Sequence[Question]) -> Iterator[tuple[Question, list[Record]]]:
         """Questions in batches, decoded ahead in the background; a broken video is an error record, not an end."""
@@ -150,11 +153,26 @@ class MapflowModel(lmms):
             yield from zip([prepared.question for prepared in batch], records, strict=True)
 
     def _question(self, request: Instance) -> Question:
-        _, _, doc_to_visual, doc_id, task, split = request.args
-        visuals = doc_to_visual(self.task_dict[task][split][doc_id])
-        if len(visuals) == 1 and isinstance(visuals[0], Question):
+        """Our tasks hand over a structured question; of other tasks' prompts the parts are read off the text."""
+        prompt, options, doc_to_visual, doc_id, task, split = request.args
+        document = self.task_dict[task][split][doc_id]
+        visuals = doc_to_visual(document)
+        if len(visuals) != 1:
+            raise MapflowError(
+                f"task {task!r} shows {len(visuals)} visuals in a question; one video is supported"
+            )
+        if isinstance(visuals[0], Question):
             return visuals[0]
-        raise MapflowError(f"task {task!r} does not ask in mapflow's form; tasks named mapflow_* do")
+        video = str(visuals[0])
+        return foreign_question(
+            prompt,
+            question_id=f"{task}/{doc_id:06d}",
+            video_id=Path(video).name,
+            task=task,
+            clip=Clip(video),
+            target=str(document.get("answer", document.get("target", ""))),
+            max_new_tokens=int(options.get("max_new_tokens", 16)),
+        )
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Not offered: options are scored inside `generate_until` (design.md, lmms-eval)."""

@@ -15,8 +15,9 @@ from typing import Any
 
 from datasets import Dataset
 
-from mapflow.results.answers import NOT_ASKED, parse_answer
+from mapflow.results.answers import NOT_ASKED
 from mapflow.results.errors import MapflowError
+from mapflow.results.grading import grade
 from mapflow.results.question import Question
 from mapflow.tasks.archives import Archive
 from mapflow.tasks.data_folder import DataFolder, Layout, VideoFile, data_folder
@@ -74,20 +75,6 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
     if doc["category"]:
         scores[doc["category"]] = float(correct)
     return {**scores, "answer": {**identity, "valid": valid}}
-
-
-def grade(question: Question, text: str) -> tuple[bool, bool]:
-    """(right, valid). Where the first token is the answer, it must be the bare letter, or the open answer's beginning;
-    a written answer is parsed."""
-    if not question.options:
-        return bool(text) and question.target_text.startswith(text), bool(text)
-    if question.max_new_tokens == 1:
-        chosen = question.letters.index(text) if text in question.letters else None
-    else:
-        chosen = parse_answer(text, question.options)
-    if chosen is None or isinstance(question.target, str):
-        return False, chosen is not None
-    return question.options[chosen] == question.options[question.target], True
 
 
 class Share(float):

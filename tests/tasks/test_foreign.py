@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mapflow.results.foreign_prompt import foreign_question, split_prompt
 from mapflow.results.question import Clip
-from mapflow.tasks.foreign import foreign_question, split_prompt
 
 DIRECTLY = "Answer with the option's letter from the given choices directly."
 VIDEOMME = (

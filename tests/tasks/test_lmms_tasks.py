@@ -14,9 +14,9 @@ pytest.importorskip("lmms_eval")
 
 from mapflow.results.answers import NOT_ASKED
 from mapflow.results.errors import MapflowError
+from mapflow.results.foreign_prompt import split_prompt
 from mapflow.results.question import Question
 from mapflow.tasks.benchmarks import BENCHMARKS
-from mapflow.tasks.foreign import split_prompt
 from mapflow.tasks.lmms_functions import pooled, process_results, valid_answer_rate
 
 from .folders import tomato_row, tvbench_row, write_tomato, write_tvbench, write_zip

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from mapflow.results.answers import parse_answer
+from mapflow.results.grading import grade
 from mapflow.tasks.benchmarks import BENCHMARKS
 from mapflow.tasks.data_folder import local_folder
 from mapflow.tasks.documents import chance_level, read_protocols, to_question
-from mapflow.tasks.lmms_functions import grade, process_results
+from mapflow.tasks.lmms_functions import process_results
 from mapflow.tasks.tvbench_open.questions import SUBTASKS as OPEN
 from mapflow.tasks.tvbench_open.questions import read_documents as read_open
 

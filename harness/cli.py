@@ -14,6 +14,7 @@ from mapflow.results.errors import MapflowError
 COMMANDS = {
     "explain": "what an intervention cuts: layers, edges, and by which paths video still reaches the answer",
     "tasks-path": "the folder of mapflow's tasks, for plain lmms-eval's --include_path",
+    "verify": "certify a model's adapter: layout, masks, layers, batching, decoding; exit code 1 on a failure",
 }
 """Subcommand → one-line help. Its module is harness/commands/<name>.py with `add_arguments` and `run`."""
 

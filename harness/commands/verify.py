@@ -1,0 +1,45 @@
+"""`mapflow verify`: does the instrument do to this checkpoint what it says? A list of what was checked, exit code 1 on a failure."""
+
+from __future__ import annotations
+
+import argparse
+
+from mapflow.results.errors import MapflowError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from mapflow.model_adapters.families import FAMILIES
+
+    parser.add_argument("model", choices=sorted(FAMILIES), help="adapter: %(choices)s", metavar="MODEL")
+    parser.add_argument(
+        "--pretrained", metavar="DIR", help="checkpoint folder (default for mapflow_llava: the small bundled model)"
+    )
+    parser.add_argument("--lora", metavar="DIR", help="LoRA adapter on top of it")
+    parser.add_argument("--dtype", default="auto", help="as in --model_args (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:N or auto (default: a GPU where there is one)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit code: 0 all passed, 1 a check failed."""
+    import torch
+
+    from mapflow.harness.verification import verify
+    from mapflow.harness.verification.noise import BOUNDS
+    from mapflow.model_adapters.families import BUNDLED, family
+
+    if options.pretrained is None and options.model != "mapflow_llava":
+        raise MapflowError(f"{options.model} has no bundled checkpoint; give --pretrained DIR")
+    device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    model = family(options.model).load(
+        options.pretrained or BUNDLED, dtype=options.dtype, device_map=device, lora=options.lora
+    )
+    dtype = str(next(model.model.parameters()).dtype).removeprefix("torch.")
+    print(f"{options.model} {model.name}: {model.decoder.n_layers} layers, {dtype} on {model.decoder.device}")
+    passed = []
+    for finding in verify(model):
+        print(finding, flush=True)
+        passed.append(finding.passed)
+    bounds = ", ".join(f"{str(key).removeprefix('torch.')} {bound:.0e}" for key, bound in BOUNDS.items())
+    print(f"noise bounds (relative): {bounds}")
+    print(f"{sum(passed)} of {len(passed)} passed" + ("" if all(passed) else f", {passed.count(False)} FAILED"))
+    return 0 if all(passed) else 1

@@ -1,0 +1,65 @@
+"""Does the layout name every position exactly once, and does `video` mean the positions that hold the video?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from mapflow.harness.verification.finding import Finding
+from mapflow.harness.verification.subject import Subject
+
+
+def check_layout(subject: Subject) -> Iterator[Finding]:
+    """Positions are tiled once; `last` is the last one; every option is there; video embeddings lie in frames alone."""
+    for prepared, inputs in zip(subject.prepared, subject.inputs, strict=True):
+        layout, name = prepared.layout, prepared.question.question_id
+        lengths = {len(layout), len(prepared.input_ids), len(inputs)}
+        counted = torch.stack([layout.positions(str(s)).bincount(minlength=len(layout)) for s in layout.segments])
+        n_options = len(prepared.question.options)
+        problems = [
+            text
+            for text, wrong in {
+                f"lengths differ: {sorted(lengths)} for layout, ids and embeddings": len(lengths) > 1,
+                "a position has no segment or several": not bool((counted.sum(0) == 1).all()),
+                "`last` is not the last position alone": layout.positions("last").tolist() != [len(layout) - 1],
+                "not every option has a segment": sum(s.kind == "option" for s in layout.segments) != n_options,
+                "frames do not come in order": not _in_order(subject, layout),
+            }.items()
+            if wrong
+        ]
+        told = f"question {name!r}: {len(layout)} positions in {len(layout.segments)} segments"
+        yield Finding("layout", not problems, "; ".join(problems) or f"{told}, each named once")
+        yield _video_finding(subject, prepared, inputs)
+
+
+def _in_order(subject: Subject, layout) -> bool:
+    frames = [s.index for s in layout.segments if s.kind == "frame"]
+    starts = [int(layout.positions(f"frame[{index}]")[0]) for index in sorted(frames)]
+    return sorted(frames) == list(range(len(frames))) and starts == sorted(starts)
+
+
+def _video_finding(subject: Subject, prepared, inputs) -> Finding:
+    """Outside the video, a position holds its own token's embedding; in every frame, some position holds another."""
+    layout = prepared.layout
+    table = subject.model.decoder.core.get_input_embeddings()
+    rows: int = table.weight.shape[0]  # a placeholder's id need not have a row
+    ids = prepared.input_ids.to(table.weight.device)
+    own = table(ids.clamp_max(rows - 1)).to(inputs.embeds)
+    visual = ((inputs.embeds != own).any(-1) | (ids >= rows).to(inputs.embeds.device)).cpu()
+    video = torch.zeros(len(layout), dtype=torch.bool)
+    video[layout.positions("video")] = True
+    outside = (visual & ~video).nonzero().flatten().tolist()
+    blind = [
+        index for index in range(layout.n_frames) if not visual[layout.positions(f"frame[{index}]")].any()
+    ]
+    name = prepared.question.question_id
+    if outside:
+        return Finding("video positions", False, f"positions {outside[:5]} hold video but are named otherwise")
+    if blind:
+        return Finding("video positions", False, f"frames {blind[:5]} hold no video embedding")
+    told = f"question {name!r}: {int(visual.sum())} video embeddings in {layout.n_frames} frame segments"
+    per = subject.model.frames_per_segment
+    shown = len(prepared.frame_indices)
+    passed = layout.n_frames == -(-shown // per)
+    return Finding("video positions", passed, f"{told}, {shown} source frames, {per} a segment")

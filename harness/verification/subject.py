@@ -1,0 +1,130 @@
+"""Subject: a loaded model with two questions prepared, and the plain ways to run it that the checks compare with.
+
+`residual` is on purpose not how the instrument runs a model: one prompt, one row, every layer's output kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mapflow.model_adapters.interventions import Compiled, DecoderInputs, apply, parse_intervention
+from mapflow.model_adapters.interventions.plan import AttentionPlan, LayerMasks, Mask
+from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+from mapflow.results.question import Question
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`prepared[i]` and `inputs[i]` are question i, ready for the model and for its decoder."""
+
+    model: VideoLLM
+    prepared: tuple[Prepared, ...]
+    inputs: tuple[DecoderInputs, ...]
+
+    @classmethod
+    def of(cls, model: VideoLLM, questions: Sequence[Question]) -> Subject:
+        """Raises MapflowError where the model cannot prepare a question."""
+        prepared = tuple(model.prepare(question) for question in questions)
+        return cls(model, prepared, tuple(model.embed(prepared)))
+
+    @property
+    def n_layers(self) -> int:
+        return self.model.decoder.n_layers
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.inputs[0].embeds.dtype
+
+    @property
+    def trials(self) -> dict[str, str]:
+        """Interventions that reach every kind of cut, in layers that fit any depth, by short names."""
+        half, depth = max(1, self.n_layers // 2), self.n_layers
+        ranges = f"cross_frame=1-{half},video_to_question=1-{half},question_to_last={half}-{depth}"
+        return {
+            "full": "full",
+            "effective": f"effective:{ranges}",
+            "random": "random:ratio=0.3,seed=1",
+            "knockout": f"knockout:video->last@center={half},window=3",
+        }
+
+    def compiled(self, text: str, question: int = 0) -> Compiled:
+        prepared = self.prepared[question]
+        key = prepared.question.question_id
+        return parse_intervention(text).compile(prepared.layout, self.n_layers, None, key)
+
+    def logits(self, text: str, question: int = 0) -> Float[Tensor, " vocab"]:
+        """As the instrument runs it."""
+        (logits,) = self.model.decoder.answer_logits([self.inputs[question]], [[self.compiled(text, question)]])
+        return logits[0]
+
+    @torch.inference_mode()
+    def residual(self, masks: LayerMasks | None) -> Float[Tensor, "layer n hidden"]:
+        """The first question's hidden states after every layer, by one plain forward under `masks`."""
+        inputs, decoder = self.inputs[0], self.model.decoder
+        kept: list[Tensor] = []
+
+        def keep(layer: int, output: Any) -> Any:
+            hidden = output[0] if isinstance(output, tuple) else output
+            if layer in inputs.added:
+                hidden = hidden + inputs.added[layer].to(hidden)
+            kept.append(hidden[0].to(inputs.embeds.device))
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        with ExitStack() as stack:
+            for layer, module in enumerate(decoder.layers):
+                hook = module.register_forward_hook(lambda _, __, output, layer=layer: keep(layer, output))
+                stack.callback(hook.remove)
+            stack.enter_context(apply(masks))
+            decoder.core(
+                inputs_embeds=inputs.embeds[None],
+                attention_mask=inputs.embeds.new_ones(1, len(inputs), dtype=torch.long),
+                position_ids=inputs.batched_position_ids,
+                use_cache=False,
+            )
+        return torch.stack(kept)
+
+    @contextmanager
+    def attention(self, name: str) -> Iterator[None]:
+        """Another attention function in the language model for a while."""
+        core = self.model.decoder.core
+        usual = core.config._attn_implementation
+        core.set_attn_implementation(name)
+        try:
+            yield
+        finally:
+            core.set_attn_implementation(usual)
+
+
+class ExplicitMasks:
+    """An intervention's masks, given to every layer as a mask also where nothing is cut.
+
+    So a run with a cut and one without use the same kernels, and rows that the cut cannot reach agree to the bit.
+    `asked` records which layers asked, in order.
+    """
+
+    def __init__(self, compiled: Compiled, device: torch.device) -> None:
+        self._plan = AttentionPlan.of([compiled], device=device)
+        self._device = device
+        self.asked: list[int] = []
+
+    def mask(self, layer: int, n_queries: int, n_keys: int) -> Mask:
+        self.asked.append(layer)
+        mask = self._plan.mask(layer, n_queries, n_keys)
+        if mask is None:
+            mask = torch.ones(1, 1, n_queries, n_keys, dtype=torch.bool, device=self._device).tril()
+        return mask
+
+
+def hook_counts(model: nn.Module) -> dict[str, int]:
+    """How many hooks each module of a model carries."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        name: sum(len(getattr(module, kind, ())) for kind in kinds) for name, module in model.named_modules()
+    }

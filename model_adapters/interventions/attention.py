@@ -21,16 +21,16 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from mapflow.model_adapters.interventions.oracle import eager_attention
-from mapflow.model_adapters.interventions.plan import AttentionPlan
+from mapflow.model_adapters.interventions.plan import LayerMasks
 
 SDPA = "mapflow"
 EAGER = "mapflow_eager"
 
-_active: ContextVar[AttentionPlan | None] = ContextVar("mapflow_active_plan", default=None)
+_active: ContextVar[LayerMasks | None] = ContextVar("mapflow_active_plan", default=None)
 
 
 @contextmanager
-def apply(plan: AttentionPlan | None) -> Iterator[None]:
+def apply(plan: LayerMasks | None) -> Iterator[None]:
     """Within this context, layers with our attention function follow `plan`; always undone, also by an exception."""
     token = _active.set(plan)
     try:

@@ -71,7 +71,7 @@ class Decoder:
             [prompt for prompt, _ in items], [item for _, item in items], len(inputs), self.device
         )
         batch = pad_sequence([item.embeds for item in inputs], batch_first=True)
-        with apply(branches), self._branching(branches), self._adding(inputs[0].added):  # pyright: ignore[reportArgumentType]
+        with apply(branches), self._branching(branches), self._adding(inputs[0].added):
             hidden = self.core(
                 inputs_embeds=batch,
                 # without a mask, transformers takes positions that jump for several prompts packed into one

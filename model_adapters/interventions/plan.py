@@ -11,6 +11,7 @@ distinct layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
@@ -21,6 +22,15 @@ from mapflow.model_adapters.interventions.intervention import Compiled
 Reads = Bool[Tensor, "batch layer target source"]
 Mask = Bool[Tensor, "batch head query key"]
 Blocked = Callable[[int], "Bool[Tensor, 'batch query key'] | None"]
+
+
+@runtime_checkable
+class LayerMasks(Protocol):
+    """Whatever can say, layer by layer, which edges a batch may use: what the attention function asks."""
+
+    def mask(self, layer: int, n_queries: int, n_keys: int) -> Mask | None:
+        """As `AttentionPlan.mask`."""
+        ...
 
 
 class AttentionPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -24,6 +25,15 @@ ELIGIBLE = [(q, k) for q in range(START, N) for k in range(START, q + 1)]
 def cut_edges(expression: str, key: str, layer: int = 0, layout: TokenLayout = LAYOUT, n_layers: int = 8):
     blocked = parse_intervention(expression).compile(layout, n_layers, None, key).blocked(layer)
     return set() if blocked is None else {(q, k) for q, k in blocked.nonzero().tolist()}
+
+
+def cut_in_questions(expression: str, n_questions: int):
+    """The edges cut in the first layer, question after question."""
+    compiled = parse_intervention(expression).compile(LAYOUT, 1)
+    for question in range(n_questions):
+        blocked = replace(compiled, key=f"q{question}").blocked(0)
+        assert blocked is not None
+        yield [(q, k) for q, k in blocked.nonzero().tolist()]
 
 
 @given(prompts(), st.floats(0, 1), st.integers(0, 2**63 - 1), st.text(max_size=8))
@@ -60,11 +70,11 @@ def test_without_a_ratio_as_many_edges_as_effective_cuts(prompt, n_layers, data)
 @pytest.mark.parametrize("seed", [0, 1, 2**62 + 5])
 def test_uniform_over_the_edges(seed):
     """Each eligible edge is cut equally often over many questions (chi-square with fixed seeds, no flakiness)."""
-    n_questions, ratio = 3000, 0.2
+    n_questions, ratio = 2000, 0.2
     budget = int(N * (N + 1) // 2 * ratio)
     counts = dict.fromkeys(ELIGIBLE, 0)
-    for question in range(n_questions):
-        for edge in cut_edges(f"random:ratio={ratio},seed={seed}", f"q{question}"):
+    for edges in cut_in_questions(f"random:ratio={ratio},seed={seed}", n_questions):
+        for edge in edges:
             counts[edge] += 1
     p = budget / len(ELIGIBLE)
     assert sum(counts.values()) == n_questions * budget
@@ -76,12 +86,12 @@ def test_uniform_over_the_edges(seed):
 
 def test_pairs_of_edges_are_cut_together_as_often_as_chance_says():
     """Uniform over *sets*, not only over single edges: two edges meet with probability b(b-1)/m(m-1)."""
-    n_questions, ratio = 3000, 0.3
+    n_questions, ratio = 2000, 0.3
     m, budget = len(ELIGIBLE), int(N * (N + 1) // 2 * ratio)
     together = torch.zeros(m, m)
     number = {edge: i for i, edge in enumerate(ELIGIBLE)}
-    for question in range(n_questions):
-        chosen = torch.tensor([number[e] for e in cut_edges(f"random:ratio={ratio},seed=5", f"{question}")])
+    for edges in cut_in_questions(f"random:ratio={ratio},seed=5", n_questions):
+        chosen = torch.tensor([number[edge] for edge in edges])
         row = torch.zeros(m)
         row[chosen] = 1
         together += row[:, None] * row[None]

@@ -12,6 +12,7 @@ from types import ModuleType
 from mapflow.results.errors import MapflowError
 
 COMMANDS = {
+    "data": "a benchmark's files: check that they are there, complete and readable; unpack them",
     "explain": "what an intervention cuts: layers, edges, and by which paths video still reaches the answer",
     "tasks-path": "the folder of mapflow's tasks, for plain lmms-eval's --include_path",
     "verify": "certify a model's adapter: layout, masks, layers, batching, decoding; exit code 1 on a failure",

@@ -108,8 +108,8 @@ class LlavaVideo(VideoLLM):
         )
 
     def prepare(self, question: Question) -> Prepared:
-        """Decode the clip's frames, as many as the checkpoint has frame positions, and encode the question."""
-        sampled = read_frames(question.clip, segment_midpoints, self.network.n_frames)
+        """Decode as many frames as the protocol asks for, by default one a frame position, and encode the question."""
+        sampled = read_frames(question.clip, segment_midpoints, question.n_frames or self.network.n_frames)
         return self.encode(question, sampled.pixels, sampled.indices)
 
     def encode(
@@ -120,10 +120,13 @@ class LlavaVideo(VideoLLM):
     ) -> Prepared:
         """The question with these RGB frames; `indices` are their numbers in the source (default: 0, 1, …).
 
-        Raises MapflowError where there are not exactly as many frames as the checkpoint takes.
+        Pooling makes one frame position of every `frames / n_frames` frames in turn.
+        Raises MapflowError where that is no whole number.
         """
-        if len(frames) != self.network.n_frames:
-            raise MapflowError(f"{self.name} takes {self.network.n_frames} frames, not {len(frames)}")
+        if not len(frames) or len(frames) % self.network.n_frames:
+            raise MapflowError(
+                f"{self.name} takes {self.network.n_frames} frames or a multiple of them, not {len(frames)}"
+            )
         indices = tuple(indices) or tuple(range(len(frames)))
         prompt = question.prompt(self.prompt_style)
         conversation = tokenize(

@@ -165,8 +165,17 @@ def test_answer_ids(model):
 
 
 def test_wrong_number_of_frames(model):
-    with pytest.raises(MapflowError, match="takes 4 frames, not 3"):
+    with pytest.raises(MapflowError, match="takes 4 frames or a multiple of them, not 3"):
         model.encode(tiny_question(), frames_for(model)[:3])
+
+
+def test_twice_the_frames_share_their_positions_by_pooling(model):
+    frames, others = frames_for(model), frames_for(model, seed=1)
+    woven = np.stack([frames, others], 1).reshape(-1, *frames.shape[1:])
+    single, other, double = (
+        model.embed([model.encode(tiny_question(), shown)])[0].embeds for shown in (frames, others, woven)
+    )
+    torch.testing.assert_close(double, (single + other) / 2, atol=1e-5, rtol=0)
 
 
 def test_pathways_come_with_the_folder_or_with_the_name(tmp_path):

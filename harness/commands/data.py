@@ -1,0 +1,65 @@
+"""`mapflow data check|prepare`: a benchmark's files, before a run is started on them.
+
+`check` counts questions and videos against the publisher's and tries to decode every video; `prepare` unpacks zips.
+Nothing is fetched unless --fetch asks for it. Exit code 1 where something is missing or wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mapflow.results.errors import MapflowError
+
+NAMES = ("tvbench", "tomato")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("check", "prepare"))
+    parser.add_argument(
+        "benchmark", nargs="*", metavar="BENCHMARK", help=f"{' or '.join(NAMES)} (default: both)"
+    )
+    parser.add_argument(
+        "--data_dir", metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)"
+    )
+    parser.add_argument("--checksums", type=Path, metavar="FILE", help='check: lines "<sha256>  <path>"')
+    parser.add_argument("--no-decode", action="store_true", help="check: do not try to decode the videos")
+    parser.add_argument("--fetch", action="store_true", help="prepare: fetch what the Hub offers")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Raises MapflowError for a benchmark or folder that is not there."""
+    from mapflow.tasks.benchmarks import benchmark
+    from mapflow.tasks.data_check import check_data, render_check
+    from mapflow.tasks.data_folder import local_folder
+    from mapflow.tasks.data_prepare import folder_to_prepare, prepare_data, render_prepare
+
+    data = options.data_dir or os.environ.get("MAPFLOW_DATA")
+    if not data:
+        raise MapflowError("no data folder: give --data_dir DIR or set MAPFLOW_DATA")
+    complete = True
+    for name in options.benchmark or NAMES:
+        chosen = benchmark(name)
+        if options.action == "prepare":
+            folder = folder_to_prepare(chosen, Path(data).expanduser())
+            print(render_prepare(chosen, folder, prepare_data(chosen, folder, fetch=options.fetch)))
+        else:
+            folder = local_folder(chosen.layout, Path(data).expanduser())
+            found = check_data(chosen, folder, None if options.no_decode else try_video, options.checksums)
+            print(render_check(found))
+            complete &= found.complete
+    return 0 if complete else 1
+
+
+def try_video(path: Path) -> str | None:
+    """The reason why a video does not decode; None where eight frames of it do."""
+    from mapflow.model_adapters.frame_sampling import segment_midpoints
+    from mapflow.model_adapters.video_reader import VideoError, read_frames
+    from mapflow.results.question import Clip
+
+    try:
+        read_frames(Clip(str(path)), segment_midpoints, 8)
+    except VideoError as error:
+        return str(error)
+    return None

@@ -24,7 +24,7 @@ BLOCK = 4
 
 def sampled_times() -> Float[Tensor, " frames"]:
     """Moments of the frames that the paper's sampling takes from a bundled clip (design.md, Benchmarks and protocols)."""
-    indices = segment_midpoints(CLIP_FRAMES, FRAMES_PER_SECOND, N_FRAMES)
+    indices = segment_midpoints(CLIP_FRAMES, float(FRAMES_PER_SECOND), N_FRAMES)
     return torch.tensor(indices) / (CLIP_FRAMES - 1)
 
 

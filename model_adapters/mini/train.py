@@ -1,7 +1,7 @@
 """Trains the bundled VideoLLM from nothing, in minutes on one GPU.
 
-    python -m mapflow.model_adapters.mini.train --out mini-natural --time-limit 450
-    python -m mapflow.model_adapters.mini.train --out mini-pathways --time-limit 450 --pathways
+    python -m mapflow.model_adapters.mini.train --out mini-natural --time-limit 510
+    python -m mapflow.model_adapters.mini.train --out mini-pathways --time-limit 510 --pathways
 
 Captions and open questions first, then mostly choices: letters alone teach nothing for a very long time. The loss is
 over the whole answer. With `--pathways` most rows see attention cut to the planted pathways (planted.py), so that the
@@ -196,9 +196,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the bundled VideoLLM.")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--steps", type=int, default=20000)
-    parser.add_argument("--time-limit", type=float, default=450, help="seconds of training")
+    parser.add_argument("--time-limit", type=float, default=510.0, help="seconds of training")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--rows", type=int, default=400_000, help="rows of each of the two parts")
+    parser.add_argument("--rows", type=int, default=700_000, help="rows of each of the two parts")
     parser.add_argument("--pathways", action="store_true", help="plant the pathways (planted.py)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=1e-3)

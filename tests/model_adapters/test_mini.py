@@ -65,7 +65,7 @@ def adapter(folder) -> LlavaVideo:
 
 def clip_frames(scene) -> tuple[np.ndarray, tuple[int, ...]]:
     """The frames that the adapter samples from a scene's clip, without a video file between."""
-    indices = segment_midpoints(build.N_FRAMES, build.FRAMES_PER_SECOND, planted.N_FRAMES)
+    indices = segment_midpoints(build.N_FRAMES, float(build.FRAMES_PER_SECOND), planted.N_FRAMES)
     return build.clip(scene)[list(indices)].numpy(), indices
 
 
@@ -284,7 +284,7 @@ def test_rows_depend_on_the_seed_alone(tokenizer):
 
 def test_two_steps_of_training_write_a_checkpoint_of_the_released_layout(tmp_path, golden_root):
     settings = Settings(
-        steps=2, time_limit=600, batch=4, rows=4, pathways=True, seed=0, learning_rate=1e-3, log_every=10
+        steps=2, time_limit=600.0, batch=4, rows=4, pathways=True, seed=0, learning_rate=1e-3, log_every=10
     )
     metrics = train(tmp_path / "mini", settings, workers=1, device=torch.device("cpu"))
     assert metrics["steps"] == 2

@@ -5,7 +5,6 @@ Contiguous rows become slices, which are views; others index tensors.
 
 from __future__ import annotations
 
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Int

@@ -79,10 +79,7 @@ class Schedule:
     def key_row_layers(self) -> int:
         """Rows of which only keys and values are computed: a fraction of a row-layer each."""
         return sum(
-            len(job.branches) * self.rows(job.own)
-            for jobs in self.layers
-            for job in jobs
-            if job.in_two_steps
+            len(job.branches) * self.rows(job.own) for jobs in self.layers for job in jobs if job.in_two_steps
         )
 
     @property
@@ -127,12 +124,12 @@ class _Tree:
             self.variants.append([])
             current = []
             for variant, item in enumerate(compiled):
-                random = bool(item.budget and item.budget[layer])
-                key = (reads[variant][layer].tobytes(), *((item.random, item.key) if random else ()))
+                random = item.budget[layer] if item.budget else 0
+                key = (reads[variant][layer].tobytes(), *((item.random, item.key, random) if random else ()))
                 if key not in index:
                     index[key] = len(index)
                     self.reads.append(reads[variant][layer][segments] & self.causal)
-                    self.scattered.append(random)
+                    self.scattered.append(random > 0)
                 treatment = index[key]
                 place = (before[variant], treatment)
                 if before[variant] == TRUNK and self._free(treatment):
@@ -151,7 +148,9 @@ class _Tree:
         return not self.scattered[treatment] and bool((self.reads[treatment] == self.causal).all())
 
     def reads_in(self, layer: int) -> Bool[np.ndarray, "branch target source"]:
-        return np.array([self.reads[t] for t in self.treatments[layer]]).reshape(-1, *self.causal.shape)
+        return np.array([self.reads[t] for t in self.treatments[layer]], dtype=bool).reshape(
+            -1, *self.causal.shape
+        )
 
     def cut_in(self, layer: int) -> Bool[np.ndarray, "branch run"]:
         """Runs that lose a key in this layer."""
@@ -164,7 +163,7 @@ def _changed(tree: _Tree) -> list[Bool[np.ndarray, "branch run"]]:
     """`[l][b]`: which runs of layer l's output differ from the trunk's in branch b; row 0 is the trunk itself."""
     changed = [np.zeros((1, len(tree.causal)), dtype=bool)]
     for layer in range(tree.n_layers):
-        arriving = changed[-1][tree.parents[layer]]
+        arriving = changed[-1][np.array(tree.parents[layer], dtype=int)]
         read = (tree.reads_in(layer) & arriving[:, None]).any(-1)
         leaving = arriving | tree.cut_in(layer) | read
         changed.append(np.concatenate([changed[0], leaving]))

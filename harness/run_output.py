@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from mapflow.results.errors import MapflowError
-from mapflow.results.run_folder import SUMMARY, sort_records, write_json
+from mapflow.results.run_folder import MANIFEST, SUMMARY, read_json, sort_records, write_json
 from mapflow.results.summary import summarize, summary_table
 
 
@@ -34,7 +34,8 @@ class RunOutput:
 
     def report(self) -> int:
         """Sorts the records, writes the summary, prints the table; returns how many answers are missing."""
-        summaries = summarize(sort_records(self.folder))
+        asked = list(read_json(self.folder / MANIFEST)["interventions"])
+        summaries = sorted(summarize(sort_records(self.folder)), key=lambda one: asked.index(one.intervention))
         print(f"\n{summary_table(summaries)}")
         if self._kept:
             write_json(self.folder / SUMMARY, {s.intervention: s.to_json() for s in summaries})

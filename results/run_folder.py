@@ -27,7 +27,8 @@ class RunFolder:
     def __init__(self, folder: Path, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         """Creates the folder or takes up an earlier run in it.
 
-        `identity` must be equal to the earlier run's; `about` (command, device, …) may differ. Raises MapflowError,
+        `identity` must be equal to the earlier run's; `about` (command, device, …) may differ, and its mappings
+        (interventions by name) keep what the earlier run put there. Raises MapflowError,
         with both values, where the identities differ, and where the folder cannot be written.
         """
         self.folder = folder
@@ -35,8 +36,12 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / ".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                self._check_identity(identity)
-                write_json(folder / MANIFEST, {"identity": identity, **about})
+                earlier = self._earlier(identity)
+                grown = {
+                    name: {**earlier.get(name, {}), **value} if isinstance(value, dict) else value
+                    for name, value in about.items()
+                }
+                write_json(folder / MANIFEST, {"identity": identity, **grown})
                 self._drop_torn_line()
             self._file = os.open(folder / RECORDS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
@@ -62,18 +67,20 @@ class RunFolder:
             ) from error
         self.answered.update((record.key, record) for record in records)
 
-    def _check_identity(self, identity: Mapping[str, Any]) -> None:
+    def _earlier(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """The manifest of an earlier run of the same identity, empty where there is none."""
         path = self.folder / MANIFEST
         if not path.exists():
-            return
-        earlier = read_json(path).get("identity", {})
-        ours = json.loads(json.dumps(identity))
+            return {}
+        manifest = read_json(path)
+        earlier, ours = manifest.get("identity", {}), json.loads(json.dumps(identity))
         for name in sorted({*earlier, *ours}):
             if earlier.get(name) != ours.get(name):
                 raise MapflowError(
                     f"run folder {str(self.folder)!r} holds another run: its {name} is {earlier.get(name)!r}, this one's"
                     f" {ours.get(name)!r}; choose another --output_path"
                 )
+        return manifest
 
     def _drop_torn_line(self) -> None:
         """A worker that was killed while writing leaves half a line at the end."""

@@ -103,3 +103,12 @@ def test_nan_is_never_written():
 def test_a_line_holds_every_field():
     record = a_record(0)
     assert Record.from_line(record.to_line(), "here") == record
+
+
+def test_a_run_that_is_taken_up_with_more_interventions_names_all_of_them(tmp_path):
+    RunFolder(tmp_path, IDENTITY, {"interventions": {"full": "full"}, "device": "cpu"})
+    RunFolder(tmp_path, IDENTITY, {"interventions": {"random": "random:seed=0"}, "device": "cuda:0"})
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    assert manifest["interventions"] == {"full": "full", "random": "random:seed=0"}
+    assert list(manifest["interventions"]) == ["full", "random"]
+    assert manifest["device"] == "cuda:0"

@@ -85,8 +85,13 @@ class RunFolder:
     def _drop_torn_line(self) -> None:
         """A worker that was killed while writing leaves half a line at the end."""
         path = self.folder / RECORDS
-        if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
-            os.truncate(path, data.rfind(b"\n") + 1)
+        if not path.exists():
+            return
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # no other worker is in the middle of a line
+            data = file.read()
+            if data and not data.endswith(b"\n"):
+                file.truncate(data.rfind(b"\n") + 1)
 
 
 def read_records(folder: Path) -> list[Record]:

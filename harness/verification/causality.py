@@ -42,7 +42,9 @@ def check_causality(subject: Subject) -> Iterator[Finding]:
             yield Finding("causality", False, f"{route} in layer {layer + 1} changes nothing there")
         else:
             counts = f"{int(changed[layer].sum())} of {int(may[layer].sum())} rows there"
-            yield Finding("causality", True, f"{route} in layer {layer + 1} changes {counts}, and no others later")
+            yield Finding(
+                "causality", True, f"{route} in layer {layer + 1} changes {counts}, and no others later"
+            )
 
 
 def rows_that_may_change(compiled: Compiled) -> Bool[Tensor, "layer n"]:

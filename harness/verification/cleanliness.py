@@ -39,7 +39,9 @@ def check_cleanliness(subject: Subject) -> Iterator[Finding]:
     again = subject.logits("full")
     same = stopped and torch.equal(again, full)
     yield finding
-    yield Finding("left clean", same, "`full` gives the same bits as before" if same else "`full` has changed")
+    yield Finding(
+        "left clean", same, "`full` gives the same bits as before" if same else "`full` has changed"
+    )
 
 
 def _run_all(subject: Subject) -> None:

@@ -32,7 +32,9 @@ def check_decoding(subject: Subject) -> Iterator[Finding]:
             ((logits,),) = decoder.answer_logits([longer], [[with_rows(compiled, step)]])
             # another token is right only where it is as likely, up to noise
             worst = max(worst, float((logits.max() - logits[token]) / logits.abs().max().clamp_min(1e-30)))
-        told = f"{name}: {len(tokens)} tokens, at most {worst:.1e} below the recomputed best, bound {bound:.0e}"
+        told = (
+            f"{name}: {len(tokens)} tokens, at most {worst:.1e} below the recomputed best, bound {bound:.0e}"
+        )
         yield Finding("cached decoding", len(tokens) == NEW_TOKENS and worst <= bound, told)
 
 

@@ -37,10 +37,14 @@ def check_layers(subject: Subject) -> Iterator[Finding]:
         if torch.equal(cut[layer, rows], base[layer, rows]):
             wrong.append(f"a cut in layer {layer + 1} changes nothing there")
     yield Finding(
-        "layers reached", not wrong, "; ".join(wrong[:3]) or f"a cut in each of {n_layers} layers acts there first"
+        "layers reached",
+        not wrong,
+        "; ".join(wrong[:3]) or f"a cut in each of {n_layers} layers acts there first",
     )
     vain = subject.residual(ExplicitMasks(subject.compiled("question->video+last->question"), device))
     same = torch.equal(vain, base)
     yield Finding(
-        "cut in vain", same, f"keys after their queries: {'no bit changes' if same else 'hidden states change'}"
+        "cut in vain",
+        same,
+        f"keys after their queries: {'no bit changes' if same else 'hidden states change'}",
     )

@@ -15,15 +15,19 @@ def check_layout(subject: Subject) -> Iterator[Finding]:
     for prepared, inputs in zip(subject.prepared, subject.inputs, strict=True):
         layout, name = prepared.layout, prepared.question.question_id
         lengths = {len(layout), len(prepared.input_ids), len(inputs)}
-        counted = torch.stack([layout.positions(str(s)).bincount(minlength=len(layout)) for s in layout.segments])
+        counted = torch.stack(
+            [layout.positions(str(s)).bincount(minlength=len(layout)) for s in layout.segments]
+        )
         n_options = len(prepared.question.options)
         problems = [
             text
             for text, wrong in {
                 f"lengths differ: {sorted(lengths)} for layout, ids and embeddings": len(lengths) > 1,
                 "a position has no segment or several": not bool((counted.sum(0) == 1).all()),
-                "`last` is not the last position alone": layout.positions("last").tolist() != [len(layout) - 1],
-                "not every option has a segment": sum(s.kind == "option" for s in layout.segments) != n_options,
+                "`last` is not the last position alone": layout.positions("last").tolist()
+                != [len(layout) - 1],
+                "not every option has a segment": sum(s.kind == "option" for s in layout.segments)
+                != n_options,
                 "frames do not come in order": not _in_order(subject, layout),
             }.items()
             if wrong
@@ -55,7 +59,9 @@ def _video_finding(subject: Subject, prepared, inputs) -> Finding:
     ]
     name = prepared.question.question_id
     if outside:
-        return Finding("video positions", False, f"positions {outside[:5]} hold video but are named otherwise")
+        return Finding(
+            "video positions", False, f"positions {outside[:5]} hold video but are named otherwise"
+        )
     if blind:
         return Finding("video positions", False, f"frames {blind[:5]} hold no video embedding")
     told = f"question {name!r}: {int(visual.sum())} video embeddings in {layout.n_frames} frame segments"

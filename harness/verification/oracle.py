@@ -22,4 +22,6 @@ def check_oracle(subject: Subject) -> Iterator[Finding]:
             slow = subject.logits(text)
         apart, moved = distance(fast, slow), distance(fast, full)
         told = f"{name}: {apart:.1e} apart, bound {bound:.0e}"
-        yield Finding("oracle", apart <= bound, told + (f" (moves the logits by {moved:.1e})" if moved else ""))
+        yield Finding(
+            "oracle", apart <= bound, told + (f" (moves the logits by {moved:.1e})" if moved else "")
+        )

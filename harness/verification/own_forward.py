@@ -17,4 +17,6 @@ def check_own_forward(subject: Subject) -> Iterator[Finding]:
             plain = subject.model.plain_logits(prepared)
         apart = distance(subject.logits("full", index), plain)
         name = prepared.question.question_id
-        yield Finding("own forward", apart <= bound, f"question {name!r}: {apart:.1e} apart, bound {bound:.0e}")
+        yield Finding(
+            "own forward", apart <= bound, f"question {name!r}: {apart:.1e} apart, bound {bound:.0e}"
+        )

@@ -61,7 +61,9 @@ class Subject:
 
     def logits(self, text: str, question: int = 0) -> Float[Tensor, " vocab"]:
         """As the instrument runs it."""
-        (logits,) = self.model.decoder.answer_logits([self.inputs[question]], [[self.compiled(text, question)]])
+        (logits,) = self.model.decoder.answer_logits(
+            [self.inputs[question]], [[self.compiled(text, question)]]
+        )
         return logits[0]
 
     @torch.inference_mode()

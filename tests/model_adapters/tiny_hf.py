@@ -32,7 +32,7 @@ VICUNA = (
     "{% endfor %} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 QWEN_VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
-MERGED = {"patch_size": 4, "merge_size": 2, "size": {"shortest_edge": 64, "longest_edge": 16384}}
+MERGED = {"patch_size": 4, "merge_size": 2, "size": {"shortest_edge": 64, "longest_edge": 2048}}
 FRAME = {"height": 16, "width": 16}
 
 

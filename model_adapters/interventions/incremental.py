@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mapflow.model_adapters.interventions.attention import apply
+from mapflow.model_adapters.interventions.branch_masks import mask_of
 from mapflow.model_adapters.interventions.decoder import Decoder
 from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.intervention import Compiled
@@ -137,7 +138,11 @@ class _Pass:
             )
         self.number = number
         self.arguments = self.arguments.next_layer(
-            {name: value for name, value in kwargs.items() if name not in ("hidden_states", "past_key_values")}
+            {
+                name: value
+                for name, value in kwargs.items()
+                if name not in ("hidden_states", "past_key_values")
+            }
         )
         self.leaving, self.trunk_keys = [], None
         self.calls = [
@@ -147,7 +152,10 @@ class _Pass:
         ]
         trunk = self.calls[0]
         if trunk.job.is_trunk and not trunk.job.computed.any():
-            self.trunk_keys, self.trunk_runs = self._keys_only(layer, trunk.job, self._hidden(trunk)), trunk.job.own
+            self.trunk_keys, self.trunk_runs = (
+                self._keys_only(layer, trunk.job, self._hidden(trunk)),
+                trunk.job.own,
+            )
             del self.calls[0]
         hidden, keywords = self._prepare(layer, self.calls[0])
         return (hidden,), keywords
@@ -174,7 +182,7 @@ class _Pass:
             hidden = take(hidden, 1, self.index.within(job.computed, job.own))
         else:
             self._cache = Noted() if kept is None else After(*kept)
-        self._mask = self._mask_of(call)
+        self._mask = mask_of(job, call.members, self.index, self.compiled, self.number)
         return hidden, self._keywords(job, job.computed, self._cache)
 
     def _keys_only(self, layer: nn.Module, job: Job, hidden: Tensor) -> tuple[Keys, Keys]:
@@ -231,7 +239,9 @@ class _Pass:
             if isinstance(places, slice):
                 hidden[members, places] = source
             else:
-                hidden[torch.tensor(members, device=hidden.device)[:, None], places.to(hidden.device)] = source
+                hidden[torch.tensor(members, device=hidden.device)[:, None], places.to(hidden.device)] = (
+                    source
+                )
         return self._from_trunk(own).expand(len(parents), -1, -1) if hidden is None else hidden
 
     def _from_trunk(self, own: Bool[np.ndarray, " run"]) -> Float[Tensor, "1 row hidden"]:
@@ -262,31 +272,3 @@ class _Pass:
             return {**self.arguments.of(rows, None), "past_key_values": cache}
         columns = [self.index.within(part, self._everything) for part in (job.kept, job.own) if part.any()]
         return {**self.arguments.of(rows, columns), "past_key_values": cache}
-
-    def _mask_of(self, call: _Call) -> Mask | None:
-        """True where a branch's query row may read a key: kept keys first, then own; None where plain causal attention
-        is meant (all rows that are queries are keys) or nothing is hidden from a single row."""
-        job = call.job
-        reads = job.reads[call.members] if len(job.reads) > 1 else job.reads
-        random = [self.compiled[v] for v in job.variants[call.members] if self.compiled[v].random is not None]
-        causal = np.tri(len(self.schedule.sizes), dtype=bool)
-        keys = job.kept | job.own
-        if not random and (reads | ~(causal & job.computed[:, None] & keys)).all():
-            if not job.kept.any() and not job.in_two_steps:
-                return None
-            if self.index.count(job.computed) == 1:
-                return None
-        if (reads == reads[0]).all():
-            reads = reads[:1]
-        query, query_run = self.index.positions_and_runs(job.computed)
-        parts = [self.index.positions_and_runs(part) for part in (job.kept, job.own)]
-        key, key_run = (torch.cat(part) for part in zip(*parts, strict=True))
-        allowed = torch.from_numpy(reads).to(query.device)[:, query_run][:, :, key_run]
-        allowed = allowed & (key <= query[:, None])
-        if random:
-            allowed = allowed.repeat(len(job.branches[call.members]) // len(allowed), 1, 1)
-            for row, variant in enumerate(job.variants[call.members]):
-                blocked = self.compiled[variant].blocked(self.number, query.device)
-                if blocked is not None:
-                    allowed[row] &= ~blocked[query[:, None], key]
-        return allowed[:, None]

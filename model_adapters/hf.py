@@ -153,10 +153,11 @@ class HfVideo(VideoLLM):
         self, chat: Chat, frames: UInt8[np.ndarray, "frames height width 3"], times: Mapping[str, Any]
     ) -> dict[str, Tensor]:
         bos = self.tokenizer.bos_token
+        video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         try:
             batch = self.processor(
                 text=[chat.text],
-                videos=[torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)],
+                videos=[[video]],  # a list of videos for each text, as transformers' own chat calls have it
                 text_kwargs={
                     "return_offsets_mapping": True,
                     # as transformers' own chat calls do: some templates write the start token themselves

@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("model", choices=sorted(FAMILIES), help="adapter: %(choices)s", metavar="MODEL")
     parser.add_argument(
-        "--pretrained", metavar="DIR", help="checkpoint folder (default for mapflow_llava: the small bundled model)"
+        "--pretrained",
+        metavar="DIR",
+        help="checkpoint folder (default for mapflow_llava: the small bundled model)",
     )
     parser.add_argument("--lora", metavar="DIR", help="LoRA adapter on top of it")
     parser.add_argument("--dtype", default="auto", help="as in --model_args (default: %(default)s)")
@@ -41,5 +43,7 @@ def run(options: argparse.Namespace) -> int:
         passed.append(finding.passed)
     bounds = ", ".join(f"{str(key).removeprefix('torch.')} {bound:.0e}" for key, bound in BOUNDS.items())
     print(f"noise bounds (relative): {bounds}")
-    print(f"{sum(passed)} of {len(passed)} passed" + ("" if all(passed) else f", {passed.count(False)} FAILED"))
+    print(
+        f"{sum(passed)} of {len(passed)} passed" + ("" if all(passed) else f", {passed.count(False)} FAILED")
+    )
     return 0 if all(passed) else 1

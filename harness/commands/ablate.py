@@ -1,0 +1,106 @@
+"""`mapflow ablate`: a grid of interventions × seeds × ratios against one baseline.
+
+Reports the runs of a folder, or runs the grid first: everything after `--` goes to lmms_eval, in one run, so that
+every video is decoded once for all of the grid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+from mapflow.harness.lmms_eval_command import QUESTIONS_MISSING
+from mapflow.harness.table_output import add_margin, add_output, margin, write_tables
+from mapflow.results.errors import MapflowError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = (
+        "mapflow ablate RUN [RUN …] [options] | mapflow ablate --run DIR [options] [-- lmms_eval's options]"
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="folders of runs that are there already")
+    parser.add_argument("--run", metavar="DIR", help="run the grid, into this folder")
+    parser.add_argument(
+        "--interventions",
+        default="full,effective,random",
+        metavar="A,B…",
+        help="of the grid to run (default: %(default)s); random ones are run for every seed and ratio",
+    )
+    parser.add_argument(
+        "--seeds", default="0,1,2", metavar="N,N…", help="of random ones (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ratios", metavar="R,R…", help="of random ones (default: as many edges as effective cuts)"
+    )
+    parser.add_argument("--baseline", metavar="INTERVENTION", help="default: the first of each folder")
+    add_margin(parser)
+    add_output(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit code: 0, or lmms_eval's where it fails, or where questions could not be asked (3; reported nevertheless)."""
+    from mapflow.harness.chosen_runs import all_runs, with_baseline
+
+    allowed = margin(options)
+    if not options.run and not options.runs:
+        raise MapflowError("name folders of runs to report, or --run DIR to run the grid")
+    words, code = options.runs, 0
+    if options.run:
+        texts = grid(options.interventions, options.seeds, options.ratios)
+        code = _run_grid(texts, options.run, options.runs)
+        if code not in (0, QUESTIONS_MISSING):
+            return code
+        words = [options.run]
+    from mapflow.results.ablation import ablation_table
+
+    tables = [
+        ablation_table(baseline, treatments, margin=allowed, intersect=options.intersect)
+        for baseline, *treatments in with_baseline(all_runs(words), options.baseline)
+    ]
+    write_tables(tables, options)
+    return code
+
+
+def grid(interventions: str, seeds: str, ratios: str | None) -> list[str]:
+    """Every intervention, random ones for every seed and ratio, in canonical form and each once.
+
+    Raises MapflowError for a seed or ratio that is no number, and for what the grammar refuses.
+    """
+    from mapflow.model_adapters.interventions import parse_interventions
+
+    chosen_seeds = _numbers(seeds, int, "--seeds")
+    chosen_ratios = _numbers(ratios, float, "--ratios") if ratios else [None]
+    found: dict[str, None] = {}
+    for one in parse_interventions([interventions]):
+        if one.random is None:
+            found[one.expression] = None
+            continue
+        for ratio, seed in product(chosen_ratios, chosen_seeds):
+            drawn = (
+                replace(one.random, seed=seed)
+                if ratio is None
+                else replace(one.random, seed=seed, ratio=ratio)
+            )
+            policies = tuple(drawn if policy is one.random else policy for policy in one.policies)
+            found[replace(one, policies=policies).expression] = None
+    return list(found)
+
+
+def _numbers(text: str, kind: type, option: str) -> list:
+    try:
+        return [kind(word) for word in text.split(",")]
+    except ValueError:
+        raise MapflowError(f"{option} {text!r} is no list of numbers, e.g. {option} 0,1,2") from None
+
+
+def _run_grid(interventions: Sequence[str], folder: str, passed_on: Sequence[str]) -> int:
+    command = [sys.executable, "-m", "mapflow.harness.lmms_eval_command", *passed_on]
+    if not any(word.split("=")[0] == "--model" for word in passed_on):
+        command += ["--model", "mapflow_llava"]
+    for one in interventions:
+        command += ["--intervention", one]
+    return subprocess.run([*command, "--output_path", folder], check=False).returncode

@@ -1,0 +1,35 @@
+"""`mapflow compare`: do runs really differ? A table, and one plain sentence a pair."""
+
+from __future__ import annotations
+
+import argparse
+
+from mapflow.harness.table_output import add_margin, add_output, margin, write_tables
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="folder of a run, folder:intervention, or lmms-eval's sample logs; the first is the baseline. One folder"
+        " alone: its interventions are compared",
+    )
+    parser.add_argument("--baseline", metavar="INTERVENTION", help="within one folder (default: its first)")
+    add_margin(parser)
+    parser.add_argument("--subtasks", action="store_true", help="also a table of every subtask")
+    add_output(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from mapflow.harness.chosen_runs import compared_runs
+    from mapflow.results.comparison_tables import all_differ, compare_groups, comparison_table, subtask_table
+
+    groups = compared_runs(options.runs, options.baseline, intersect=options.intersect)
+    pairs = compare_groups(groups, margin=margin(options), intersect=options.intersect)
+    together = [all_differ(group, options.intersect) for group in groups if len(group) > 2]
+    tables = [comparison_table(pairs, together)]
+    if options.subtasks:
+        tables += [subtask_table(pairs)]
+    write_tables(tables, options)
+    return 0

@@ -1,0 +1,25 @@
+"""`mapflow leaderboard`: runs side by side, ties shown as ties, published rows beside ours."""
+
+from __future__ import annotations
+
+import argparse
+
+from mapflow.harness.table_output import add_output, write_tables
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="folders of runs, folder:intervention, or lmms-eval's sample logs",
+    )
+    add_output(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from mapflow.harness.chosen_runs import all_runs
+    from mapflow.results.leaderboard import leaderboard
+
+    write_tables([leaderboard(all_runs(options.runs))], options)
+    return 0

@@ -1,0 +1,168 @@
+"""`mapflow compare`, `leaderboard` and `ablate` as a user types them: exit codes, one-line errors, files, the grid."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mapflow.harness.chosen_runs import compared_runs
+from mapflow.harness.cli import main
+from mapflow.harness.commands import ablate
+from mapflow.results.errors import MapflowError
+from tests.results.run_folders import answers, write_run
+
+FULL, EFFECTIVE = [1] * 30 + [0] * 10, [1] * 29 + [0] * 11
+
+
+@pytest.fixture
+def folder(tmp_path):
+    records = answers("full", FULL) + answers("effective", EFFECTIVE)
+    for seed in (0, 1):
+        records += answers(f"random:seed={seed}", FULL[::-1], seed=seed)
+    return write_run(tmp_path / "run", records)
+
+
+def test_compare_prints_a_sentence_a_pair(folder, capsys):
+    assert main(["compare", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "whether effective is inferior to full on TVBench: −2.5 points" in said
+    assert "1 lost, 0 gained" in said and "random:seed=1 is inferior to full on TVBench" in said
+
+
+def test_compare_takes_folders_with_an_intervention_and_another_baseline(folder, tmp_path, capsys):
+    other = write_run(tmp_path / "other:one", answers("full", EFFECTIVE), identity={"checkpoint": "big"})
+    assert main(["compare", f"{folder}:full", str(other), f"{folder}:random:seed=0", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)[0]["rows"]
+    assert [(r["baseline"], r["treatment"]) for r in rows] == [
+        ("tiny full", "big full"),
+        ("tiny full", "tiny random:seed=0"),
+    ]
+    assert main(["compare", str(folder), "--baseline", "effective", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)[0]["rows"]
+    assert (rows[0]["baseline"], rows[0]["treatment"], rows[0]["gained"]) == ("effective", "full", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["{0}/absent"], "does not exist"),
+        (["{0}:nothing"], "has no intervention 'nothing'; it has full, effective"),
+        (["{0}", "{0}:full"], "holds several interventions"),
+        (["{0}", "--baseline", "nothing"], "no intervention 'nothing' on 'tvbench'"),
+        (["{0}:full"], "only one run is given"),
+        (["{0}", "--margin", "0"], "--margin 0 must lie between 0 and 100 points"),
+        (["{0}", "--margin", "nan"], "--margin nan must lie"),
+        (["{0}:full", "{0}:effective", "--baseline", "full"], "belongs to a single folder"),
+        (["{0}", "-o", "{0}/absent/table.md"], "cannot be written"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(folder, capsys, words, said):
+    assert main(["compare", *(word.format(folder) for word in words)]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_the_margin_decides_the_verdict(folder, capsys):
+    for points, verdict in (("2", "inconclusive"), ("30", "non-inferior")):
+        main(["compare", f"{folder}:full", f"{folder}:effective", "--margin", points, "--format", "json"])
+        assert json.loads(capsys.readouterr().out)[0]["rows"][0]["verdict"] == verdict
+
+
+def test_benchmarks_that_only_one_run_has_need_intersect(folder, tmp_path):
+    more = answers("full", FULL) + answers("full", FULL, question_id="tomato/one/{:04d}")
+    other = write_run(tmp_path / "two", more)
+    for words in ([f"{folder}:full", str(other)], [str(other), f"{folder}:full"]):
+        with pytest.raises(MapflowError, match=r"has no answers to 'tomato'.*--intersect"):
+            compared_runs(words)
+        assert [[run.benchmark for run in group] for group in compared_runs(words, intersect=True)] == [
+            ["tvbench", "tvbench"]
+        ]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "sign"),
+    [(".md", "### "), (".tex", "\\toprule"), (".csv", "benchmark,"), (".json", "["), (".html", "<!doctype")],
+)
+def test_the_outputs_name_chooses_the_format(folder, tmp_path, suffix, sign, capsys):
+    path = tmp_path / f"board{suffix}"
+    assert main(["leaderboard", str(folder), "-o", str(path)]) == 0
+    assert sign in path.read_text() and "TVBench" in path.read_text()
+    assert capsys.readouterr().out == f"written: {path}\n"
+
+
+def test_ablate_reports_seeds_as_one_condition(folder, capsys):
+    assert main(["ablate", str(folder), "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)[0]["rows"]
+    assert [(row["condition"], row["seeds"]) for row in rows] == [("effective", []), ("random", [0, 1])]
+
+
+def test_the_grid_is_interventions_times_seeds_times_ratios():
+    assert ablate.grid("full,random", "0,1", "0.25,0.5") == [
+        "full",
+        "random:ratio=0.25,seed=0",
+        "random:ratio=0.25,seed=1",
+        "random:ratio=0.5,seed=0",
+        "random:ratio=0.5,seed=1",
+    ]
+    assert ablate.grid("random:ratio=0.5,full", "3,3", None) == ["random:ratio=0.5,seed=3", "full"]
+    for seeds, ratios in (("x", None), ("0.5", None), ("0", "many")):
+        with pytest.raises(MapflowError, match="is no list of numbers"):
+            ablate.grid("random", seeds, ratios)
+
+
+def test_ablate_runs_the_grid_with_what_follows_two_dashes(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def pretend(command, check):
+        asked.append(command)
+        write_run(tmp_path / "grid", answers("full", FULL) + answers("random:seed=4", EFFECTIVE, seed=4))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(ablate.subprocess, "run", pretend)
+    words = ["--interventions", "full,random", "--seeds", "4", "--run", str(tmp_path / "grid")]
+    assert main(["ablate", *words, "--", "--model", "mapflow_hf", "--limit", "3"]) == 0
+    assert asked[0][1:] == [
+        *("-m", "mapflow.harness.lmms_eval_command", "--model", "mapflow_hf", "--limit", "3"),
+        *("--intervention", "full", "--intervention", "random:seed=4"),
+        *("--output_path", str(tmp_path / "grid")),
+    ]
+    assert "random" in capsys.readouterr().out
+    assert main(["ablate"]) == 2
+
+
+@pytest.mark.parametrize("code", [1, 3])
+def test_a_failed_grid_hands_on_its_exit_code_and_missing_questions_are_reported_nevertheless(
+    folder, monkeypatch, capsys, code
+):
+    monkeypatch.setattr(
+        ablate.subprocess, "run", lambda words, check: subprocess.CompletedProcess(words, code)
+    )
+    assert main(["ablate", "--run", str(folder)]) == code
+    assert ("Ablation on TVBench" in capsys.readouterr().out) == (code == 3)
+
+
+def test_help_of_the_tables_imports_no_statistics():
+    code = (
+        "import sys; from mapflow.harness.cli import main\n"
+        "try: main(['{0}', '--help'])\nexcept SystemExit: pass\n"
+        "assert not {{'statsmodels', 'scipy', 'torch', 'numpy'}} & set(sys.modules), 'heavy imports'"
+    )
+    for name in ("compare", "leaderboard", "ablate"):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_tables_need_no_torch(folder):
+    code = (
+        "import sys; from mapflow.harness.cli import main\n"
+        f"assert main(['compare', {str(folder)!r}]) == 0\nassert main(['leaderboard', {str(folder)!r}]) == 0\n"
+        "assert not {'torch', 'lmms_eval'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path.cwd()
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,164 @@
+"""Tables say what the statistics say about the right questions: hand counts on small runs, and every count left out."""
+
+import numpy as np
+import pytest
+
+from mapflow.results.comparison_tables import (
+    all_differ,
+    compare_groups,
+    compare_with_baseline,
+    comparison_table,
+    subtask_table,
+)
+from mapflow.results.errors import MapflowError
+from mapflow.results.formats import render
+from mapflow.results.run import read_runs
+from mapflow.results.statistics import RunOutcomes, compare_runs, holm, sentence
+from tests.results.run_folders import answers, write_run
+
+BEFORE = [1] * 30 + [0] * 10
+AFTER = [1] * 27 + [0] * 3 + [1] * 2 + [0] * 8
+
+
+def runs_of(folder, **answers_by_intervention):
+    records = [r for name, correct in answers_by_intervention.items() for r in answers(name, correct)]
+    return read_runs(write_run(folder, records))
+
+
+def test_cells_are_those_counted_by_hand_and_the_sentence_is_the_librarys(tmp_path):
+    full, effective = runs_of(tmp_path, full=BEFORE, effective=AFTER)
+    (one,) = compare_with_baseline(full, [effective])
+    row = comparison_table([one]).rows[0]
+    assert (row["both_right"], row["lost"], row["gained"], row["both_wrong"]) == (27, 3, 2, 8)
+    assert row["n"] == 40 and row["videos"] == 20 and row["difference"] == pytest.approx(-1 / 40)
+    ids, video = [f"q{i:02}" for i in range(40)], [i // 2 for i in range(40)]
+    direct = compare_runs(
+        RunOutcomes("full", ids, BEFORE, video), RunOutcomes("effective", ids, AFTER, video)
+    )
+    assert (row["low"], row["high"]) == (direct.difference.low, direct.difference.high)
+    assert row["p"] == direct.test.p_value
+    assert one.text == sentence(direct, "TVBench")
+    assert one.text in render([comparison_table([one])], "terminal")
+    assert "3 lost, 2 gained" in one.text
+
+
+def test_questions_that_either_run_could_not_ask_are_left_out_of_both_and_counted(tmp_path):
+    full = runs_of(tmp_path / "a", full=[None, *BEFORE[1:]])[0]
+    effective = runs_of(tmp_path / "b", effective=[*AFTER[:-1], None])[0]
+    (one,) = compare_with_baseline(full, [effective])
+    assert one.comparison.n == 38 and one.not_asked == 2
+    assert one.comparison.cells.both == 26 and one.comparison.cells.neither == 7
+    assert "2 questions could not be asked" in render([comparison_table([one])], "terminal")
+
+
+def test_other_question_sets_are_refused_even_where_only_errors_differ_and_intersected_on_request(tmp_path):
+    full = runs_of(tmp_path / "a", full=BEFORE)[0]
+    for name, shorter in (("plain", AFTER[:-4]), ("with errors", [None, *AFTER[1:-4]])):
+        effective = runs_of(tmp_path / name, effective=shorter)[0]
+        with pytest.raises(MapflowError, match=r"answer different questions.*--intersect"):
+            compare_with_baseline(full, [effective])
+        (one,) = compare_with_baseline(full, [effective], intersect=True)
+        assert one.comparison.n == 36 - one.not_asked
+        assert one.comparison.left_out == (4, 0)
+        assert "left out: 4 of full" in render([comparison_table([one])], "terminal")
+
+
+def test_gold_answers_that_differ_are_refused(tmp_path):
+    full = runs_of(tmp_path / "a", full=[1, 0, 1])[0]
+    other = read_runs(write_run(tmp_path / "b", answers("effective", [1, 0, None], target="B")))[0]
+    with pytest.raises(MapflowError, match=r"has gold 'A' in run .* but 'B'"):
+        compare_with_baseline(full, [other])
+
+
+def test_p_values_are_corrected_over_everything_compared_together(tmp_path):
+    groups = [runs_of(tmp_path / n, full=BEFORE, effective=AFTER, random=BEFORE[::-1]) for n in "ab"]
+    pairs = compare_groups(groups)
+    assert len(pairs) == 4
+    expected = holm(np.array([one.comparison.test.p_value for one in pairs]))
+    assert [one.comparison.p_holm for one in pairs] == expected.tolist()
+
+
+def test_all_tied_all_right_and_one_video(tmp_path):
+    tied, again = runs_of(tmp_path / "tied", full=BEFORE, effective=BEFORE)
+    (one,) = compare_with_baseline(tied, [again])
+    assert one.comparison.test.p_value == 1 and one.comparison.difference.estimate == 0
+    right, again = runs_of(tmp_path / "right", full=[1] * 40, effective=[1] * 40)
+    (one,) = compare_with_baseline(right, [again])
+    row = comparison_table([one]).rows[0]
+    assert row["treatment_accuracy"] == 1 and row["p"] == 1 and row["low"] < 0 < row["high"]
+    records = answers("full", BEFORE, video_id="v") + answers("effective", AFTER, video_id="v")
+    one_video = read_runs(write_run(tmp_path / "video", records))
+    with pytest.raises(MapflowError, match="all 40 questions are about one video"):
+        compare_with_baseline(one_video[0], one_video[1:])
+
+
+def test_one_run_alone_is_refused(tmp_path):
+    (full,) = runs_of(tmp_path, full=BEFORE)
+    with pytest.raises(MapflowError, match="only one run"):
+        compare_with_baseline(full, [])
+
+
+def test_runs_where_nothing_could_be_asked_are_refused(tmp_path):
+    full, effective = runs_of(tmp_path, full=[1, 0], effective=[None, None])
+    with pytest.raises(MapflowError, match="holds no questions"):
+        compare_with_baseline(full, [effective])
+
+
+def test_protocol_frames_dtype_versions_and_weights_that_differ_are_warned_of(tmp_path):
+    full = runs_of(tmp_path / "a", full=BEFORE)[0]
+    changed = {"dtype": "bfloat16", "versions": {"torch": "2.1", "mapflow": "0.1"}, "digest": "f" * 64}
+    records = answers("effective", AFTER, protocol="official", frame_indices=(0, 2))
+    effective = read_runs(write_run(tmp_path / "b", records, identity=changed))[0]
+    (one,) = compare_with_baseline(full, [effective])
+    text = " ".join(one.warnings)
+    for said in (
+        "protocols differ (paper and official)",
+        "40 shared questions were shown with other frames",
+        "dtype float32 and bfloat16",
+        "torch 2.0 and 2.1",
+        "weights differ",
+    ):
+        assert said in text
+    assert "mapflow 0.1 and" not in text
+    (same,) = compare_with_baseline(full, runs_of(tmp_path / "c", effective=AFTER))
+    assert same.warnings == ()
+
+
+def test_subtasks_have_their_own_rows_and_add_up(tmp_path):
+    records = [
+        r
+        for name, correct in (("full", BEFORE), ("effective", AFTER))
+        for i, r in enumerate(answers(name, correct))
+    ]
+    halves = [
+        type(r)(**{**vars(r), "task": "t_one" if int(r.question_id[-4:]) < 30 else "t_two"}) for r in records
+    ]
+    full, effective = read_runs(write_run(tmp_path, halves))
+    pairs = compare_with_baseline(full, [effective])
+    rows = subtask_table(pairs).rows
+    assert [(row["subtask"], row["n"], row["lost"], row["gained"]) for row in rows] == [
+        ("t_one", 30, 3, 0),
+        ("t_two", 10, 0, 2),
+    ]
+    assert "macro average +5.0 points" in render([subtask_table(pairs)], "terminal")
+
+
+def test_more_than_two_runs_at_once(tmp_path):
+    runs = runs_of(tmp_path, full=BEFORE, effective=AFTER, random=BEFORE[::-1])
+    assert all_differ(runs, False).startswith("All 3 runs on TVBench at once: p ")
+
+
+def test_every_table_says_what_it_was_measured_on(tmp_path):
+    full, effective = runs_of(tmp_path / "run", full=BEFORE, effective=AFTER)
+    text = render([comparison_table(compare_with_baseline(full, [effective]))], "terminal")
+    for said in (
+        "mapflow_llava",
+        "tiny",
+        "0123456789ab",
+        "paper",
+        "float32 on cpu",
+        "torch 2.0",
+        "git state not recorded",
+    ):
+        assert said in text
+    assert "effective in full" in text

@@ -1,4 +1,4 @@
-"""Frames to pixel values, bit for bit as the released LLaVA-Video models saw them.
+"""Frames to pixel values, bit for bit as the paper's LLaVA and InternVL models saw them.
 
 Two resizes in a row, each rounding to bytes: one to a working size with a longest edge of about 640 (with the float
 arithmetic of the released code, which sometimes loses a column), one to the tower's resolution; then the centre crop
@@ -8,8 +8,9 @@ release to release in the last digit. Knows no network and no video.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from mapflow.model_adapters.checkpoint import read_json
 from mapflow.results.errors import MapflowError
 
 LONGEST_WORKING_EDGE = 640
@@ -36,6 +38,17 @@ class ImagePreprocessing:
     std: tuple[float, ...]
     rescale: float = 1 / 255
     resample: int = Image.Resampling.BICUBIC
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ImagePreprocessing:
+        """What a checkpoint folder says. Raises MapflowError for files that are missing or ask for something else."""
+        file = folder / "processor_config.json"
+        if file.is_file() and read_json(file).get("center_pad"):
+            raise MapflowError(
+                f"{file} asks for center_pad, which the released models do not use; it is not supported"
+            )
+        file = folder / "preprocessor_config.json"
+        return cls.from_config(read_json(file), str(file))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], where: str) -> ImagePreprocessing:
@@ -65,12 +78,7 @@ class ImagePreprocessing:
     ) -> Float[Tensor, "frames 3 crop_height crop_width"]:
         """Float32 pixel values of RGB frames."""
         cropped = np.stack([self._crop(self._resize(frame)) for frame in frames])
-        # One table instead of arithmetic on every pixel: a byte has 256 values.
-        levels = (np.arange(256, dtype=np.uint8) * self.rescale).astype(np.float32)
-        mean, std = (np.array(each, dtype=np.float32) for each in (self.mean, self.std))
-        table = (levels[:, None] - mean) / std
-        values = [table[cropped[..., channel], channel] for channel in range(3)]
-        return torch.from_numpy(np.stack(values, axis=1))
+        return torch.from_numpy(normalized(cropped, self.mean, self.std, self.rescale))
 
     def _resize(
         self, frame: UInt8[np.ndarray, "height width 3"]
@@ -92,6 +100,20 @@ class ImagePreprocessing:
         if top < 0 or left < 0:
             raise MapflowError(f"crop_size {self.crop} is larger than the resized frame {frame.shape[:2]}")
         return frame[top : top + self.crop[0], left : left + self.crop[1]]
+
+
+def normalized(
+    frames: UInt8[np.ndarray, "frames height width 3"],
+    mean: Sequence[float],
+    std: Sequence[float],
+    rescale: float,
+) -> Float[np.ndarray, "frames 3 height width"]:
+    """(value · rescale − mean) / std, rounded to float32 where transformers' slow processors round."""
+    # One table instead of arithmetic on every pixel: a byte has 256 values.
+    levels = (np.arange(256, dtype=np.uint8) * rescale).astype(np.float32)
+    means, stds = (np.array(each, dtype=np.float32) for each in (mean, std))
+    table = (levels[:, None] - means) / stds
+    return np.stack([table[frames[..., channel], channel] for channel in range(3)], axis=1)
 
 
 def working_size(height: int, width: int, at_least: int) -> tuple[int, int]:

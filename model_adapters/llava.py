@@ -14,27 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 from transformers import PreTrainedTokenizerBase
 
-from mapflow.model_adapters.checkpoint import digest, read_config, read_json, weight_files
-from mapflow.model_adapters.checkpoint_pathways import checkpoint_pathways
-from mapflow.model_adapters.conversation import (
-    Text,
-    Video,
-    letter_ids,
-    load_tokenizer,
-    next_token_id,
-    tokenize,
-    user_pieces,
-)
+from mapflow.model_adapters.conversation import Text, Video, tokenize, user_pieces
 from mapflow.model_adapters.frame_sampling import segment_midpoints
 from mapflow.model_adapters.image_preprocessing import ImagePreprocessing
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, Segment
 from mapflow.model_adapters.llava_network import LlavaNetwork
-from mapflow.model_adapters.lora import CONFIG, TENSORS, LoraWeights, find_base
-from mapflow.model_adapters.network_loading import SafetensorsWeights, Weights, load_network, resolve_dtype
+from mapflow.model_adapters.merging import merge_video
+from mapflow.model_adapters.released_checkpoint import ReleasedCheckpoint
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.model_adapters.video_reader import read_frames
 from mapflow.results.errors import MapflowError
@@ -75,37 +64,21 @@ class LlavaVideo(VideoLLM):
         device_map: str | Mapping[str, Any] = "cpu",
         lora: str | Path | None = None,
     ) -> LlavaVideo:
-        """From a folder (or a hub name in the download cache): a full checkpoint, with or without a LoRA folder on top, or a LoRA folder that names its base.
+        """From what `ReleasedCheckpoint.open` takes; dtype and device_map are those of `network_loading.py`.
 
-        dtype and device_map are those of `network_loading.py`.
         Raises MapflowError for a folder that is missing, incomplete, of another family, or whose tensors do not fit.
         """
-        folder, adapter = find_base(path, lora)
-        config = read_config(folder, cls.family)
-        tokenizer = load_tokenizer(folder)
-        preprocessing = _preprocessing(folder)
-        files = weight_files(folder)
-        weights: Weights = SafetensorsWeights(files, LlavaNetwork.renames)
-        if adapter:
-            # Adapters were trained on the whole network or on its language model alone.
-            weights = LoraWeights(weights, adapter, LlavaNetwork.renames, roots=("", "language_model."))
-            files += [adapter / CONFIG, adapter / TENSORS]
-        network = load_network(
-            lambda: _build(config, folder),
-            weights,
-            dtype=resolve_dtype(dtype, config, device_map),
-            device_map=device_map,
+        checkpoint = ReleasedCheckpoint.open(path, lora, cls.family)
+        preprocessing = ImagePreprocessing.from_folder(checkpoint.folder)
+        network = checkpoint.network(
+            LlavaNetwork.from_config_dict,
+            checkpoint.weights(LlavaNetwork.renames),
+            dtype,
+            device_map,
             no_split=("CLIPEncoderLayer", "LlamaDecoderLayer"),
         )
-        return cls(
-            network,
-            tokenizer,
-            preprocessing,
-            _placeholder_id(config, tokenizer, folder),
-            name="+".join(part.resolve().name for part in (folder, adapter) if part),
-            digest=digest(files),
-            pathways=checkpoint_pathways(adapter or folder),
-        )
+        placeholder_id = checkpoint.placeholder_id("image_token_index")
+        return cls(network, checkpoint.tokenizer, preprocessing, placeholder_id, **checkpoint.identity)
 
     def prepare(self, question: Question) -> Prepared:
         """Decode as many frames as the protocol asks for, by default one a frame position, and encode the question."""
@@ -140,19 +113,7 @@ class LlavaVideo(VideoLLM):
             ],
             question,
         )
-        option_ids = letter_ids(self.tokenizer, question.letters)
-        return Prepared(
-            question=question,
-            input_ids=conversation.input_ids,
-            layout=conversation.layout,
-            vision={"pixel_values": self.preprocessing(frames)},
-            frame_indices=indices,
-            repeated_frames=len(indices) - len(set(indices)),
-            option_ids=option_ids,
-            target_id=next_token_id(self.tokenizer, conversation.text, question.target)
-            if isinstance(question.target, str)
-            else option_ids[question.target],
-        )
+        return self.prepared(question, conversation, {"pixel_values": self.preprocessing(frames)}, indices)
 
     @torch.inference_mode()
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
@@ -160,17 +121,10 @@ class LlavaVideo(VideoLLM):
         tower = next(self.network.vision_tower.parameters())
         pixels = torch.stack([item.vision["pixel_values"] for item in prepared])
         videos = self.network.encode_video(pixels.to(device=tower.device, dtype=tower.dtype))
-        return [DecoderInputs(self._merge(item, video)) for item, video in zip(prepared, videos, strict=True)]
-
-    def _merge(
-        self, item: Prepared, video: Float[Tensor, "video_tokens hidden"]
-    ) -> Float[Tensor, "n hidden"]:
-        ids = item.input_ids.to(self.decoder.device)
-        shown = ids == self.placeholder_id
-        # The placeholder need not have a row of its own in the embedding table.
-        embeds = self.network.language_model.get_input_embeddings()(ids.masked_fill(shown, 0))
-        embeds[shown] = video.to(embeds)
-        return embeds
+        return [
+            DecoderInputs(merge_video(self.decoder, item.input_ids, self.placeholder_id, video))
+            for item, video in zip(prepared, videos, strict=True)
+        ]
 
     def _video(self) -> Video:
         frames, rows, columns = self.network.pooling_shape
@@ -178,30 +132,3 @@ class LlavaVideo(VideoLLM):
         return Video(
             str(placeholder), tuple((Segment("frame", frame), rows * columns) for frame in range(frames))
         )
-
-
-def _build(config: Mapping[str, Any], folder: Path) -> LlavaNetwork:
-    try:
-        return LlavaNetwork.from_config_dict(config)
-    except Exception as error:  # each layer below refuses wrong values in its own way
-        reason = " ".join(str(error).split())
-        raise MapflowError(f"{folder / 'config.json'} describes no LLaVA-Video network: {reason}") from error
-
-
-def _placeholder_id(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:
-    token = config.get("image_token_index")
-    if not isinstance(token, int) or token >= len(tokenizer):
-        raise MapflowError(
-            f"{folder}: image_token_index {token} of config.json is no token of tokenizer.json"
-        )
-    return token
-
-
-def _preprocessing(folder: Path) -> ImagePreprocessing:
-    file = folder / "processor_config.json"
-    if file.is_file() and read_json(file).get("center_pad"):
-        raise MapflowError(
-            f"{file} asks for center_pad, which the released models do not use; it is not supported"
-        )
-    file = folder / "preprocessor_config.json"
-    return ImagePreprocessing.from_config(read_json(file), str(file))

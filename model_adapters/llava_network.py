@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel
+from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel
 from transformers.activations import ACT2FN
 
+from mapflow.model_adapters.released_config import settings, text_config
 from mapflow.results.errors import MapflowError
 
 
@@ -99,8 +100,8 @@ class LlavaNetwork(nn.Module):
             )
         frames, rows, columns = config["pooling_shape"]
         return cls(
-            vision_config=CLIPVisionConfig(**_settings(config.get("vision_config", {}))),
-            text_config=_text_config(config.get("text_config", {})),
+            vision_config=CLIPVisionConfig(**settings(config.get("vision_config", {}))),
+            text_config=text_config(config.get("text_config", {}), "llama"),
             pooling_shape=(frames, rows, columns),
             projector_act=config.get("projector_hidden_act", "gelu"),
             vision_feature_layer=config.get("vision_feature_layer", -2),
@@ -133,13 +134,3 @@ class LlavaNetwork(nn.Module):
         rows, columns = self.vision_tower.embeddings.patch_embedding.stride
         grid = (pixel_values.shape[-2] // rows, pixel_values.shape[-1] // columns)
         return self.multi_modal_projector(patches.unflatten(1, grid).unflatten(0, pixel_values.shape[:2]))
-
-
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is decided at load time: the precision is the caller's, the class is the network's."""
-    decided = ("model_type", "architectures", "torch_dtype", "dtype", "_name_or_path", "transformers_version")
-    return {key: value for key, value in config.items() if key not in decided}
-
-
-def _text_config(config: Mapping[str, Any]) -> Any:
-    return AutoConfig.for_model(config.get("model_type", "llama"), **_settings(config))

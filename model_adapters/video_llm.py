@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from mapflow.model_adapters.conversation import Conversation, letter_ids, next_token_id
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, TokenLayout
 from mapflow.results.question import PromptStyle, Question
 
@@ -86,6 +87,28 @@ class VideoLLM(ABC):
     @abstractmethod
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
         """What the decoder receives for each prompt, the video tokens in place; every clip is encoded once."""
+
+    def prepared(
+        self,
+        question: Question,
+        conversation: Conversation,
+        vision: Mapping[str, Tensor],
+        frame_indices: Sequence[int],
+    ) -> Prepared:
+        """A tokenized conversation with what the vision side needs, and the ids that answer it."""
+        option_ids = letter_ids(self.tokenizer, question.letters)
+        return Prepared(
+            question=question,
+            input_ids=conversation.input_ids,
+            layout=conversation.layout,
+            vision=vision,
+            frame_indices=tuple(frame_indices),
+            repeated_frames=len(frame_indices) - len(set(frame_indices)),
+            option_ids=option_ids,
+            target_id=next_token_id(self.tokenizer, conversation.text, question.target)
+            if isinstance(question.target, str)
+            else option_ids[question.target],
+        )
 
     @torch.inference_mode()
     def plain_logits(self, prepared: Prepared) -> Float[Tensor, " vocab"]:

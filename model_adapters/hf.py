@@ -158,12 +158,11 @@ class HfVideo(VideoLLM):
             batch = self.processor(
                 text=[chat.text],
                 videos=[[video]],  # a list of videos for each text, as transformers' own chat calls have it
-                text_kwargs={
-                    "return_offsets_mapping": True,
-                    # as transformers' own chat calls do: some templates write the start token themselves
-                    "add_special_tokens": not (bos and chat.text.startswith(bos)),
-                },
-                videos_kwargs={"do_sample_frames": False, "video_metadata": [dict(times)]},
+                return_offsets_mapping=True,
+                # as those calls do: some templates write the start token themselves
+                add_special_tokens=not (bos and chat.text.startswith(bos)),
+                do_sample_frames=False,
+                video_metadata=[[dict(times)]],
                 return_tensors="pt",
             )
         except Exception as error:  # processors refuse what they do not like in their own ways

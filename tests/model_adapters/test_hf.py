@@ -332,6 +332,22 @@ def test_the_vision_tower_keeps_its_own_attention(folder):
     assert model.decoder.core.config._attn_implementation == SDPA
 
 
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("video_llama_3", ("Time 1.5s:", "Time 4.5s:")),
+        ("qwen3_vl", ("<2.0 seconds>", "<4.0 seconds>")),
+        ("smolvlm", ("a 0:00:06 [", "from 00:01:", "from 00:04:")),
+    ],
+)
+def test_processors_are_told_the_frames_times(tmp_path, family, said):
+    model = HfVideo.load(write_tiny_hf(tmp_path, family, LAYERS))
+    times = {"fps": 2.0, "total_num_frames": 12, "duration": 6.0, "frames_indices": [3, 5, 7, 9]}
+    prepared = model.encode(ask(), clip(), (3, 5, 7, 9), times)
+    text = model.tokenizer.decode(prepared.input_ids)
+    assert [each for each in said if each not in text] == []
+
+
 def test_times_count_from_the_clips_beginning():
     sampled = SampledFrames(
         pixels=clip(),

@@ -1,6 +1,7 @@
 """The attention mask of some branches in one layer: a job's computed rows over the keys it brings and those it keeps.
 
-Keys come in the order in which the executor joins them: the trunk's kept ones first, then the job's own.
+Branches lie end to end: queries branch by branch; keys in the order in which the executor joins them, the trunk's kept
+ones first, which all branches share, then each branch's own.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from mapflow.model_adapters.interventions.schedule import Job
 
 def mask_of(
     job: Job, members: slice, index: RowIndex, compiled: Sequence[Compiled], layer: int
-) -> Bool[Tensor, "#branch 1 query key"] | None:
-    """True where a branch's query may read a key, in 0-based `layer`; one for all `members` where they are cut alike.
+) -> Bool[Tensor, "1 1 query key"] | None:
+    """True where a branch's query may read a key, in 0-based `layer`: kept keys, and own keys of the same branch.
 
     None where sdpa's own masks are right: plain causal attention of rows over themselves, or one row that reads all.
     """
@@ -32,21 +33,27 @@ def mask_of(
     }
     if not scattered and _plain(job, reads, index):
         return None
-    if (reads == reads[0]).all() and not scattered:
-        reads = reads[:1]
     query, query_run = index.positions_and_runs(job.computed)
-    parts = [index.positions_and_runs(part) for part in (job.kept, job.own)]
-    key, key_run = (torch.cat(part) for part in zip(*parts, strict=True))
-    allowed = torch.from_numpy(reads).to(query.device)[:, query_run][:, :, key_run]
-    allowed &= key <= query[:, None]
-    for row, one in scattered.items():
-        blocked = one.blocked(layer, query.device)
-        if blocked is not None:
-            allowed[row] &= ~blocked[query[:, None], key]
-    return allowed[:, None]
+    permitted = torch.from_numpy(reads).to(query.device)[:, query_run]
+    parts = []
+    for keys in (job.kept, job.own):
+        key, key_run = index.positions_and_runs(keys)
+        allowed = permitted[:, :, key_run] & (key <= query[:, None])
+        for row, one in scattered.items():
+            blocked = one.blocked(layer, query.device)
+            if blocked is not None:
+                allowed[row] &= ~blocked[query[:, None], key]
+        parts.append(allowed)
+    kept, own = parts
+    own_branch = torch.eye(len(own), dtype=torch.bool, device=own.device)[:, None, :, None]
+    return torch.cat([kept.flatten(0, 1), (own[:, :, None] & own_branch).flatten(2).flatten(0, 1)], 1)[
+        None, None
+    ]
 
 
 def _plain(job: Job, reads: Bool[np.ndarray, "branch target source"], index: RowIndex) -> bool:
+    if len(reads) > 1:
+        return False
     seen = reads[:, job.computed][:, :, job.kept | job.own]
     if index.count(job.computed) == 1 and seen.all():
         return True

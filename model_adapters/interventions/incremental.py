@@ -5,6 +5,9 @@ swap the layer's input for the trunk's needed rows, and then call the same layer
 trunk's keys. So a window that begins at layer s costs nothing before s, a route into `last` costs one row, and what
 nobody reads any more is not computed. Keys and values live for one layer only, as everybody is at the same layer.
 
+Branches of one call lie end to end in one sequence, each row seeing the trunk's keys, which all share, and its own
+branch's: so nothing is copied for every branch but its own rows.
+
 There is no second implementation of a layer: positions and masks are the arguments that the model passed to it, keys
 and values go through its cache argument, cuts through the attention function. Between two layers the model's forward
 sees a stand-in (zeros) and must hand it on as it is; after the last one it gets the answers' rows, for its final norm.
@@ -150,12 +153,10 @@ class _Pass:
             for job, size in zip(self.schedule.layers[number], self.chunks[number], strict=True)
             for start in range(0, len(job.branches), size)
         ]
-        trunk = self.calls[0]
-        if trunk.job.is_trunk and not trunk.job.computed.any():
-            self.trunk_keys, self.trunk_runs = (
-                self._keys_only(layer, trunk.job, self._hidden(trunk)),
-                trunk.job.own,
-            )
+        first = self.calls[0]
+        if not first.job.computed.any():  # a trunk that brings keys alone
+            self.trunk_keys = self._keys_only(layer, first.job, self._hidden(first))
+            self.trunk_runs = first.job.own
             del self.calls[0]
         hidden, keywords = self._prepare(layer, self.calls[0])
         return (hidden,), keywords
@@ -183,23 +184,33 @@ class _Pass:
         else:
             self._cache = Noted() if kept is None else After(*kept)
         self._mask = mask_of(job, call.members, self.index, self.compiled, self.number)
-        return hidden, self._keywords(job, job.computed, self._cache)
+        together = len(job.branches[call.members])
+        rows = self.index.tiled(job.computed, together)
+        columns = [
+            self.index.tiled(part, times)
+            for part, times in ((job.kept, 1), (job.own, together))
+            if part.any()
+        ]
+        return end_to_end(hidden), {**self.arguments.of(rows, columns), "past_key_values": self._cache}
 
     def _keys_only(self, layer: nn.Module, job: Job, hidden: Tensor) -> tuple[Keys, Keys]:
         """Keys and values of a job's own rows: the layer's call ends where they are known."""
         cache = KeysOnly()
+        rows = self.index.tiled(job.own, len(hidden))
         with suppress(KeysKnown):
-            layer.forward(hidden, **self._keywords(job, job.own, cache))
+            layer.forward(end_to_end(hidden), **self.arguments.of(rows, None), past_key_values=cache)
         return cache.keys, cache.values
 
     def _finish(self, number: int, call: _Call, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        if call.job.is_trunk and isinstance(self._cache, Noted):
-            self.trunk_keys, self.trunk_runs = (self._cache.keys, self._cache.values), call.job.own
+        job, hidden = call.job, output[0] if isinstance(output, tuple) else output
+        if job.is_trunk and isinstance(self._cache, Noted):
+            self.trunk_keys, self.trunk_runs = (self._cache.keys, self._cache.values), job.own
+        branches = job.branches[call.members]
+        hidden = hidden.view(len(branches), -1, hidden.shape[-1])
         if number in self.inputs.added:
-            added = take(self.inputs.added[number], 0, self.index.within(call.job.computed, self._everything))
+            added = take(self.inputs.added[number], 0, self.index.tiled(job.computed, 1))
             hidden = hidden + added.to(hidden)
-        self.leaving.append(_States(call.job.branches[call.members], call.job.computed, hidden))
+        self.leaving.append(_States(branches, job.computed, hidden))
         self._cache = self._mask = None
 
     @property
@@ -265,10 +276,7 @@ class _Pass:
         where = self.index.within(job.kept, self.trunk_runs)
         return take(keys, 2, where), take(values, 2, where)
 
-    def _keywords(self, job: Job, runs: Bool[np.ndarray, " run"], cache: LayerCache) -> dict[str, Any]:
-        """The layer's arguments for the rows of `runs`; the keys are the kept ones, then the job's own."""
-        rows = self.index.within(runs, self._everything)
-        if isinstance(cache, KeysOnly):
-            return {**self.arguments.of(rows, None), "past_key_values": cache}
-        columns = [self.index.within(part, self._everything) for part in (job.kept, job.own) if part.any()]
-        return {**self.arguments.of(rows, columns), "past_key_values": cache}
+
+def end_to_end(hidden: Float[Tensor, "branch row hidden"]) -> Float[Tensor, "1 branch*row hidden"]:
+    """Branches one after the other in one sequence."""
+    return hidden.reshape(1, -1, hidden.shape[-1])

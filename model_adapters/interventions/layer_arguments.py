@@ -18,7 +18,7 @@ from torch import Tensor
 from mapflow.model_adapters.interventions.row_index import Where, take
 from mapflow.results.errors import MapflowError
 
-Keys = Float[Tensor, "branch kv_heads row dim"]
+Keys = Float[Tensor, "_ kv_heads _ dim"]  # branches and rows differ from argument to argument
 ROW_AXIS = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1, "attention_mask": -2}
 """Which axis of an argument counts rows; a mask's last axis counts keys besides."""
 
@@ -103,7 +103,7 @@ class Given:
 
 
 class After:
-    """The queries read the trunk's keys, which all branches share, and then their own."""
+    """The queries read the trunk's keys, which all branches share, besides their own."""
 
     def __init__(self, keys: Keys, values: Keys) -> None:
         self.keys, self.values = keys, values
@@ -113,8 +113,8 @@ class After:
 
 
 def joined(shared: Keys, own: Keys) -> Keys:
-    """Shared keys before each branch's own."""
-    return torch.cat([shared.expand(own.shape[0], -1, -1, -1), own], 2)
+    """The trunk's keys before the branches' own."""
+    return torch.cat([shared, own], 2)
 
 
 LayerCache = KeysOnly | Noted | Given | After

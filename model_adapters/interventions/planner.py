@@ -89,13 +89,12 @@ def plan(
     compiled: Sequence[Compiled], widths: Widths | None = None, memory_budget: int | None = None
 ) -> Plan:
     """For interventions on one prompt; `memory_budget` in bytes needs the `widths`. None: everything at once."""
-    everything = tuple(range(len(compiled)))
     if widths is None:
         whole = schedule(compiled)
         chunks = tuple(tuple(len(job.branches) for job in jobs) for jobs in whole.layers)
-        return Plan((PlannedPass(everything, whole, chunks, 0),))
+        return Plan((PlannedPass(tuple(range(len(compiled))), whole, chunks, 0),))
     passes: list[PlannedPass] = []
-    waiting = [everything]
+    waiting = [tuple(range(len(compiled)))]
     while waiting:
         some = waiting.pop(0)
         one = _pass(some, schedule([compiled[i] for i in some]), widths, memory_budget)
@@ -116,7 +115,7 @@ def plan(
 def _pass(
     interventions: tuple[int, ...], one: Schedule, widths: Widths, memory_budget: int | None
 ) -> PlannedPass:
-    """Batches as large as the budget lets them be, of one branch at least."""
+    """Batches as large as they pay, and as the budget lets them be, of one branch at least."""
     held = [sum(_held(one, job, widths) for job in jobs) for jobs in one.layers]
     most = 0
     chunks = []
@@ -124,14 +123,21 @@ def _pass(
         states = held[layer] + (held[layer - 1] if layer else 0)
         sizes = []
         for job in jobs:
-            each = 0 if job.is_trunk else _working(one, job, widths)
-            size = len(job.branches)
-            if memory_budget is not None and each:
-                size = min(size, max(1, (memory_budget - states) // each))
+            size = min(len(job.branches), max(1, _enough(widths) // max(1, one.rows(job.own))))
+            while memory_budget is not None and size > 1:
+                if states + _working(one, job, size, widths) <= memory_budget:
+                    break
+                size = (size + 1) // 2
             sizes.append(size)
-            most = max(most, states + size * each)
+            most = max(most, states + _working(one, job, size, widths))
         chunks.append(tuple(sizes))
     return PlannedPass(interventions, one, tuple(chunks), most)
+
+
+def _enough(widths: Widths) -> int:
+    """Rows in one call beyond which more would cost more: a row's scores against the other branches' keys, which are
+    computed and masked, grow with the rows, its way through the layer's matrices does not."""
+    return max(256, widths.hidden // 2)
 
 
 def _held(one: Schedule, job: Job, widths: Widths) -> int:
@@ -139,14 +145,15 @@ def _held(one: Schedule, job: Job, widths: Widths) -> int:
     return 0 if job.is_trunk else len(job.branches) * one.rows(job.computed) * widths.hidden * widths.bytes
 
 
-def _working(one: Schedule, job: Job, widths: Widths) -> int:
-    """Bytes that one branch of a job needs while its layer runs: arriving states, then attention or feed-forward."""
-    own, rows = one.rows(job.own), one.rows(job.computed)
+def _working(one: Schedule, job: Job, branches: int, widths: Widths) -> int:
+    """Bytes that some branches of a job need while its layer runs: arriving states, then attention or feed-forward."""
+    if job.is_trunk:
+        return 0
+    own, rows = branches * one.rows(job.own), branches * one.rows(job.computed)
     keys = own + one.rows(job.kept)
-    copies = 1 if widths.keys == widths.queries else 2  # grouped key heads are repeated for each query head
+    repeated = 0 if widths.keys == widths.queries else widths.queries  # key heads, for each query head
     arriving = (own + 2 * rows) * widths.hidden
-    attention = 2 * own * widths.keys + 3 * rows * widths.queries
-    attention += 2 * keys * (widths.keys + (copies - 1) * widths.queries)
+    attention = 2 * own * widths.keys + 3 * rows * widths.queries + 2 * keys * (widths.keys + repeated)
     mask = rows * keys * (3 + widths.bytes)
     feed_forward = 3 * rows * widths.feed_forward
     return max((arriving + attention) * widths.bytes + mask, (arriving + feed_forward) * widths.bytes)

@@ -19,7 +19,7 @@ class RowIndex:
     def __init__(self, sizes: Int[np.ndarray, " run"], device: torch.device) -> None:
         self.sizes, self.device = sizes, device
         self.run_of_row = np.repeat(np.arange(len(sizes)), sizes)
-        self._within: dict[tuple[bytes, bytes], Where] = {}
+        self._within: dict[tuple[bytes, bytes | int], Where] = {}
         self._tensors: dict[bytes, tuple[Tensor, Tensor]] = {}
 
     def rows(self, runs: Bool[np.ndarray, " run"]) -> Int[np.ndarray, " row"]:
@@ -35,6 +35,15 @@ class RowIndex:
         if key not in self._within:
             place = outer[self.run_of_row].cumsum() - 1
             self._within[key] = self._where(place[self.rows(inner)])
+        return self._within[key]
+
+    def tiled(self, runs: Bool[np.ndarray, " run"], times: int) -> Where:
+        """The rows' positions in the prompt, `times` over."""
+        if times == 1:
+            return self.within(runs, np.ones_like(runs))
+        key = (runs.tobytes(), times)
+        if key not in self._within:
+            self._within[key] = torch.from_numpy(np.tile(self.rows(runs), times)).to(self.device)
         return self._within[key]
 
     def positions_and_runs(

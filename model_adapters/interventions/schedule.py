@@ -159,7 +159,7 @@ class _Tree:
         return cut | scattered[:, None] & self.after_video
 
 
-def _changed(tree: _Tree) -> list[Bool[np.ndarray, "branch run"]]:
+def _changed(tree: _Tree) -> list[Bool[np.ndarray, "_ run"]]:
     """`[l][b]`: which runs of layer l's output differ from the trunk's in branch b; row 0 is the trunk itself."""
     changed = [np.zeros((1, len(tree.causal)), dtype=bool)]
     for layer in range(tree.n_layers):
@@ -171,7 +171,7 @@ def _changed(tree: _Tree) -> list[Bool[np.ndarray, "branch run"]]:
 
 
 def _walk_back(
-    tree: _Tree, changed: list[Bool[np.ndarray, "branch run"]], sizes: Int[np.ndarray, " run"]
+    tree: _Tree, changed: list[Bool[np.ndarray, "_ run"]], sizes: Int[np.ndarray, " run"]
 ) -> tuple[tuple[tuple[Job, ...], ...], tuple[int, ...]]:
     """Jobs of every layer, from the last to the first, as each says what it needs of the layer before."""
     unchanged_last = ~(changed[-1] & tree.last).any(-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -25,6 +26,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0, or 2 with one line on standard error."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see lmms_eval_command.main
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser("mapflow", description="Where does information flow in a VideoLLM?")
     parser.add_argument("--version", action="version", version=version("mapflow"))

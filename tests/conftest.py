@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported: its threads must sleep, not spin, while they wait for a core that another process has.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 

@@ -6,12 +6,11 @@ which order it was measured.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from mapflow.results.errors import MapflowError
+from mapflow.results import lines
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,9 @@ class Record:
     Edges count one head, over all layers. `error` is the reason why a question could not be asked; its answer fields
     are then empty and it counts for no accuracy.
     """
+
+    FILE: ClassVar[str] = "records.jsonl"
+    RUN: ClassVar[str] = "a run"
 
     question_id: str
     video_id: str
@@ -61,24 +63,12 @@ class Record:
 
     def to_line(self) -> str:
         """One line of JSON, without the newline. Raises ValueError on NaN or infinity, which are no measurements."""
-        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False)
+        return lines.to_line(self)
 
     @classmethod
     def from_line(cls, line: str, where: str) -> Record:
         """Raises MapflowError naming `where` for anything that is not a record."""
-        try:
-            values: Any = json.loads(line, parse_constant=_refuse_constant)
-        except ValueError as error:
-            raise MapflowError(f"{where}: not a record ({error})") from None
-        known = {f.name for f in fields(cls)}
-        if not isinstance(values, dict) or not set(values) <= known:
-            raise MapflowError(f"{where}: not a record of this version of mapflow")
-        if values.get("frame_indices") is not None:
-            values["frame_indices"] = tuple(values["frame_indices"])
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise MapflowError(f"{where}: not a record ({error})") from None
+        return lines.from_line(cls, line, where)
 
 
 def log_margin(probabilities: dict[str, float]) -> float | None:
@@ -87,7 +77,3 @@ def log_margin(probabilities: dict[str, float]) -> float | None:
     if len(best) < 2 or best[1] <= 0:
         return None
     return math.log(best[0] / best[1])
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")

@@ -13,25 +13,34 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from mapflow.results.errors import MapflowError
+from mapflow.results.lines import Line
 from mapflow.results.record import Record
 
-RECORDS, MANIFEST, SUMMARY = "records.jsonl", "manifest.json", "summary.json"
+RECORDS, MANIFEST, SUMMARY = Record.FILE, "manifest.json", "summary.json"
+
+R = TypeVar("R", bound=Line)
 
 
-class RunFolder:
+class RunFolder(Generic[R]):
     """`folder` with what has been answered so far (`answered`, by question id and intervention)."""
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        """Creates the folder or takes up an earlier run in it.
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        about: Mapping[str, Any],
+        kind: type[R] = Record,  # pyright: ignore[reportArgumentType]
+    ) -> None:
+        """Creates the folder or takes up an earlier run in it. `kind` is the kind of record that it holds.
 
         `identity` must be equal to the earlier run's; `about` (command, device, …) may differ, and its mappings
         (interventions by name) keep what the earlier run put there. Raises MapflowError,
         with both values, where the identities differ, and where the folder cannot be written.
         """
-        self.folder = folder
+        self.folder, self.file = folder, folder / kind.FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / ".lock").open("w") as lock:
@@ -43,12 +52,12 @@ class RunFolder:
                 }
                 write_json(folder / MANIFEST, {"identity": identity, **grown})
                 self._drop_torn_line()
-            self._file = os.open(folder / RECORDS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._file = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
             raise MapflowError(f"run folder {str(folder)!r} cannot be written: {error.strerror}") from error
-        self.answered = {record.key: record for record in read_records(folder)}
+        self.answered = {record.key: record for record in read_records(folder, kind)}
 
-    def append(self, records: Iterable[Record]) -> None:
+    def append(self, records: Iterable[R]) -> None:
         """All of them in one write: other workers' lines never interleave. Raises MapflowError on a full disk."""
         records = list(records)
         data = "".join(record.to_line() + "\n" for record in records).encode()
@@ -84,34 +93,33 @@ class RunFolder:
 
     def _drop_torn_line(self) -> None:
         """A worker that was killed while writing leaves half a line at the end."""
-        path = self.folder / RECORDS
-        if not path.exists():
+        if not self.file.exists():
             return
-        with path.open("r+b") as file:
+        with self.file.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # no other worker is in the middle of a line
             data = file.read()
             if data and not data.endswith(b"\n"):
                 file.truncate(data.rfind(b"\n") + 1)
 
 
-def read_records(folder: Path) -> list[Record]:
+def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
     """All records of a run, sorted by question and intervention, each once. Raises MapflowError on a broken line."""
-    path = folder / RECORDS
+    path = folder / kind.FILE
     if not path.is_file():
-        raise MapflowError(f"{str(folder)!r} holds no {RECORDS}: not the folder of a run")
-    by_key: dict[tuple[str, str], Record] = {}
+        raise MapflowError(f"{str(folder)!r} holds no {kind.FILE}: not the folder of {kind.RUN}")
+    by_key: dict[tuple[str, str], R] = {}
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line.endswith("\n"):  # what another worker has not finished writing yet is not a record yet
-                record = Record.from_line(line, f"{path}:{number}")
+                record = kind.from_line(line, f"{path}:{number}")
                 by_key.setdefault(record.key, record)
     return [by_key[key] for key in sorted(by_key)]
 
 
-def sort_records(folder: Path) -> list[Record]:
+def sort_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
     """Rewrites the file in sorted order, so that it does not tell how many workers answered; returns the records."""
-    records = read_records(folder)
-    _replace(folder / RECORDS, "".join(record.to_line() + "\n" for record in records))
+    records = read_records(folder, kind)
+    _replace(folder / kind.FILE, "".join(record.to_line() + "\n" for record in records))
     return records
 
 

@@ -21,7 +21,6 @@ FAMILY_OF = {
     "PllavaForConditionalGeneration": "llava",
     "InternVLChatModel": "internvl",
     "Videollama3Qwen2ForCausalLM": "videollama3",
-    "VideoLlama3ForConditionalGeneration": "videollama3",
 }
 """The first entry of a config.json's `architectures` → the family that loads it."""
 
@@ -53,12 +52,21 @@ def read_config(folder: Path, family: str) -> dict[str, Any]:
     found = FAMILY_OF.get(architecture)
     if found == family:
         return config
+    if found is None and is_native(architecture):
+        found = "hf"
     advice = (
         f"load it with --model mapflow_{found}"
         if found
         else f"known are {', '.join(name for name, of in FAMILY_OF.items() if of == family)}"
     )
     raise MapflowError(f"{folder} holds a {architecture!r}, which is no {family} checkpoint: {advice}")
+
+
+def is_native(architecture: str) -> bool:
+    """Is it an image-text-to-text model that transformers has itself?"""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return architecture in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "mapflow_llava": "mapflow.model_adapters.llava.LlavaVideo",
+        "mapflow_internvl": "mapflow.model_adapters.internvl.InternVLVideo",
+        "mapflow_videollama3": "mapflow.model_adapters.videollama3.VideoLlama3",
         "mapflow_hf": "mapflow.model_adapters.hf.HfVideo",
     }
 )

@@ -38,7 +38,7 @@ class MapflowModel(lmms):
     """The arguments are `--model_args`; values may arrive as strings.
 
     Args:
-        pretrained: checkpoint folder; left out, the small bundled model.
+        pretrained: checkpoint folder; left out, the small bundled model, where the family has one.
         intervention: one or more in the one-line form, `;` between them and inside (`full;random:seed=1`).
         records: folder for records.jsonl and manifest.json; left out, records are not kept.
         dtype, device, device_map: as in transformers; device_map goes through accelerate.
@@ -46,6 +46,10 @@ class MapflowModel(lmms):
     """
 
     model_name: ClassVar[str]
+    bundled: ClassVar[Path | None] = None  # what runs without `pretrained`
+    family_arguments: ClassVar[
+        tuple[str, ...]
+    ] = ()  # --model_args that go to the family's `load` as they are
     is_simple = True
 
     def __init__(
@@ -67,18 +71,22 @@ class MapflowModel(lmms):
                 "trust_remote_code is refused: code from a checkpoint would run with all your rights; models that transformers"
                 " has itself need none (mapflow_hf), and neither do the paper's (mapflow_llava, mapflow_internvl, …)"
             )
+        chosen = {name: unknown.pop(name) for name in self.family_arguments if name in unknown}
         if unknown:
             raise MapflowError(f"{self.model_name} has no argument {sorted(unknown)[0]!r} (--model_args)")
         self.interventions = parse_interventions([str(intervention)])
         self.batch_size = _positive(batch_size, "batch_size")
         if pretrained is None:
+            if self.bundled is None:
+                raise MapflowError(f"{self.model_name} has no bundled checkpoint; give pretrained=FOLDER")
+            name = self.bundled.name
             print(
-                f"{self.model_name}: no pretrained= given, so the small bundled model runs ({BUNDLED.name})",
+                f"{self.model_name}: no pretrained= given, so the small bundled model runs ({name})",
                 flush=True,
             )
         place = device_map or device or _default_device()
         self.video_llm = family(self.model_name).load(
-            Path(pretrained or BUNDLED), dtype=dtype, device_map=place, lora=lora
+            Path(pretrained or self.bundled or ""), dtype=dtype, device_map=place, lora=lora, **chosen
         )
         n_layers = self.video_llm.decoder.n_layers
         self.interventions = [one.resolve(scaled_pathways, n_layers) for one in self.interventions]
@@ -191,6 +199,20 @@ class MapflowLlava(MapflowModel):
     """`byminji/LLaVA-NeXT-7B-Video-FT`, `-13B-`, and the bundled models."""
 
     model_name = "mapflow_llava"
+    bundled = BUNDLED
+
+
+class MapflowInternvl(MapflowModel):
+    """`byminji/Mini-InternVL-4B-Video-FT`."""
+
+    model_name = "mapflow_internvl"
+
+
+class MapflowVideollama3(MapflowModel):
+    """`DAMO-NLP-SG/VideoLLaMA3-7B`, `-2B`; `vision_attention=released` repeats the paper's analysis to the letter."""
+
+    model_name = "mapflow_videollama3"
+    family_arguments = ("vision_attention",)
 
 
 class MapflowHf(MapflowModel):

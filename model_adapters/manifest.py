@@ -10,7 +10,9 @@ from mapflow.model_adapters.families import FAMILIES
 def manifests() -> list[ModelManifest]:
     """One manifest a family; nothing heavy is imported until a model is asked for."""
     return [
-        ModelManifest(model_id=name, simple_class_path=f"mapflow.model_adapters.lmms_model.{class_name(name)}")
+        ModelManifest(
+            model_id=name, simple_class_path=f"mapflow.model_adapters.lmms_model.{class_name(name)}"
+        )
         for name in FAMILIES
     ]
 

@@ -152,7 +152,7 @@ class HfVideo(VideoLLM):
     def _process(
         self, chat: Chat, frames: UInt8[np.ndarray, "frames height width 3"], times: Mapping[str, Any]
     ) -> dict[str, Tensor]:
-        bos = self.tokenizer.bos_token
+        bos: Any = self.tokenizer.bos_token
         video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         try:
             batch = self.processor(

@@ -47,7 +47,8 @@ def chat_layout(
     # The expanded text ends as the rendered one does; its length tells how long the video's part has become.
     video_length = offsets[-1][1] - tail_length - len(chat.head)
     pieces = [Text(chat.head, Segment("system")), Text(MARK * video_length, VIDEO), *chat.tail]
-    owner = [piece.segment for piece in owners([piece for piece in pieces if piece.text], offsets)]
+    pieces = [piece for piece in pieces if piece.text]
+    owner = [piece.segment for piece in owners(pieces, offsets) if isinstance(piece, Text)]
     _check_video(owner, offsets, shown, tokens_per_frame, chat)
     ends = list(accumulate(tokens_per_frame))
     seen = 0

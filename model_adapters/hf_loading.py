@@ -88,7 +88,7 @@ def load_model(
     """The folder's model in evaluation mode. Raises MapflowError where tensors are missing or do not fit."""
     weight_files(folder)  # names missing shards, refuses pickles
     try:
-        model, found = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
             device_map=device_map,
@@ -96,6 +96,7 @@ def load_model(
             output_loading_info=True,
             **LOCAL,
         )
+        model, found = loaded
     except Exception as error:  # shapes, broken files, unknown devices
         reason = " ".join(str(error).split())
         raise MapflowError(f"the weights of {folder} cannot be loaded: {reason}") from error

@@ -120,4 +120,4 @@ class VideoLLM(ABC):
         if not inputs.plain:
             raise NotImplementedError(f"{type(self).__name__} has to run its own forward")
         hidden = self.decoder.core(inputs_embeds=inputs.embeds[None], use_cache=False).last_hidden_state
-        return self.decoder.model.get_output_embeddings()(hidden[0, -1:])[0].float()
+        return self.decoder.logits(hidden[0, -1:])[0]

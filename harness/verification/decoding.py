@@ -43,7 +43,7 @@ def with_tokens(subject: Subject, inputs: DecoderInputs, tokens: Sequence[int]) 
     if not tokens:
         return inputs
     table = subject.model.decoder.core.get_input_embeddings()
-    new = table(torch.tensor(tokens, device=table.weight.device)).to(inputs.embeds)
+    new = table(torch.tensor(tokens, device=subject.model.decoder.device)).to(inputs.embeds)
     positions = inputs.position_ids
     if positions is not None:
         count = torch.arange(len(tokens), device=positions.device) + inputs.next_position

@@ -8,6 +8,8 @@ import torch
 
 from mapflow.harness.verification.finding import Finding
 from mapflow.harness.verification.subject import Subject
+from mapflow.model_adapters.interventions import DecoderInputs, TokenLayout
+from mapflow.model_adapters.video_llm import Prepared
 
 
 def check_layout(subject: Subject) -> Iterator[Finding]:
@@ -28,7 +30,7 @@ def check_layout(subject: Subject) -> Iterator[Finding]:
                 != [len(layout) - 1],
                 "not every option has a segment": sum(s.kind == "option" for s in layout.segments)
                 != n_options,
-                "frames do not come in order": not _in_order(subject, layout),
+                "frames do not come in order": not _in_order(layout),
             }.items()
             if wrong
         ]
@@ -37,18 +39,18 @@ def check_layout(subject: Subject) -> Iterator[Finding]:
         yield _video_finding(subject, prepared, inputs)
 
 
-def _in_order(subject: Subject, layout) -> bool:
+def _in_order(layout: TokenLayout) -> bool:
     frames = [s.index for s in layout.segments if s.kind == "frame"]
     starts = [int(layout.positions(f"frame[{index}]")[0]) for index in sorted(frames)]
     return sorted(frames) == list(range(len(frames))) and starts == sorted(starts)
 
 
-def _video_finding(subject: Subject, prepared, inputs) -> Finding:
+def _video_finding(subject: Subject, prepared: Prepared, inputs: DecoderInputs) -> Finding:
     """Outside the video, a position holds its own token's embedding; in every frame, some position holds another."""
     layout = prepared.layout
     table = subject.model.decoder.core.get_input_embeddings()
-    rows: int = table.weight.shape[0]  # a placeholder's id need not have a row
-    ids = prepared.input_ids.to(table.weight.device)
+    rows = len(table.weight)  # pyright: ignore[reportArgumentType]  # a placeholder's id need not have a row
+    ids = prepared.input_ids.to(subject.model.decoder.device)
     own = table(ids.clamp_max(rows - 1)).to(inputs.embeds)
     visual = ((inputs.embeds != own).any(-1) | (ids >= rows).to(inputs.embeds.device)).cpu()
     video = torch.zeros(len(layout), dtype=torch.bool)

@@ -12,11 +12,11 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from mapflow.results.question import Clip, Prompt, Question
+from mapflow.results.question import Clip, Prompt, PromptStyle, Question
 
 SIDE, FRAMES, RATE = 128, 24, 8
 
-PROMPTS = {
+PROMPTS: dict[PromptStyle, Prompt] = {
     "completion": Prompt(
         system="Carefully watch the video and select the best option.\n",
         stem_label="Question: ",

@@ -96,7 +96,7 @@ class Subject:
     def attention(self, name: str) -> Iterator[None]:
         """Another attention function in the language model for a while."""
         core = self.model.decoder.core
-        usual = core.config._attn_implementation
+        usual = str(core.config._attn_implementation)
         core.set_attn_implementation(name)
         try:
             yield

@@ -43,7 +43,7 @@ class Decoder:
             raise MapflowError(
                 f"{type(self.core).__name__} does not support transformers' attention interface, which interventions need"
             )
-        self.layers: nn.ModuleList = self.core.layers  # pyright: ignore[reportAssignmentType]
+        self.layers: nn.ModuleList = self.core.layers  # pyright: ignore[reportAttributeAccessIssue]
 
     @property
     def n_layers(self) -> int:

@@ -71,6 +71,13 @@ def test_other_families_checkpoints(folder, config, said):
     assert config["architectures"][0] in one_line(excinfo)
 
 
+def test_other_adapters_send_transformers_models_here(original):
+    from mapflow.model_adapters.llava import LlavaVideo
+
+    with pytest.raises(MapflowError, match=r"Qwen2_5_VLForConditionalGeneration.*--model mapflow_hf"):
+        LlavaVideo.load(original)
+
+
 @pytest.mark.parametrize(
     ("removed", "said"),
     [

@@ -1,104 +1,52 @@
-"""Every golden of the LLaVA family, loaded once: the model, its samples and what the released code made of them.
-
-    for golden in llava_goldens(golden_root):
-        model, sample = golden.model, golden.samples[0]
-        sample.prepared.layout, sample.arrays["logits_last"], golden.numbers("knockouts")
-
-A golden is a folder `model*` beside one `golden*`; where there are several, a common suffix pairs them (`model_a_llava`,
-`golden_a`). Which family a model is of stands in its config.json: no name and no count is written here.
-"""
+"""Every golden of the LLaVA family, loaded once; `golden.py` says what a golden is."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from golden import Family, Golden, Sample, goldens
 
 from mapflow.model_adapters.llava import LlavaVideo
 from mapflow.model_adapters.video_llm import Prepared
 from mapflow.results.question import Clip, Prompt, Question
 
-ARCHITECTURE = "PllavaForConditionalGeneration"
+__all__ = ["Golden", "Sample", "completion_question", "llava_goldens"]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One question of a golden: what the files say (`facts`, `arrays`) and our own preparation of it."""
-
-    index: int
-    facts: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
-    prepared: Prepared
-
-    @property
-    def letters(self) -> list[str]:
-        return self.facts["candidates"]
-
-
-@dataclass(frozen=True)
-class Golden:
-    """One checkpoint folder and the numbers that belong to it."""
-
-    model_folder: Path
-    folder: Path
-
-    def __str__(self) -> str:
-        return f"{self.folder.parent.name}/{self.folder.name}"
-
-    @cached_property
-    def model(self) -> LlavaVideo:
-        return LlavaVideo.load(self.model_folder, dtype=torch.float32)
-
-    @cached_property
-    def samples(self) -> list[Sample]:
-        facts = json.loads((self.folder / "samples.json").read_text(encoding="utf-8"))
-        return [self._sample(index, each) for index, each in enumerate(facts)]
-
-    def _sample(self, index: int, facts: Mapping[str, Any]) -> Sample:
-        with np.load(self.folder / f"sample{index}.npz") as file:
-            arrays = {name: file[name] for name in file.files}
-        question = question_of(facts, str(index))
-        return Sample(index, facts, arrays, self.model.encode(question, arrays["frames"]))
-
-    def numbers(self, name: str) -> tuple[Any, dict[str, np.ndarray]]:
-        """Contents of `name`.json and `name`.npz."""
-        with np.load(self.folder / f"{name}.npz") as file:
-            arrays = {key: file[key] for key in file.files}
-        return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8")), arrays
-
-
-@lru_cache
 def llava_goldens(root: Path) -> tuple[Golden, ...]:
     """All goldens of this family under `root`, each model loaded only when asked for."""
-    found = []
-    for model in sorted(root.glob("*/model*")):
-        config = model / "config.json"
-        if not config.is_file() or ARCHITECTURE not in json.loads(config.read_text()).get(
-            "architectures", []
-        ):
-            continue
-        folders = sorted(folder for folder in model.parent.glob("golden*") if folder.is_dir())
-        own = [
-            f for f in folders if f.name.removeprefix("golden").strip("_") in model.name.split("_")
-        ] or folders
-        found += [Golden(model, folder) for folder in own]
-    return tuple(found)
+    return goldens(root, LLAVA)
 
 
-def question_of(facts: Mapping[str, Any], question_id: str) -> Question:
+def _load(folder: Path) -> LlavaVideo:
+    return LlavaVideo.load(folder, dtype=torch.float32)
+
+
+def _encode(
+    model: LlavaVideo, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], question_id: str
+) -> Prepared:
+    question = completion_question(facts, question_id, " USER: <image>\n USER: ", " ASSISTANT:")
+    return model.encode(question, arrays["frames"])
+
+
+LLAVA = Family("PllavaForConditionalGeneration", _load, _encode)
+
+
+def completion_question(
+    facts: Mapping[str, Any], question_id: str, video_turn: str, assistant: str
+) -> Question:
     """The question whose rendering, under the paper's protocol, is the golden's prompt.
 
-    The wording is cut out of the golden's own prompt, so that any system text and instruction will do.
+    The wording is cut out of the golden's own prompt, so that any system text and instruction will do. `video_turn` is
+    what the family's conversation has between the system text and the question, `assistant` what is before the answer.
     """
-    opening, turn = facts["prompt"].split(" USER: <image>\n USER: ")
-    turn, answer_prefix = turn.split(" ASSISTANT:")
+    opening, turn = facts["prompt"].split(video_turn)
+    turn, answer_prefix = turn.split(assistant)
     stem, instruction = facts["question_without_options"], turn.removeprefix(facts["question"])
     texts = sorted([facts["answer"], *facts["false_options"]])
     options = tuple(re.sub(r"^\(\w\) ", "", text) for text in texts)

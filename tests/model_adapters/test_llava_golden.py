@@ -7,11 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from golden_pllava import Golden, Sample, llava_goldens
-
-from mapflow.model_adapters.interventions import TokenLayout
-
-LOGITS, PROBABILITIES, FEATURES, RELATIVE = 1e-4, 1e-5, 1e-5, 1e-5
+from golden import FEATURES, Golden, Sample, check_base_run, close, span
+from golden_pllava import llava_goldens
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +30,6 @@ def every(goldens) -> Callable:
                 check(golden, sample)
 
     return run
-
-
-def close(ours: torch.Tensor, theirs: np.ndarray, tolerance: float) -> None:
-    assert tuple(ours.shape) == theirs.shape
-    assert (ours - torch.from_numpy(theirs)).abs().max().item() <= tolerance
-
-
-def close_to_scale(ours: torch.Tensor, theirs: np.ndarray) -> None:
-    """Layer by layer: the residual stream grows to tens, so its rounding is measured against its own largest value."""
-    scale = np.abs(theirs).reshape(len(theirs), -1).max(-1)
-    for our_layer, their_layer, size in zip(ours, theirs, scale, strict=True):
-        close(our_layer, their_layer, RELATIVE * size)
-
-
-def span(layout: TokenLayout, *names: str) -> list[int]:
-    return sorted(position for name in names for position in layout.positions(name).tolist())
 
 
 def merged_ids(sample: Sample, placeholder: int) -> list[int]:
@@ -145,23 +126,5 @@ def test_layout_ranges(every):
     every(check)
 
 
-@torch.inference_mode()
 def test_base_run(every):
-    """The plain forward pass, without the instrument: logits, hidden states, the base answer and its probability."""
-
-    def check(golden: Golden, sample: Sample) -> None:
-        network, facts, arrays = golden.model.network, sample.facts, sample.arrays
-        embeds = golden.model.embed([sample.prepared])[0].embeds
-        output = network.language_model(inputs_embeds=embeds[None], output_hidden_states=True)
-        logits, hidden = output.logits[0], torch.stack(output.hidden_states)[:, 0]
-        close(logits[-1], arrays["logits_last"], LOGITS)
-        close_to_scale(hidden[:, -1], arrays["hidden_last"])
-        if "logits_all" in arrays:
-            close(logits, arrays["logits_all"], LOGITS)
-            close_to_scale(hidden, arrays["hidden_all"])
-        probabilities = logits[-1].softmax(-1)
-        assert int(probabilities.argmax()) == facts["base_answer_t"]
-        assert abs(float(probabilities.max()) - facts["base_score"]) <= PROBABILITIES
-        assert abs(float(probabilities[sample.prepared.target_id]) - facts["gt_score"]) <= PROBABILITIES
-
-    every(check)
+    every(lambda golden, sample: check_base_run(golden.model, sample))

@@ -15,10 +15,12 @@ from mapflow.results.errors import MapflowError
 COMMANDS = {
     "data": "a benchmark's files: check that they are there, complete and readable; unpack them",
     "explain": "what an intervention cuts: layers, edges, and by which paths video still reaches the answer",
+    "sweep": "knock out routes in a window around every layer: where does information flow?",
     "tasks-path": "the folder of mapflow's tasks, for plain lmms-eval's --include_path",
     "verify": "certify a model's adapter: layout, masks, layers, batching, decoding; exit code 1 on a failure",
     "ablate": "a grid of interventions × seeds × ratios against a baseline, with corrected p-values",
     "compare": "do runs really differ? A table and one plain sentence a pair",
+    "report": "one HTML page that needs no network: leaderboard, comparisons, policies, every question",
     "leaderboard": "runs side by side: accuracy with intervals, ties as ties, published rows beside ours",
 }
 """Subcommand → one-line help. Its module is harness/commands/<name>.py with `add_arguments` and `run`."""

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from mapflow.results.comparison_tables import p_text, paired
 from mapflow.results.errors import MapflowError
 from mapflow.results.formats import Column, Row, Table
-from mapflow.results.provenance import provenance
+from mapflow.results.provenance import disagreements, provenance
 from mapflow.results.published import PublishedRow, published_for
 from mapflow.results.run import Run, labels
 from mapflow.results.statistics import (
@@ -47,6 +47,9 @@ def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
         rows += [_published_row(row, own[0]) for row in _published(own)]
         rows += [_guessing(own)] if (own[0].n_options > 1).all() else []
         notes += said
+        for run in own[1:]:
+            who = f"{own[0].model} {own[0].intervention} and {run.model} {run.intervention}"
+            notes += [f"{who}: {warning}" for warning in disagreements(own[0], run)]
     notes += [
         f"Runs of a benchmark that share a letter do not differ significantly (paired, Holm, {alpha:.0%}).",
         "Accuracy in percent: micro over questions with its 95 % interval (Wilson, by video), macro over subtasks.",

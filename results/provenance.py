@@ -6,17 +6,12 @@ those of the run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mapflow.results.run import Run
-
-DIGEST_SHOWN = 12
-"""Characters of a checkpoint's digest below a table; JSON keeps all of it."""
 
 
 def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -27,19 +22,6 @@ def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
         lines.append((source.name or str(source), "; ".join(_about(own))))
         lines += [(f"{source.name}: {run.intervention}", _in_full(run)) for run in _first_of_each(own)]
     return lines
-
-
-def provenance_json(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The same for machines: every folder's manifest as it is, with what the records add."""
-    return [
-        {
-            "folder": str(source),
-            "manifest": json.loads(json.dumps(dict(own[0].manifest), default=str)),
-            "protocols": sorted({run.protocol for run in own}),
-            "seeds": sorted({run.seed for run in own if run.seed is not None}),
-        }
-        for source, own in _by_source(runs).items()
-    ]
 
 
 def disagreements(baseline: Run, treatment: Run) -> list[str]:
@@ -87,13 +69,6 @@ def _other_frames(baseline: Run, treatment: Run) -> int:
     return sum(theirs.get(question, frames) != frames for question, frames in ours.items())
 
 
-def _by_source(runs: Sequence[Run]) -> dict[Path, list[Run]]:
-    grouped: dict[Path, list[Run]] = {}
-    for run in runs:
-        grouped.setdefault(run.source, []).append(run)
-    return grouped
-
-
 def _first_of_each(runs: Sequence[Run]) -> list[Run]:
     return list({run.intervention: run for run in reversed(runs)}.values())[::-1]
 
@@ -115,7 +90,7 @@ def _about(runs: Sequence[Run]) -> list[str]:
     return [
         f"model {identity.get('model', 'unknown')}",
         f"checkpoint {identity.get('checkpoint', 'unknown')}",
-        f"digest {str(digest)[:DIGEST_SHOWN]}" if digest else "digest not recorded",
+        f"digest {digest}" if digest else "digest not recorded",
         f"protocol {', '.join(sorted({run.protocol for run in runs})) or 'not recorded'}",
         f"seeds {', '.join(map(str, seeds)) or 'none'}",
         f"{identity.get('dtype', 'dtype not recorded')} on {manifest.get('device', 'a device not recorded')}",

@@ -48,7 +48,8 @@ def sample_manifest(files: list[Path]) -> dict[str, Any]:
     if not found or not results.is_file():
         return {"identity": {}, "logged_by": "lmms-eval"}
     said = read_json(results)
-    config = said.get("config") if isinstance(said.get("config"), dict) else {}
+    config: Any = said.get("config")
+    config = config if isinstance(config, dict) else {}
     arguments = config.get("model_args")
     pretrained = re.search(r"(?:^|,)pretrained=([^,]+)", str(arguments))
     identity = {

@@ -154,7 +154,7 @@ def test_every_table_says_what_it_was_measured_on(tmp_path):
     for said in (
         "mapflow_llava",
         "tiny",
-        "0123456789ab",
+        "0123456789abcdef" * 4,
         "paper",
         "float32 on cpu",
         "torch 2.0",

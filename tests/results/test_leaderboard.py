@@ -98,6 +98,17 @@ def test_runs_over_other_questions_are_compared_over_the_shared_ones_and_it_is_s
     assert "compared over the 70 questions they share" in text and "share no question" in text
 
 
+def test_runs_of_other_protocols_are_warned_of(tmp_path):
+    a = read_runs(write_run(tmp_path / "a", answers("full", GOOD)))
+    b = read_runs(
+        write_run(tmp_path / "b", answers("full", BAD, protocol="official"), identity={"checkpoint": "b"})
+    )
+    assert "tiny full and b full: Warning: protocols differ (paper and official)" in render(
+        [leaderboard([*a, *b])], "csv"
+    )
+    assert "Warning" not in render([leaderboard(a)], "csv")
+
+
 def test_a_run_without_answers_is_refused(tmp_path):
     with pytest.raises(MapflowError, match="none of the 2 questions could be asked"):
         board(tmp_path, answers("full", [None, None]))

@@ -1,0 +1,49 @@
+"""`mapflow report`: everything about some runs in one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mapflow.harness.table_output import add_margin, margin, write_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="folders of runs, folder:intervention, or lmms-eval's sample logs",
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default: %(default)s")
+    parser.add_argument("--baseline", metavar="INTERVENTION", help="default: each folder's first")
+    parser.add_argument("--title", default="mapflow report", help="default: %(default)s")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=40,
+        metavar="N",
+        help="embed the frames of so many questions (default: 40)",
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)"
+    )
+    add_margin(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from mapflow.harness.chosen_runs import all_runs
+    from mapflow.harness.reporting.contents import report_contents
+    from mapflow.results.report import render_report
+
+    contents = report_contents(
+        all_runs(options.runs),
+        title=options.title,
+        baseline=options.baseline,
+        margin=margin(options),
+        intersect=options.intersect,
+        data=options.data_dir,
+        n_pictured=max(0, options.frames),
+    )
+    write_text(options.output, render_report(contents))
+    return 0

@@ -1,0 +1,42 @@
+"""From contents to one HTML file that asks nothing of the network.
+
+All text goes through jinja2's escaping; the questions travel as JSON in a script tag that no text can end. A content
+security policy forbids every request, so that a mistake here could not leak anything either.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from mapflow.results.formats import html_table
+from mapflow.results.report.contents import ReportContents
+from mapflow.results.report.policy_svg import policy_svg
+
+HERE = Path(__file__).parent
+
+
+def render_report(contents: ReportContents) -> str:
+    """The page's text. Raises ValueError on NaN among the answers, which are no measurements."""
+    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
+    template = environment.get_template("page.html.jinja")
+    return template.render(
+        contents=contents,
+        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+        script=Markup((HERE / "viewer.js").read_text(encoding="utf-8")),
+        data=Markup(script_json(contents.viewer.to_json())),
+        table=lambda table: Markup(html_table(table)),
+        drawing=lambda policy: Markup(policy_svg(policy)),
+    )
+
+
+def script_json(values: Any) -> str:
+    """JSON that may stand in a script tag: without <, > and &, no text in it can end the tag or open a comment."""
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text

@@ -1,0 +1,195 @@
+"""`mapflow report` over run folders: what it draws, which frames it embeds, what it says where something is missing."""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mapflow.harness.cli import main
+from mapflow.harness.commands.explain import example_layout
+from mapflow.harness.reporting.policies import depth, policy_diagrams
+from mapflow.harness.reporting.questions import FRAME_HEIGHT, benchmark_documents, frames_of
+from mapflow.harness.reporting.viewer import viewer_data
+from mapflow.model_adapters.interventions import parse_intervention, reachable
+from mapflow.model_adapters.video_reader import read_frames
+from mapflow.results.question import Clip
+from mapflow.results.run import read_runs
+from tests.results.browser import chromium
+from tests.results.records import a_record
+from tests.results.run_folders import answers, write_run
+
+LAYERS = 12
+EFFECTIVE = "effective:cross_frame=2-6,video_to_question=2-8,question_to_last=7-12"
+EXAMPLE = a_record(n_tokens=206, edges_total=LAYERS * 206 * 207 // 2, frame_indices=tuple(range(8)))
+
+
+def test_depth_follows_from_edges_and_tokens():
+    assert depth(EXAMPLE) == LAYERS
+    for changes in ({"edges_total": None}, {"n_tokens": None}, {"edges_total": 100}):
+        assert depth(a_record(**{"n_tokens": 206, "edges_total": 21321, **changes})) is None
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "full",
+        EFFECTIVE,
+        "knockout:video->question@center=6,window=5",
+        "question->last@3-4+video->last",
+        "frame[2]->question@3",
+    ],
+)
+def test_a_diagram_agrees_with_the_token_masks(expression):
+    intervention = parse_intervention(expression)
+    (diagram,) = policy_diagrams({"interventions": {"it": expression}}, EXAMPLE)
+    layout = example_layout(8, 3)
+    compiled = intervention.compile(layout, LAYERS, key="example")
+    reads = {(target, source): shares for target, source, shares in diagram.reads}
+    frame_of = np.array([s.index if s.kind == "frame" else -1 for s in layout.segments])[layout.segment_of]
+    for (target, source), shares in reads.items():
+        rows = layout.positions("video" if target == "frame" else target)
+        columns = layout.positions("video" if "frame" in source else source)
+        pairs = (columns[None] <= rows[:, None]).numpy()
+        if target == "frame":
+            same = frame_of[rows.numpy()][:, None] == frame_of[columns.numpy()][None]
+            pairs &= same if source == "same frame" else ~same
+        for layer, share in enumerate(shares):
+            open_ = compiled.token_mask(layer)[rows][:, columns].numpy()[pairs]
+            assert (share > 0) == open_.any() and (share == 1) == open_.all(), (target, source, layer)
+    assert bool(diagram.paths) == reachable(compiled, "video", "last")
+
+
+def test_effective_is_drawn_as_the_paper_describes_it():
+    (diagram,) = policy_diagrams({"interventions": {"effective": EFFECTIVE}}, EXAMPLE)
+    reads = {
+        (t, s): [layer for layer, share in enumerate(shares, 1) if share] for t, s, shares in diagram.reads
+    }
+    assert reads["question", "video"] == list(range(2, 9))
+    assert reads["frame", "earlier frames"] == list(range(2, 7))
+    assert reads["last", "question"] == list(range(7, 13)) and reads["last", "video"] == []
+
+
+def test_what_cannot_be_drawn_is_said():
+    manifest = {
+        "interventions": {"random": "random:seed=0", "odd": "no such thing", "deep": "video->last@40"}
+    }
+    random, odd, deep = policy_diagrams(manifest, EXAMPLE)
+    assert not random.reads and "single edges" in random.note
+    assert not odd.reads and "Not drawn" in odd.note
+    assert not deep.reads and "Not drawn" in deep.note
+    (unknown,) = policy_diagrams({"interventions": {"full": "full"}}, None)
+    assert "how many layers" in unknown.note
+
+
+@pytest.fixture(scope="module")
+def motion():
+    """The bundled benchmark's first questions of one subtask."""
+    return list(benchmark_documents("motion", None).values())[:6]
+
+
+def records_of(motion, intervention, correct):
+    found = answers(intervention, correct)
+    return [
+        type(record)(
+            **{
+                **vars(record),
+                "question_id": document["question_id"],
+                "video_id": document["video_id"],
+                "task": document["task"],
+                "n_options": len(document["options"]),
+                "n_tokens": 206,
+                "edges_total": EXAMPLE.edges_total,
+                "frame_indices": (0, 3, 5),
+            }
+        )
+        for record, document in zip(found, motion, strict=True)
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path, motion):
+    records = records_of(motion, "full", [1, 1, 1, 1, 0, 0]) + records_of(
+        motion, "effective", [1, 1, 1, 1, 1, 0]
+    )
+    return write_run(tmp_path / "run", records, interventions={"full": "full", "effective": EFFECTIVE})
+
+
+def test_frames_are_the_recorded_ones(motion):
+    uris = frames_of(motion[0], (5, 0))
+    kind, _, data = uris[0].partition(",")
+    assert kind == "data:image/jpeg;base64" and len(uris) == 2
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), dtype=float)
+    pixels = read_frames(Clip(motion[0]["video"]), lambda *_: (5,), 1).pixels[0]
+    expected = Image.fromarray(pixels)
+    expected.thumbnail((4 * FRAME_HEIGHT, FRAME_HEIGHT))
+    assert shown.shape[0] <= FRAME_HEIGHT
+    assert np.abs(shown - np.asarray(expected, dtype=float)).mean() < 6
+
+
+def test_flipped_questions_are_first_in_line_for_frames(folder, motion):
+    viewer = viewer_data(read_runs(folder), None, 1)
+    assert list(viewer.runs) == ["full", "effective"]
+    assert [q.question_id for q in viewer.questions if q.frames] == [motion[4]["question_id"]]
+    by_id = {question.question_id: question for question in viewer.questions}
+    for document in motion:
+        shown = by_id[document["question_id"]]
+        assert shown.stem == document["stem"] and list(shown.options) == document["options"]
+    assert "Frames of 1 of 6 questions" in viewer.notes[-1]
+    assert not any(q.frames for q in viewer_data(read_runs(folder), None, 0).questions)
+
+
+def test_benchmarks_that_are_not_at_hand_leave_ids_and_say_so(tmp_path, monkeypatch):
+    monkeypatch.delenv("MAPFLOW_DATA", raising=False)
+    runs = read_runs(write_run(tmp_path / "run", answers("full", [1, 0])))
+    viewer = viewer_data(runs, None, 5)
+    assert [question.question_id for question in viewer.questions] == ["tvbench/one/0000", "tvbench/one/0001"]
+    assert "Ids alone are shown for tvbench: " in viewer.notes[0]
+    foreign = read_runs(write_run(tmp_path / "b", answers("full", [1], question_id="other_task/{:06d}")))
+    assert "are not mapflow's to read" in viewer_data(foreign, None, 5).notes[0]
+
+
+def page_data(path: Path):
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.S)
+    assert found
+    return json.loads(found[1])
+
+
+def test_the_command_writes_one_page_with_every_section(folder, tmp_path, capsys):
+    path = tmp_path / "report.html"
+    (folder / "sweep_cross-frame.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    assert main(["report", str(folder), "-o", str(path), "--frames", "2"]) == 0
+    assert capsys.readouterr().out == f"written: {path}\n"
+    text = path.read_text()
+    for section in ("leaderboard", "comparisons", "sweeps", "policies", "questions"):
+        assert f'id="{section}"' in text
+    data = page_data(path)
+    assert data["runs"] == ["full", "effective"] and len(data["questions"]) == 6
+    assert sum("f" in question for question in data["questions"]) == 2
+    assert "whether effective is inferior to full on Motion" in text or "non-inferior" in text
+
+
+def test_runs_that_do_not_match_are_a_warning_and_not_the_end(folder, tmp_path, motion):
+    other = write_run(tmp_path / "other", records_of(motion, "full", [1] * 6)[:4])
+    path = tmp_path / "report.html"
+    assert main(["report", str(folder), str(other), "-o", str(path), "--frames", "0"]) == 0
+    assert "Motion is not compared: the runs answer different questions" in path.read_text()
+    assert main(["report", str(folder), "-o", str(path), "--baseline", "nothing"]) == 2
+
+
+def test_the_page_works_in_a_browser(folder, tmp_path):
+    path = tmp_path / "report.html"
+    assert main(["report", str(folder), "-o", str(path)]) == 0
+    with chromium() as driver:
+        driver.get(path.as_uri())
+        assert driver.find_element("id", "count").text == "6 of 6 questions"
+        driver.execute_script("document.querySelector('.row').click()")
+        widths = driver.execute_script(
+            "return [...document.querySelectorAll('#detail img')].map(i => i.naturalWidth)"
+        )
+        assert len(widths) == 3 and min(widths) > 0
+        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []

@@ -92,7 +92,7 @@ class _Pass:
         self.decoder, self.inputs, self.compiled = decoder, inputs, compiled
         self.schedule, self.chunks = planned.schedule, planned.chunks
         self.index = RowIndex(self.schedule.sizes, decoder.device)
-        self.stand_in = torch.zeros_like(inputs.embeds)[None]
+        self.stand_in = inputs.embeds.new_zeros(1).expand(1, *inputs.embeds.shape)
         self.states: list[_States] = []
         self.leaving: list[_States] = []
         self.calls: list[_Call] = []

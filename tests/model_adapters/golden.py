@@ -36,7 +36,8 @@ from mapflow.model_adapters.interventions import (
 )
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 
-LOGITS, PROBABILITIES, FEATURES, RELATIVE, PERCENTAGE_POINTS = 1e-4, 1e-5, 1e-5, 1e-5, 1e-2
+LOGITS, PROBABILITIES, FEATURES, PERCENTAGE_POINTS = 1e-4, 1e-5, 1e-5, 1e-2
+RELATIVE = 2e-5  # of hidden states: the released code's own float32 is up to 1e-5 away from its float64
 NAMES = {
     "Video": "video",
     "Question": "question",
@@ -148,6 +149,62 @@ def close_to_scale(ours: Tensor, theirs: np.ndarray) -> None:
 def span(layout: TokenLayout, *names: str) -> list[int]:
     """All positions of the segments that `names` stand for, ascending."""
     return sorted(position for name in names for position in layout.positions(name).tolist())
+
+
+def every_sample(goldens: Sequence[Golden]) -> Iterator[tuple[Golden, Sample]]:
+    """All samples of all goldens, of which each has some."""
+    for golden in goldens:
+        assert golden.samples, f"{golden} has no samples"
+        for sample in golden.samples:
+            yield golden, sample
+
+
+def merged_ids(sample: Sample, placeholder: int) -> list[int]:
+    """The golden's text ids with the placeholder repeated for every video token."""
+    ids = sample.arrays["input_ids"][0].tolist()
+    at = sample.facts["image_placeholder_index"]
+    return ids[:at] + [placeholder] * sample.facts["num_vis"] + ids[at + 1 :]
+
+
+def check_answer_ids(golden: Golden, sample: Sample) -> None:
+    """The right answer's token and the options' letters."""
+    assert sample.prepared.target_id == sample.facts["gt_t"]
+    assert sample.prepared.question.target_text == sample.facts["gt"]
+    spelled = golden.model.tokenizer.convert_ids_to_tokens(list(sample.prepared.option_ids))
+    assert spelled == list(sample.prepared.question.letters)
+
+
+def check_layout(sample: Sample) -> None:
+    """Every named range of the golden, and nothing unnamed between them."""
+    layout, facts = sample.prepared.layout, sample.facts
+    assert len(layout) == len(sample.prepared.input_ids) == facts["ntoks"]
+    expected = {
+        "system": facts.get("system_range", [0, facts["vision_range"][0]]),
+        "video": facts["vision_range"],
+        "question": facts["question_range"],
+        "stem": facts["question_without_options_range"],
+        "true_option": facts["true_option_range"],
+    }
+    expected |= {f"frame[{index}]": each for index, each in enumerate(facts.get("frame_ranges", []))}
+    for name, (start, end) in expected.items():
+        assert span(layout, name) == list(range(start, end)), name
+    assert layout.n_frames == len(facts.get("frame_ranges", sample.arrays["frames"]))
+    assert span(layout, "false_options") == sorted(facts["false_option_indices"])
+    assert span(layout, "last") == [facts["last_token"]]
+    rest = set(range(facts["ntoks"])) - set(span(layout, "system", "video", "question", "last"))
+    assert set(span(layout, "template")) == rest
+
+
+def check_embedding(golden: Golden, sample: Sample) -> None:
+    """The decoder's input, alone and in a batch with all other samples."""
+    (alone,) = golden.model.embed([sample.prepared])
+    assert alone.plain
+    if "inputs_embeds" in sample.arrays:
+        close(alone.embeds, sample.arrays["inputs_embeds"][0], FEATURES)
+    if "position_ids" in sample.arrays:
+        assert sample.arrays["position_ids"][0].tolist() == list(range(len(alone)))
+    together = golden.model.embed([each.prepared for each in golden.samples])[sample.index]
+    torch.testing.assert_close(together.embeds, alone.embeds, rtol=0, atol=FEATURES)
 
 
 @torch.inference_mode()

@@ -79,19 +79,27 @@ def _in_full(run: Run) -> str:
 
 
 def _about(runs: Sequence[Run]) -> list[str]:
-    manifest = runs[0].manifest
-    identity = manifest.get("identity") or {}
-    digest = identity.get("digest")
+    protocols = sorted({run.protocol for run in runs if run.protocol})
     seeds = sorted({run.seed for run in runs if run.seed is not None})
+    return manifest_lines(runs[0].manifest, protocols, seeds)
+
+
+def manifest_lines(
+    manifest: Mapping[str, Any], protocols: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> list[str]:
+    """A manifest in words; `protocols` and `seeds` are those of the records, where they know them."""
+    identity = manifest.get("identity") or {}
     versions = identity.get("versions") or {}
     git = manifest.get("git")
     if isinstance(git, dict):
         git = " ".join(str(value) for value in git.values() if value)
+    protocol = ", ".join(protocols) or identity.get("protocol")
+    digest = identity.get("digest")
     return [
-        f"model {identity.get('model', 'unknown')}",
-        f"checkpoint {identity.get('checkpoint', 'unknown')}",
+        f"model {identity.get('model', 'not recorded')}",
+        f"checkpoint {identity.get('checkpoint', 'not recorded')}",
         f"digest {digest}" if digest else "digest not recorded",
-        f"protocol {', '.join(sorted({run.protocol for run in runs})) or 'not recorded'}",
+        f"protocol {protocol}" if protocol else "protocol not recorded",
         f"seeds {', '.join(map(str, seeds)) or 'none'}",
         f"{identity.get('dtype', 'dtype not recorded')} on {manifest.get('device', 'a device not recorded')}",
         "versions " + (", ".join(f"{name} {value}" for name, value in versions.items()) or "not recorded"),

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="+",
         metavar="RUN",
-        help="folders of runs, folder:intervention, or lmms-eval's sample logs",
+        help="folders of runs and of sweeps, folder:intervention, lmms-eval's sample logs",
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default: %(default)s")
     parser.add_argument("--baseline", metavar="INTERVENTION", help="default: each folder's first")
@@ -34,10 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from mapflow.harness.chosen_runs import all_runs
     from mapflow.harness.reporting.contents import report_contents
+    from mapflow.results.record import Record
     from mapflow.results.report import render_report
+    from mapflow.results.sweep_record import SweepRecord
 
+    sweeps = [Path(word) for word in options.runs if (Path(word) / SweepRecord.FILE).is_file()]
+    only_sweeps = {str(folder) for folder in sweeps if not (folder / Record.FILE).is_file()}
     contents = report_contents(
-        all_runs(options.runs),
+        all_runs([word for word in options.runs if str(Path(word)) not in only_sweeps]),
+        sweeps,
         title=options.title,
         baseline=options.baseline,
         margin=margin(options),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mapflow.harness.chosen_runs import with_baseline
@@ -14,14 +13,16 @@ from mapflow.results.comparison_tables import all_differ, compare_groups, compar
 from mapflow.results.errors import MapflowError
 from mapflow.results.formats import Table
 from mapflow.results.leaderboard import leaderboard
-from mapflow.results.report import Figure, PolicyDiagram, ReportContents
+from mapflow.results.provenance import manifest_lines
+from mapflow.results.report import PolicyDiagram, ReportContents, SweepFigure, sweep_curves
 from mapflow.results.run import Run, open_records
-
-IMAGES = {".svg": "image/svg+xml", ".png": "image/png"}
+from mapflow.results.run_folder import MANIFEST, read_json, read_records
+from mapflow.results.sweep_record import SweepRecord
 
 
 def report_contents(
     runs: Sequence[Run],
+    sweeps: Sequence[Path] = (),
     *,
     title: str,
     baseline: str | None,
@@ -30,7 +31,8 @@ def report_contents(
     data: Path | None,
     n_pictured: int,
 ) -> ReportContents:
-    """Of several folders the first one's baseline is every run's. What cannot be compared is a warning, not an end.
+    """`sweeps` are folders of `mapflow sweep`. Of several runs' folders the first one's baseline is every run's. What
+    cannot be compared is a warning, not an end.
 
     Raises MapflowError for a baseline that no run has.
     """
@@ -43,15 +45,15 @@ def report_contents(
         except MapflowError as error:
             warnings.append(f"{group[0].title} is not compared: {error}.")
     sources = list(dict.fromkeys(run.source for run in runs))
-    board = leaderboard(runs)
+    board = leaderboard(runs) if runs else None
     return ReportContents(
         title=title,
         leaderboard=board,
         viewer=viewer_data(runs, data, n_pictured),
         comparisons=tables,
-        warnings=[*warnings, *_said([board, *tables])],
+        warnings=[*warnings, *_said([board, *tables] if board else tables)],
         policies=[diagram for source in sources for diagram in _policies(source)],
-        figures=[figure for source in sources for figure in _sweep_figures(source)],
+        sweeps=[_sweep_figure(source) for source in sweeps],
     )
 
 
@@ -79,9 +81,16 @@ def _policies(source: Path) -> list[PolicyDiagram]:
     return policy_diagrams(manifest, next(known, None))
 
 
-def _sweep_figures(source: Path) -> Iterator[Figure]:
-    """Figures that `mapflow sweep` has left in the folder; none where there was no sweep."""
-    for path in sorted(source.rglob("sweep*")) if source.is_dir() else []:
-        if path.is_file() and path.suffix in IMAGES:
-            text = base64.b64encode(path.read_bytes()).decode("ascii")
-            yield Figure(path.stem.replace("_", " "), f"data:{IMAGES[path.suffix]};base64,{text}")
+def _sweep_figure(source: Path) -> SweepFigure:
+    manifest = read_json(source / MANIFEST) if (source / MANIFEST).is_file() else {}
+    identity = manifest.get("identity") or {}
+    window = ", ".join(
+        f"{name} {identity[name]}" for name in ("style", "window", "samples") if identity.get(name)
+    )
+    model = identity.get("checkpoint") or source.name
+    curves = sweep_curves(read_records(source, SweepRecord))
+    return SweepFigure(
+        f"{model}: {window}" if window else model,
+        curves,
+        [(source.name, "; ".join(manifest_lines(manifest)))],
+    )

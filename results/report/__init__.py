@@ -1,24 +1,27 @@
-"""One self-contained HTML page about runs: tables, policy diagrams, certificates, figures, every question.
+"""One self-contained HTML page about runs: tables, policy diagrams, certificates, sweeps, every question.
 
 `render_report` turns `ReportContents`, which is data alone, into the page. Knows no model, no video and no instrument.
 """
 
 from mapflow.results.report.contents import (
     Answer,
-    Figure,
     PolicyDiagram,
     ReportContents,
+    SweepFigure,
     ViewedQuestion,
     ViewerData,
 )
 from mapflow.results.report.page import render_report
+from mapflow.results.report.sweeps import SweepCurve, sweep_curves
 
 __all__ = [
     "Answer",
-    "Figure",
     "PolicyDiagram",
     "ReportContents",
+    "SweepCurve",
+    "SweepFigure",
     "ViewedQuestion",
     "ViewerData",
     "render_report",
+    "sweep_curves",
 ]

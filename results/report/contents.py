@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mapflow.results.formats import Table
 from mapflow.results.record import Record
+from mapflow.results.report.sweeps import SweepCurve
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,12 @@ class PolicyDiagram:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """An image of its own: `data_uri` is embedded as it is (image/png or image/svg+xml, base64)."""
+class SweepFigure:
+    """A sweep's curves, a panel a route, and what they were measured on."""
 
     caption: str
-    data_uri: str
+    curves: Sequence[SweepCurve]
+    provenance: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,9 @@ class ReportContents:
     """`warnings` stand at the top, where nobody overlooks them. Sections without content are left out of the page."""
 
     title: str
-    leaderboard: Table
+    leaderboard: Table | None
     viewer: ViewerData
     comparisons: Sequence[Table] = ()
     warnings: Sequence[str] = ()
     policies: Sequence[PolicyDiagram] = ()
-    figures: Sequence[Figure] = field(default=())
+    sweeps: Sequence[SweepFigure] = ()

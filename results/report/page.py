@@ -16,6 +16,7 @@ from markupsafe import Markup
 from mapflow.results.formats import html_table
 from mapflow.results.report.contents import ReportContents
 from mapflow.results.report.policy_svg import policy_svg
+from mapflow.results.report.sweeps import shared_scale, sweep_svg
 
 HERE = Path(__file__).parent
 
@@ -31,6 +32,8 @@ def render_report(contents: ReportContents) -> str:
         data=Markup(script_json(contents.viewer.to_json())),
         table=lambda table: Markup(html_table(table)),
         drawing=lambda policy: Markup(policy_svg(policy)),
+        panel=lambda curve, limits: Markup(sweep_svg(curve, *limits)),
+        scale=shared_scale,
     )
 
 

@@ -19,9 +19,12 @@ from mapflow.model_adapters.interventions import parse_intervention, reachable
 from mapflow.model_adapters.video_reader import read_frames
 from mapflow.results.question import Clip
 from mapflow.results.run import read_runs
+from mapflow.results.run_folder import RunFolder
+from mapflow.results.sweep_record import SweepRecord
 from tests.results.browser import chromium
 from tests.results.records import a_record
 from tests.results.run_folders import answers, write_run
+from tests.results.test_report_sweeps import CHANGE, a_sweep_record
 
 LAYERS = 12
 EFFECTIVE = "effective:cross_frame=2-6,video_to_question=2-8,question_to_last=7-12"
@@ -153,6 +156,21 @@ def test_benchmarks_that_are_not_at_hand_leave_ids_and_say_so(tmp_path, monkeypa
     assert "are not mapflow's to read" in viewer_data(foreign, None, 5).notes[0]
 
 
+def write_sweep(folder: Path) -> Path:
+    identity = {"checkpoint": "swept", "style": "center", "window": 3}
+    run = RunFolder(folder, identity, {"device": "cpu"}, SweepRecord)
+    run.append(a_sweep_record(i, change=CHANGE[i]) for i in range(40))
+    return folder
+
+
+def test_a_sweep_alone_is_a_report_too(tmp_path):
+    path = tmp_path / "report.html"
+    assert main(["report", str(write_sweep(tmp_path / "sweep")), "-o", str(path)]) == 0
+    text = path.read_text()
+    assert 'id="sweeps"' in text and 'id="leaderboard"' not in text
+    assert "swept: style center, window 3" in text and text.count("<circle") == 3
+
+
 def page_data(path: Path):
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.S)
     assert found
@@ -161,8 +179,8 @@ def page_data(path: Path):
 
 def test_the_command_writes_one_page_with_every_section(folder, tmp_path, capsys):
     path = tmp_path / "report.html"
-    (folder / "sweep_cross-frame.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    assert main(["report", str(folder), "-o", str(path), "--frames", "2"]) == 0
+    sweep = write_sweep(tmp_path / "sweep")
+    assert main(["report", str(folder), str(sweep), "-o", str(path), "--frames", "2"]) == 0
     assert capsys.readouterr().out == f"written: {path}\n"
     text = path.read_text()
     for section in ("leaderboard", "comparisons", "sweeps", "policies", "questions"):

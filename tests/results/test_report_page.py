@@ -11,7 +11,6 @@ import pytest
 from mapflow.results.formats import Column, Table
 from mapflow.results.report import (
     Answer,
-    Figure,
     PolicyDiagram,
     ReportContents,
     ViewedQuestion,
@@ -41,7 +40,7 @@ def contents(questions, runs=("full", "effective"), **changes):
         "comparisons": [a_table("Comparisons with the baseline")],
         "warnings": [HOSTILE],
         "policies": [PolicyDiagram(HOSTILE, HOSTILE, [(HOSTILE, "video", (0, 1, 0.5))], [HOSTILE], HOSTILE)],
-        "figures": [],
+        "sweeps": [],
     }
     return ReportContents(**(fields | changes))
 
@@ -250,11 +249,9 @@ def test_json_in_a_script_tag_comes_back_and_cannot_end_it():
 
 
 def test_sections_without_content_are_left_out():
-    text = render_report(contents([], comparisons=[], policies=[], figures=[]))
-    for name in ("comparisons", "sweeps", "policies"):
+    text = render_report(contents([], leaderboard=None, comparisons=[], policies=[], sweeps=[]))
+    for name in ("leaderboard", "comparisons", "sweeps", "policies"):
         assert f'id="{name}"' not in text
-    figure = Figure("the sweep", "data:image/svg+xml;base64,AAAA")
-    assert 'src="data:image/svg+xml;base64,AAAA"' in render_report(contents([], figures=[figure]))
 
 
 def test_spans_are_stretches_of_one_share():

@@ -46,8 +46,10 @@ def ablation_table(
     for name, runs in conditions.items():
         seeds = [run.seed for run in runs]
         if len(set(seeds)) < len(seeds):
+            twice = max(seeds, key=seeds.count)
+            said = f"condition {name!r}" if twice is None else f"seed {twice} of condition {name!r}"
             raise MapflowError(
-                f"condition {name!r} holds seed {max(seeds, key=seeds.count)} more than once; leave one run out"
+                f"{said} is there more than once; name folders of one model, without repeated runs"
             )
     rows = [_row(baseline, name, runs, margin, intersect) for name, runs in conditions.items()]
     p_values = holm(np.array([row["p"] for row in rows]))

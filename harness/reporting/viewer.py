@@ -31,7 +31,7 @@ def viewer_data(runs: Sequence[Run], data: Path | None, n_pictured: int) -> View
     }
     missing = 0
     shown = 0
-    for question in sorted(questions, key=lambda question: (not _flips(records[question]), question)):
+    for question in sorted(questions, key=lambda question: (_first_flip(records[question]), question)):
         frames = next((r.frame_indices for r in records[question] if r and r.frame_indices), None)
         if shown == n_pictured or not frames or question not in texts:
             continue
@@ -73,5 +73,15 @@ def _viewed(question: str, records: Sequence[Record | None], document: Document 
     return replace(viewed, stem=document["stem"], options=list(document["options"]))
 
 
-def _flips(records: Sequence[Record | None]) -> bool:
-    return len({record.correct for record in records if record and record.error is None}) > 1
+def _first_flip(records: Sequence[Record | None]) -> int:
+    """The first run that differs from the first one in being right: runs are named in order of interest."""
+    first = records[0]
+    for k, record in enumerate(records[1:], 1):
+        if (
+            first
+            and record
+            and None not in (first.correct, record.correct)
+            and first.correct != record.correct
+        ):
+            return k
+    return len(records)

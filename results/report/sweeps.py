@@ -97,10 +97,10 @@ def sweep_svg(curve: SweepCurve, bottom: float, top: float) -> str:
 
 
 def shared_scale(curves: Sequence[SweepCurve]) -> tuple[float, float]:
-    """Round percentages below and above everything that is drawn; zero is always among it."""
-    values = [
-        0.0,
-        *(value for curve in curves for part in (curve.mean, curve.low, curve.high) for value in part),
-    ]
-    bottom, top = float(np.floor(min(values) / 5) * 5), float(np.ceil(max(values) / 5) * 5)
-    return bottom, max(top, bottom + 5)
+    """Round percentages below and above the means and, as far as a reader can use them, the bands: a probability cannot
+    lose more than all of itself, and few questions make bands that would flatten every curve. Zero is always inside."""
+    means = [0.0, *(value for curve in curves for value in curve.mean)]
+    bands = [value for curve in curves for value in (*curve.low, *curve.high)]
+    bottom = max(-100.0, np.floor(min([*means, *bands]) / 5) * 5)
+    top = min(np.ceil(max([*means, *bands]) / 5) * 5, max(20.0, np.ceil(1.5 * max(means) / 5) * 5))
+    return float(bottom), float(max(top, bottom + 5, 0))

@@ -142,6 +142,14 @@ def test_flipped_questions_are_first_in_line_for_frames(folder, motion):
     for document in motion:
         shown = by_id[document["question_id"]]
         assert shown.stem == document["stem"] and list(shown.options) == document["options"]
+    flipped_later = records_of(motion, "random:seed=0", [0, 1, 1, 1, 0, 0])
+    write_run(
+        folder, flipped_later, interventions={"full": "full", "effective": EFFECTIVE, "random:seed=0": "x"}
+    )
+    shown = [q.question_id for q in viewer_data(read_runs(folder), None, 2).questions if q.frames]
+    assert shown == [motion[0]["question_id"], motion[4]["question_id"]]
+    shown = [q.question_id for q in viewer_data(read_runs(folder), None, 1).questions if q.frames]
+    assert shown == [motion[4]["question_id"]], "flips of the second run come before those of the third"
     assert "Frames of 1 of 6 questions" in viewer.notes[-1]
     assert not any(q.frames for q in viewer_data(read_runs(folder), None, 0).questions)
 

@@ -65,8 +65,10 @@ def test_a_condition_is_the_intervention_without_its_seed(tmp_path, intervention
 
 def test_one_seed_twice_is_refused(tmp_path):
     baseline, *treatments = a_grid(tmp_path)
-    with pytest.raises(MapflowError, match="condition 'random' holds seed 2 more than once"):
+    with pytest.raises(MapflowError, match="seed 2 of condition 'random' is there more than once"):
         ablation_table(baseline, [*treatments, treatments[-1]])
+    with pytest.raises(MapflowError, match="condition 'effective' is there more than once"):
+        ablation_table(baseline, [*treatments, treatments[0]])
 
 
 def test_nothing_to_compare_is_refused(tmp_path):

@@ -120,6 +120,14 @@ def test_extremes_are_no_crash(tmp_path, correct):
     assert 0 <= row["low"] <= row["micro"] <= row["high"] <= 1 and row["ties"] == "a"
 
 
+def test_one_video_alone_is_no_evidence_of_a_difference(tmp_path):
+    rows = board(
+        tmp_path, answers("full", [1] * 20, video_id="v"), answers("effective", [0] * 20, video_id="v")
+    ).rows
+    assert [row["ties"] for row in rows if "ties" in row] == ["a", "a"]
+    assert rows[0]["high"] - rows[0]["low"] > 0.5
+
+
 @pytest.mark.parametrize("how", FORMATS)
 def test_every_format_prints_it(tmp_path, how):
     assert "effective" in render([board(tmp_path, answers("full", GOOD), answers("effective", BAD))], how)

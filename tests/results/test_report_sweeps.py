@@ -64,6 +64,14 @@ def test_a_panel_draws_every_layer_and_marks_the_significant_ones():
     assert root.find("title").text.startswith("a<b->c")
 
 
+def test_wide_bands_do_not_flatten_the_curves():
+    wide = SweepCurve("r", 3, (-30.0, 2.0), (-900.0, -800.0), (700.0, 900.0), (False, False))
+    assert shared_scale([wide]) == (-100, 20)
+    heights = [float(p.split(",")[1]) for p in re.findall(r"[\d.]+,[\d.]+", sweep_svg(wide, -100, 20))]
+    assert min(heights) >= 0 and max(heights) <= 180
+    assert shared_scale([SweepCurve("r", 3, (10.0, 300.0))]) == (0, 300)
+
+
 def test_a_flat_curve_has_a_scale():
     bottom, top = shared_scale([SweepCurve("r", 1, (0.0, 0.0))])
     assert bottom < top

@@ -84,3 +84,9 @@ def test_parts_are_what_they_say(document):
 def test_unknown_protocol(document):
     with pytest.raises(MapflowError, match="no protocol 'offical'; it has paper, official"):
         to_question(document("tvbench"), "offical")
+
+
+def test_the_bundled_benchmark_asks_chat_models_in_the_papers_words_too():
+    ours, papers = read_protocols("motion")["paper"]["prompts"], read_protocols("tvbench")["paper"]["prompts"]
+    assert ours["chat"] == papers["chat"]
+    assert ours["completion"].answer_prefix == papers["completion"].answer_prefix

@@ -142,7 +142,7 @@ def latex_text(text: str) -> str:
 
 
 def _latex(table: Table) -> str:
-    """A table environment; needs \\usepackage{booktabs}. What it was measured on stands in small print below."""
+    """A table environment, shrunk to the line where it is wider; small print below says what it was measured on."""
     body = _tabulate(table, "latex_raw", latex_text)
     rules = iter((r"\toprule", r"\midrule", r"\bottomrule"))
     body = re.sub(r"\\hline", lambda _: next(rules), body)
@@ -150,10 +150,12 @@ def _latex(table: Table) -> str:
     small += [f"{latex_text(label)}: {latex_text(value)}" for label, value in table.provenance]
     return "\n".join(
         [
+            r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{latex_text(table.title)}}}",
-            body,
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            body + "}",
             *(rf"\par\smallskip{{\footnotesize\raggedright {line}\par}}" for line in small),
             r"\end{table}",
             "",

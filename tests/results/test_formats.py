@@ -81,7 +81,9 @@ def test_latex_text_leaves_no_special_sign_and_no_letter_that_pdflatex_lacks():
 
 def compile_latex(body, folder):
     document = (
-        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
+        "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\n"
+        + body
+        + "\\end{document}\n"
     )
     (folder / "table.tex").write_text(document)
     return subprocess.run(
@@ -102,6 +104,13 @@ def test_latex_compiles(tmp_path, rows):
     done = compile_latex(render([table, table], "latex"), tmp_path)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "table.pdf").stat().st_size > 1000
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_a_table_wider_than_the_page_is_shrunk_to_it(tmp_path):
+    columns = [Column(f"column {k}", lambda r: "51.2 [49.3–53.1]") for k in range(14)]
+    done = compile_latex(render([Table("Wide", columns, [{}])], "latex"), tmp_path)
+    assert done.returncode == 0 and "Overfull" not in done.stdout
 
 
 def test_latex_is_booktabs_with_balanced_braces():

@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 from mapflow.harness.run_output import RunOutput
+from mapflow.model_adapters.families import BUNDLED_MODEL
 from mapflow.results.errors import MapflowError
 
 LISTINGS = ("list", "list_groups", "list_tags", "list_subtasks")
@@ -176,7 +177,7 @@ class _Run:
             raise MapflowError("--model is required, e.g. --model mapflow_llava")
         if self._interventions and not _is_ours(args.model):
             raise MapflowError(f"--intervention needs a model named mapflow_…, not {args.model!r}")
-        if args.tasks is None and _is_ours(args.model) and "pretrained=" not in str(args.model_args):
+        if args.tasks is None and args.model == BUNDLED_MODEL and "pretrained=" not in str(args.model_args):
             args.tasks = "mapflow_motion"
         if not args.tasks:
             raise MapflowError(

@@ -21,8 +21,9 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
 )
 """Model name, as users type it → class."""
 
+BUNDLED_MODEL = "mapflow_llava"
 BUNDLED = Path(__file__).parent / "mini" / "pathways"
-"""The checkpoint that `mapflow_llava` runs without `pretrained=`: small, pathway-regularised, ready in seconds."""
+"""The checkpoint that `BUNDLED_MODEL` runs without `pretrained=`: small, pathway-regularised, ready in seconds."""
 
 
 def family(model: str) -> type[VideoLLM]:

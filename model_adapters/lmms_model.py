@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mapflow.model_adapters.answering import answer, failed
 from mapflow.model_adapters.checkpoint_pathways import scaled_pathways
-from mapflow.model_adapters.families import BUNDLED, family
+from mapflow.model_adapters.families import BUNDLED, BUNDLED_MODEL, family
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.model_adapters.prefetch import prefetch
 from mapflow.model_adapters.video_llm import Prepared
@@ -77,11 +77,10 @@ class MapflowModel(lmms):
         self.interventions = parse_interventions([str(intervention)])
         self.batch_size = _positive(batch_size, "batch_size")
         if pretrained is None:
-            if self.bundled is None:
-                raise MapflowError(f"{self.model_name} has no bundled checkpoint; give pretrained=FOLDER")
-            name = self.bundled.name
+            if self.model_name != BUNDLED_MODEL:
+                raise MapflowError(f"{self.model_name} needs a checkpoint: --model_args pretrained=DIR")
             print(
-                f"{self.model_name}: no pretrained= given, so the small bundled model runs ({name})",
+                f"{self.model_name}: no pretrained= given, so the small bundled model runs ({BUNDLED.name})",
                 flush=True,
             )
         place = device_map or device or _default_device()

@@ -35,7 +35,9 @@ class RunOutput:
     def report(self) -> int:
         """Sorts the records, writes the summary, prints the table; returns how many answers are missing."""
         asked = list(read_json(self.folder / MANIFEST)["interventions"])
-        summaries = sorted(summarize(sort_records(self.folder)), key=lambda one: asked.index(one.intervention))
+        summaries = sorted(
+            summarize(sort_records(self.folder)), key=lambda one: asked.index(one.intervention)
+        )
         print(f"\n{summary_table(summaries)}")
         if self._kept:
             write_json(self.folder / SUMMARY, {s.intervention: s.to_json() for s in summaries})

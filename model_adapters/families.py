@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from mapflow.results.errors import MapflowError
+
 if TYPE_CHECKING:
     from mapflow.model_adapters.video_llm import VideoLLM
 
@@ -30,3 +32,12 @@ def family(model: str) -> type[VideoLLM]:
     """The class behind a model name of `FAMILIES`."""
     module, _, name = FAMILIES[model].rpartition(".")
     return getattr(importlib.import_module(module), name)
+
+
+def checkpoint(model: str, pretrained: str | Path | None) -> Path:
+    """The folder to load: the user's, or the bundled one. Raises MapflowError for a model that has none."""
+    if pretrained is None and model != BUNDLED_MODEL:
+        raise MapflowError(
+            f"{model} has no bundled checkpoint; give pretrained, its folder"
+        )
+    return Path(pretrained or BUNDLED)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mapflow.model_adapters.answering import answer, failed
 from mapflow.model_adapters.checkpoint_pathways import scaled_pathways
-from mapflow.model_adapters.families import BUNDLED, BUNDLED_MODEL, family
+from mapflow.model_adapters.families import checkpoint, family
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.model_adapters.prefetch import prefetch
 from mapflow.model_adapters.video_llm import Prepared
@@ -46,7 +46,6 @@ class MapflowModel(lmms):
     """
 
     model_name: ClassVar[str]
-    bundled: ClassVar[Path | None] = None  # what runs without `pretrained`
     family_arguments: ClassVar[
         tuple[str, ...]
     ] = ()  # --model_args that go to the family's `load` as they are
@@ -76,16 +75,15 @@ class MapflowModel(lmms):
             raise MapflowError(f"{self.model_name} has no argument {sorted(unknown)[0]!r} (--model_args)")
         self.interventions = parse_interventions([str(intervention)])
         self.batch_size = _positive(batch_size, "batch_size")
+        folder = checkpoint(self.model_name, pretrained)
         if pretrained is None:
-            if self.model_name != BUNDLED_MODEL:
-                raise MapflowError(f"{self.model_name} needs a checkpoint: --model_args pretrained=DIR")
             print(
-                f"{self.model_name}: no pretrained= given, so the small bundled model runs ({BUNDLED.name})",
+                f"{self.model_name}: no pretrained= given, so the small bundled model runs ({folder.name})",
                 flush=True,
             )
         place = device_map or device or _default_device()
         self.video_llm = family(self.model_name).load(
-            Path(pretrained or self.bundled or ""), dtype=dtype, device_map=place, lora=lora, **chosen
+            folder, dtype=dtype, device_map=place, lora=lora, **chosen
         )
         n_layers = self.video_llm.decoder.n_layers
         self.interventions = [one.resolve(scaled_pathways, n_layers) for one in self.interventions]
@@ -198,7 +196,6 @@ class MapflowLlava(MapflowModel):
     """`byminji/LLaVA-NeXT-7B-Video-FT`, `-13B-`, and the bundled models."""
 
     model_name = "mapflow_llava"
-    bundled = BUNDLED
 
 
 class MapflowInternvl(MapflowModel):

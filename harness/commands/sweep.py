@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from mapflow.model_adapters.families import BUNDLED, FAMILIES, family
+from mapflow.model_adapters.families import FAMILIES, checkpoint, family
 from mapflow.results.errors import MapflowError
 
 STYLES = ("center", "inverse", "top-down", "bottom-up")
@@ -88,12 +88,13 @@ def run(options: argparse.Namespace) -> int:
     from mapflow.harness.sweep import Sweep
     from mapflow.harness.sweep_run import Shard, run_sweep
 
-    if options.pretrained is None and options.model != "mapflow_llava":
-        raise MapflowError(f"--model {options.model} has no bundled checkpoint; give --pretrained DIR")
     gpu = torch.cuda.is_available()
     place = options.device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if gpu else "cpu")
     model = family(options.model).load(
-        Path(options.pretrained or BUNDLED), dtype=options.dtype, device_map=place, lora=options.lora
+        checkpoint(options.model, options.pretrained),
+        dtype=options.dtype,
+        device_map=place,
+        lora=options.lora,
     )
     sweep = Sweep(
         routes=tuple(routes),

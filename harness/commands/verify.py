@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from mapflow.results.errors import MapflowError
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from mapflow.model_adapters.families import FAMILIES
@@ -27,13 +25,14 @@ def run(options: argparse.Namespace) -> int:
 
     from mapflow.harness.verification import verify
     from mapflow.harness.verification.noise import BOUNDS
-    from mapflow.model_adapters.families import BUNDLED, family
+    from mapflow.model_adapters.families import checkpoint, family
 
-    if options.pretrained is None and options.model != "mapflow_llava":
-        raise MapflowError(f"{options.model} has no bundled checkpoint; give --pretrained DIR")
     device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     model = family(options.model).load(
-        options.pretrained or BUNDLED, dtype=options.dtype, device_map=device, lora=options.lora
+        checkpoint(options.model, options.pretrained),
+        dtype=options.dtype,
+        device_map=device,
+        lora=options.lora,
     )
     dtype = str(next(model.model.parameters()).dtype).removeprefix("torch.")
     print(f"{options.model} {model.name}: {model.decoder.n_layers} layers, {dtype} on {model.decoder.device}")

@@ -167,7 +167,7 @@ def _row(record: Record, where: str) -> Row:
         record.video_id or None,
         record.task,
         record.target,
-        bool(record.correct) and not failed,
+        bool(record.correct),
         record.valid,
         failed,
         record.n_options,

@@ -134,6 +134,16 @@ def test_frames_are_the_recorded_ones(motion):
     assert np.abs(shown - np.asarray(expected, dtype=float)).mean() < 6
 
 
+@pytest.mark.parametrize("benchmark", ["tvbench", "tomato", "tvbench_open"])
+def test_real_benchmarks_give_texts_and_the_frames_that_are_there(real_data, benchmark):
+    found = benchmark_documents(benchmark, real_data)
+    assert found and all(question.partition("/")[0] == benchmark for question in found)
+    assert all(document["stem"] for document in found.values())
+    shown = [d for d in found.values() if Path(d["video"]).is_file() and d["archive"] == ""]
+    for document in shown[:1]:  # question files may be at hand without their videos
+        assert all(uri.startswith("data:image/jpeg;base64,") for uri in frames_of(document, (0, 1)))
+
+
 def test_flipped_questions_are_first_in_line_for_frames(folder, motion):
     viewer = viewer_data(read_runs(folder), None, 1)
     assert list(viewer.runs) == ["full", "effective"]

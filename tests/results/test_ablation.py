@@ -37,6 +37,9 @@ def test_seeds_are_one_condition_with_the_librarys_interval(tmp_path):
     assert (row["difference_low"], row["difference_high"]) == pytest.approx(limits, rel=1e-12)
     assert row["between_seeds"] == pytest.approx(expected.between_seeds)
     assert row["verdict"] == "inferior" and row["n"] == 100
+    lost = [sum(b > a for b, a in zip(FULL, seed, strict=True)) for seed in SEEDS]
+    gained = [sum(b < a for b, a in zip(FULL, seed, strict=True)) for seed in SEEDS]
+    assert (row["lost"], row["gained"]) == pytest.approx((sum(lost) / 3, sum(gained) / 3))
 
 
 def test_a_condition_of_one_run_is_compared_as_such_and_p_values_are_corrected_together(tmp_path):

@@ -63,6 +63,15 @@ def test_other_question_sets_are_refused_even_where_only_errors_differ_and_inter
         assert "left out: 4 of full" in render([comparison_table([one])], "terminal")
 
 
+def test_a_question_that_one_run_could_not_ask_and_the_other_was_never_asked_is_a_mismatch(tmp_path):
+    full = runs_of(tmp_path / "a", full=[*BEFORE[:-1], None])[0]
+    effective = runs_of(tmp_path / "b", effective=AFTER[:-1])[0]
+    with pytest.raises(MapflowError, match="answer different questions"):
+        compare_with_baseline(full, [effective])
+    (one,) = compare_with_baseline(full, [effective], intersect=True)
+    assert one.comparison.n == 39
+
+
 def test_gold_answers_that_differ_are_refused(tmp_path):
     full = runs_of(tmp_path / "a", full=[1, 0, 1])[0]
     other = read_runs(write_run(tmp_path / "b", answers("effective", [1, 0, None], target="B")))[0]

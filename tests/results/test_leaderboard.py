@@ -51,6 +51,16 @@ def test_ties_share_a_letter_and_a_worse_run_has_another(tmp_path):
     assert ours == [("full", "a"), ("effective", "a"), ("random", "b")]
 
 
+def test_ties_are_corrected_for_the_number_of_pairs(tmp_path):
+    apart = {"video_id": "one/{}.mp4"}
+    best, worst = answers("full", [1] * 40, **apart), answers("random", [0] * 6 + [1] * 34, **apart)
+    alone = board(tmp_path / "two", best, worst).rows
+    assert [row["ties"] for row in alone if "ties" in row] == ["a", "b"]  # exact McNemar, 6 : 0, p = 0.031
+    between = answers("effective", [0] * 3 + [1] * 37, **apart)
+    rows = board(tmp_path / "three", best, between, worst).rows
+    assert [row["ties"] for row in rows if "ties" in row] == ["a", "a", "a"]  # three pairs: 0.094
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 6), st.data())
 def test_two_runs_share_a_letter_exactly_where_they_do_not_differ(n, data):

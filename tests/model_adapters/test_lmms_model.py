@@ -1,0 +1,89 @@
+"""Our models as lmms-eval calls them: foreign tasks, videos that cannot be read, arguments that do not exist."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mapflow.model_adapters.lmms_model import MapflowHf, MapflowLlava
+from mapflow.results.answers import NOT_ASKED
+from mapflow.results.errors import MapflowError
+from mapflow.results.run_folder import read_records
+
+MOTION = Path(__file__).parents[2] / "tasks" / "motion" / "data"
+FOREIGN = "Question: {question}\nOptions:\nA. {0}\nB. {1}\nAnswer with the option's letter from the given choices directly."
+
+
+def requests_of(model, documents, prompt, task="somebodys_task"):
+    """lmms-eval's requests for documents whose visual is a bare path."""
+    model.task_dict = {task: {"test": documents}}
+    return [
+        SimpleNamespace(
+            args=(prompt(doc), {"max_new_tokens": 3}, lambda doc: [doc["video"]], number, task, "test")
+        )
+        for number, doc in enumerate(documents)
+    ]
+
+
+def test_another_tasks_multiple_choice_prompt_is_asked_under_interventions(tmp_path):
+    rows = json.loads((MOTION / "json" / "antonym.json").read_text())[:2]
+    documents = [
+        {"video": str(MOTION / "video" / "antonym" / row["video"]), "answer": "AB"[row["candidates"].index(row["answer"])], **{k: row[k] for k in ("question", "candidates")}}
+        for row in rows
+    ]  # fmt: skip
+    model = MapflowLlava(intervention="full;video->options;question->last@1-3", records=str(tmp_path))
+    asked = requests_of(model, documents, lambda d: FOREIGN.format(*d["candidates"], question=d["question"]))
+    answers = model.generate_until(asked)
+    records = read_records(tmp_path)
+    assert len(records) == 2 * 3
+    assert {r.intervention for r in records} == {"full", "video->options", "question->last@1-3"}
+    by_key = {r.key: r for r in records}
+    for number, (doc, answer) in enumerate(zip(documents, answers, strict=True)):
+        full = by_key[f"somebodys_task/{number:06d}", "full"]
+        assert (full.prediction, full.target, full.n_options) == (answer, doc["answer"], 2)
+        assert set(full.option_probs) == {"A", "B"}
+        cut = by_key[full.question_id, "video->options"]
+        assert cut.edges_kept < full.edges_kept == full.edges_total
+        assert cut.option_probs != full.option_probs
+
+
+def test_a_video_that_cannot_be_read_is_a_record_not_an_end(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"\0" * 100)
+    documents = [{"video": str(tmp_path / name), "answer": "A"} for name in ("broken.mp4", "missing.mp4")]
+    model = MapflowLlava(intervention="full;effective", records=str(tmp_path / "run"))
+    answers = model.generate_until(
+        requests_of(model, documents, lambda d: FOREIGN.format("x", "y", question="?"))
+    )
+    assert answers == [NOT_ASKED] * 2
+    records = read_records(tmp_path / "run")
+    assert len(records) == 4
+    for record in records:
+        assert record.error is not None
+        assert ("broken.mp4" in record.error) or ("missing.mp4" in record.error)
+        assert (record.correct, record.p_answer, record.edges_kept) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"pretraind": "x"}, "no argument 'pretraind'"),
+        ({"batch_size": "many"}, "batch_size=many"),
+        ({"intervention": "video->last@13"}, "layer 13 is outside 1..12"),
+        ({"pretrained": "nowhere"}, "nowhere does not exist"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, complaint, tmp_path):
+    with pytest.raises(MapflowError, match=complaint):
+        MapflowLlava(records=str(tmp_path / "run"), **arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_one_model_bundles_a_checkpoint():
+    with pytest.raises(MapflowError, match="mapflow_hf has no bundled checkpoint"):
+        MapflowHf()
+
+
+def test_likelihoods_are_not_offered():
+    with pytest.raises(MapflowError, match="generate_until"):
+        MapflowLlava().loglikelihood([])

@@ -37,7 +37,5 @@ def family(model: str) -> type[VideoLLM]:
 def checkpoint(model: str, pretrained: str | Path | None) -> Path:
     """The folder to load: the user's, or the bundled one. Raises MapflowError for a model that has none."""
     if pretrained is None and model != BUNDLED_MODEL:
-        raise MapflowError(
-            f"{model} has no bundled checkpoint; give pretrained, its folder"
-        )
+        raise MapflowError(f"{model} has no bundled checkpoint; give pretrained, its folder")
     return Path(pretrained or BUNDLED)

@@ -22,6 +22,7 @@ from mapflow.results.statistics import (
     cochran_q,
     compare_runs,
     holm,
+    minimal_detectable_effect,
     pair,
     points,
     sentence,
@@ -159,7 +160,10 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
             notes.append(
                 f"{about}: {one.not_asked:,} questions could not be asked in one run or the other and are left out."
             )
-        notes += [f"{about}: {note}" for note in (*one.comparison.notes, *one.warnings)]
+        notes += [
+            f"{about}: {note}"
+            for note in (*one.comparison.notes, *_could_be_seen(one.comparison), *one.warnings)
+        ]
     notes += more
     methods = dict.fromkeys(f"{p.comparison.difference.method}; {p.comparison.test.method}" for p in pairs)
     notes.append(
@@ -173,6 +177,23 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
         list(dict.fromkeys(notes)),
         provenance(runs),
     )
+
+
+def _could_be_seen(found: Comparison) -> list[str]:
+    """For a verdict that stays open: which difference these questions would have shown."""
+    if found.non_inferiority.verdict != "inconclusive" or not found.cells.discordance:
+        return []
+    try:
+        smallest = minimal_detectable_effect(
+            found.n, found.cells.discordance, design_effect=found.design_effect
+        )
+    except MapflowError:
+        return [
+            f"With so few flips among {found.n:,} questions no difference would be found with 80 % power."
+        ]
+    return [
+        f"With as many flips, {found.n:,} questions find a difference of {100 * smallest:.1f} points with 80 % power."
+    ]
 
 
 def subtask_table(pairs: Sequence[ComparedPair]) -> Table:

@@ -149,7 +149,7 @@ def test_help_of_the_tables_imports_no_statistics():
         "try: main(['{0}', '--help'])\nexcept SystemExit: pass\n"
         "assert not {{'statsmodels', 'scipy', 'torch', 'numpy'}} & set(sys.modules), 'heavy imports'"
     )
-    for name in ("compare", "leaderboard", "ablate"):
+    for name in ("compare", "leaderboard", "ablate", "report"):
         done = subprocess.run(
             [sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=False
         )

@@ -13,7 +13,7 @@ from mapflow.results.comparison_tables import (
 from mapflow.results.errors import MapflowError
 from mapflow.results.formats import render
 from mapflow.results.run import read_runs
-from mapflow.results.statistics import RunOutcomes, compare_runs, holm, sentence
+from mapflow.results.statistics import RunOutcomes, compare_runs, holm, minimal_detectable_effect, sentence
 from tests.results.run_folders import answers, write_run
 
 BEFORE = [1] * 30 + [0] * 10
@@ -150,6 +150,20 @@ def test_subtasks_have_their_own_rows_and_add_up(tmp_path):
         ("t_two", 10, 0, 2),
     ]
     assert "macro average +5.0 points" in render([subtask_table(pairs)], "terminal")
+
+
+def test_an_open_verdict_says_what_could_have_been_seen(tmp_path):
+    full, effective = runs_of(tmp_path / "a", full=BEFORE * 10, effective=AFTER * 10)
+    (one,) = compare_with_baseline(full, [effective])
+    assert one.comparison.non_inferiority.verdict == "inconclusive"
+    smallest = minimal_detectable_effect(400, 5 / 40, design_effect=one.comparison.design_effect)
+    said = f"effective on TVBench: With as many flips, 400 questions find a difference of {100 * smallest:.1f} points"
+    assert said in render([comparison_table([one])], "terminal")
+    full, effective = runs_of(tmp_path / "b", full=[1] * 40, effective=[0] + [1] * 39)
+    text = render([comparison_table(compare_with_baseline(full, [effective]))], "terminal")
+    assert "With so few flips among 40 questions no difference" in text
+    (closed,) = compare_with_baseline(full, [effective], margin=0.5)
+    assert "80 % power" not in render([comparison_table([closed])], "terminal")
 
 
 def test_more_than_two_runs_at_once(tmp_path):

@@ -57,9 +57,9 @@ def _write_one(
     interventions: Sequence[Intervention],
 ) -> list[Record]:
     """A question that wants a written answer; its interventions still share one batch."""
-    tokens, logits = model.decoder.generate(
-        inputs, compiled, prepared.question.max_new_tokens, [model.tokenizer.eos_token_id]
-    )
+    end = model.tokenizer.eos_token_id
+    stop_ids = [end] if isinstance(end, int) else []
+    tokens, logits = model.decoder.generate(inputs, compiled, prepared.question.max_new_tokens, stop_ids)
     return _records(model, prepared, compiled, interventions, logits, tokens)
 
 
@@ -81,7 +81,7 @@ def _records(
         options = {
             letter: float(row[i]) for letter, i in zip(question.letters, prepared.option_ids, strict=True)
         }
-        text = model.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        text = str(model.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
         correct, valid = grade(question, text, first_token_right=int(row.argmax()) == prepared.target_id)
         records.append(
             Record(

@@ -8,7 +8,7 @@ own classes. Knows nothing of prompts, tokenizers, files on disk or intervention
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -89,11 +89,17 @@ class InternVLNetwork(nn.Module):
     @property
     def image_size(self) -> int:
         """Height and width of a frame, pixels."""
-        return self.vision_model.config.image_size[0]
+        height, _ = cast(tuple[int, int], self.vision_model.config.image_size)
+        return height
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch, pixels."""
+        return cast(tuple[int, int], self.vision_model.config.patch_size)
 
     @property
     def tokens_per_frame(self) -> int:
-        side = self.image_size // self.vision_model.config.patch_size[0]
+        side = self.image_size // self.patch_size[0]
         return (side // self.merge) ** 2
 
     def vision_features(
@@ -101,7 +107,7 @@ class InternVLNetwork(nn.Module):
     ) -> Float[Tensor, "images tokens shuffled_width"]:
         """What the projector receives: the tower's patches (without CLS), shuffled."""
         patches = self.vision_model(pixel_values=pixel_values).last_hidden_state[:, 1:]
-        rows, columns = self.vision_model.config.patch_size
+        rows, columns = self.patch_size
         grid = (pixel_values.shape[-2] // rows, pixel_values.shape[-1] // columns)
         return pixel_shuffle(patches.unflatten(1, grid), self.merge).flatten(1, 2)
 

@@ -47,8 +47,8 @@ class MixingAttention(nn.Module):
 
     def __init__(self, native: nn.Module) -> None:
         super().__init__()
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            setattr(self, name, native.get_submodule(name))
+        self.q_proj, self.k_proj = native.get_submodule("q_proj"), native.get_submodule("k_proj")
+        self.v_proj, self.out_proj = native.get_submodule("v_proj"), native.get_submodule("out_proj")
         self.head_dim = int(native.head_dim)  # pyright: ignore[reportArgumentType]
 
     def forward(
@@ -106,7 +106,7 @@ class VideoLlama3Network(nn.Module):
         self.vision_model = VideoLlama3VisionModel(vision_config)
         if vision_attention == "released":
             for layer in self.vision_model.encoder.layers:
-                layer.self_attn = MixingAttention(layer.self_attn)
+                layer.self_attn = MixingAttention(layer.get_submodule("self_attn"))
         self.projector = Projector(vision_config.hidden_size, text_config.hidden_size, projector_depth)
         self.language_model = AutoModelForCausalLM.from_config(text_config, dtype=torch.get_default_dtype())
         self.merge = merge

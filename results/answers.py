@@ -34,7 +34,7 @@ _AFTER_LETTER = r"(?=\s*$|\s*\n|\s*[)\]}:,;!?*`\"']|\.(?!\w)|\s+(?:is|because|si
 _LETTER = (
     r"(?=\s*$|\s*\n|\s*[)\]}:,;!?*`\"']|\.(?!\w)|\s+(?:is(?!\s+(?:not|wrong|incorrect))|because|since)\b)"
 )
-_LETTER = re.compile(rf"[*_`\"']*[(\[{{]?\s*([A-Za-z]){_AFTER_LETTER}")
+_LETTER: re.Pattern[str] = re.compile(rf"[*_`\"']*[(\[{{]?\s*([A-Za-z]){_AFTER_LETTER}")
 _BRACKETED = re.compile(r"[(\[{]\s*([A-Za-z])\s*[)\]}]")
 _SECOND = re.compile(r"[\s*_`)\].]*(?:/|,|&|\bor\b|\band\b)[\s*_`(\[]*([A-Za-z])(?![\w'’])", re.IGNORECASE)
 _NEGATION = re.compile(

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from mapflow.model_adapters.interventions.intervention import Intervention
-from mapflow.model_adapters.interventions.layers import WINDOW_STYLES, LayerSpan, Window
+from mapflow.model_adapters.interventions.layers import WINDOW_STYLES, LayerSpan, Window, WindowStyle
 from mapflow.model_adapters.interventions.pathways import PathwayRanges
 from mapflow.model_adapters.interventions.policies import Cut, Effective, Knockout, Policy, RandomBlocking
 from mapflow.model_adapters.interventions.route import CROSS_FRAME, Route
@@ -156,7 +156,7 @@ def _parse_term(term: str) -> list[Policy]:
 def _parse_knockout(text: str) -> Knockout:
     route, at, window = text.partition("@")
     options = _options(window)
-    style = next((style for style in WINDOW_STYLES if style in options), None)
+    style: WindowStyle | None = next((one for one in WINDOW_STYLES if one in options), None)
     if not at or style is None or set(options) - {style, "window"}:
         raise MapflowError(
             f"knockout {text!r} is not of the form source->target@STYLE=LAYER,window=K with STYLE one of"

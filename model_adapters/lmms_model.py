@@ -27,6 +27,7 @@ from mapflow.model_adapters.video_llm import Prepared
 from mapflow.results.answers import NOT_ASKED
 from mapflow.results.errors import MapflowError
 from mapflow.results.foreign_prompt import foreign_question
+from mapflow.results.git_state import git_state
 from mapflow.results.question import Clip, Question
 from mapflow.results.record import Record
 from mapflow.results.run_folder import RunFolder
@@ -113,6 +114,7 @@ class MapflowModel(lmms):
             "interventions": described,
             "frames_per_segment": self.video_llm.frames_per_segment,
             "device": str(self.device),
+            "git": git_state(),
             "command": sys.orig_argv,
         }
 

@@ -151,8 +151,13 @@ def _record(
     )
 
 
-def _unswept(question: Question, sweep: Sweep, **why: str) -> list[SweepRecord]:
-    return [SweepRecord(**_identity(question, sweep, route), **why) for route in sweep.routes]
+def _unswept(
+    question: Question, sweep: Sweep, *, left_out: str | None = None, error: str | None = None
+) -> list[SweepRecord]:
+    return [
+        SweepRecord(**_identity(question, sweep, route), left_out=left_out, error=error)
+        for route in sweep.routes
+    ]
 
 
 def _identity(question: Question, sweep: Sweep, route: Route) -> dict[str, Any]:

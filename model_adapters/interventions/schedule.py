@@ -185,15 +185,15 @@ def _walk_back(
         reads = tree.reads_in(layer)
         computed = needed[1:] & leaving
         trunk_computed = needed[0] | (needed[1:] & ~leaving).any(0)
-        read = (reads & computed[:, :, None]).any(1)
+        read = np.any(reads & computed[:, :, None], axis=1)
         own = computed | read & arriving
         before = np.zeros_like(changed[layer])
         trunk_keys = trunk_computed | (tree.causal & trunk_computed[:, None]).any(0)
         jobs = []
         for members in _alike(own, computed):
-            together = own[members].any(0)
-            leaves = _whole(computed[members].any(0), together, sizes)
-            kept = read[members].any(0) & ~together
+            together = _union(own[members])
+            leaves = _whole(_union(computed[members]), together, sizes)
+            kept = _union(read[members]) & ~together
             inherited = own[members] & arriving[members]
             trunk_keys |= kept
             before[TRUNK] |= (together & ~arriving[members] & (read | computed)[members]).any(0)
@@ -221,6 +221,10 @@ def _walk_back(
         layers.append(tuple(jobs))
         needed = before
     return tuple(reversed(layers)), answers
+
+
+def _union(rows: Bool[np.ndarray, "branch run"]) -> Runs:
+    return np.logical_or.reduce(rows, axis=0)
 
 
 def _alike(

@@ -1,0 +1,272 @@
+"""`mapflow sweep` as a user runs it: files, exit codes, resumption, several processes, audits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mapflow.harness import sweep as sweeping
+from mapflow.harness import sweep_run
+from mapflow.harness.audit import NOISE, audited_layers
+from mapflow.harness.cli import main
+from mapflow.harness.commands.sweep import parse_bytes
+from mapflow.harness.route_sets import check_routes, parse_routes, route_sets
+from mapflow.model_adapters.families import BUNDLED
+from mapflow.model_adapters.interventions import AttentionPlan, apply, parse_intervention
+from mapflow.model_adapters.llava import LlavaVideo
+from mapflow.results.errors import MapflowError
+from mapflow.results.run_folder import read_records
+from mapflow.results.sweep_record import SweepRecord, relative_change
+from mapflow.tasks.documents import to_question
+from mapflow.tasks.lmms_functions import question_of
+from mapflow.tasks.loading import load_documents
+
+TASK = "mapflow_motion_direction"
+ROUTES = "video->question,question->last"
+COMMAND = ("--task", TASK, "--routes", ROUTES, "--limit", "3")
+
+
+def sweep(folder: Path, *words: str) -> int:
+    return main(["sweep", "--output_path", str(folder), *(words or COMMAND)])
+
+
+def lines(folder: Path) -> list[str]:
+    return (folder / SweepRecord.FILE).read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A finished sweep of three questions."""
+    folder = tmp_path_factory.mktemp("sweep") / "whole"
+    assert sweep(folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model() -> LlavaVideo:
+    return LlavaVideo.load(BUNDLED, dtype=torch.float32)
+
+
+@torch.inference_mode()
+def test_records_hold_what_one_forward_pass_each_finds(whole, model):
+    records = read_records(whole, SweepRecord)
+    assert {record.key for record in records} == {
+        (doc["question_id"], route) for doc in load_documents(TASK, 3) for route in ROUTES.split(",")
+    }
+    record = next(r for r in records if r.route == "video->question")
+    doc = next(d for d in load_documents(TASK, 3) if d["question_id"] == record.question_id)
+    prepared = model.prepare(question_of(doc))
+    (inputs,) = model.embed([prepared])
+
+    def naive(text: str) -> torch.Tensor:
+        with apply(
+            AttentionPlan.of([parse_intervention(text).compile(prepared.layout, model.decoder.n_layers)])
+        ):
+            hidden = model.decoder.core(inputs_embeds=inputs.embeds[None], use_cache=False).last_hidden_state
+        return model.decoder.logits(hidden[:, -1])[0].softmax(-1)
+
+    base = naive("full")
+    answer = int(base.argmax())
+    bound = NOISE["float32"]
+    assert record.p_answer == pytest.approx(float(base[answer]), abs=bound)
+    assert record.p_target == pytest.approx(float(base[prepared.target_id]), abs=bound)
+    assert record.answer == model.tokenizer.decode([answer]).strip()
+    assert record.correct == (record.answer == prepared.question.target_text)
+    moved = 0.0
+    for layer in range(1, model.decoder.n_layers + 1):
+        cut = naive(f"knockout:video->question@center={layer},window=9")
+        moved = max(moved, float((cut - base).abs().max()))
+        assert record.p_answers[layer - 1] == pytest.approx(float(cut[answer]), abs=bound)
+        assert record.p_targets[layer - 1] == pytest.approx(float(cut[prepared.target_id]), abs=bound)
+        assert record.answers[layer - 1] == model.tokenizer.decode([int(cut.argmax())]).strip()
+        change = (record.p_answers[layer - 1] - record.p_answer) / record.p_answer * 100
+        assert record.change_answer[layer - 1] == pytest.approx(change)
+        letters = sorted((float(cut[i]) for i in prepared.option_ids), reverse=True)
+        margin = torch.tensor(letters[0] / letters[1]).log().item()
+        assert record.margins[layer - 1] == pytest.approx(margin, rel=1e-2, abs=1e-3)
+    assert moved > 0.01
+
+
+def test_a_second_start_adds_what_is_missing_and_nothing_else(whole, tmp_path, monkeypatch):
+    """Half a line at the end, as a killed worker leaves it, and questions that are not there yet."""
+    expected = lines(whole)
+    torn = (whole / SweepRecord.FILE).read_bytes()[: len(expected[0]) + len(expected[1]) + 2 + 9]
+    folder = tmp_path / "taken_up"
+    folder.mkdir()
+    (folder / "manifest.json").write_bytes((whole / "manifest.json").read_bytes())
+    (folder / SweepRecord.FILE).write_bytes(torn)
+    asked = []
+    original = sweep_run.sweep_question
+    monkeypatch.setattr(
+        sweep_run, "sweep_question", lambda *a: (asked.append(a[1].question.question_id), original(*a))[1]
+    )
+    assert sweep(folder) == 0
+    assert lines(folder) == expected
+    assert len(asked) == 2
+    assert sweep(folder) == 0
+    assert len(asked) == 2, "a finished sweep asks nothing again"
+
+
+def test_a_killed_run_is_taken_up(whole, tmp_path):
+    folder = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mapflow.harness.cli", "sweep", "--output_path", str(folder), *COMMAND],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end:
+        if (folder / SweepRecord.FILE).exists() and lines(folder):
+            process.kill()
+        time.sleep(0.01)
+    process.wait()
+    assert sweep(folder) == 0
+    assert lines(folder) == lines(whole)
+
+
+def test_two_processes_give_the_same_records(whole, tmp_path):
+    folder = tmp_path / "two"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "mapflow.harness.cli", "sweep", "--output_path", str(folder), *COMMAND],
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "OMP_NUM_THREADS": str(torch.get_num_threads()),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    printed = [worker.communicate(timeout=300) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], printed
+    assert lines(folder) == lines(whole)
+    assert (folder / "summary.json").read_text() == (whole / "summary.json").read_text()
+    assert sum("video->question" in out for out, _ in printed) >= 1
+
+
+def test_samples_of_one_kind(whole, tmp_path):
+    records = read_records(whole, SweepRecord)
+    for kind, right in (("correct", True), ("wrong", False)):
+        assert sweep(tmp_path / kind, *COMMAND, "--samples", kind) == 0
+        chosen = read_records(tmp_path / kind, SweepRecord)
+        assert {r.key for r in chosen if r.swept} == {r.key for r in records if r.correct == right}
+        assert all(r.left_out and "by the plain run" in r.left_out for r in chosen if not r.swept)
+
+
+def test_the_audit_passes_and_says_so(tmp_path, capsys):
+    assert sweep(tmp_path / "a", *COMMAND[:-1], "1", "--audit", "0.3") == 0
+    (record,) = [r for r in read_records(tmp_path / "a", SweepRecord) if r.route == "video->question"]
+    assert record.audited == audited_layers(0.3, record.question_id, record.route, len(record.answers))
+    assert record.audited and record.audit_difference <= NOISE["float32"]
+    assert "within the noise of float32" in capsys.readouterr().out
+
+
+def test_the_audit_catches_a_planted_error(tmp_path, monkeypatch, capsys):
+    """An executor that places a route's windows from the wrong end."""
+    original = sweeping.answer_logits
+
+    def wrong(*arguments):
+        logits = original(*arguments)
+        return logits[[0, *reversed(range(1, len(logits)))]]
+
+    monkeypatch.setattr(sweeping, "answer_logits", wrong)
+    words = ("--task", TASK, "--routes", "question->last", "--limit", "1", "--window", "1")
+    assert sweep(tmp_path / "a", *words, "--audit", "1") == 1
+    assert "BEYOND the noise" in capsys.readouterr().out
+    assert sweep(tmp_path / "a", *words, "--audit", "1") == 1, "a failure is not forgotten"
+
+
+def test_a_small_memory_budget_is_met_one_window_at_a_time_and_said(whole, tmp_path, capsys):
+    assert sweep(tmp_path / "s", *COMMAND[:-1], "1", "--memory-budget", "1K") == 0
+    assert "one at a time" in capsys.readouterr().err
+    ours = read_records(tmp_path / "s", SweepRecord)
+    whole_ones = {r.key: r for r in read_records(whole, SweepRecord)}
+    for record in ours:
+        assert record.p_answers == pytest.approx(whole_ones[record.key].p_answers, abs=NOISE["float32"])
+
+
+def test_another_window_does_not_go_into_the_same_folder(whole, capsys):
+    assert sweep(whole, *COMMAND, "--window", "5") == 2
+    assert "its window is 9, this one's 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--routes", "video->answer"), "unknown segment 'answer'"),
+        (("--routes", "vql-to-q"), "or a set of routes: cross-frame, vql-to-ql"),
+        (("--routes", "video->option[7]"), "names 'option[7]', but question"),
+        (("--routes", "frame[99]->last"), "cannot be swept: this prompt has no 'frame[99]'"),
+        (("--window", "0"), "--window 0 must be at least 1"),
+        (("--limit", "0"), "--limit 0 must be at least 1"),
+        (("--audit", "1.5"), "--audit 1.5 is outside 0..1"),
+        (("--memory-budget", "lots"), "--memory-budget 'lots' is not a size"),
+        (("--task", "mapflow_nothing"), "unknown task 'mapflow_nothing'"),
+        (("--model", "mapflow_hf"), "has no bundled checkpoint"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(tmp_path, words, said, capsys):
+    task = () if "--task" in words else ("--task", TASK)
+    assert sweep(tmp_path / "x", "--limit", "1", *task, *words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_routes_into_options_do_not_fit_open_questions():
+    doc = {**load_documents(TASK, 1)[0], "options": [], "target": -1, "target_text": "left"}
+    question = to_question(doc, "paper")
+    for route in ("true_option->last", "video->options", "false_options->last", "option[0]->last"):
+        with pytest.raises(MapflowError, match="open-ended and has no options"):
+            check_routes(parse_routes([route]), [question])
+    check_routes(parse_routes(["vql-to-ql", "video->stem"]), [question])
+
+
+def test_route_sets_of_the_paper():
+    assert all(parse_routes([name]) for name in route_sets())
+    assert len(parse_routes(["paper"])) == len(set(parse_routes(["paper"]))) == 11
+    assert parse_routes(["vql-to-ql,video->last", "video->stem"]) == parse_routes(
+        ["vql-to-ql", "video->stem"]
+    )
+
+
+def test_relative_change_of_tiny_probabilities_is_left_out():
+    assert relative_change(0.5, [0.25, 0.75]) == (-50.0, 50.0)
+    assert relative_change(9e-7, [0.25]) is None
+
+
+def test_tiny_probabilities_are_flagged_and_counted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweeping, "TINY", 2.0)
+    monkeypatch.setattr(sweeping, "relative_change", lambda base, found: None)
+    assert sweep(tmp_path / "t", "--task", TASK, "--routes", "question->last", "--limit", "2") == 0
+    records = read_records(tmp_path / "t", SweepRecord)
+    assert all(record.tiny == ("p_answer", "p_target") and record.change_answer is None for record in records)
+    summary = json.loads((tmp_path / "t" / "summary.json").read_text())["question->last"]
+    assert (summary["tiny_answer"], summary["tiny_target"], summary["n"]) == (2, 2, 2)
+    assert summary["change_answer"] == []
+    assert "2 / 2" in capsys.readouterr().out
+
+
+def test_a_broken_video_is_a_record_and_exit_3(tmp_path, monkeypatch):
+    documents = load_documents(TASK, 2)
+    documents[1] = {**documents[1], "video": str(tmp_path / "absent.mp4")}
+    monkeypatch.setattr("mapflow.tasks.loading.load_documents", lambda *_: documents)
+    assert sweep(tmp_path / "b") == 3
+    broken = [r for r in read_records(tmp_path / "b", SweepRecord) if r.error]
+    assert {r.question_id for r in broken} == {documents[1]["question_id"]}
+
+
+@pytest.mark.parametrize(("text", "size"), [("1", 1), ("2G", 2**31), ("1.5 KiB", 1536), ("512mb", 2**29)])
+def test_sizes(text, size):
+    assert parse_bytes(text) == size

@@ -30,11 +30,10 @@ _DENIAL = re.compile(
     r"\s*(?:(?:is|was|can|would|could)(?:\s+be)?\s*(?:not|n't|n’t|wrong|incorrect))\b", re.IGNORECASE
 )
 # What may follow a letter that is meant as one; so "A man" and "I think" are words, "e.g." is no E.
-_AFTER_LETTER = r"(?=\s*$|\s*\n|\s*[)\]}:,;!?*`\"']|\.(?!\w)|\s+(?:is|because|since)\b)"
-_LETTER = (
+_AFTER_LETTER = (
     r"(?=\s*$|\s*\n|\s*[)\]}:,;!?*`\"']|\.(?!\w)|\s+(?:is(?!\s+(?:not|wrong|incorrect))|because|since)\b)"
 )
-_LETTER: re.Pattern[str] = re.compile(rf"[*_`\"']*[(\[{{]?\s*([A-Za-z]){_AFTER_LETTER}")
+_LETTER = re.compile(rf"[*_`\"']*[(\[{{]?\s*([A-Za-z]){_AFTER_LETTER}")
 _BRACKETED = re.compile(r"[(\[{]\s*([A-Za-z])\s*[)\]}]")
 _SECOND = re.compile(r"[\s*_`)\].]*(?:/|,|&|\bor\b|\band\b)[\s*_`(\[]*([A-Za-z])(?![\w'’])", re.IGNORECASE)
 _NEGATION = re.compile(

@@ -188,6 +188,18 @@ def test_the_function_alone_with_any_suffix_of_queries(case, groups, padding, da
     torch.testing.assert_close(weights.sum(-1).transpose(1, 2), (~empty).float())
 
 
+@pytest.mark.parametrize("n_queries", [1, 3, 8])
+@pytest.mark.parametrize("expression", ["full", "video->last@2"])
+def test_a_suffix_of_queries_is_causal_also_where_nothing_is_cut(n_queries, expression):
+    """sdpa's own causal mask would let the first of the queries see the first key only."""
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(1, 2, n_queries, 4, generator=generator)
+    key, value = torch.randn(2, 1, 2, 8, 4, generator=generator)
+    with apply(AttentionPlan.of([parse_intervention(expression).compile(LAYOUT, 2)])):
+        found, _ = sdpa_attention(Layer(1), query, key, value, None)
+    torch.testing.assert_close(found, eager_attention(query, key, value)[0])
+
+
 def test_the_oracle_is_the_textbooks_formula():
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(1, 4, 3, 8, generator=generator)

@@ -7,7 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from naive import Spec, Term, allowed, window
-from strategies import STYLES, as_ranges, cases, compile_spec, layout_of, prompts, quick, routes
+from strategies import (
+    STYLES,
+    as_ranges,
+    cases,
+    compile_spec,
+    layout_of,
+    pathway_ranges,
+    prompts,
+    quick,
+    routes,
+)
 
 from mapflow.model_adapters.interventions import (
     LayerSpan,
@@ -25,6 +35,16 @@ from mapflow.results.errors import MapflowError
 @quick
 def test_masks_equal_the_definition(case):
     prompt, spec, n_layers = case
+    compiled = compile_spec(prompt, spec, n_layers)
+    for layer in range(n_layers):
+        assert compiled.token_mask(layer).tolist() == allowed(prompt, spec, layer + 1, n_layers)
+
+
+@given(st.data(), st.sampled_from(["effective", "effective-strict"]))
+@quick
+def test_the_papers_policy_equals_the_definition(data, kind):
+    prompt, n_layers = data.draw(prompts(usual=True)), data.draw(st.integers(3, 5))
+    spec = Spec((Term(kind, ranges=data.draw(pathway_ranges(n_layers))),))
     compiled = compile_spec(prompt, spec, n_layers)
     for layer in range(n_layers):
         assert compiled.token_mask(layer).tolist() == allowed(prompt, spec, layer + 1, n_layers)

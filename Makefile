@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 	$(BIN)/lmms_eval --model mapflow_llava --intervention full,effective,random --output_path demo_output
 
 test: $(INSTALLED) check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -16,6 +16,8 @@ COMMANDS = {
     "data": "a benchmark's files: check that they are there, complete and readable; unpack them",
     "explain": "what an intervention cuts: layers, edges, and by which paths video still reaches the answer",
     "sweep": "knock out routes in a window around every layer: where does information flow?",
+    "trace": "how probable the right and the wrong answers are after every layer, under any intervention",
+    "lens": "which words video tokens look like in every layer, and how many are spatial or temporal",
     "tasks-path": "the folder of mapflow's tasks, for plain lmms-eval's --include_path",
     "verify": "certify a model's adapter: layout, masks, layers, batching, decoding; exit code 1 on a failure",
     "ablate": "a grid of interventions × seeds × ratios against a baseline, with corrected p-values",

@@ -95,8 +95,7 @@ class Golden:
     @cached_property
     def samples(self) -> list[Sample]:
         """Every sample whose arrays are there."""
-        facts = json.loads((self.folder / "samples.json").read_text(encoding="utf-8"))
-        return [self._sample(index, each) for index, each in enumerate(facts)]
+        return [self._sample(index, each) for index, each in enumerate(self.json("samples"))]
 
     def _sample(self, index: int, facts: Mapping[str, Any]) -> Sample:
         arrays = _arrays(self.folder / f"sample{index}.npz")
@@ -107,8 +106,15 @@ class Golden:
 
     def numbers(self, name: str) -> tuple[Any, dict[str, np.ndarray]]:
         """Contents of `name`.json and `name`.npz."""
-        facts = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
-        return facts, _arrays(self.folder / f"{name}.npz")
+        return self.json(name), self.arrays(name)
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Contents of `name`.npz; empty where there is none."""
+        path = self.folder / f"{name}.npz"
+        return _arrays(path) if path.is_file() else {}
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

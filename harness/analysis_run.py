@@ -1,0 +1,91 @@
+"""An analysis's run: questions to records in a folder, over any number of processes, taken up again where it stopped.
+
+A record a question × intervention. Who finds the folder complete gets all records, sorted, and writes the summary.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from tqdm import tqdm
+
+from mapflow.harness.sweep_run import Shard
+from mapflow.model_adapters.interventions import Intervention
+from mapflow.model_adapters.prefetch import prefetch
+from mapflow.model_adapters.run_identity import run_identity
+from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+from mapflow.results.errors import MapflowError
+from mapflow.results.lines import Line
+from mapflow.results.question import Question
+from mapflow.results.run_folder import RunFolder, read_records, sort_records
+from mapflow.tasks.documents import Document, to_question
+from mapflow.tasks.lmms_functions import question_of
+
+R = TypeVar("R", bound=Line)
+
+
+@dataclass(frozen=True)
+class Analysis(Generic[R]):
+    """`ask` and `failed` give a question's records, one an intervention; `settings` must agree when a run is taken up."""
+
+    kind: type[R]
+    interventions: Sequence[Intervention]
+    settings: Mapping[str, Any]
+    ask: Callable[[Prepared], list[R]]
+    failed: Callable[[Question, str], list[R]]
+
+
+def run_analysis(
+    analysis: Analysis[R],
+    model_name: str,
+    model: VideoLLM,
+    documents: Sequence[Document],
+    protocol: str,
+    folder: Path,
+    shard: Shard,
+) -> list[R] | None:
+    """All records of these questions and interventions; None where other processes still have questions to answer.
+
+    Raises MapflowError where the folder holds another run or cannot be written.
+    """
+    identity = {**run_identity(model_name, model, protocol), **analysis.settings}
+    about = {
+        "interventions": {str(one): one.describe(model.pathways) for one in analysis.interventions},
+        "device": str(model.decoder.device),
+        "command": sys.orig_argv,
+    }
+    run = RunFolder(folder, identity, about, analysis.kind)
+    names = [str(one) for one in analysis.interventions]
+    waiting = [
+        doc
+        for doc in documents[shard.rank :: shard.world]
+        if any((doc["question_id"], name) not in run.answered for name in names)
+    ]
+    with tqdm(total=len(waiting), desc="questions", unit="q", disable=shard.rank != 0) as bar:
+        for doc, prepared in prefetch(waiting, lambda doc: model.prepare(question_of(doc))):
+            if isinstance(prepared, Prepared):
+                records = analysis.ask(prepared)
+            elif isinstance(prepared, MapflowError):
+                records = analysis.failed(to_question(doc, protocol), str(prepared))
+            else:
+                raise prepared
+            run.append(record for record in records if record.key not in run.answered)
+            bar.update()
+    return _all_records(
+        folder, analysis.kind, {(doc["question_id"], name) for doc in documents for name in names}
+    )
+
+
+def _all_records(folder: Path, kind: type[R], expected: set[tuple[str, str]]) -> list[R] | None:
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        records = read_records(folder, kind)
+        if not expected <= {record.key for record in records}:
+            return None
+        sort_records(folder, kind)
+    return records

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import fields
+from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from mapflow.results.errors import MapflowError
@@ -30,7 +31,7 @@ Kind = TypeVar("Kind")
 
 def to_line(record: Any) -> str:
     """One line of JSON, without the newline. Raises ValueError on NaN or infinity, which are no measurements."""
-    return json.dumps(asdict(record), ensure_ascii=False, allow_nan=False)
+    return json.dumps(vars(record), ensure_ascii=False, allow_nan=False)
 
 
 def from_line(kind: type[Kind], line: str, where: str) -> Kind:
@@ -39,14 +40,20 @@ def from_line(kind: type[Kind], line: str, where: str) -> Kind:
         values: Any = json.loads(line, parse_constant=_refuse_constant)
     except ValueError as error:
         raise MapflowError(f"{where}: not a record ({error})") from None
-    known = {field.name for field in fields(kind)}  # pyright: ignore[reportArgumentType]
-    if not isinstance(values, dict) or not set(values) <= known:
+    if not isinstance(values, dict) or not values.keys() <= _names(kind):
         raise MapflowError(f"{where}: not a record of this version of mapflow")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for name, value in values.items():
+        if type(value) is list:
+            values[name] = tuple(value)
     try:
         return kind(**values)
     except TypeError as error:
         raise MapflowError(f"{where}: not a record ({error})") from None
+
+
+@cache
+def _names(kind: type) -> frozenset[str]:
+    return frozenset(field.name for field in fields(kind))
 
 
 def _refuse_constant(name: str) -> None:

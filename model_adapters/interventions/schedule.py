@@ -174,7 +174,7 @@ def _walk_back(
     tree: _Tree, changed: list[Bool[np.ndarray, "_ run"]], sizes: Int[np.ndarray, " run"]
 ) -> tuple[tuple[tuple[Job, ...], ...], tuple[int, ...]]:
     """Jobs of every layer, from the last to the first, as each says what it needs of the layer before."""
-    unchanged_last = ~(changed[-1] & tree.last).any(-1)
+    unchanged_last = np.logical_not(np.any(changed[-1] & tree.last, axis=-1))
     answers = tuple(TRUNK if unchanged_last[branch] else branch for branch in tree.branch_of[-1])
     needed = np.zeros_like(changed[-1])
     needed[list(answers)] = tree.last

@@ -16,6 +16,9 @@ from mapflow.results.errors import MapflowError
 from mapflow.results.statistics import simultaneous_bands
 from mapflow.results.sweep_record import SweepRecord
 
+RESOLUTION = 5.0
+"""Percent: questions whose changes differ by less do not differ for our purpose (simultaneous_bands). Layers where next to
+nothing happens would otherwise widen all bands."""
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 330, 180, 44, 12, 24
 
 
@@ -48,7 +51,7 @@ def _curve(route: str, records: Sequence[SweepRecord]) -> SweepCurve:
     cluster = np.unique([record.video_id for record in records], return_inverse=True)[1]
     mean = tuple(change.mean(axis=0).tolist())
     try:
-        found = simultaneous_bands(change, cluster)
+        found = simultaneous_bands(change, cluster, resolution=RESOLUTION)
     except MapflowError as error:
         return SweepCurve(route, len(records), mean, note=str(error))
     low, high, significant = (tuple(part.tolist()) for part in (found.low, found.high, found.significant))

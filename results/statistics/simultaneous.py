@@ -44,8 +44,13 @@ def simultaneous_bands(
     confidence: Real = 0.95,
     resamples: int = 5_000,
     seed: int = 0,
+    resolution: Real = 0.0,
 ) -> SweepBands:
     """Bands and adjusted p-values for the mean `change` of every layer over questions.
+
+    `resolution`, in the units of `change`, is a spread between questions below which nobody cares: it is added to every
+    layer's own in quadrature (the fudge factor of Tusher et al. 2001). Where nothing happens but to one question, the
+    bootstrap's t has no bound, and a single such layer would widen the bands of all others without end.
 
     Raises MapflowError for a change that is not finite (a baseline probability of zero), and for fewer than two
     clusters.
@@ -66,12 +71,13 @@ def simultaneous_bands(
     residual = cluster_sums(unit - mean, groups)[present]
     totals = residual + mean * size[present, None]
 
-    error = np.sqrt(m / (m - 1) * (residual**2).sum(axis=0)) / len(unit)
+    floor = len(unit) * (resolution / scale) ** 2
+    error = np.sqrt(m / (m - 1) * (residual**2).sum(axis=0) + floor) / len(unit)
     nothing_varies = np.where(mean == 0, 0.0, np.inf)
     observed = np.divide(np.abs(mean), error, out=nothing_varies, where=error > 1e-14)
     observed_flip = np.abs(totals.sum(axis=0)) / _norm(totals)
     rng = np.random.default_rng(seed)
-    bootstrapped = np.concatenate(list(_bootstrap(residual, size[present], resamples, rng)))
+    bootstrapped = np.concatenate(list(_bootstrap(residual, size[present], floor, resamples, rng)))
     flipped = np.concatenate(list(_sign_flips(totals, resamples, rng)))
     flipped_residual = _as_t(np.concatenate(list(_sign_flips(residual, resamples, rng))), m)
 
@@ -109,6 +115,7 @@ def _step_down(
 def _bootstrap(
     residual: Float[np.ndarray, "clusters layers"],
     size: Int[np.ndarray, " clusters"],
+    floor: Float[np.ndarray, " layers"],
     resamples: int,
     rng: np.random.Generator,
 ) -> Iterator[Float[np.ndarray, "draws layers"]]:
@@ -119,7 +126,7 @@ def _bootstrap(
         weight = rng.multinomial(m, np.full(m, 1 / m), size=draws).astype(float)
         mean = (weight @ residual) / (weight @ size)[:, None]
         square = weight @ squared - 2 * mean * (weight @ crossed) + mean**2 * (weight @ size**2)[:, None]
-        error = np.sqrt(m / (m - 1) * np.maximum(square, 0.0)) / (weight @ size)[:, None]
+        error = np.sqrt(m / (m - 1) * np.maximum(square, 0.0) + floor) / (weight @ size)[:, None]
         yield np.divide(np.abs(mean), error, out=np.zeros_like(mean), where=error > 1e-14)
 
 

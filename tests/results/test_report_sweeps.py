@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mapflow.results.report.sweeps import SweepCurve, shared_scale, sweep_curves, sweep_svg
+from mapflow.results.report.sweeps import RESOLUTION, SweepCurve, shared_scale, sweep_curves, sweep_svg
 from mapflow.results.statistics import simultaneous_bands
 from mapflow.results.sweep_record import SweepRecord
 
@@ -36,7 +36,7 @@ def test_bands_are_the_librarys_and_questions_without_a_change_count_for_none():
     records += [a_sweep_record(50, error="no video"), a_sweep_record(51, tiny=("p_answer",))]
     (curve,) = sweep_curves(records)
     videos = np.unique([f"one/{i // 2}.mp4" for i in range(40)], return_inverse=True)[1]
-    found = simultaneous_bands(CHANGE, videos)
+    found = simultaneous_bands(CHANGE, videos, resolution=RESOLUTION)
     assert curve.n == 40
     assert curve.mean == pytest.approx(CHANGE.mean(axis=0).tolist())
     assert curve.low == pytest.approx(found.low.tolist()) and curve.high == pytest.approx(found.high.tolist())

@@ -16,6 +16,8 @@ COMMANDS = {
     "data": "a benchmark's files: check that they are there, complete and readable; unpack them",
     "explain": "what an intervention cuts: layers, edges, and by which paths video still reaches the answer",
     "sweep": "knock out routes in a window around every layer: where does information flow?",
+    "discover": "which layers carry a model's pathways? Found on one half of the videos, scored on the other",
+    "figure": "a sweep's route curves with simultaneous bands, as PNG, SVG and CSV",
     "trace": "how probable the right and the wrong answers are after every layer, under any intervention",
     "lens": "which words video tokens look like in every layer, and how many are spatial or temporal",
     "tasks-path": "the folder of mapflow's tasks, for plain lmms-eval's --include_path",

@@ -1,0 +1,9 @@
+"""Figures for papers and READMEs: matplotlib, one function a figure, its data beside it as CSV.
+
+matplotlib is imported when a figure is drawn, never before. Knows no models and no torch.
+"""
+
+from mapflow.results.figures.route_curves import route_curves, route_rows
+from mapflow.results.figures.saving import save_figure
+
+__all__ = ["route_curves", "route_rows", "save_figure"]

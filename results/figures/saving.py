@@ -1,0 +1,48 @@
+"""A figure as three files of one name: PNG to look at, SVG to print, CSV to check.
+
+The same figure gives the same bytes: no dates, no random ids.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mapflow.results.errors import MapflowError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg", ".csv")
+DPI = 150
+
+
+def save_figure(figure: Figure, path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Writes `path` with the suffixes .png, .svg and .csv (one of these at its end is taken off first); `rows` are the
+    data, all with the same names. Returns the files. Raises MapflowError where they cannot be written."""
+    import matplotlib
+
+    stem = path.with_suffix("") if path.suffix in SUFFIXES else path
+    files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(files[0], dpi=DPI, metadata={"Software": None})
+        with matplotlib.rc_context({"svg.hashsalt": "mapflow", "svg.fonttype": "none"}):
+            figure.savefig(files[1], metadata={"Date": None, "Creator": None})
+        files[2].write_text(as_csv(rows), encoding="utf-8")
+    except OSError as error:
+        raise MapflowError(f"figure {str(stem)!r} cannot be written: {error.strerror}") from error
+    return files
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A header and a line a row; nothing at all without rows. Empty cells stand for None."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()

@@ -72,10 +72,10 @@ def run_discovery(
     """
     sweeps, missing = _sweep(model_name, model, documents, protocol, what, folder)
     fold = fold_of_videos([record for records in sweeps.values() for record in records])
-    halves = tuple(
-        {style: [r for r in records if fold[r.video_id] != held_out] for style, records in sweeps.items()}
+    halves: list[Sweeps] = [
+        {style: [r for r in own if fold[r.video_id] != held_out] for style, own in sweeps.items()}
         for held_out in (0, 1)
-    )
+    ]
 
     def find(data: Sweeps, rule: Rule, threshold: float) -> Found:
         return discover(data, rule, threshold, what.bin_size)

@@ -1,0 +1,50 @@
+"""Every layer of every family of transformers' own: read out, it answers as the model does that ends there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_incremental_adapters import CHAT, frames
+from tiny_hf import FAMILIES, write_tiny_hf
+
+from mapflow.harness.lens import Lens, lens_question
+from mapflow.harness.trace import Trace, trace_question
+from mapflow.model_adapters.hf import HfVideo
+from mapflow.model_adapters.interventions import AttentionPlan, DecoderInputs, apply, parse_interventions
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.inference_mode()
+def test_families_of_transformers(tmp_path, family):
+    """Rotary tables of several axes, and vectors added between layers, which are part of what the next layer reads."""
+    model = HfVideo.load(write_tiny_hf(tmp_path, family), dtype=torch.float32)
+    prepared = model.encode(CHAT, frames(4, 16))
+    decoder, core = model.decoder, model.decoder.core
+    layers, n_layers = core.layers, model.decoder.n_layers
+    interventions = tuple(parse_interventions(["full,video->last+video->template"]))
+    traces = trace_question(model, prepared, Trace(interventions))
+    lenses = lens_question(model, prepared, Lens(interventions, k=3))
+    (inputs,) = model.embed([prepared])
+    video = prepared.layout.positions("video")
+    for intervention, trace, lens in zip(interventions, traces, lenses, strict=True):
+        assert trace.error is None and len(trace.p_targets) == len(lens.ids) == n_layers
+        compiled = intervention.compile(prepared.layout, n_layers)
+        for depth in range(1, n_layers + 1):
+            added = {layer: vectors for layer, vectors in inputs.added.items() if layer < depth}
+            shorter = DecoderInputs(inputs.embeds, inputs.position_ids, added)
+            core.layers = layers[:depth]
+            try:
+                with apply(AttentionPlan.of([compiled])), decoder._adding(added):
+                    hidden = core(
+                        inputs_embeds=shorter.embeds[None],
+                        position_ids=shorter.batched_position_ids,
+                        use_cache=False,
+                    ).last_hidden_state[0]
+            finally:
+                core.layers = layers
+            answers = decoder.logits(hidden[-1:])[0].softmax(-1)
+            assert trace.p_targets[depth - 1] == pytest.approx(float(answers[prepared.target_id]), rel=1e-4)
+            found = torch.tensor(lens.probabilities[depth - 1])
+            seen = decoder.logits(hidden[video]).softmax(-1)
+            torch.testing.assert_close(found, seen.topk(3).values, rtol=1e-4, atol=1e-6)
+    assert traces[0].p_targets != traces[1].p_targets

@@ -13,19 +13,19 @@ from types import ModuleType
 from mapflow.results.errors import MapflowError
 
 COMMANDS = {
-    "data": "a benchmark's files: check that they are there, complete and readable; unpack them",
     "explain": "what an intervention cuts: layers, edges, and by which paths video still reaches the answer",
+    "verify": "certify a model's adapter: layout, masks, layers, batching, decoding; exit code 1 on a failure",
+    "data": "a benchmark's files: check that they are there, complete and readable; unpack them",
+    "compare": "do runs really differ? A table and one plain sentence a pair",
+    "leaderboard": "runs side by side: accuracy with intervals, ties as ties, published rows beside ours",
+    "ablate": "a grid of interventions × seeds × ratios against a baseline, with corrected p-values",
+    "report": "one HTML page that needs no network: leaderboard, comparisons, policies, every question",
     "sweep": "knock out routes in a window around every layer: where does information flow?",
-    "discover": "which layers carry a model's pathways? Found on one half of the videos, scored on the other",
     "figure": "a sweep's route curves with simultaneous bands, as PNG, SVG and CSV",
+    "discover": "which layers carry a model's pathways? Found on one half of the videos, scored on the other",
     "trace": "how probable the right and the wrong answers are after every layer, under any intervention",
     "lens": "which words video tokens look like in every layer, and how many are spatial or temporal",
     "tasks-path": "the folder of mapflow's tasks, for plain lmms-eval's --include_path",
-    "verify": "certify a model's adapter: layout, masks, layers, batching, decoding; exit code 1 on a failure",
-    "ablate": "a grid of interventions × seeds × ratios against a baseline, with corrected p-values",
-    "compare": "do runs really differ? A table and one plain sentence a pair",
-    "report": "one HTML page that needs no network: leaderboard, comparisons, policies, every question",
-    "leaderboard": "runs side by side: accuracy with intervals, ties as ties, published rows beside ours",
 }
 """Subcommand → one-line help. Its module is harness/commands/<name>.py with `add_arguments` and `run`."""
 

@@ -102,7 +102,7 @@ def trace_table(summaries: Sequence[TraceSummary]) -> str:
             columns.append(curve)
     layers = max((len(curve) for curve in columns), default=0)
     rows = [
-        [layer + 1, *(f"{100 * curve[layer]:.2f}" if curve else "–" for curve in columns)]
+        [layer + 1, *(f"{100 * curve[layer]:.2f}" if layer < len(curve) else "–" for curve in columns)]
         for layer in range(layers)
     ]
     rows.append(["n", *(n for one in summaries for n in (one.n, one.n, one.n_false))])

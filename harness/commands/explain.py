@@ -42,6 +42,15 @@ def run(options: argparse.Namespace) -> int:
                 f"{compiled.edges_kept:,} of {compiled.edges_total:,} ({compiled.edges_kept / compiled.edges_total:.1%})",
             ],
             *(
+                [
+                    "row-layers",
+                    f"{compiled.row_layers:,} of {n_all:,} ({compiled.row_layers / n_all:.1%}): layers after"
+                    f" {compiled.depth} do not run",
+                ]
+                for n_all in [len(layout) * options.layers]
+                if compiled.row_layers < n_all
+            ),
+            *(
                 ["empty rows", f"{compiled.n_empty_rows:,} (they attend to nothing)"]
                 for _ in range(compiled.n_empty_rows > 0)
             ),

@@ -66,12 +66,20 @@ class Decoder:
         if len(inputs) > 1 and not all(item.plain for item in inputs):
             pairs = zip(inputs, compiled, strict=True)
             return [logits for one, own in pairs for logits in self.answer_logits([one], [own])]
+        depths = {item.depth for own in compiled for item in own}
+        if len(depths) > 1:
+            return self._answer_logits_by_depth(inputs, compiled, sorted(depths))
         items = [(prompt, item) for prompt, own in enumerate(compiled) for item in own]
         branches = _Branches(
             [prompt for prompt, _ in items], [item for _, item in items], len(inputs), self.device
         )
         batch = pad_sequence([item.embeds for item in inputs], batch_first=True)
-        with apply(branches), self._branching(branches), self._adding(inputs[0].added):
+        with (
+            apply(branches),
+            self._branching(branches),
+            self._adding(inputs[0].added),
+            self._ending_after(*depths),
+        ):
             hidden = self.core(
                 inputs_embeds=batch,
                 # without a mask, transformers takes positions that jump for several prompts packed into one
@@ -98,11 +106,20 @@ class Decoder:
 
         The last prompt row's cuts stay in force for every generated row; generated keys are free.
         """
+        depths = sorted({item.depth for item in compiled})
+        if len(depths) > 1:
+            parts = _by_depth(compiled, depths)
+            found = [
+                self.generate(inputs, [compiled[i] for i in part], max_new_tokens, stop_ids) for part in parts
+            ]
+            order = torch.tensor([i for part in parts for i in part]).argsort()
+            written = [ids for part, _ in found for ids in part]
+            return [written[i] for i in order.tolist()], torch.cat([rows for _, rows in found])[order]
         plan = AttentionPlan.of(compiled, device=self.device)
         cache = DynamicCache(config=self.core.config)
         tokens: list[list[int]] = [[] for _ in compiled]
         open_rows = set(range(len(compiled)))
-        with apply(plan):
+        with apply(plan), self._ending_after(*depths):
             with self._adding(inputs.added):
                 hidden = self.core(
                     inputs_embeds=inputs.embeds.expand(len(compiled), -1, -1),
@@ -136,6 +153,31 @@ class Decoder:
         head: nn.Module = self.model.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
         return head(hidden).float()
 
+    def _answer_logits_by_depth(
+        self, inputs: Sequence[DecoderInputs], compiled: Sequence[Sequence[Compiled]], depths: Sequence[int]
+    ) -> list[Float[Tensor, "intervention vocab"]]:
+        """One pass for every depth at which some interventions end."""
+        rows: list[dict[int, Tensor]] = [{} for _ in compiled]
+        for depth in depths:
+            chosen = [_by_depth(own, [depth])[0] for own in compiled]
+            asked = [prompt for prompt, own in enumerate(chosen) if own]
+            found = self.answer_logits(
+                [inputs[prompt] for prompt in asked],
+                [[compiled[prompt][i] for i in chosen[prompt]] for prompt in asked],
+            )
+            for prompt, logits in zip(asked, found, strict=True):
+                rows[prompt] |= dict(zip(chosen[prompt], logits, strict=True))
+        return [torch.stack([own[i] for i in range(len(own))]) for own in rows]
+
+    @contextmanager
+    def _ending_after(self, depth: int) -> Iterator[None]:
+        """The model without its layers after the first `depth`: its final norm and head then read that layer's output."""
+        self.core.layers = self.layers[:depth] if depth < self.n_layers else self.layers
+        try:
+            yield
+        finally:
+            self.core.layers = self.layers
+
     @contextmanager
     def _adding(self, added: Mapping[int, Float[Tensor, "n hidden"]]) -> Iterator[None]:
         """Hooks that add a prompt's vectors after its layers, in every row of the batch; removed also by an exception."""
@@ -160,7 +202,7 @@ class Decoder:
         """Hooks that widen the batch where interventions part; removed also by an exception."""
         hooks = [
             layer.register_forward_pre_hook(branches.hook(index), with_kwargs=True)
-            for index, layer in enumerate(self.layers)
+            for index, layer in enumerate(self.layers[: len(branches.group_of)])
             if branches.widens(index)
         ]
         try:
@@ -184,7 +226,7 @@ class _Branches:
         self.group_of: list[list[int]] = []
         self._plans: dict[tuple[int, ...], AttentionPlan] = {}
         paths: list[tuple[Any, ...]] = [(prompt,) for prompt in prompt_of]
-        for layer in range(items[0].n_layers):
+        for layer in range(items[0].depth):
             paths = [(path, _treatment(item, layer)) for path, item in zip(paths, items, strict=True)]
             index: dict[tuple[Any, ...], int] = {}
             self.group_of.append([index.setdefault(path, len(index)) for path in paths])
@@ -233,6 +275,11 @@ class _Branches:
             )
 
         return widen
+
+
+def _by_depth(items: Sequence[Compiled], depths: Sequence[int]) -> list[list[int]]:
+    """For each depth the places of the items that end there."""
+    return [[i for i, item in enumerate(items) if item.depth == depth] for depth in depths]
 
 
 def _treatment(item: Compiled, layer: int) -> Any:

@@ -8,6 +8,7 @@
     video->question@6-20                        cut a route in these layers (left out: in all)
     knockout:video->last@center=12,window=9     cut a route in a window: center, inverse, top-down, bottom-up
     keep:video->question@6-20+all->system       keep these edges only
+    early-exit@20                               the answer is read from layer 20; later layers do not run
     effective+video->template                   several at once: an edge is cut where any of them cuts it
 
 Several interventions are separated by commas; a comma before `key=` continues the same one. `;` may stand for `,`
@@ -27,11 +28,18 @@ import yaml
 from mapflow.model_adapters.interventions.intervention import Intervention
 from mapflow.model_adapters.interventions.layers import WINDOW_STYLES, LayerSpan, Window, WindowStyle
 from mapflow.model_adapters.interventions.pathways import PathwayRanges
-from mapflow.model_adapters.interventions.policies import Cut, Effective, Knockout, Policy, RandomBlocking
+from mapflow.model_adapters.interventions.policies import (
+    Cut,
+    EarlyExit,
+    Effective,
+    Knockout,
+    Policy,
+    RandomBlocking,
+)
 from mapflow.model_adapters.interventions.route import CROSS_FRAME, Route
 from mapflow.results.errors import MapflowError
 
-POLICY_NAMES = ("full", "effective", "effective-strict", "random", "knockout", "keep")
+POLICY_NAMES = ("full", "effective", "effective-strict", "random", "knockout", "early-exit", "keep")
 
 
 def parse_interventions(texts: Iterable[str]) -> list[Intervention]:
@@ -141,6 +149,8 @@ def _parse_term(term: str) -> list[Policy]:
             return [RandomBlocking(**_typed(options, {"ratio": float, "seed": int, "scale": str}, "random"))]
         case "knockout":
             return [_parse_knockout(options)]
+        case exit_at if exit_at.partition("@")[0].strip() == "early-exit":
+            return [_parse_early_exit(term)]
     if "->" in term or "→" in term or term.startswith(CROSS_FRAME):
         route, at, layers = term.partition("@")
         return [Cut(Route.parse(route), LayerSpan.parse(layers) if at else None)]
@@ -164,6 +174,13 @@ def _parse_knockout(text: str) -> Knockout:
         )
     numbers = {key: _number(int, value, key) for key, value in options.items()}
     return Knockout(Route.parse(route), Window(style, numbers[style], numbers.get("window", 9)))
+
+
+def _parse_early_exit(term: str) -> EarlyExit:
+    match = re.fullmatch(r"early-exit\s*@\s*0*([1-9]\d{0,5})", term)
+    if not match:
+        raise MapflowError(f"{term!r} is not of the form early-exit@LAYER, with layers counted from 1")
+    return EarlyExit(int(match[1]))
 
 
 def _options(text: str) -> dict[str, str]:

@@ -56,7 +56,10 @@ def answer_logits(
     """Float32 logits at the prompt's last position under each intervention: `Decoder.answer_logits`, faster.
 
     `planned` is `plan(...)` for the same interventions; left out, all run in one pass.
+    Early exits are left to the decoder.
     """
+    if any(one.depth < decoder.n_layers for one in compiled):
+        return decoder.answer_logits([inputs], [compiled])[0]
     planned = planned or plan(compiled)
     logits: list[Tensor | None] = [None] * len(compiled)
     for one in planned.passes:

@@ -18,7 +18,14 @@ from torch import Tensor
 
 from mapflow.model_adapters.interventions.layout import Segment, SegmentKind, TokenLayout
 from mapflow.model_adapters.interventions.pathways import PathwayRanges
-from mapflow.model_adapters.interventions.policies import Cut, Effective, Knockout, Policy, RandomBlocking
+from mapflow.model_adapters.interventions.policies import (
+    Cut,
+    EarlyExit,
+    Effective,
+    Knockout,
+    Policy,
+    RandomBlocking,
+)
 from mapflow.model_adapters.interventions.policies.policy import no_cuts
 from mapflow.model_adapters.interventions.segment_masks import count_edges, empty_rows, token_mask
 from mapflow.results.errors import MapflowError
@@ -29,7 +36,7 @@ class Intervention:
     """`policies` empty is `full`. `str()` is the canonical one-line form, which parses back to an equal intervention;
     `name` replaces it where a file gives the intervention a name.
 
-    Raises MapflowError for two random policies, and for `keep` with anything but routes: the complement of `effective`
+    Raises MapflowError for two random policies, for two early exits, and for `keep` with anything but routes: the complement of `effective`
     is not what "keep effective" says, and the complement of a random choice is another random choice.
     """
 
@@ -44,6 +51,8 @@ class Intervention:
             raise MapflowError(f"intervention {self.expression!r}: 'keep' takes routes")
         if sum(isinstance(policy, RandomBlocking) for policy in self.policies) > 1:
             raise MapflowError(f"intervention {self.expression!r}: one random policy at most")
+        if sum(isinstance(policy, EarlyExit) for policy in self.policies) > 1:
+            raise MapflowError(f"intervention {self.expression!r}: one early exit at most")
 
     @property
     def expression(self) -> str:
@@ -55,6 +64,11 @@ class Intervention:
     def random(self) -> RandomBlocking | None:
         """The random policy, of which an intervention has at most one."""
         return next((policy for policy in self.policies if isinstance(policy, RandomBlocking)), None)
+
+    @property
+    def early_exit(self) -> int | None:
+        """The (1-based) layer after which the answer is read; None for the last one."""
+        return next((policy.layer for policy in self.policies if isinstance(policy, EarlyExit)), None)
 
     @property
     def seed(self) -> int | None:
@@ -103,7 +117,7 @@ class Intervention:
         for policy in self.policies:
             cuts |= policy.cuts(layout, n_layers, pathways)
         budget = self.random.budget(layout, n_layers, pathways) if self.random else None
-        return Compiled(layout, cuts if self.keep else ~cuts, key, self.random, budget)
+        return Compiled(layout, cuts if self.keep else ~cuts, key, self.random, budget, self.early_exit)
 
     def __str__(self) -> str:
         return self.name or self.expression
@@ -118,10 +132,21 @@ class Compiled:
     key: str = ""
     random: RandomBlocking | None = None
     budget: Sequence[int] | None = None
+    early_exit: int | None = None
 
     @property
     def n_layers(self) -> int:
         return self.reads.shape[0]
+
+    @property
+    def depth(self) -> int:
+        """How many layers run: all, but for an early exit."""
+        return self.n_layers if self.early_exit is None else self.early_exit
+
+    @property
+    def row_layers(self) -> int:
+        """Rows times layers that run; without an early exit n × n_layers."""
+        return len(self.layout) * self.depth
 
     def is_full(self, layer: int) -> bool:
         """Does this 0-based layer cut nothing? (False also where only edges against causality, absent anyway, are cut.)"""
@@ -167,4 +192,4 @@ class Compiled:
     @property
     def n_empty_rows(self) -> int:
         """Query rows, over all layers, that segments leave without any key: they attend to nothing and give zeros."""
-        return int(empty_rows(self.reads, self.layout.segment_of).sum())
+        return int(empty_rows(self.reads[: self.depth], self.layout.segment_of).sum())

@@ -18,13 +18,15 @@ from mapflow.model_adapters.interventions.segment_masks import causal_pairs
 def live_segments(compiled: Compiled) -> Bool[Tensor, "depth segment"]:
     """`[d, s]`: must segment s be computed as output of layer d (d = 0: the embeddings, d = n_layers: the end)?
 
-    With random blocking the segment cuts alone count, which errs on the safe side.
+    After an early exit nothing is. With random blocking the segment cuts alone count, which errs on the safe side.
     """
     layout = compiled.layout
     live = [layout.select("last")]
-    for layer in (compiled.reads & (causal_pairs(layout.segment_of, len(layout.segments)) > 0)).flip(0):
+    readable = compiled.reads & (causal_pairs(layout.segment_of, len(layout.segments)) > 0)
+    for layer in readable[: compiled.depth].flip(0):
         live.append(live[-1] | (layer & live[-1][:, None]).any(0))
-    return torch.stack(live).flip(0)
+    unused = [torch.zeros_like(live[0])] * (compiled.n_layers - compiled.depth)
+    return torch.stack([*reversed(live), *unused])
 
 
 def live_row_layers(compiled: Compiled) -> int:

@@ -72,12 +72,15 @@ def write_policies(
             missing = [route for name, route in PATHWAYS.items() if one.found.spans[name] is None]
             lines.append(f"{one.found.rule}: no policy: no layers found for {', '.join(missing)}")
             continue
-        comment = f"# Layers (1-based, inclusive) of {model}, found by `mapflow discover`: rule {one.found.rule}, below {threshold:g} %.\n"
+        comment = (
+            f"# Layers (1-based, inclusive) of {model}, found by `mapflow discover`: rule {one.found.rule}, below"
+            f" {threshold:g} %.\n# On questions that did not help to find them: {_score(one)}.\n"
+        )
         spans = [f"{name}: {one.found.spans[name]}" for name in PATHWAYS]
         file.parent.mkdir(exist_ok=True)
         file.write_text(comment + "\n".join([*spans, f"layers: {n_layers}"]) + "\n", encoding="utf-8")
         entries.append(comment + f"discovered-{one.found.rule}:\n  effective: {{{', '.join(spans)}}}\n")
-        lines.append(f"written: {file}")
+        lines.append(f"written: {file} ({_score(one)})")
     policies = folder / "discovered.yaml"
     policies.unlink(missing_ok=True)
     if entries:
@@ -87,6 +90,11 @@ def write_policies(
         folder / "discovery.json", {"model": model, "layers": n_layers, "found": [_json(s) for s in scored]}
     )
     return lines
+
+
+def _score(one: Scored) -> str:
+    """The score beside a policy wherever it is handed out: ranges can be found and still be no good."""
+    return sentence(one.comparison) if one.comparison else "not scored, a half of them found no policy"
 
 
 def _json(one: Scored) -> dict[str, object]:

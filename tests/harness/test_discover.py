@@ -247,6 +247,13 @@ def test_its_files_are_read_by_intervention_and_by_effective(found):
         expected = ",".join(f"{name}={span}" for name, span in ranges.items())
         assert str(named_pathways(str(found / rule))) == expected
         assert str(policies[f"discovered-{rule}"].policies[0].ranges) == expected
+        verdict = next(r["verdict"] for r in report["found"] if (r["rule"], r["threshold"]) == (rule, -3))
+        scored = {
+            "non-inferior": "is non-inferior",
+            "inferior": "is inferior",
+            "inconclusive": "inconclusive whether",
+        }
+        assert (scored[verdict] if verdict else "not scored") in (found / rule / "pathways.yaml").read_text()
         assert str(scaled_pathways(str(found / rule), report["layers"])) == expected
 
 

@@ -57,9 +57,9 @@ def _write_one(
     interventions: Sequence[Intervention],
 ) -> list[Record]:
     """A question that wants a written answer; its interventions still share one batch."""
-    end = model.tokenizer.eos_token_id
-    stop_ids = [end] if isinstance(end, int) else []
-    tokens, logits = model.decoder.generate(inputs, compiled, prepared.question.max_new_tokens, stop_ids)
+    tokens, logits = model.decoder.generate(
+        inputs, compiled, prepared.question.max_new_tokens, model.stop_ids
+    )
     return _records(model, prepared, compiled, interventions, logits, tokens)
 
 

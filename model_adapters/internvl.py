@@ -33,7 +33,8 @@ from mapflow.results.question import Question
 
 USER, ASSISTANT = " <|user|>\n", " <|assistant|>\n"
 OPEN, PLACEHOLDER, CLOSE = "<img>", "<IMG_CONTEXT>", "</img>"
-ROLES = ("<|user|>", "<|assistant|>", OPEN, CLOSE, PLACEHOLDER)
+TURN_END = "<|end|>"
+ROLES = ("<|user|>", "<|assistant|>", TURN_END, OPEN, CLOSE, PLACEHOLDER)
 
 
 class InternVLVideo(VideoLLM):
@@ -90,6 +91,11 @@ class InternVLVideo(VideoLLM):
             )
         placeholder_id = checkpoint.tokenizer.get_vocab()[PLACEHOLDER]
         return cls(network, checkpoint.tokenizer, preprocessing, placeholder_id, **checkpoint.identity)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Also Phi-3's end of a turn, which is not the tokenizer's end of a text."""
+        return (*super().stop_ids, self.tokenizer.get_vocab()[TURN_END])
 
     def prepare(self, question: Question) -> Prepared:
         """Decode as many frames as the protocol asks for, by default config.json's number, and encode the question."""

@@ -63,6 +63,12 @@ class VideoLLM(ABC):
     name: str
     frames_per_segment: int = 1
 
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a written answer: the tokenizer's end, and what else closes a turn of the family."""
+        end = self.tokenizer.eos_token_id
+        return (end,) if isinstance(end, int) else ()
+
     @classmethod
     @abstractmethod
     def load(

@@ -23,9 +23,10 @@ from torch.nn.functional import conv2d, gelu, layer_norm
 
 from mapflow.harness.verification import verify
 from mapflow.harness.verification.probe import write_clip
+from mapflow.model_adapters.answering import answer
 from mapflow.model_adapters.internvl import InternVLVideo
 from mapflow.model_adapters.internvl_network import InternVLNetwork, pixel_shuffle
-from mapflow.model_adapters.interventions import LayerSpan
+from mapflow.model_adapters.interventions import Intervention, LayerSpan
 from mapflow.results.errors import MapflowError
 from mapflow.results.question import Clip
 
@@ -227,6 +228,18 @@ def test_layout_names_every_position(model):
     assert said("false_options") == "(A)theleft"
     assert said("template") == "</img>\n<|user|>\n\nOnlygivethebestoption.<|assistant|>\nBestoption"
     assert said("last") == ":("
+
+
+def test_written_answers_end_with_the_turn(model, monkeypatch):
+    spelled = model.tokenizer.convert_ids_to_tokens
+    assert spelled(list(model.stop_ids)) == ["</s>", "<|end|>"]
+    prepared = model.encode(replace(tiny_question(), max_new_tokens=5), frames_for())
+    (inputs,) = model.embed([prepared])
+    (whole,), _ = model.decoder.generate(inputs, [Intervention().compile(prepared.layout, 4)], 5)
+    monkeypatch.setattr(InternVLVideo, "stop_ids", (whole[2],))
+    ((record,),) = answer(model, [prepared], [Intervention()])
+    kept = whole[: whole.index(whole[2])]
+    assert record.prediction == model.tokenizer.decode(kept, skip_special_tokens=True).strip()
 
 
 def test_as_many_frames_as_the_protocol_asks_for(model, tmp_path):

@@ -13,9 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 from tiny_videollama3 import (
     PROMPT,
     TOWER,
@@ -31,10 +28,8 @@ from torch.nn.functional import conv2d, gelu, layer_norm
 from mapflow.harness.verification import verify
 from mapflow.harness.verification.probe import write_clip
 from mapflow.model_adapters.interventions import LayerSpan
-from mapflow.model_adapters.video_reader import SampledFrames, VideoError
-from mapflow.model_adapters.videollama3 import VideoLlama3, told_times
+from mapflow.model_adapters.videollama3 import VideoLlama3
 from mapflow.model_adapters.videollama3_network import VideoLlama3Network
-from mapflow.model_adapters.videollama3_pixels import PatchPreprocessing
 from mapflow.results.errors import MapflowError
 from mapflow.results.question import Clip
 
@@ -204,49 +199,6 @@ def test_clips_of_different_sizes_share_a_batch(model):
         assert len(together) == len(item.layout) == len(item.input_ids)
 
 
-PREPROCESSING = PatchPreprocessing(
-    patch=7, mean=(0.5, 0.4, 0.3), std=(0.25, 0.3, 0.35), min_tokens=4, max_tokens=400
-)
-
-
-@given(
-    n=st.integers(1, 40),
-    height=st.integers(8, 2000),
-    width=st.integers(8, 2000),
-    merge=st.sampled_from([1, 2]),
-)
-def test_target_sizes(n, height, width, merge):
-    """Whole video tokens, at least `min_tokens` a frame, and within the clip's budget where that leaves so many."""
-    preprocessing = replace(PREPROCESSING, merge=merge)
-    new_height, new_width = preprocessing.target_size(n, height, width)
-    step = 7 * merge
-    assert new_height % step == new_width % step == 0
-    tokens = new_height * new_width // step**2
-    assert tokens >= preprocessing.min_tokens
-    rounded = max(1, round(height / step)) * max(1, round(width / step))
-    if tokens > max(preprocessing.min_tokens, 400 / n):
-        # only a thin frame's rounding up to the least number of tokens may exceed the budget
-        assert min(new_height, new_width) <= step * math.ceil(math.sqrt(preprocessing.min_tokens))
-    if preprocessing.min_tokens <= rounded <= 400 // n and min(height, width) >= step:
-        assert (new_height, new_width) == (round(height / step) * step, round(width / step) * step)
-
-
-def test_patches_by_loops():
-    frames = frames_for(2, 50, 70)
-    patches, (n, rows, columns) = PREPROCESSING(frames)
-    assert (n, rows, columns) == (2, 8, 10)
-    expected = []
-    for frame in frames:
-        pixels = np.asarray(Image.fromarray(frame).resize((70, 56), Image.Resampling.BICUBIC)) / 255.0
-        pixels = (pixels - PREPROCESSING.mean) / PREPROCESSING.std
-        for top in range(0, 56, 14):
-            for left in range(0, 70, 14):
-                for y in (top, top + 7):
-                    for x in (left, left + 7):
-                        expected.append(pixels[y : y + 7, x : x + 7].transpose(2, 0, 1).ravel())
-    np.testing.assert_allclose(patches.numpy(), np.stack(expected), rtol=0, atol=1e-6)
-
-
 def test_rendered_prompt(model):
     prepared = model.encode(chat_question(), frames_for(3), times=(0.0, 0.75, 2.26))
     ids, each = prepared.input_ids.tolist(), int((prepared.input_ids == model.placeholder_id).sum()) // 3
@@ -298,40 +250,6 @@ def test_token_compression_is_never_applied(model):
     prepared = model.encode(chat_question(), still)
     frames, rows, columns = prepared.vision["grid"].tolist()
     assert int((prepared.input_ids == model.placeholder_id).sum()) == frames * rows * columns // 4
-
-
-def sampled(indices: tuple[int, ...], fps: float, n_source: int) -> SampledFrames:
-    pixels = np.zeros((len(indices), 2, 2, 3), dtype=np.uint8)
-    return SampledFrames(pixels, indices, (math.nan,) * len(indices), fps, n_source, 0)
-
-
-def test_told_times_lie_evenly_between_both_ends():
-    assert told_times(sampled((0, 33, 66, 99), 25.0, 100), Clip("x")) == pytest.approx([0, 4 / 3, 8 / 3, 4])
-    within = told_times(sampled((50, 62, 74), 25.0, 100), Clip("x", start=2.0, end=3.0))
-    assert within == pytest.approx([2.0, 2.5, 3.0])
-    beyond = told_times(sampled((50, 74, 99), 25.0, 100), Clip("x", start=2.0, end=9.0))
-    assert beyond == pytest.approx([2.0, 2 + 2 * 24 / 49, 4.0])
-    assert told_times(sampled((7, 7), 25.0, 100), Clip("x", start=0.28, end=0.3)) == pytest.approx(
-        [0.28, 0.28]
-    )
-
-
-@given(
-    fps=st.floats(1, 60),
-    n_source=st.integers(2, 500),
-    n=st.integers(2, 16),
-)
-def test_told_times_are_the_released_linspace(fps, n_source, n):
-    """The released code spreads times over all frames and then picks; here they are computed for the picked alone."""
-    chosen = np.linspace(0, n_source - 1, n, dtype=int)
-    spread = np.linspace(0, n_source / fps, n_source)[chosen]
-    ours = told_times(sampled(tuple(chosen.tolist()), fps, n_source), Clip("x"))
-    np.testing.assert_allclose(ours, spread, rtol=1e-9, atol=1e-9)
-
-
-def test_a_clip_without_a_frame_rate_is_an_error():
-    with pytest.raises(VideoError, match=r"'x\.gif'.*no frame rate"):
-        told_times(sampled((0, 1), 0.0, 2), Clip("x.gif"))
 
 
 def test_prepare_reads_the_papers_frames(model, tmp_path):

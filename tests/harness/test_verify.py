@@ -82,7 +82,7 @@ def test_the_command_prints_a_list_and_says_by_its_exit_code(tmp_path, capsys, m
     assert "FAIL  own forward" in capsys.readouterr().out
 
     assert main(["verify", "mapflow_hf"]) == 2
-    assert "give --pretrained" in capsys.readouterr().err
+    assert "has no bundled checkpoint" in capsys.readouterr().err
     assert main(["verify", "mapflow_llava", "--pretrained", str(tmp_path / "absent")]) == 2
 
 

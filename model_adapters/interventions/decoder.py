@@ -157,7 +157,7 @@ class Decoder:
         self, inputs: Sequence[DecoderInputs], compiled: Sequence[Sequence[Compiled]], depths: Sequence[int]
     ) -> list[Float[Tensor, "intervention vocab"]]:
         """One pass for every depth at which some interventions end."""
-        rows: list[dict[int, Tensor]] = [{} for _ in compiled]
+        rows: dict[tuple[int, int], Tensor] = {}
         for depth in depths:
             chosen = [_by_depth(own, [depth])[0] for own in compiled]
             asked = [prompt for prompt, own in enumerate(chosen) if own]
@@ -166,8 +166,10 @@ class Decoder:
                 [[compiled[prompt][i] for i in chosen[prompt]] for prompt in asked],
             )
             for prompt, logits in zip(asked, found, strict=True):
-                rows[prompt] |= dict(zip(chosen[prompt], logits, strict=True))
-        return [torch.stack([own[i] for i in range(len(own))]) for own in rows]
+                rows |= {(prompt, i): row for i, row in zip(chosen[prompt], logits, strict=True)}
+        return list(
+            torch.stack([rows[place] for place in sorted(rows)]).split([len(own) for own in compiled])
+        )
 
     @contextmanager
     def _ending_after(self, depth: int) -> Iterator[None]:

@@ -137,6 +137,16 @@ def test_variants_differ_only_where_they_should(runs, tmp_path):
     assert {len(token) for layer in raw.ids for token in layer} == {3}
 
 
+def test_an_early_exit_ends_the_trace(runs, tmp_path, capsys):
+    """Its last layer is the plain run's, and the table leaves the layers that do not run empty."""
+    words = ("--task", TASK, "--limit", "1", "--intervention", "early-exit@3,full")
+    assert mapflow("trace", tmp_path / "t", *words) == 0
+    early, full = sorted(read_records(tmp_path / "t", TraceRecord), key=lambda record: record.intervention)
+    assert early.p_targets == pytest.approx(full.p_targets[:3], abs=1e-6)
+    last = next(line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["4"])
+    assert last.split()[1:4] == ["–"] * 3
+
+
 @pytest.mark.parametrize("command", KINDS)
 def test_a_second_start_adds_what_is_missing(command, runs, tmp_path, monkeypatch):
     whole = (runs[command] / KINDS[command].FILE).read_text()

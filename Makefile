@@ -7,7 +7,8 @@ INSTALLED := $(VENV)/.installed
 
 demo: $(INSTALLED)
 	rm -rf demo_output
-	$(BIN)/lmms_eval --model mapflow_llava --intervention full,effective,random --output_path demo_output
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 -m mapflow.harness.lmms_eval_command \
+		--model mapflow_llava --intervention full,effective,random --output_path demo_output
 
 test: $(INSTALLED) check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -159,12 +159,7 @@ def test_two_processes_write_the_records_of_one(main_job, tmp_path):
     two, one = records(tmp_path / "two"), records(main_job[0])
     assert len(two) == 2 * 5 * len(SUBTASKS)
     assert list(two) == sorted(two)
-    for key, record in two.items():
-        floats = {"p_answer", "p_target", "margin", "option_probs"}
-        assert {k: v for k, v in record.items() if k not in floats} == {
-            k: v for k, v in one[key].items() if k not in floats
-        }
-        assert record["option_probs"] == pytest.approx(one[key]["option_probs"], abs=1e-5)
+    assert two == {key: one[key] for key in two}
 
 
 BAD = {

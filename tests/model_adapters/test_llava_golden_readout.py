@@ -24,8 +24,8 @@ from mapflow.model_adapters.interventions.readout import (
     top_k,
 )
 
-# Un-normed states give logits of hundreds, so that float32 alone moves a probability by a share of itself: the released
-# code's own are up to 1e-4 of themselves away from its float64.
+# Un-normed states give logits of hundreds, so that float32 alone moves a probability by a share of itself: on one sample
+# the released code's own lens values lie 3.3e-5 from a float64 run of its embeddings, ours 6.6e-5.
 SHARE = 1e-3
 FULL = (Intervention(),)
 

@@ -1,13 +1,12 @@
-"""The command line that analyses of single questions share: which questions, which model, under what, into which folder."""
+"""The command line that analyses share: which questions, which model, under what, into which folder."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mapflow.model_adapters.families import BUNDLED, BUNDLED_MODEL, FAMILIES, family
+from mapflow.model_adapters.families import BUNDLED_MODEL, FAMILIES, checkpoint, family
 from mapflow.results.errors import MapflowError
 
 if TYPE_CHECKING:
@@ -23,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A[,B…]",
         help="under which to look, e.g. full,effective; repeatable (default: full)",
     )
+    add_subject_arguments(parser)
+    parser.add_argument("--output_path", required=True, metavar="DIR", help="records, manifest and summary")
+
+
+def add_subject_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which questions are asked, and of which model."""
     parser.add_argument(
         "--task", default="mapflow_motion", help="tasks, as in lmms_eval (default: %(default)s)"
     )
@@ -40,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data_dir", metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)"
     )
-    parser.add_argument("--output_path", required=True, metavar="DIR", help="records, manifest and summary")
 
 
 def chosen_documents(options: argparse.Namespace) -> list[Document]:
@@ -66,11 +70,9 @@ def chosen_model(options: argparse.Namespace) -> VideoLLM:
     """The loaded checkpoint, the small bundled one by default."""
     import torch
 
-    if options.pretrained is None and options.model != BUNDLED_MODEL:
-        raise MapflowError(f"--model {options.model} has no bundled checkpoint; give --pretrained DIR")
     gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     return family(options.model).load(
-        Path(options.pretrained or BUNDLED),
+        checkpoint(options.model, options.pretrained),
         dtype=options.dtype,
         device_map=options.device or gpu,
         lora=options.lora,

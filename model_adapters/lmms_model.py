@@ -6,7 +6,6 @@ goes to the run's records as soon as it is known, since lmms-eval itself writes 
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from mapflow.model_adapters.checkpoint_pathways import scaled_pathways
 from mapflow.model_adapters.families import checkpoint, family
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.model_adapters.prefetch import prefetch
+from mapflow.model_adapters.run_identity import package_version, run_identity
 from mapflow.model_adapters.video_llm import Prepared
 from mapflow.results.answers import NOT_ASKED
 from mapflow.results.errors import MapflowError
@@ -31,8 +31,6 @@ from mapflow.results.git_state import git_state
 from mapflow.results.question import Clip, Question
 from mapflow.results.record import Record
 from mapflow.results.run_folder import RunFolder
-
-VERSIONED = ("mapflow", "lmms-eval", "torch", "transformers", "accelerate", "av")
 
 
 class MapflowModel(lmms):
@@ -97,16 +95,9 @@ class MapflowModel(lmms):
         self.run = RunFolder(Path(records), self._identity(), self._about()) if records else None
 
     def _identity(self) -> dict[str, Any]:
-        """What must agree for two runs' records to belong together."""
-        parameter = next(self.video_llm.model.parameters())
-        return {
-            "model": self.model_name,
-            "checkpoint": self.video_llm.name,
-            "digest": self.video_llm.digest,
-            "protocol": os.environ.get("MAPFLOW_PROTOCOL", "paper"),
-            "dtype": str(parameter.dtype).removeprefix("torch."),
-            "versions": {name: _version(name) for name in VERSIONED},
-        }
+        """What must agree for two runs' records to belong together; lmms-eval's version too, which deals out the questions."""
+        identity = run_identity(self.model_name, self.video_llm, os.environ.get("MAPFLOW_PROTOCOL", "paper"))
+        return identity | {"versions": {**identity["versions"], "lmms-eval": package_version("lmms-eval")}}
 
     def _about(self) -> dict[str, Any]:
         described = {str(i): i.describe(self.video_llm.pathways) for i in self.interventions}
@@ -228,10 +219,3 @@ def _positive(value: int | str, name: str) -> int:
 
 def _default_device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"

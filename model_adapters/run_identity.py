@@ -19,11 +19,12 @@ def run_identity(model: str, video_llm: VideoLLM, protocol: str) -> dict[str, An
         "digest": video_llm.digest,
         "protocol": protocol,
         "dtype": str(parameter.dtype).removeprefix("torch."),
-        "versions": {name: _version(name) for name in VERSIONED},
+        "versions": {name: package_version(name) for name in VERSIONED},
     }
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The installed version, or "absent"."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

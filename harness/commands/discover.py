@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mapflow.harness.analysis_arguments import add_subject_arguments, chosen_documents, chosen_model
 from mapflow.harness.commands.sweep import UNITS, parse_bytes
-from mapflow.model_adapters.families import BUNDLED_MODEL, FAMILIES, checkpoint, family
 from mapflow.results.errors import MapflowError
 
 if TYPE_CHECKING:
@@ -39,23 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="POINTS",
         help="how much worse is still as good (default: 2)",
     )
-    parser.add_argument(
-        "--task", default="mapflow_motion", help="tasks, as in lmms_eval (default: %(default)s)"
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N questions of each subtask")
-    parser.add_argument(
-        "--model", choices=sorted(FAMILIES), default=BUNDLED_MODEL, help="default: %(default)s"
-    )
-    parser.add_argument("--pretrained", metavar="DIR", help="checkpoint (default: the small bundled model)")
-    parser.add_argument("--lora", metavar="DIR", help="LoRA adapter on top of the checkpoint")
-    parser.add_argument("--dtype", default="auto", help="precision of the weights (default: auto)")
-    parser.add_argument(
-        "--device", metavar="DEVICE", help="device, or auto for several (default: the GPU, else cpu)"
-    )
-    parser.add_argument("--protocol", default="paper", help="wording of the questions (default: paper)")
-    parser.add_argument(
-        "--data_dir", metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)"
-    )
+    add_subject_arguments(parser)
     parser.add_argument(
         "--memory-budget",
         metavar="BYTES",
@@ -71,25 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0 done, 2 wrong usage, 3 some questions could not be asked."""
-    from mapflow.tasks.loading import load_documents
-
     _check(options)
-    if options.data_dir is not None:
-        os.environ["MAPFLOW_DATA"] = options.data_dir
-    os.environ["MAPFLOW_PROTOCOL"] = options.protocol
-    documents = load_documents(options.task, options.limit)
-
-    import torch
+    documents = chosen_documents(options)
 
     from mapflow.harness.discovery_output import describe, write_policies
     from mapflow.harness.discovery_run import run_discovery
 
-    model = family(options.model).load(
-        checkpoint(options.model, options.pretrained),
-        dtype=options.dtype,
-        device_map=options.device or ("cuda:0" if torch.cuda.is_available() else "cpu"),
-        lora=options.lora,
-    )
+    model = chosen_model(options)
     folder = Path(options.output_path)
     budget = parse_bytes(options.memory_budget) if options.memory_budget else None
     what = _discovery(options, budget or (2 if model.decoder.device.type == "cpu" else 16) * UNITS["G"])

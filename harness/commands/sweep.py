@@ -7,11 +7,10 @@ torchrun --nproc_per_node 4 -m mapflow.harness.cli sweep …      # the same rec
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from pathlib import Path
 
-from mapflow.model_adapters.families import FAMILIES, checkpoint, family
+from mapflow.harness.analysis_arguments import add_subject_arguments, chosen_documents, chosen_model
 from mapflow.results.errors import MapflowError
 
 STYLES = ("center", "inverse", "top-down", "bottom-up")
@@ -36,23 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="all",
         help="questions that the plain run answers so (default: all)",
     )
-    parser.add_argument(
-        "--task", default="mapflow_motion", help="tasks, as in lmms_eval (default: %(default)s)"
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N questions of each subtask")
-    parser.add_argument(
-        "--model", choices=sorted(FAMILIES), default="mapflow_llava", help="default: %(default)s"
-    )
-    parser.add_argument("--pretrained", metavar="DIR", help="checkpoint (default: the small bundled model)")
-    parser.add_argument("--lora", metavar="DIR", help="LoRA adapter on top of the checkpoint")
-    parser.add_argument("--dtype", default="auto", help="precision of the weights (default: auto)")
-    parser.add_argument(
-        "--device", metavar="DEVICE", help="device, or auto for several (default: the GPU, else cpu)"
-    )
-    parser.add_argument("--protocol", default="paper", help="wording of the questions (default: paper)")
-    parser.add_argument(
-        "--data_dir", metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)"
-    )
+    add_subject_arguments(parser)
     parser.add_argument(
         "--audit",
         type=float,
@@ -72,30 +55,17 @@ def run(options: argparse.Namespace) -> int:
     """Exit code: 0 done, 1 an audit failed, 2 wrong usage, 3 some questions could not be asked."""
     from mapflow.harness.route_sets import check_routes, parse_routes
     from mapflow.tasks.documents import to_question
-    from mapflow.tasks.loading import load_documents
 
-    if options.data_dir is not None:
-        os.environ["MAPFLOW_DATA"] = options.data_dir
-    os.environ["MAPFLOW_PROTOCOL"] = options.protocol
     _check(options)
     budget = parse_bytes(options.memory_budget) if options.memory_budget else None
     routes = parse_routes(options.routes or ["vql-to-ql"])
-    documents = load_documents(options.task, options.limit)
+    documents = chosen_documents(options)
     check_routes(routes, (to_question(doc, options.protocol) for doc in documents))
-
-    import torch
 
     from mapflow.harness.sweep import Sweep
     from mapflow.harness.sweep_run import Shard, run_sweep
 
-    gpu = torch.cuda.is_available()
-    place = options.device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if gpu else "cpu")
-    model = family(options.model).load(
-        checkpoint(options.model, options.pretrained),
-        dtype=options.dtype,
-        device_map=place,
-        lora=options.lora,
-    )
+    model = chosen_model(options)
     sweep = Sweep(
         routes=tuple(routes),
         style=options.style,
@@ -114,8 +84,6 @@ def _check(options: argparse.Namespace) -> None:
     """Raises MapflowError for numbers that make no sense."""
     if options.window < 1:
         raise MapflowError(f"--window {options.window} must be at least 1 layer")
-    if options.limit is not None and options.limit < 1:
-        raise MapflowError(f"--limit {options.limit} must be at least 1 question")
     if not 0 <= options.audit <= 1:
         raise MapflowError(f"--audit {options.audit:g} is outside 0..1")
 

@@ -6,6 +6,7 @@ goes to the run's records as soon as it is known, since lmms-eval itself writes 
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -93,6 +94,10 @@ class MapflowModel(lmms):
                 print(f"{self.model_name}: {one} takes the {said}: {one.describe(None)}", flush=True)
         self.device = self.video_llm.decoder.device  # lmms-eval reads it when several processes run
         self.run = RunFolder(Path(records), self._identity(), self._about()) if records else None
+        if torch.distributed.is_initialized():
+            # lmms-eval starts the group and leaves it to the interpreter's end, where gloo's threads may still hold
+            # tensors: once in some dozen runs a rank that had done all its work then aborted (pytorch#190489).
+            atexit.register(torch.distributed.destroy_process_group)
 
     def _identity(self) -> dict[str, Any]:
         """What must agree for two runs' records to belong together; lmms-eval's version too, which deals out the questions."""

@@ -4,9 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before torch is imported: its threads must sleep, not spin, while they wait for a core that another process has.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# The same examples in every run, so that a suite which passed passes again; HYPOTHESIS_PROFILE=exploring looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("exploring", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 SHARED = Path(__file__).parents[2] / "shared"
 

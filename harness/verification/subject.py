@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, apply, parse_intervention
-from mapflow.model_adapters.interventions.plan import AttentionPlan, LayerMasks, Mask
+from mapflow.model_adapters.interventions.edges import Edges
+from mapflow.model_adapters.interventions.plan import AttentionPlan, LayerMasks
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.question import Question
 
@@ -116,12 +117,13 @@ class ExplicitMasks:
         self._device = device
         self.asked: list[int] = []
 
-    def mask(self, layer: int, n_queries: int, n_keys: int) -> Mask:
+    def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges:
         self.asked.append(layer)
-        mask = self._plan.mask(layer, n_queries, n_keys)
-        if mask is None:
-            mask = torch.ones(1, 1, n_queries, n_keys, dtype=torch.bool, device=self._device).tril()
-        return mask
+        edges = self._plan.mask(layer, n_queries, n_keys)
+        if edges is None:
+            causal = torch.ones(1, 1, n_queries, n_keys, dtype=torch.bool, device=self._device).tril()
+            edges = Edges(causal, may_be_empty=False)
+        return edges
 
 
 def hook_counts(model: nn.Module) -> dict[str, int]:

@@ -20,6 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from mapflow.model_adapters.interventions.edges import Edges
 from mapflow.model_adapters.interventions.oracle import eager_attention
 from mapflow.model_adapters.interventions.plan import LayerMasks
 
@@ -39,19 +40,21 @@ def apply(plan: LayerMasks | None) -> Iterator[None]:
         _active.reset(token)
 
 
-def allowed_edges(
+def cut_edges(
     module: nn.Module,
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
     padding: Bool[Tensor, "batch head query key"] | None,
-) -> Bool[Tensor, "batch head query key"] | None:
-    """The active plan's mask joined with the model's own; None where plain causal attention is meant."""
+) -> Edges | None:
+    """The active plan's edges joined with the model's own mask; None where the plan cuts nothing here."""
     plan = _active.get()
-    mask = plan.mask(_layer(module), query.shape[2], key.shape[2]) if plan else None
-    if mask is None:
-        return padding
-    mask = mask.to(query.device)  # a model spread over devices runs its layers elsewhere than the embeddings
-    return mask if padding is None else mask & padding
+    edges = plan.mask(_layer(module), query.shape[2], key.shape[2]) if plan else None
+    if edges is None:
+        return None
+    edges = edges.to(
+        query.device
+    )  # a model spread over devices runs its layers elsewhere than the embeddings
+    return edges if padding is None else edges & padding
 
 
 def sdpa_attention(
@@ -63,12 +66,12 @@ def sdpa_attention(
     **options: Any,
 ) -> tuple[Float[Tensor, "batch query heads dim"], None]:
     """sdpa under the active plan. Rows without any key give zeros (design.md, Interventions)."""
-    mask = allowed_edges(module, query, key, attention_mask)
-    if mask is None or mask is attention_mask:
+    edges = cut_edges(module, query, key, attention_mask)
+    if edges is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    empty = ~mask.any(-1, keepdim=True)
-    output, _ = sdpa_attention_forward(module, query, key, value, mask | empty, **options)
-    return output.masked_fill(empty.transpose(1, 2), 0), None
+    mask = edges.bias(query.dtype) if query.is_cuda else edges.opened
+    output, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
+    return output if edges.empty is None else output.masked_fill(edges.empty.transpose(1, 2), 0), None
 
 
 def oracle_attention(
@@ -81,8 +84,8 @@ def oracle_attention(
     **options: Any,
 ) -> tuple[Float[Tensor, "batch query heads dim"], Float[Tensor, "batch heads query key"]]:
     """The float32 oracle under the active plan; also returns the attention weights."""
-    mask = allowed_edges(module, query, key, attention_mask)
-    return eager_attention(query, key, value, mask, scaling)
+    edges = cut_edges(module, query, key, attention_mask)
+    return eager_attention(query, key, value, edges.allowed if edges else attention_mask, scaling)
 
 
 def _layer(module: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""The attention mask of some branches in one layer: a job's computed rows over the keys it brings and those it keeps.
+"""The attention edges of some branches in one layer: a job's computed rows over the keys it brings and those it keeps.
 
 Branches lie end to end: queries branch by branch; keys in the order in which the executor joins them, the trunk's kept
 ones first, which all branches share, then each branch's own.
@@ -6,57 +6,86 @@ ones first, which all branches share, then each branch's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Bool
-from torch import Tensor
 
+from mapflow.model_adapters.interventions.edges import Edges
 from mapflow.model_adapters.interventions.intervention import Compiled
 from mapflow.model_adapters.interventions.row_index import RowIndex
 from mapflow.model_adapters.interventions.schedule import Job
 
-
-def mask_of(
-    job: Job, members: slice, index: RowIndex, compiled: Sequence[Compiled], layer: int
-) -> Bool[Tensor, "1 1 query key"] | None:
-    """True where a branch's query may read a key, in 0-based `layer`: kept keys, and own keys of the same branch.
-
-    None where sdpa's own masks are right: plain causal attention of rows over themselves, or one row that reads all.
-    """
-    reads = job.reads[members]
-    scattered = {
-        row: compiled[variant]
-        for row, variant in enumerate(job.variants[members])
-        if compiled[variant].budget is not None
-    }
-    if not scattered and _plain(job, reads, index):
-        return None
-    query, query_run = index.positions_and_runs(job.computed)
-    permitted = torch.from_numpy(reads).to(query.device)[:, query_run]
-    parts = []
-    for keys in (job.kept, job.own):
-        key, key_run = index.positions_and_runs(keys)
-        allowed = permitted[:, :, key_run] & (key <= query[:, None])
-        for row, one in scattered.items():
-            blocked = one.blocked(layer, query.device)
-            if blocked is not None:
-                allowed[row] &= ~blocked[query[:, None], key]
-        parts.append(allowed)
-    kept, own = parts
-    own_branch = torch.eye(len(own), dtype=torch.bool, device=own.device)[:, None, :, None]
-    return torch.cat([kept.flatten(0, 1), (own[:, :, None] & own_branch).flatten(2).flatten(0, 1)], 1)[
-        None, None
-    ]
+REMEMBERED = 8
+"""Masks kept for later layers: one branch alone has two, in its window and after it, and few jobs take turns."""
 
 
-def _plain(job: Job, reads: Bool[np.ndarray, "branch target source"], index: RowIndex) -> bool:
-    if len(reads) > 1:
-        return False
-    seen = reads[:, job.computed][:, :, job.kept | job.own]
-    if index.count(job.computed) == 1 and seen.all():
-        return True
-    if job.kept.any() or job.in_two_steps:
-        return False
-    return bool((seen == np.tri(len(job.own), dtype=bool)[job.computed][:, job.own]).all())
+class BranchMasks:
+    """For one pass: a mask that comes again is not made again."""
+
+    def __init__(self, index: RowIndex, compiled: Sequence[Compiled]) -> None:
+        self.index, self.compiled = index, compiled
+        self._made: OrderedDict[Hashable, Edges] = OrderedDict()
+
+    def of(self, job: Job, members: slice, layer: int) -> Edges | None:
+        """Kept keys, and own keys of the same branch, as far as a branch's query may read them in 0-based `layer`.
+
+        None where sdpa's own masks are right: plain causal attention of rows over themselves, or one row that reads all.
+        """
+        reads = job.reads[members]
+        variants = [self.compiled[variant] for variant in job.variants[members]]
+        if any(one.budget is not None for one in variants):
+            return self._build(job, reads, dict(enumerate(variants)), layer)
+        if self._plain(job, reads):
+            return None
+        key = (reads.tobytes(), job.computed.tobytes(), job.kept.tobytes(), job.own.tobytes())
+        if key not in self._made:
+            self._made[key] = self._build(job, reads, {}, layer)
+            if len(self._made) > REMEMBERED:
+                self._made.popitem(last=False)
+        self._made.move_to_end(key)
+        return self._made[key]
+
+    def _build(
+        self,
+        job: Job,
+        reads: Bool[np.ndarray, "branch target source"],
+        scattered: dict[int, Compiled],
+        layer: int,
+    ) -> Edges:
+        index = self.index
+        query, query_run = index.positions_and_runs(job.computed)
+        permitted = torch.from_numpy(reads).to(query.device, non_blocking=True)[:, query_run]
+        parts = []
+        for keys in (job.kept, job.own):
+            key, key_run = index.positions_and_runs(keys)
+            allowed = permitted[:, :, key_run] & (key <= query[:, None])
+            for row, one in scattered.items():
+                blocked = one.blocked(layer, query.device)
+                if blocked is not None:
+                    allowed[row] &= ~blocked[query[:, None], key]
+            parts.append(allowed)
+        kept, own = parts
+        own_branch = torch.eye(len(own), dtype=torch.bool, device=own.device)[:, None, :, None]
+        own = own[:, :, None] & own_branch
+        allowed = torch.cat([kept.flatten(0, 1), own.flatten(2).flatten(0, 1)], 1)
+        return Edges(allowed[None, None], bool(scattered) or _may_be_empty(job, reads))
+
+    def _plain(self, job: Job, reads: Bool[np.ndarray, "branch target source"]) -> bool:
+        if len(reads) > 1:
+            return False
+        seen = reads[:, job.computed][:, :, job.kept | job.own]
+        if self.index.count(job.computed) == 1 and seen.all():
+            return True
+        if job.kept.any() or job.in_two_steps:
+            return False
+        return bool((seen == np.tri(len(job.own), dtype=bool)[job.computed][:, job.own]).all())
+
+
+def _may_be_empty(job: Job, reads: Bool[np.ndarray, "branch target source"]) -> bool:
+    """A run has a key in each of its rows if it reads itself, or any run before it, which then is there as a whole."""
+    causal = np.tri(reads.shape[-1], dtype=bool)
+    seen = (reads & causal)[:, job.computed][:, :, job.kept | job.own]
+    return not seen.any(-1).all()

@@ -23,8 +23,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from mapflow.model_adapters.interventions.attention import SDPA, apply
 from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
+from mapflow.model_adapters.interventions.edges import Edges
 from mapflow.model_adapters.interventions.intervention import Compiled
-from mapflow.model_adapters.interventions.plan import AttentionPlan, Mask
+from mapflow.model_adapters.interventions.plan import AttentionPlan
 from mapflow.results.errors import MapflowError
 
 
@@ -243,7 +244,7 @@ class _Branches:
         """Does this layer have other rows than one a prompt? (Its other inputs come with one row a prompt.)"""
         return [self.prompt_of[item] for item in self.members(layer)] != list(range(self.n_prompts))
 
-    def mask(self, layer: int, n_queries: int, n_keys: int) -> Mask | None:
+    def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
         members = self.members(layer)
         if members not in self._plans:
             chosen = [self.items[item] for item in members]

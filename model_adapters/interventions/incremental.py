@@ -27,9 +27,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mapflow.model_adapters.interventions.attention import apply
-from mapflow.model_adapters.interventions.branch_masks import mask_of
+from mapflow.model_adapters.interventions.branch_masks import BranchMasks
 from mapflow.model_adapters.interventions.decoder import Decoder
 from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
+from mapflow.model_adapters.interventions.edges import Edges
 from mapflow.model_adapters.interventions.intervention import Compiled
 from mapflow.model_adapters.interventions.layer_arguments import (
     After,
@@ -42,7 +43,6 @@ from mapflow.model_adapters.interventions.layer_arguments import (
     RowArguments,
     joined,
 )
-from mapflow.model_adapters.interventions.plan import Mask
 from mapflow.model_adapters.interventions.planner import Plan, PlannedPass, plan
 from mapflow.model_adapters.interventions.row_index import RowIndex, take
 from mapflow.model_adapters.interventions.schedule import TRUNK, Job
@@ -92,9 +92,10 @@ class _Pass:
     def __init__(
         self, decoder: Decoder, inputs: DecoderInputs, compiled: Sequence[Compiled], planned: PlannedPass
     ) -> None:
-        self.decoder, self.inputs, self.compiled = decoder, inputs, compiled
+        self.decoder, self.inputs = decoder, inputs
         self.schedule, self.chunks = planned.schedule, planned.chunks
         self.index = RowIndex(self.schedule.sizes, decoder.device)
+        self.masks = BranchMasks(self.index, compiled)
         self.stand_in = inputs.embeds.new_zeros(1).expand(1, *inputs.embeds.shape)
         self.states: list[_States] = []
         self.leaving: list[_States] = []
@@ -104,7 +105,7 @@ class _Pass:
         self.trunk_keys: tuple[Keys, Keys] | None = None
         self.trunk_runs = self._everything
         self._cache: LayerCache | None = None
-        self._mask: Mask | None = None
+        self._mask: Edges | None = None
 
     def run(self) -> Float[Tensor, "intervention vocab"]:
         with apply(self), self._hooks():  # pyright: ignore[reportArgumentType]
@@ -117,7 +118,7 @@ class _Pass:
         branches = sorted(set(self.schedule.answers))
         return logits[[branches.index(branch) for branch in self.schedule.answers]]
 
-    def mask(self, layer: int, n_queries: int, n_keys: int) -> Mask | None:
+    def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
         """The mask of the call under way, for the attention function."""
         return self._mask
 
@@ -186,7 +187,7 @@ class _Pass:
             hidden = take(hidden, 1, self.index.within(job.computed, job.own))
         else:
             self._cache = Noted() if kept is None else After(*kept)
-        self._mask = mask_of(job, call.members, self.index, self.compiled, self.number)
+        self._mask = self.masks.of(job, call.members, self.number)
         together = len(job.branches[call.members])
         rows = self.index.tiled(job.computed, together)
         columns = [

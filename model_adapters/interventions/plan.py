@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from mapflow.model_adapters.interventions.edges import Edges
 from mapflow.model_adapters.interventions.intervention import Compiled
 
 Reads = Bool[Tensor, "batch layer target source"]
-Mask = Bool[Tensor, "batch head query key"]
 Blocked = Callable[[int], "Bool[Tensor, 'batch query key'] | None"]
 
 
@@ -28,7 +28,7 @@ Blocked = Callable[[int], "Bool[Tensor, 'batch query key'] | None"]
 class LayerMasks(Protocol):
     """Whatever can say, layer by layer, which edges a batch may use: what the attention function asks."""
 
-    def mask(self, layer: int, n_queries: int, n_keys: int) -> Mask | None:
+    def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
         """As `AttentionPlan.mask`."""
         ...
 
@@ -46,15 +46,18 @@ class AttentionPlan:
         segment_of: Int[Tensor, "batch n"],
         last_row: Int[Tensor, " batch"],
         blocked: Blocked | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.reads = reads
-        self.segment_of = segment_of
-        self.last_segment = segment_of.gather(1, last_row[:, None])
-        self.last_row = last_row
         self.blocked = blocked
         self._same_as = _first_equal_layer(reads)
         self._full = reads.flatten(2).all(-1).all(0).tolist()
-        self._masks: dict[tuple[int, int, int], Mask] = {}
+        # a row that reads its own segment has a key, itself; whoever does not may have none
+        self._may_be_empty = (~reads.diagonal(dim1=-2, dim2=-1)).any(-1).any(0).tolist()
+        self._masks: dict[tuple[int, int, int], Edges] = {}
+        self.reads = reads.to(device, non_blocking=True)
+        self.segment_of = segment_of.to(device, non_blocking=True)
+        self.last_row = last_row.to(device, non_blocking=True)
+        self.last_segment = self.segment_of.gather(1, self.last_row[:, None])
 
     @classmethod
     def of(
@@ -92,11 +95,11 @@ class AttentionPlan:
             return out
 
         random = any(item.random is not None for item in compiled)
-        return cls(reads.to(device), segment_of.to(device), ends.to(device), blocked if random else None)
+        return cls(reads, segment_of, ends, blocked if random else None, device)
 
-    def mask(self, layer: int, n_queries: int, n_keys: int) -> Mask | None:
-        """True where attention is allowed: `[batch, 1, n_queries, n_keys]`, causal; None where nothing is cut and
-        sdpa's own causal mask (right for a whole prefill and for a single row only) will do.
+    def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
+        """Where attention is allowed: `[batch, 1, n_queries, n_keys]`, causal; None where nothing is cut and sdpa's own
+        causal mask (right for a whole prefill and for a single row only) will do.
 
         The queries are the last `n_queries` of `n_keys` positions: all rows in a prefill, a suffix of them when a run
         resumes, one row in cached decoding.
@@ -109,7 +112,7 @@ class AttentionPlan:
             self._masks = {**kept, key: self._build(layer, n_queries, n_keys)}
         return self._masks[key]
 
-    def _build(self, layer: int, n_queries: int, n_keys: int) -> Mask:
+    def _build(self, layer: int, n_queries: int, n_keys: int) -> Edges:
         length, device = self.segment_of.shape[1], self.segment_of.device
         position = torch.arange(n_keys, device=device)
         query = position[n_keys - n_queries :]
@@ -125,12 +128,10 @@ class AttentionPlan:
             row = torch.where(query < length, query, self.last_row[:, None])
             seen = blocked[torch.arange(len(row), device=device)[:, None], row][:, :, : min(length, n_keys)]
             allowed[:, :, : seen.shape[2]] &= ~seen
-        return allowed[:, None]
+        return Edges(allowed[:, None], self._may_be_empty[layer] or blocked is not None)
 
 
 def _first_equal_layer(reads: Reads) -> list[int]:
     """For each layer the first one with the same permissions, so that their masks are built once."""
     seen: dict[bytes, int] = {}
-    return [
-        seen.setdefault(reads[:, layer].cpu().numpy().tobytes(), layer) for layer in range(reads.shape[1])
-    ]
+    return [seen.setdefault(reads[:, layer].numpy().tobytes(), layer) for layer in range(reads.shape[1])]

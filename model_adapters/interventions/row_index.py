@@ -43,7 +43,9 @@ class RowIndex:
             return self.within(runs, np.ones_like(runs))
         key = (runs.tobytes(), times)
         if key not in self._within:
-            self._within[key] = torch.from_numpy(np.tile(self.rows(runs), times)).to(self.device)
+            self._within[key] = torch.from_numpy(np.tile(self.rows(runs), times)).to(
+                self.device, non_blocking=True
+            )
         return self._within[key]
 
     def positions_and_runs(
@@ -54,19 +56,19 @@ class RowIndex:
         if key not in self._tensors:
             rows = self.rows(runs)
             self._tensors[key] = (
-                torch.from_numpy(rows).to(self.device),
-                torch.from_numpy(self.run_of_row[rows]).to(self.device),
+                torch.from_numpy(rows).to(self.device, non_blocking=True),
+                torch.from_numpy(self.run_of_row[rows]).to(self.device, non_blocking=True),
             )
         return self._tensors[key]
 
     def _where(self, places: Int[np.ndarray, " row"]) -> Where:
         if len(places) and places[-1] - places[0] == len(places) - 1:
             return slice(int(places[0]), int(places[-1]) + 1)
-        return torch.from_numpy(places).to(self.device)
+        return torch.from_numpy(places).to(self.device, non_blocking=True)
 
 
 def take(tensor: Tensor, dim: int, where: Where) -> Tensor:
     """Those rows along `dim`: a view where they are contiguous."""
     if isinstance(where, slice):
         return tensor.narrow(dim, where.start, where.stop - where.start)
-    return tensor.index_select(dim, where.to(tensor.device))
+    return tensor.index_select(dim, where.to(tensor.device, non_blocking=True))

@@ -157,13 +157,13 @@ def test_layers_that_share_a_number_are_found(llava, monkeypatch):
 
 
 def test_a_layer_that_ignores_its_mask_is_found(llava, monkeypatch):
-    allowed = attention.allowed_edges
+    allowed = attention.cut_edges
 
     def deaf(module, query, key, padding):
         mask = allowed(module, query, key, padding)
         return None if module.layer_idx == 1 and query.shape[2] == key.shape[2] else mask
 
-    monkeypatch.setattr(attention, "allowed_edges", deaf)
+    monkeypatch.setattr(attention, "cut_edges", deaf)
     assert "layers reached" in failed(llava)
 
 
@@ -181,7 +181,7 @@ def test_cuts_that_take_other_rows_along_are_found(llava, monkeypatch):
 
     def spilling(self, layer, *sizes):
         mask = build(self, layer, *sizes)
-        return mask & mask.roll(1, 2) if not self._full[layer] else mask
+        return mask & mask.allowed.roll(1, 2) if not self._full[layer] else mask
 
     monkeypatch.setattr(AttentionPlan, "_build", spilling)
     assert "causality" in failed(llava)

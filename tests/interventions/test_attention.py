@@ -31,7 +31,7 @@ families = st.sampled_from(sorted(FAMILIES))
 LAYOUT = TokenLayout.from_runs(
     [(Segment("system"), 2), (Segment("frame", 0), 3), (Segment("stem"), 2), (Segment("last"), 1)]
 )
-TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 
 
 def naive_masks(prompt, spec, n_layers, compiled):
@@ -284,7 +284,11 @@ def test_masks_are_shared_between_equal_layers(prompt, data):
     masks = [plan.mask(layer, len(prompt), len(prompt)) for layer in range(6)]
     assert len({id(mask) for mask in masks if mask is not None}) == 1
     for layer, mask in enumerate(masks):
-        found = torch.ones(len(prompt), len(prompt), dtype=torch.bool).tril() if mask is None else mask[0, 0]
+        found = (
+            torch.ones(len(prompt), len(prompt), dtype=torch.bool).tril()
+            if mask is None
+            else mask.allowed[0, 0]
+        )
         assert torch.equal(found, compiled.token_mask(layer))
 
 

@@ -5,7 +5,6 @@ A record a question × intervention. Who finds the folder complete gets all reco
 
 from __future__ import annotations
 
-import fcntl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.errors import MapflowError
 from mapflow.results.lines import Line
 from mapflow.results.question import Question
+from mapflow.results.run_claim import in_turn
 from mapflow.results.run_folder import RunFolder, read_records, sort_records
 from mapflow.tasks.documents import Document, to_question
 from mapflow.tasks.lmms_functions import question_of
@@ -82,8 +82,7 @@ def run_analysis(
 
 
 def _all_records(folder: Path, kind: type[R], expected: set[tuple[str, str]]) -> list[R] | None:
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with in_turn(folder):
         records = read_records(folder, kind)
         if not expected <= {record.key for record in records}:
             return None

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from mapflow.results.errors import MapflowError
+from mapflow.results.run_claim import claim
 from mapflow.results.run_folder import MANIFEST, SUMMARY, read_json, sort_records, write_json
 from mapflow.results.summary import summarize, summary_table
 
@@ -34,6 +35,7 @@ class RunOutput:
 
     def report(self) -> int:
         """Sorts the records, writes the summary, prints the table; returns how many answers are missing."""
+        held = claim(self.folder)  # nobody else's records come in while they are sorted
         asked = list(read_json(self.folder / MANIFEST)["interventions"])
         summaries = sorted(
             summarize(sort_records(self.folder)), key=lambda one: asked.index(one.intervention)
@@ -42,6 +44,7 @@ class RunOutput:
         if self._kept:
             write_json(self.folder / SUMMARY, {s.intervention: s.to_json() for s in summaries})
             print(f"\nrecords, manifest and summary: {self.folder}")
+        del held
         return sum(s.errors for s in summaries)
 
 

@@ -6,7 +6,6 @@ accelerate set them); nobody waits for anybody. Whoever finds the folder complet
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from mapflow.model_adapters.prefetch import prefetch
 from mapflow.model_adapters.run_identity import run_identity
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.errors import MapflowError
+from mapflow.results.run_claim import in_turn
 from mapflow.results.run_folder import SUMMARY, RunFolder, read_records, sort_records, write_json
 from mapflow.results.sweep_record import SweepRecord
 from mapflow.results.sweep_summary import summarize_sweep, sweep_table
@@ -96,8 +96,7 @@ def _describe(model: VideoLLM, prepared: Prepared, sweep: Sweep) -> str:
 
 def _finish(folder: Path, expected: Sequence[tuple[str, str]], dtype: str) -> int:
     """Sorted records, summary and table, by whoever finds all questions answered."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with in_turn(folder):
         records = read_records(folder, SweepRecord)
         if not set(expected) <= {record.key for record in records}:
             return 0  # other processes still have questions to answer, and the last one will come by here

@@ -1,8 +1,9 @@
 """A run's folder: records as they come, and a manifest that says what they are records of.
 
 Lines are appended with one write under a file lock, so several workers share one file and a killed one loses at most
-its unfinished question. The manifest's `identity` (model, weights, protocol, code …) must agree when a run is taken
-up again; the same command then answers only what is missing.
+its unfinished question; a power cut may cost those answered since the last fsync as well, SYNC_SECONDS of work. The
+manifest's `identity` (model, weights, protocol, code …) must agree when a run is taken up again; the same command
+then answers only what is missing. `run_claim.py` sees to it that no second job writes here meanwhile.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from mapflow.results.errors import MapflowError
 from mapflow.results.lines import Line
 from mapflow.results.record import Record
+from mapflow.results.run_claim import claim, in_turn
 
 RECORDS, MANIFEST, SUMMARY = Record.FILE, "manifest.json", "summary.json"
+SYNC_SECONDS = 5.0  # how much answering a power cut may undo; a sync costs milliseconds
+_BLOCK = 1 << 16
 
 R = TypeVar("R", bound=Line)
 
@@ -36,32 +43,33 @@ class RunFolder(Generic[R]):
     ) -> None:
         """Creates the folder or takes up an earlier run in it. `kind` is the kind of record that it holds.
 
-        `identity` must be equal to the earlier run's; `about` (command, device, …) may differ, and its mappings
-        (interventions by name) keep what the earlier run put there. Raises MapflowError,
-        with both values, where the identities differ, and where the folder cannot be written.
+        `identity` must be equal to the earlier run's, and so must what an intervention's name stands for
+        (`about["interventions"]`: name → in full). The rest of `about` (command, device, …) may differ, and its
+        mappings keep what the earlier run put there. Raises MapflowError, with both values, where they differ, where
+        another job works in the folder, and where the folder cannot be written.
         """
         self.folder, self.file = folder, folder / kind.FILE
-        try:
+        with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                earlier = self._earlier(identity)
+            self._claim = claim(folder)
+            with in_turn(folder):
+                earlier = self._earlier(identity, about.get("interventions", {}))
                 grown = {
                     name: {**earlier.get(name, {}), **value} if isinstance(value, dict) else value
                     for name, value in about.items()
                 }
                 write_json(folder / MANIFEST, {"identity": identity, **grown})
-                self._drop_torn_line()
+                _drop_torn_line(self.file)
             self._file = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise MapflowError(f"run folder {str(folder)!r} cannot be written: {error.strerror}") from error
+        weakref.finalize(self, os.close, self._file)
+        self._synced = time.monotonic()
         self.answered = {record.key: record for record in read_records(folder, kind)}
 
     def append(self, records: Iterable[R]) -> None:
         """All of them in one write: other workers' lines never interleave. Raises MapflowError on a full disk."""
         records = list(records)
         data = "".join(record.to_line() + "\n" for record in records).encode()
-        try:
+        with _writing(self.folder):
             fcntl.flock(self._file, fcntl.LOCK_EX)
             try:
                 written = os.write(self._file, data)
@@ -70,36 +78,57 @@ class RunFolder(Generic[R]):
                     raise MapflowError(f"run folder {str(self.folder)!r}: no space left for records")
             finally:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
-        except OSError as error:
-            raise MapflowError(
-                f"run folder {str(self.folder)!r} cannot be written: {error.strerror}"
-            ) from error
+            if time.monotonic() - self._synced >= SYNC_SECONDS:
+                os.fsync(self._file)
+                self._synced = time.monotonic()
         self.answered.update((record.key, record) for record in records)
 
-    def _earlier(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+    def _earlier(self, identity: Mapping[str, Any], interventions: Mapping[str, str]) -> dict[str, Any]:
         """The manifest of an earlier run of the same identity, empty where there is none."""
         path = self.folder / MANIFEST
         if not path.exists():
             return {}
         manifest = read_json(path)
-        earlier, ours = manifest.get("identity", {}), json.loads(json.dumps(identity))
+        self._check_same(manifest.get("identity", {}), json.loads(json.dumps(identity)))
+        named = manifest.get("interventions", {})
+        known = named.keys() & interventions.keys()
+        self._check_same({n: named[n] for n in known}, {n: interventions[n] for n in known})
+        return manifest
+
+    def _check_same(self, earlier: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
         for name in sorted({*earlier, *ours}):
             if earlier.get(name) != ours.get(name):
                 raise MapflowError(
                     f"run folder {str(self.folder)!r} holds another run: its {name} is {earlier.get(name)!r}, this one's"
                     f" {ours.get(name)!r}; choose another --output_path"
                 )
-        return manifest
 
-    def _drop_torn_line(self) -> None:
-        """A worker that was killed while writing leaves half a line at the end."""
-        if not self.file.exists():
-            return
-        with self.file.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # no other worker is in the middle of a line
-            data = file.read()
-            if data and not data.endswith(b"\n"):
-                file.truncate(data.rfind(b"\n") + 1)
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MapflowError(f"run folder {str(folder)!r} cannot be written: {error.strerror}") from error
+
+
+def _drop_torn_line(path: Path) -> None:
+    """A worker that was killed while writing leaves half a line at the end."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # no other worker is in the middle of a line
+        end = size = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - _BLOCK)
+            file.seek(begin)
+            newline = file.read(end - begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+        if end != size:
+            file.truncate(end)
 
 
 def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
@@ -108,10 +137,10 @@ def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: i
     if not path.is_file():
         raise MapflowError(f"{str(folder)!r} holds no {kind.FILE}: not the folder of {kind.RUN}")
     by_key: dict[tuple[str, str], R] = {}
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if line.endswith("\n"):  # what another worker has not finished writing yet is not a record yet
-                record = kind.from_line(line, f"{path}:{number}")
+            if line.endswith(b"\n"):  # what another worker has not finished writing yet is not a record yet
+                record = kind.from_line(line.decode(errors="replace"), f"{path}:{number}")
                 by_key.setdefault(record.key, record)
     return [by_key[key] for key in sorted(by_key)]
 
@@ -147,6 +176,11 @@ def _replace(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name too is on the disk now
+        finally:
+            os.close(folder)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

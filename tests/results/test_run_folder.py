@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from mapflow.results import run_folder
 from mapflow.results.errors import MapflowError
 from mapflow.results.record import Record
 from mapflow.results.run_folder import MANIFEST, RECORDS, RunFolder, read_records, sort_records
@@ -48,6 +49,7 @@ def test_another_identity_is_refused_with_both_values(tmp_path, name):
 
 
 def _append_many(folder, worker):
+    os.environ.update(WORLD_SIZE="4", RANK=str(worker), MASTER_PORT="29513")  # workers of one job
     run = RunFolder(folder, IDENTITY, {})
     for question in range(worker, 400, 4):
         run.append([a_record(question), a_record(question, "effective")])
@@ -67,6 +69,44 @@ def test_four_writers_lose_nothing_and_the_sorted_file_does_not_tell_them_apart(
     sort_records(tmp_path / "many")
     sort_records(tmp_path / "one")
     assert (tmp_path / "many" / RECORDS).read_bytes() == (tmp_path / "one" / RECORDS).read_bytes()
+
+
+def test_a_torn_line_longer_than_a_block_is_dropped_and_nothing_else(tmp_path):
+    RunFolder(tmp_path, IDENTITY, {}).append([a_record(0), a_record(1, target="x" * 200_000)])
+    whole = (tmp_path / RECORDS).read_bytes()
+    (tmp_path / RECORDS).write_bytes(whole[:-1])
+    assert set(RunFolder(tmp_path, IDENTITY, {}).answered) == {a_record(0).key}
+    assert (tmp_path / RECORDS).read_bytes() == whole[: whole.index(b"\n") + 1]
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 70_000, b'{"question_id": "\xc3', b"\xff"])
+def test_whatever_a_power_cut_left_behind_the_last_line_is_dropped(tmp_path, tail):
+    RunFolder(tmp_path, IDENTITY, {}).append([a_record(0)])
+    whole = (tmp_path / RECORDS).read_bytes()
+    (tmp_path / RECORDS).write_bytes(whole + tail)
+    assert read_records(tmp_path) == [a_record(0)], "a reader passes over it"
+    RunFolder(tmp_path, IDENTITY, {})
+    assert (tmp_path / RECORDS).read_bytes() == whole
+    (tmp_path / RECORDS).write_bytes(tail)
+    assert not RunFolder(tmp_path, IDENTITY, {}).answered
+
+
+def test_records_reach_the_disk_after_seconds_not_after_hours(tmp_path, monkeypatch):
+    clock, synced = [100.0], []
+    monkeypatch.setattr(run_folder.time, "monotonic", lambda: clock[0])
+    run = RunFolder(tmp_path, IDENTITY, {})
+    with monkeypatch.context() as only_here:
+        only_here.setattr(run_folder.os, "fsync", lambda _: synced.append(clock[0]))
+        for question in range(100):
+            clock[0] += 1.0
+            run.append([a_record(question)])
+    assert synced == [100.0 + n * run_folder.SYNC_SECONDS for n in range(1, 21)]
+
+
+def test_a_name_that_stands_for_another_intervention_now_is_refused(tmp_path):
+    RunFolder(tmp_path, IDENTITY, {"interventions": {"effective": "layers 2-6", "full": "full"}})
+    with pytest.raises(MapflowError, match=r"its effective is 'layers 2-6', this one's 'layers 2-8'"):
+        RunFolder(tmp_path, IDENTITY, {"interventions": {"effective": "layers 2-8"}})
 
 
 def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path):

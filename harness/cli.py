@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
 
+from mapflow.harness.interruption import Interrupted, interruptible
 from mapflow.results.errors import MapflowError
 
 COMMANDS = {
@@ -31,7 +32,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0, or 2 with one line on standard error."""
+    """The subcommand's exit code; with one line on standard error, 2 for wrong usage, 130 and 143 when interrupted."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see lmms_eval_command.main
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser("mapflow", description="Where does information flow in a VideoLLM?")
@@ -43,10 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             _module(name).add_arguments(command)
     options = parser.parse_args(arguments)
     try:
-        return _module(options.command).run(options)
+        with interruptible():
+            return _module(options.command).run(options)
     except MapflowError as error:
         print(f"mapflow {options.command}: error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        print(f"\nmapflow {options.command}: {stop}", file=sys.stderr)
+        return stop.exit_code
 
 
 def _module(name: str) -> ModuleType:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from mapflow.harness.interruption import Interrupted, interruptible
 from mapflow.harness.run_output import RunOutput
 from mapflow.model_adapters.families import BUNDLED_MODEL
 from mapflow.results.errors import MapflowError
@@ -49,7 +50,7 @@ def own_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 failed, 2 wrong usage, 3 some questions could not be asked."""
+    """Exit code: 0 done, 1 failed, 2 wrong usage, 3 some questions could not be asked, 130 and 143 interrupted."""
     # Before torch is imported: its threads must sleep, not spin, while they wait for a core that another process has
     # (40 questions on two cores shared with four busy processes: 16 s instead of 200 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -63,10 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _upstream_command(arguments)
     own, rest = own_parser().parse_known_args(arguments)
     try:
-        code = _evaluate(own, rest)
+        with interruptible():
+            code = _evaluate(own, rest)
     except MapflowError as error:
         print(f"lmms_eval: error: {error}", file=sys.stderr)
         code = USAGE_ERROR
+    except Interrupted as stop:
+        print(f"\nlmms_eval: {stop}", file=sys.stderr)
+        code = stop.exit_code
     if code and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -39,6 +39,7 @@ from mapflow.model_adapters.interventions.layer_arguments import (
     KeysKnown,
     KeysOnly,
     LayerCache,
+    NotIncremental,
     Noted,
     RowArguments,
     joined,
@@ -46,7 +47,6 @@ from mapflow.model_adapters.interventions.layer_arguments import (
 from mapflow.model_adapters.interventions.planner import Plan, PlannedPass, plan
 from mapflow.model_adapters.interventions.row_index import RowIndex, take
 from mapflow.model_adapters.interventions.schedule import TRUNK, Job
-from mapflow.results.errors import MapflowError
 
 
 @torch.inference_mode()
@@ -139,7 +139,7 @@ class _Pass:
         if number == 0:
             self.states = [_States((TRUNK,), np.ones(len(self.schedule.sizes), dtype=bool), arriving)]
         elif arriving is not self.stand_in or len(args) > 1:
-            raise MapflowError(
+            raise NotIncremental(
                 f"{type(self.decoder.core).__name__} works on hidden states between its layers, or hands them over in an"
                 " unknown way, so the incremental executor cannot run it: run its interventions one by one"
             )

@@ -23,6 +23,10 @@ ROW_AXIS = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1,
 """Which axis of an argument counts rows; a mask's last axis counts keys besides."""
 
 
+class NotIncremental(MapflowError):
+    """A model whose layers cannot be run for some rows alone."""
+
+
 class RowArguments:
     """One layer's arguments; rows of what layers have in common are picked once."""
 
@@ -36,7 +40,7 @@ class RowArguments:
     def of(self, rows: Where, columns: Sequence[Where] | None) -> dict[str, Any]:
         """For those rows alone. A mask keeps the keys of `columns`, in that order; None: no mask will be asked for.
 
-        Raises MapflowError for a tensor of which nobody said which axis counts rows.
+        Raises NotIncremental for a tensor of which nobody said which axis counts rows.
         """
         return {name: self._rows(name, value, rows, columns) for name, value in self.arguments.items()}
 
@@ -46,7 +50,7 @@ class RowArguments:
         if not isinstance(value, Tensor):
             return value
         if name not in ROW_AXIS:
-            raise MapflowError(
+            raise NotIncremental(
                 f"decoder layers of this model take a tensor {name!r}, whose rows the incremental executor cannot tell:"
                 " run its interventions one by one"
             )

@@ -97,7 +97,7 @@ def plan(
     waiting = [tuple(range(len(compiled)))]
     while waiting:
         some = waiting.pop(0)
-        one = _pass(some, schedule([compiled[i] for i in some]), widths, memory_budget)
+        one = _pass(some, schedule([compiled[i] for i in some], compiled[0]), widths, memory_budget)
         if memory_budget is None or one.bytes <= memory_budget or len(some) == 1:
             passes.append(one)
         else:

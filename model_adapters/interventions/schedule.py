@@ -1,10 +1,11 @@
 """Schedule: which rows of which layer have to be computed for a set of interventions on one prompt, and no others.
 
-The plain run is the *trunk*. An intervention leaves it in the first layer that cuts an edge; interventions that have
-been treated alike so far share one *branch*. Two boolean walks over runs (contiguous stretches of a segment) say the rest:
+One intervention, usually the plain run, is the *trunk*. Another leaves it in the first layer that treats an edge
+differently; interventions that have been treated alike so far share one *branch*. Two boolean walks over runs
+(contiguous stretches of a segment) say the rest:
 
-- forwards, which rows a branch has changed: those that lost a key, and those that read a changed one (causality keeps
-  everything before them as in the trunk);
+- forwards, which rows a branch has changed: those that lost or gained a key, and those that read a changed one (causality
+  keeps everything before them as in the trunk);
 - backwards from the answer, which rows anybody still reads.
 
 A branch computes its changed, needed rows over the trunk's keys of all others. Branches of a layer that begin at the
@@ -88,10 +89,13 @@ class Schedule:
         return len(self.answers) * len(self.layers) * int(self.sizes.sum())
 
 
-def schedule(compiled: Sequence[Compiled]) -> Schedule:
-    """For interventions on one prompt, at least one."""
+def schedule(compiled: Sequence[Compiled], trunk: Compiled | None = None) -> Schedule:
+    """For interventions on one prompt, at least one; `trunk` None: the first of them.
+
+    A random trunk stands for a plain one: nobody would share its edges.
+    """
     segment_of_run, sizes = torch.unique_consecutive(compiled[0].layout.segment_of, return_counts=True)
-    tree = _Tree(compiled, segment_of_run.numpy())
+    tree = _Tree(compiled, segment_of_run.numpy(), trunk or compiled[0])
     changed = _changed(tree)
     layers, answers = _walk_back(tree, changed, sizes.numpy())
     return Schedule(sizes.numpy(), layers, answers)
@@ -99,10 +103,12 @@ def schedule(compiled: Sequence[Compiled]) -> Schedule:
 
 class _Tree:
     """Who shares a branch: `parents[l]`, `treatments[l]`, `variants[l]` of branch 1, 2, … and `branch_of[l]` of each
-    intervention. `reads[t]` are a treatment's permissions over runs, causal; `scattered[t]` its runs that lose random
-    edges."""
+    intervention. `reads[t]` are a treatment's permissions over runs, causal; `scattered[t]` says whether it loses random
+    edges besides; `trunk[l]` are the trunk's permissions."""
 
-    def __init__(self, compiled: Sequence[Compiled], segment_of_run: Int[np.ndarray, " run"]) -> None:
+    def __init__(
+        self, compiled: Sequence[Compiled], segment_of_run: Int[np.ndarray, " run"], trunk: Compiled
+    ) -> None:
         self.n_layers = compiled[0].n_layers
         self.causal = np.tri(len(segment_of_run), dtype=bool)
         kinds = [segment.kind for segment in compiled[0].layout.segments]
@@ -119,6 +125,10 @@ class _Tree:
         self.branch_of: list[list[int]] = []
         before = [TRUNK] * len(compiled)
         reads = [item.reads.numpy() for item in compiled]
+        plain = trunk.budget is not None
+        self.trunk = [
+            self.causal if plain else permitted[segments] & self.causal for permitted in trunk.reads.numpy()
+        ]
         for layer in range(self.n_layers):
             branches: dict[tuple[int, int], int] = {}
             self.variants.append([])
@@ -132,7 +142,7 @@ class _Tree:
                     self.scattered.append(random > 0)
                 treatment = index[key]
                 place = (before[variant], treatment)
-                if before[variant] == TRUNK and self._free(treatment):
+                if before[variant] == TRUNK and self._as_trunk(treatment, layer):
                     current.append(TRUNK)
                     continue
                 if place not in branches:
@@ -144,17 +154,17 @@ class _Tree:
             self.branch_of.append(current)
             before = current
 
-    def _free(self, treatment: int) -> bool:
-        return not self.scattered[treatment] and bool((self.reads[treatment] == self.causal).all())
+    def _as_trunk(self, treatment: int, layer: int) -> bool:
+        return not self.scattered[treatment] and bool((self.reads[treatment] == self.trunk[layer]).all())
 
     def reads_in(self, layer: int) -> Bool[np.ndarray, "branch target source"]:
         return np.array([self.reads[t] for t in self.treatments[layer]], dtype=bool).reshape(
             -1, *self.causal.shape
         )
 
-    def cut_in(self, layer: int) -> Bool[np.ndarray, "branch run"]:
-        """Runs that lose a key in this layer."""
-        cut = (self.causal & ~self.reads_in(layer)).any(-1)
+    def differing_in(self, layer: int) -> Bool[np.ndarray, "branch run"]:
+        """Runs that read other keys than in the trunk in this layer."""
+        cut = (self.trunk[layer] ^ self.reads_in(layer)).any(-1)
         scattered = np.array([self.scattered[t] for t in self.treatments[layer]], dtype=bool)
         return cut | scattered[:, None] & self.after_video
 
@@ -165,7 +175,7 @@ def _changed(tree: _Tree) -> list[Bool[np.ndarray, "_ run"]]:
     for layer in range(tree.n_layers):
         arriving = changed[-1][np.array(tree.parents[layer], dtype=int)]
         read = (tree.reads_in(layer) & arriving[:, None]).any(-1)
-        leaving = arriving | tree.cut_in(layer) | read
+        leaving = arriving | tree.differing_in(layer) | read
         changed.append(np.concatenate([changed[0], leaving]))
     return changed
 
@@ -188,7 +198,7 @@ def _walk_back(
         read = np.any(reads & computed[:, :, None], axis=1)
         own = computed | read & arriving
         before = np.zeros_like(changed[layer])
-        trunk_keys = trunk_computed | (tree.causal & trunk_computed[:, None]).any(0)
+        trunk_keys = trunk_computed | (tree.trunk[layer] & trunk_computed[:, None]).any(0)
         jobs = []
         for members in _alike(own, computed):
             together = _union(own[members])
@@ -214,7 +224,7 @@ def _walk_back(
             leaves = _whole(trunk_computed, trunk_keys, sizes)
             nobody = np.zeros_like(trunk_keys)
             trunk = Job(
-                (TRUNK,), (TRUNK,), (), tree.causal[None], leaves, trunk_keys, nobody, trunk_keys[None]
+                (TRUNK,), (TRUNK,), (), tree.trunk[layer][None], leaves, trunk_keys, nobody, trunk_keys[None]
             )
             jobs.insert(0, trunk)
             before[TRUNK] |= trunk_keys

@@ -25,6 +25,7 @@ from transformers import (
 from mapflow.model_adapters.interventions import AttentionPlan, Compiled, Decoder, apply, parse_intervention
 from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.incremental import answer_logits
+from mapflow.model_adapters.interventions.liveness import live_segments
 from mapflow.model_adapters.interventions.planner import Widths, plan
 from mapflow.model_adapters.interventions.row_index import RowIndex
 from mapflow.model_adapters.interventions.schedule import schedule
@@ -270,14 +271,29 @@ def test_one_intervention_computes_the_rows_that_it_changes_and_that_somebody_re
     prompt, spec, n_layers = case
     compiled = compile_spec(prompt, spec, n_layers)
     masks = [allowed(prompt, spec, layer + 1, n_layers) for layer in range(n_layers)]
-    for jobs, rows in zip(schedule([compiled]).layers, needed_rows(prompt, masks), strict=True):
-        runs = RowIndex(schedule([compiled]).sizes, torch.device("cpu"))
+    plain = parse_intervention("full").compile(layout_of(prompt), n_layers)
+    planned = schedule([compiled], plain)
+    for jobs, rows in zip(planned.layers, needed_rows(prompt, masks), strict=True):
+        runs = RowIndex(planned.sizes, torch.device("cpu"))
         computed = [set(runs.rows(job.computed).tolist()) for job in jobs if not job.is_trunk]
         own = [set(runs.rows(job.own).tolist()) for job in jobs if not job.is_trunk]
         assert rows <= set().union(*computed)
         if rows and rows != computed[0]:
             assert {runs.run_of_row[row] for row in rows} <= {runs.run_of_row[row] for row in computed[0]}
             assert computed == own or len(computed[0]) * 2 <= len(own[0])
+
+
+@quick
+@given(case=cases())
+def test_one_intervention_alone_is_one_call_a_layer_and_computes_the_live_rows(case):
+    prompt, spec, n_layers = case
+    compiled = compile_spec(prompt, spec, n_layers)
+    planned, live = schedule([compiled]), live_segments(compiled)
+    for layer, jobs in enumerate(planned.layers):
+        (job,) = jobs
+        rows = int(compiled.layout.sizes[live[layer + 1]].sum())
+        assert rows <= planned.rows(job.computed) <= 2 * rows
+        assert planned.rows(job.own) >= int(compiled.layout.sizes[live[layer]].sum())
 
 
 def test_row_layers_of_the_paper_s_windows_by_hand():

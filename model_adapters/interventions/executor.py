@@ -1,0 +1,49 @@
+"""Which executor answers: the branching one, all prompts in one batch, or the incremental one, prompt by prompt.
+
+Where a policy leaves rows that nobody reads any more (`effective-strict` reads no video after its video->question range:
+a third of all row-layers), the incremental executor does not compute them. Where little is dead, one batch of
+everything is as good and knows fewer conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mapflow.model_adapters.interventions import incremental
+from mapflow.model_adapters.interventions.decoder import Decoder
+from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
+from mapflow.model_adapters.interventions.intervention import Compiled
+from mapflow.model_adapters.interventions.layer_arguments import NotIncremental
+from mapflow.model_adapters.interventions.liveness import live_row_layers
+
+WORTH = 0.85
+"""Live share of row-layers below which rows are left out. Above, the last layer's rows are most of what is dead."""
+
+
+def answer_logits(
+    decoder: Decoder, inputs: Sequence[DecoderInputs], compiled: Sequence[Sequence[Compiled]]
+) -> list[Float[Tensor, "intervention vocab"]]:
+    """As `Decoder.answer_logits`, without rows that no answer depends on where that saves work."""
+    found: dict[int, Tensor] = {}
+    for prompt, own in enumerate(compiled):
+        if _dead_enough(own):
+            with suppress(NotIncremental):
+                found[prompt] = incremental.answer_logits(decoder, inputs[prompt], own)
+    rest = [prompt for prompt in range(len(inputs)) if prompt not in found]
+    if rest:
+        logits = decoder.answer_logits(
+            [inputs[prompt] for prompt in rest], [compiled[prompt] for prompt in rest]
+        )
+        found |= dict(zip(rest, logits, strict=True))
+    return [found[prompt] for prompt in range(len(inputs))]
+
+
+def _dead_enough(compiled: Sequence[Compiled]) -> bool:
+    """Early exits are left to the branching executor, which has no rows to save in layers that do not run."""
+    if any(one.depth < one.n_layers for one in compiled):
+        return False
+    return sum(map(live_row_layers, compiled)) < WORTH * sum(one.row_layers for one in compiled)

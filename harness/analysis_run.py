@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from mapflow.harness.sweep_run import Shard
 from mapflow.model_adapters.interventions import Intervention
+from mapflow.model_adapters.memory_limit import unless_too_large
 from mapflow.model_adapters.prefetch import prefetch
 from mapflow.model_adapters.run_identity import run_identity
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
@@ -68,17 +70,22 @@ def run_analysis(
     ]
     with tqdm(total=len(waiting), desc="questions", unit="q", disable=shard.rank != 0) as bar:
         for doc, prepared in prefetch(waiting, lambda doc: model.prepare(question_of(doc))):
-            if isinstance(prepared, Prepared):
-                records = analysis.ask(prepared)
-            elif isinstance(prepared, MapflowError):
-                records = analysis.failed(to_question(doc, protocol), str(prepared))
+            fail = partial(analysis.failed, to_question(doc, protocol))
+            if isinstance(prepared, MapflowError):
+                records = fail(str(prepared))
             else:
-                raise prepared
+                records = unless_too_large(model, partial(_ask, analysis, prepared), fail)
             run.append(record for record in records if record.key not in run.answered)
             bar.update()
     return _all_records(
         folder, analysis.kind, {(doc["question_id"], name) for doc in documents for name in names}
     )
+
+
+def _ask(analysis: Analysis[R], prepared: Prepared | Exception) -> list[R]:
+    if isinstance(prepared, Exception):
+        raise prepared
+    return analysis.ask(prepared)
 
 
 def _all_records(folder: Path, kind: type[R], expected: set[tuple[str, str]]) -> list[R] | None:

@@ -18,9 +18,10 @@ from tqdm import tqdm
 from mapflow.harness.discovery import PATHWAYS, RULES, STYLES, Found, Rule, Sweeps, discover, fold_of_videos
 from mapflow.harness.sweep import Sweep
 from mapflow.harness.sweep_run import QUESTIONS_MISSING, Shard, run_sweep
-from mapflow.model_adapters.answering import answer, failed
+from mapflow.model_adapters.answering import failed
 from mapflow.model_adapters.interventions import Intervention, Route
 from mapflow.model_adapters.interventions.policies import Effective
+from mapflow.model_adapters.memory_limit import answer_within_memory
 from mapflow.model_adapters.prefetch import prefetch
 from mapflow.model_adapters.run_identity import run_identity
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
@@ -143,7 +144,7 @@ def _answer(
     with tqdm(total=len(waiting), desc="held-out questions", unit="q") as bar, torch.inference_mode():
         for doc, prepared in prefetch(waiting, lambda doc: model.prepare(question_of(doc))):
             if isinstance(prepared, Prepared):
-                run.append(answer(model, [prepared], missing(doc))[0])
+                run.append(answer_within_memory(model, [prepared], missing(doc))[0])
             elif isinstance(prepared, MapflowError):
                 run.append([failed(to_question(doc, protocol), i, str(prepared)) for i in missing(doc)])
             else:

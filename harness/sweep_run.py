@@ -10,12 +10,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from mapflow.harness.audit import NOISE
 from mapflow.harness.sweep import Sweep, failed, sweep_question
+from mapflow.model_adapters.memory_limit import unless_too_large
 from mapflow.model_adapters.prefetch import prefetch
 from mapflow.model_adapters.run_identity import run_identity
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
@@ -75,7 +77,11 @@ def run_sweep(
                 if shard.rank == 0 and not planned:
                     planned = True
                     bar.write(_describe(model, prepared, sweep), file=sys.stderr)
-                records = sweep_question(model, prepared, sweep)
+                records = unless_too_large(
+                    model,
+                    partial(sweep_question, model, prepared, sweep),
+                    partial(failed, to_question(doc, protocol), sweep),
+                )
             elif isinstance(prepared, MapflowError):
                 records = failed(to_question(doc, protocol), sweep, str(prepared))
             else:

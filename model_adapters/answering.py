@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -72,10 +71,13 @@ def _records(
     tokens: Sequence[Sequence[int]],
 ) -> list[Record]:
     question = prepared.question
+    finite = logits.isfinite().all(-1).tolist()
     probs = logits.softmax(-1).cpu()
     records = []
-    for intervention, item, row, ids in zip(interventions, compiled, probs, tokens, strict=True):
-        if not torch.isfinite(row).all():
+    for intervention, item, row, ids, sound in zip(
+        interventions, compiled, probs, tokens, finite, strict=True
+    ):
+        if not sound:
             records.append(failed(question, intervention, "the model's logits are not finite"))
             continue
         options = {

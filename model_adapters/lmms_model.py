@@ -18,10 +18,11 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from mapflow.model_adapters.answering import answer, failed
+from mapflow.model_adapters.answering import failed
 from mapflow.model_adapters.checkpoint_pathways import scaled_pathways
 from mapflow.model_adapters.families import checkpoint, family
 from mapflow.model_adapters.interventions import parse_interventions
+from mapflow.model_adapters.memory_limit import answer_within_memory, out_of_memory, too_large
 from mapflow.model_adapters.prefetch import prefetch
 from mapflow.model_adapters.run_identity import package_version, run_identity
 from mapflow.model_adapters.video_llm import Prepared
@@ -136,23 +137,31 @@ class MapflowModel(lmms):
         return [NOT_ASKED if text is None else text for text in answers]
 
     def _answer_all(self, questions: Sequence[Question]) -> Iterator[tuple[Question, list[Record]]]:
-        """Questions in batches, decoded ahead in the background; a broken video is an error record, not an end."""
+        """Questions in batches, decoded ahead in the background; a broken video is an error record, not an end.
+
+        In float32 every question goes alone: other batches would move the last bits of its probabilities, and records
+        in that precision do not depend on `batch_size` (a CPU gains nothing from batches either).
+        """
+        size = 1 if next(self.video_llm.model.parameters()).dtype == torch.float32 else self.batch_size
         batch: list[Prepared] = []
         for question, prepared in prefetch(questions, self.video_llm.prepare):
             if isinstance(prepared, MapflowError):
                 yield question, [failed(question, one, str(prepared)) for one in self.interventions]
+            elif isinstance(prepared, Exception) and out_of_memory(prepared):
+                reason = too_large(self.video_llm)
+                yield question, [failed(question, one, reason) for one in self.interventions]
             elif isinstance(prepared, Exception):
                 raise prepared
             else:
                 batch.append(prepared)
-            if len(batch) == self.batch_size:
+            if len(batch) == size:
                 yield from self._answer_batch(batch)
                 batch = []
         yield from self._answer_batch(batch)
 
     def _answer_batch(self, batch: Sequence[Prepared]) -> Iterator[tuple[Question, list[Record]]]:
         if batch:
-            records = answer(self.video_llm, batch, self.interventions)
+            records = answer_within_memory(self.video_llm, batch, self.interventions)
             yield from zip([prepared.question for prepared in batch], records, strict=True)
 
     def _question(self, request: Instance) -> Question:

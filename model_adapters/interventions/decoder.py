@@ -103,7 +103,7 @@ class Decoder:
         stop_ids: Sequence[int] = (),
     ) -> tuple[list[list[int]], Float[Tensor, "intervention vocab"]]:
         """Greedy decoding of one prompt under each intervention: new token ids (a stop id ends one and is left out) and
-        the first step's float32 logits.
+        the first step's float32 logits, NaN for a row in which any later step's are not finite.
 
         The last prompt row's cuts stay in force for every generated row; generated keys are free.
         """
@@ -147,6 +147,7 @@ class Decoder:
                     use_cache=True,
                 ).last_hidden_state
                 logits = self.logits(hidden[:, -1])
+                first[~logits.isfinite().all(-1)] = torch.nan  # what goes on from here is no answer
         return tokens, first
 
     def logits(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row vocab"]:

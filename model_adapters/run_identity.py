@@ -1,4 +1,4 @@
-"""What must agree for two runs' records to belong together: model, weights, wording, precision, versions."""
+"""What must agree for two runs' records to belong together: model, weights, wording, precision, code."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.metadata
 from typing import Any
 
 from mapflow.model_adapters.video_llm import VideoLLM
+from mapflow.results.code_version import code_version
 
 VERSIONED = ("mapflow", "torch", "transformers", "accelerate", "av")
 
@@ -19,6 +20,7 @@ def run_identity(model: str, video_llm: VideoLLM, protocol: str) -> dict[str, An
         "digest": video_llm.digest,
         "protocol": protocol,
         "dtype": str(parameter.dtype).removeprefix("torch."),
+        "code": code_version(),
         "versions": {name: package_version(name) for name in VERSIONED},
     }
 

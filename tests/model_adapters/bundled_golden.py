@@ -1,0 +1,54 @@
+"""What the bundled `natural` model says to some of the bundled questions, as numbers in a file.
+
+    python -m tests.model_adapters.bundled_golden
+
+writes `bundled_golden.jsonl` anew, to be committed where a change of the numbers is meant: after a retraining, or where
+the paper's definitions are read anew. Never to make a test pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mapflow.model_adapters.answering import answer
+from mapflow.model_adapters.interventions import parse_interventions
+from mapflow.model_adapters.llava import LlavaVideo
+from mapflow.model_adapters.mini import planted
+from mapflow.tasks.lmms_functions import question_of
+from mapflow.tasks.loading import load_documents
+
+FILE = Path(__file__).with_suffix(".jsonl")
+CHECKPOINT = Path(planted.__file__).parent / "natural"
+QUESTIONS = 6  # of each subtask
+INTERVENTIONS = (
+    "full;effective:cross_frame=2-6,video_to_question=2-8,question_to_last=7-12;random:ratio=0.3,seed=3;"
+    "knockout:video->last@center=9,window=5"
+)
+
+
+def lines() -> Iterator[dict[str, Any]]:
+    """First what was asked of what, then a line a question × intervention; probabilities to six digits, log margins to four."""
+    model = LlavaVideo.load(CHECKPOINT, dtype="float32")
+    interventions = parse_interventions([INTERVENTIONS])
+    yield {"digest": model.digest, "interventions": [str(one) for one in interventions]}
+    for document in load_documents("mapflow_motion", QUESTIONS):
+        prepared = model.prepare(question_of(document))
+        (records,) = answer(model, [prepared], interventions)
+        for record in records:
+            yield {
+                "question": record.question_id,
+                "intervention": record.intervention,
+                "prediction": record.prediction,
+                "target": record.target,
+                "options": {name: round(p, 6) for name, p in (record.option_probs or {}).items()},
+                "margin": None if record.margin is None else round(record.margin, 4),
+                "edges": [record.edges_kept, record.edges_total],
+                "frames": list(record.frame_indices or ()),
+            }
+
+
+if __name__ == "__main__":
+    FILE.write_text("".join(json.dumps(line) + "\n" for line in lines()))

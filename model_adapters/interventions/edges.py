@@ -56,11 +56,15 @@ class Edges:
         """For FlexAttention: which blocks of 128 × 128 hold an edge, and which hold nothing else."""
         opened = self.opened
         batch, _, n_queries, n_keys = opened.shape
-
-        def reads(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return opened[row, 0, query, key]
-
-        return create_block_mask(reads, batch, None, n_queries, n_keys, device=str(opened.device))
+        # a lambda: it is called with traced tensors, and counted by its arguments
+        return create_block_mask(
+            lambda row, head, query, key: opened[row, 0, query, key],
+            batch,
+            None,
+            n_queries,
+            n_keys,
+            device=str(opened.device),
+        )
 
     def to(self, device: torch.device) -> Edges:
         """On the device that a layer runs on, copied once for each."""

@@ -39,8 +39,8 @@ from mapflow.model_adapters.interventions.layer_arguments import (
     KeysKnown,
     KeysOnly,
     LayerCache,
-    NotIncremental,
     Noted,
+    NotIncremental,
     RowArguments,
     joined,
 )
@@ -225,7 +225,7 @@ class _Pass:
         """The last rows of all branches that answer, by branch number."""
         found: dict[int, Tensor] = {}
         for state in self.states:
-            found |= {branch: row[-1] for branch, row in zip(state.branches, state.hidden, strict=True)}
+            found |= dict(zip(state.branches, state.hidden[:, -1], strict=True))
         return torch.stack([found[branch] for branch in sorted(set(self.schedule.answers))])[:, None]
 
     def _hidden(self, call: _Call) -> Float[Tensor, "branch row hidden"]:
@@ -243,20 +243,17 @@ class _Pass:
         hidden = None
         for (where, _), members in sources.items():
             state, runs = self.states[where], inherited[members[0]]
-            rows = [state.branches.index(parents[member]) for member in members]
-            source = take(state.hidden, 1, self.index.within(runs, state.runs))
-            source = source if rows == list(range(len(source))) else source[rows]
+            rows = self.index.numbers([state.branches.index(parents[member]) for member in members])
+            source = take(take(state.hidden, 1, self.index.within(runs, state.runs)), 0, rows)
             if len(members) == len(parents) and (runs == own).all():
                 return source
             if hidden is None:
                 hidden = self._from_trunk(own).repeat(len(parents), 1, 1)
-            places = self.index.within(runs, own)
-            if isinstance(places, slice):
-                hidden[members, places] = source
+            places, within = self.index.within(runs, own), self.index.numbers(members)
+            if isinstance(places, slice) or isinstance(within, slice):
+                hidden[within, places] = source
             else:
-                hidden[torch.tensor(members, device=hidden.device)[:, None], places.to(hidden.device)] = (
-                    source
-                )
+                hidden[within[:, None], places] = source
         return self._from_trunk(own).expand(len(parents), -1, -1) if hidden is None else hidden
 
     def _from_trunk(self, own: Bool[np.ndarray, " run"]) -> Float[Tensor, "1 row hidden"]:

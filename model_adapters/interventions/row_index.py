@@ -5,6 +5,8 @@ Contiguous rows become slices, which are views; others index tensors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
@@ -61,8 +63,15 @@ class RowIndex:
             )
         return self._tensors[key]
 
+    def numbers(self, numbers: Sequence[int]) -> Where:
+        """Some ascending or other numbers along an axis."""
+        key = (b"", np.array(numbers).tobytes())
+        if key not in self._within:
+            self._within[key] = self._where(np.array(numbers))
+        return self._within[key]
+
     def _where(self, places: Int[np.ndarray, " row"]) -> Where:
-        if len(places) and places[-1] - places[0] == len(places) - 1:
+        if len(places) and (np.diff(places) == 1).all():
             return slice(int(places[0]), int(places[-1]) + 1)
         return torch.from_numpy(places).to(self.device, non_blocking=True)
 

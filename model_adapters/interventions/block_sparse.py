@@ -1,0 +1,53 @@
+"""Block-sparse attention on a GPU: FlexAttention over the blocks of 128 × 128 that hold an edge at all.
+
+A dense mask makes sdpa leave its fast causal kernel and compute every pair; at a thousand keys that costs little, at ten
+thousand it is most of attention. The crossover was measured (tests/benchmarks/README.md, attention kernels).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
+
+from mapflow.model_adapters.interventions.edges import Edges
+
+MANY_KEYS = 2048
+"""Keys from which block-sparse attention is the faster one for masks that policies make."""
+ENOUGH_QUERIES = 512
+"""Queries below which its blocks of rows are too few to fill a GPU."""
+
+
+def pays(query: Float[Tensor, "batch heads query dim"], key: Float[Tensor, "batch kv_heads key dim"]) -> bool:
+    """On a GPU, without gradients, for enough queries and keys; in the half-precision formats its kernels are made for."""
+    return (
+        query.is_cuda
+        and not torch.is_grad_enabled()
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[2] >= ENOUGH_QUERIES
+        and key.shape[2] >= MANY_KEYS
+    )
+
+
+def block_sparse_attention(
+    query: Float[Tensor, "batch heads query dim"],
+    key: Float[Tensor, "batch kv_heads key dim"],
+    value: Float[Tensor, "batch kv_heads key dim"],
+    edges: Edges,
+    scaling: float | None = None,
+) -> Float[Tensor, "batch query heads dim"]:
+    """As sdpa under `edges.opened`."""
+    output = _kernel()(
+        query, key, value, block_mask=edges.blocks, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return output.transpose(1, 2).contiguous()
+
+
+@cache
+def _kernel() -> Any:
+    """Compiled at first use; one kernel for all lengths."""
+    return torch.compile(flex_attention, dynamic=True)

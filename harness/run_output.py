@@ -27,6 +27,11 @@ class RunOutput:
             raise MapflowError(
                 f"--output_path {str(self.folder)!r} must not contain a comma (model_args end there)"
             )
+        there = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):  # said before the model is loaded
+            raise MapflowError(
+                f"--output_path {str(self.folder)!r} cannot be written: {there} is not writable"
+            )
 
     def check_written(self, date: str) -> None:
         """Raises MapflowError where upstream's results of this `date` are missing: it swallows errors of writing."""

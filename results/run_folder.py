@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -164,23 +163,25 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
+    """Whole or not at all. Raises MapflowError where it cannot be written."""
     _replace(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
+    """Writers take turns, so one name for what is not finished will do; a killed writer's is written over."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with _writing(path.parent):
+        try:
+            with unfinished.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # the name too is on the disk now
         finally:
             os.close(folder)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

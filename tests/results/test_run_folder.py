@@ -1,11 +1,14 @@
 """A run's folder keeps what was written, refuses what does not belong, and survives a worker's death."""
 
+import errno
 import json
 import multiprocessing
 import os
+import resource
 
 import pytest
 
+from mapflow.harness.run_output import RunOutput
 from mapflow.results import run_folder
 from mapflow.results.errors import MapflowError
 from mapflow.results.record import Record
@@ -117,6 +120,72 @@ def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path):
     with pytest.raises(MapflowError, match="cannot be written: No space left"):
         run.append([a_record(1)])
     assert len(read_records(tmp_path)) == 1
+
+
+def _fill_the_disk(folder, pipe):
+    """Files may grow by half a record only; then the kernel writes what fits and refuses the rest."""
+    run = RunFolder(folder, IDENTITY, {})
+    size = (folder / RECORDS).stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))
+    try:
+        run.append([a_record(1)])
+    except MapflowError as error:
+        pipe.send(str(error))
+    pipe.send("no error")
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_line_costs_that_line_and_the_run_goes_on_later(tmp_path):
+    many = [a_record(0, f"knockout:{n}") for n in range(50)]
+    RunFolder(tmp_path, IDENTITY, {}).append(many)
+    whole = (tmp_path / RECORDS).read_bytes()
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    (writer := context.Process(target=_fill_the_disk, args=(tmp_path, theirs))).start()
+    assert "no space left for records" in ours.recv()
+    writer.join()
+    assert (tmp_path / RECORDS).read_bytes() == whole
+    RunFolder(tmp_path, IDENTITY, {}).append([a_record(1)])
+    assert read_records(tmp_path) == sorted([*many, a_record(1)], key=lambda record: record.key)
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_old_files(tmp_path, monkeypatch):
+    RunFolder(tmp_path, IDENTITY, {}).append([a_record(1), a_record(0)])
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_folder.os, "fsync", full)
+    for job in (sort_records, lambda folder: run_folder.write_json(folder / MANIFEST, {})):
+        with pytest.raises(MapflowError, match="cannot be written: No space left on device"):
+            job(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def _open_read_only(folder, pipe):
+    if os.geteuid() == 0:
+        os.setuid(65534)  # for root nothing is read-only
+    said = []
+    for job in (lambda: RunFolder(folder / "run", IDENTITY, {}), lambda: RunOutput(str(folder / "run"))):
+        try:
+            job()
+        except MapflowError as error:
+            said.append(str(error))
+    pipe.send(said)
+
+
+def test_a_read_only_place_is_named(tmp_path):
+    tmp_path.chmod(0o555)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    (opener := context.Process(target=_open_read_only, args=(tmp_path, theirs))).start()
+    said = ours.recv()
+    opener.join()
+    tmp_path.chmod(0o755)
+    assert len(said) == 2
+    assert all("cannot be written" in line and str(tmp_path / "run") in line for line in said), said
 
 
 def test_an_unwritable_place_is_named(tmp_path):

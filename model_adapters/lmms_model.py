@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +32,7 @@ from mapflow.results.foreign_prompt import foreign_question
 from mapflow.results.git_state import git_state
 from mapflow.results.question import Clip, Question
 from mapflow.results.record import Record
-from mapflow.results.run_folder import RunFolder
+from mapflow.results.run_folder import RunFolder, read_records
 
 
 class MapflowModel(lmms):
@@ -118,25 +118,30 @@ class MapflowModel(lmms):
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Each request's answer under the first intervention; NOT_ASKED for those that could not be asked."""
         questions = [self._question(request) for request in requests]
-        done = self.run.answered if self.run else {}
-        known: dict[str, Record] = {}
-        waiting = []
-        for question in {question.question_id: question for question in questions}.values():
-            keys = [(question.question_id, str(one)) for one in self.interventions]
-            if all(key in done for key in keys):
-                known[question.question_id] = done[keys[0]]
-            else:
-                waiting.append(question)
+        known = self._answered()
+        waiting = {q.question_id: q for q in questions if q.question_id not in known}.values()
         with tqdm(total=len(waiting), desc="questions", unit="q", disable=self.rank != 0) as bar:
             for question, records in self._answer_all(waiting):
-                known[question.question_id] = records[0]
+                known[question.question_id] = records[0].prediction
                 if self.run:
                     self.run.append(records)
                 bar.update()
-        answers = [known[question.question_id].prediction for question in questions]
+        answers = [known[question.question_id] for question in questions]
         return [NOT_ASKED if text is None else text for text in answers]
 
-    def _answer_all(self, questions: Sequence[Question]) -> Iterator[tuple[Question, list[Record]]]:
+    def _answered(self) -> dict[str, str | None]:
+        """Question id → what the first intervention answered, for questions that an earlier run answered under all."""
+        if self.run is None or not self.run.answered:
+            return {}
+        first, *others = [str(one) for one in self.interventions]
+        return {
+            record.question_id: record.prediction
+            for record in read_records(self.run.folder)
+            if record.intervention == first
+            and all((record.question_id, other) in self.run.answered for other in others)
+        }
+
+    def _answer_all(self, questions: Iterable[Question]) -> Iterator[tuple[Question, list[Record]]]:
         """Questions in batches, decoded ahead in the background; a broken video is an error record, not an end.
 
         In float32 every question goes alone: other batches would move the last bits of its probabilities, and records

@@ -31,7 +31,7 @@ R = TypeVar("R", bound=Line)
 
 
 class RunFolder(Generic[R]):
-    """`folder` with what has been answered so far (`answered`, by question id and intervention)."""
+    """`folder`, and the keys of what has been answered so far: `answered`. The records themselves are not kept in memory."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class RunFolder(Generic[R]):
             self._file = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         weakref.finalize(self, os.close, self._file)
         self._synced = time.monotonic()
-        self.answered = {record.key: record for record in read_records(folder, kind)}
+        self.answered = {record.key for record in read_records(folder, kind)}
 
     def append(self, records: Iterable[R]) -> None:
         """All of them in one write: other workers' lines never interleave. Raises MapflowError on a full disk."""
@@ -80,7 +80,7 @@ class RunFolder(Generic[R]):
             if time.monotonic() - self._synced >= SYNC_SECONDS:
                 os.fsync(self._file)
                 self._synced = time.monotonic()
-        self.answered.update((record.key, record) for record in records)
+        self.answered.update(record.key for record in records)
 
     def _earlier(self, identity: Mapping[str, Any], interventions: Mapping[str, str]) -> dict[str, Any]:
         """The manifest of an earlier run of the same identity, empty where there is none."""

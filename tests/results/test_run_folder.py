@@ -37,7 +37,7 @@ def test_a_second_start_knows_what_is_answered_and_drops_a_torn_line(tmp_path):
     whole = (tmp_path / RECORDS).read_bytes()
     (tmp_path / RECORDS).write_bytes(whole[:-7])
     run = RunFolder(tmp_path, IDENTITY, {})
-    assert set(run.answered) == {a_record(0).key}
+    assert run.answered == {a_record(0).key}
     run.append([a_record(1)])
     assert (tmp_path / RECORDS).read_bytes() == whole
 
@@ -78,7 +78,7 @@ def test_a_torn_line_longer_than_a_block_is_dropped_and_nothing_else(tmp_path):
     RunFolder(tmp_path, IDENTITY, {}).append([a_record(0), a_record(1, target="x" * 200_000)])
     whole = (tmp_path / RECORDS).read_bytes()
     (tmp_path / RECORDS).write_bytes(whole[:-1])
-    assert set(RunFolder(tmp_path, IDENTITY, {}).answered) == {a_record(0).key}
+    assert RunFolder(tmp_path, IDENTITY, {}).answered == {a_record(0).key}
     assert (tmp_path / RECORDS).read_bytes() == whole[: whole.index(b"\n") + 1]
 
 

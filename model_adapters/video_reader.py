@@ -103,6 +103,10 @@ def read_frames(
         raise
     except MapflowError as error:  # from the sampling rule, which does not know the file
         raise _broken(clip, str(error)) from None
+    except MemoryError:
+        raise  # the machine's fault, and the run knows what to do
+    except Exception as error:  # whatever a file can do to a decoder costs its own questions, not the run
+        raise _broken(clip, f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
 def _read(clip: Clip, sampling: FrameSampling, n: int, clock: Clock) -> SampledFrames:

@@ -191,6 +191,20 @@ def test_a_decoder_that_hangs_ends_at_its_limit(videos, monkeypatch):
     hang.set()
 
 
+def test_what_nobody_foresaw_is_the_files_fault_and_memory_is_not(videos, monkeypatch):
+    clip = Clip(str(videos("h264.mp4")))
+    for error, raised in ((IndexError("pop from an empty deque"), VideoError), (MemoryError(), MemoryError)):
+
+        def unforeseen(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(video_reader, "index_packets", unforeseen)
+        with pytest.raises(raised) as caught:
+            read_frames(clip, segment_midpoints, 8)
+        assert raised is MemoryError or "IndexError: pop from an empty deque" in str(caught.value)
+        assert raised is MemoryError or "h264.mp4" in str(caught.value)
+
+
 def test_without_pyav_the_module_loads_and_says_what_to_install(videos, monkeypatch):
     monkeypatch.setattr(video_reader, "find_spec", lambda _: None)
     with pytest.raises(MapflowError, match="pip install av") as caught:

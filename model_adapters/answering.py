@@ -7,12 +7,13 @@ continuation, parsed by the benchmark's rules. Knows no family and nothing of lm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from mapflow.model_adapters.device_copies import Arriving
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Intervention
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.grading import grade
@@ -28,6 +29,16 @@ def answer(
     Videos are encoded once, and layers that interventions treat alike are run once. Raises MapflowError where an
     intervention does not fit the prompt or the model.
     """
+    return begin(model, prepared, interventions)()
+
+
+def begin(
+    model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
+) -> Callable[[], list[list[Record]]]:
+    """`answer` in two halves: the device has the work when this returns; the function returned waits for it.
+
+    What is raised is raised here. Between the halves only the answers themselves stay on the device.
+    """
     compiled = [
         [
             i.compile(p.layout, model.decoder.n_layers, model.pathways, p.question.question_id)
@@ -37,45 +48,57 @@ def answer(
     ]
     inputs = model.embed(prepared)
     if any(p.question.max_new_tokens > 1 for p in prepared):
+        written = [_write(model, *each) for each in zip(prepared, inputs, compiled, strict=True)]
+        logits, tokens = [rows for _, rows in written], [ids for ids, _ in written]
+    else:
+        logits, tokens = model.decoder.answer_logits(inputs, compiled), None
+    arriving = [_Answer(rows) for rows in logits]
+
+    def read() -> list[list[Record]]:
+        texts = tokens or [one.first_tokens() for one in arriving]
         return [
-            _write_one(model, p, one, c, interventions)
-            for p, one, c in zip(prepared, inputs, compiled, strict=True)
+            _records(model, *each, interventions)
+            for each in zip(prepared, compiled, arriving, texts, strict=True)
         ]
-    logits = model.decoder.answer_logits(inputs, compiled)
-    return [
-        _records(model, p, c, interventions, rows, rows.argmax(-1)[:, None].tolist())
-        for p, c, rows in zip(prepared, compiled, logits, strict=True)
-    ]
+
+    return read
 
 
-def _write_one(
-    model: VideoLLM,
-    prepared: Prepared,
-    inputs: DecoderInputs,
-    compiled: Sequence[Compiled],
-    interventions: Sequence[Intervention],
-) -> list[Record]:
+class _Answer:
+    """What is read of a prompt's logits, on its way from the device."""
+
+    def __init__(self, logits: Float[Tensor, "intervention vocab"]) -> None:
+        self._arriving = Arriving([logits.softmax(-1), logits.isfinite().all(-1), logits.argmax(-1)])
+
+    def probabilities(self) -> Float[Tensor, "intervention vocab"]:
+        return self._arriving.wait()[0]
+
+    def finite(self) -> list[bool]:
+        return self._arriving.wait()[1].tolist()
+
+    def first_tokens(self) -> list[list[int]]:
+        return self._arriving.wait()[2][:, None].tolist()
+
+
+def _write(
+    model: VideoLLM, prepared: Prepared, inputs: DecoderInputs, compiled: Sequence[Compiled]
+) -> tuple[list[list[int]], Float[Tensor, "intervention vocab"]]:
     """A question that wants a written answer; its interventions still share one batch."""
-    tokens, logits = model.decoder.generate(
-        inputs, compiled, prepared.question.max_new_tokens, model.stop_ids
-    )
-    return _records(model, prepared, compiled, interventions, logits, tokens)
+    return model.decoder.generate(inputs, compiled, prepared.question.max_new_tokens, model.stop_ids)
 
 
 def _records(
     model: VideoLLM,
     prepared: Prepared,
     compiled: Sequence[Compiled],
-    interventions: Sequence[Intervention],
-    logits: Float[Tensor, "intervention vocab"],
+    answer: _Answer,
     tokens: Sequence[Sequence[int]],
+    interventions: Sequence[Intervention],
 ) -> list[Record]:
     question = prepared.question
-    finite = logits.isfinite().all(-1).tolist()
-    probs = logits.softmax(-1).cpu()
     records = []
     for intervention, item, row, ids, sound in zip(
-        interventions, compiled, probs, tokens, finite, strict=True
+        interventions, compiled, answer.probabilities(), tokens, answer.finite(), strict=True
     ):
         if not sound:
             records.append(failed(question, intervention, "the model's logits are not finite"))

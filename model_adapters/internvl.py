@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 from transformers import PreTrainedTokenizerBase
 
 from mapflow.model_adapters.conversation import Text, Video, tokenize, user_pieces
+from mapflow.model_adapters.device_copies import to_device
 from mapflow.model_adapters.frame_sampling import segment_midpoints
 from mapflow.model_adapters.image_preprocessing import ImagePreprocessing
 from mapflow.model_adapters.internvl_network import InternVLNetwork, n_vision_layers
@@ -129,8 +130,8 @@ class InternVLVideo(VideoLLM):
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
         """Prompt embeddings with the video tokens in place: one vision-tower pass for all clips."""
         tower = next(self.network.vision_model.parameters())
-        pixels = torch.cat([item.vision["pixel_values"] for item in prepared])
-        tokens = self.network.encode_video(pixels.to(device=tower.device, dtype=tower.dtype))
+        pixels = [to_device(item.vision["pixel_values"], tower.device, tower.dtype) for item in prepared]
+        tokens = self.network.encode_video(torch.cat(pixels))
         sizes = [len(item.vision["pixel_values"]) * self.network.tokens_per_frame for item in prepared]
         return [
             DecoderInputs(merge_video(self.decoder, item.input_ids, self.placeholder_id, video))

@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from transformers import PreTrainedTokenizerBase
 
 from mapflow.model_adapters.conversation import Text, Video, tokenize, user_pieces
+from mapflow.model_adapters.device_copies import to_device
 from mapflow.model_adapters.frame_sampling import segment_midpoints
 from mapflow.model_adapters.image_preprocessing import ImagePreprocessing
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, Segment
@@ -119,8 +120,8 @@ class LlavaVideo(VideoLLM):
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
         """Prompt embeddings with the video tokens in place: one vision-tower pass for all clips."""
         tower = next(self.network.vision_tower.parameters())
-        pixels = torch.stack([item.vision["pixel_values"] for item in prepared])
-        videos = self.network.encode_video(pixels.to(device=tower.device, dtype=tower.dtype))
+        pixels = [to_device(item.vision["pixel_values"], tower.device, tower.dtype) for item in prepared]
+        videos = self.network.encode_video(torch.stack(pixels))
         return [
             DecoderInputs(merge_video(self.decoder, item.input_ids, self.placeholder_id, video))
             for item, video in zip(prepared, videos, strict=True)

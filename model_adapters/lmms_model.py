@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,20 +17,16 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from mapflow.model_adapters.answering import failed
 from mapflow.model_adapters.checkpoint_pathways import scaled_pathways
 from mapflow.model_adapters.families import checkpoint, family
 from mapflow.model_adapters.interventions import parse_interventions
-from mapflow.model_adapters.memory_limit import answer_within_memory, out_of_memory, too_large
-from mapflow.model_adapters.prefetch import prefetch
+from mapflow.model_adapters.question_runner import answer_questions
 from mapflow.model_adapters.run_identity import package_version, run_identity
-from mapflow.model_adapters.video_llm import Prepared
 from mapflow.results.answers import NOT_ASKED
 from mapflow.results.errors import MapflowError
 from mapflow.results.foreign_prompt import foreign_question
 from mapflow.results.git_state import git_state
 from mapflow.results.question import Clip, Question
-from mapflow.results.record import Record
 from mapflow.results.run_folder import RunFolder, read_records
 
 
@@ -121,7 +116,9 @@ class MapflowModel(lmms):
         known = self._answered()
         waiting = {q.question_id: q for q in questions if q.question_id not in known}.values()
         with tqdm(total=len(waiting), desc="questions", unit="q", disable=self.rank != 0) as bar:
-            for question, records in self._answer_all(waiting):
+            for question, records in answer_questions(
+                self.video_llm, waiting, self.interventions, self.batch_size
+            ):
                 known[question.question_id] = records[0].prediction
                 if self.run:
                     self.run.append(records)
@@ -140,34 +137,6 @@ class MapflowModel(lmms):
             if record.intervention == first
             and all((record.question_id, other) in self.run.answered for other in others)
         }
-
-    def _answer_all(self, questions: Iterable[Question]) -> Iterator[tuple[Question, list[Record]]]:
-        """Questions in batches, decoded ahead in the background; a broken video is an error record, not an end.
-
-        In float32 every question goes alone: other batches would move the last bits of its probabilities, and records
-        in that precision do not depend on `batch_size` (a CPU gains nothing from batches either).
-        """
-        size = 1 if next(self.video_llm.model.parameters()).dtype == torch.float32 else self.batch_size
-        batch: list[Prepared] = []
-        for question, prepared in prefetch(questions, self.video_llm.prepare):
-            if isinstance(prepared, MapflowError):
-                yield question, [failed(question, one, str(prepared)) for one in self.interventions]
-            elif isinstance(prepared, Exception) and out_of_memory(prepared):
-                reason = too_large(self.video_llm)
-                yield question, [failed(question, one, reason) for one in self.interventions]
-            elif isinstance(prepared, Exception):
-                raise prepared
-            else:
-                batch.append(prepared)
-            if len(batch) == size:
-                yield from self._answer_batch(batch)
-                batch = []
-        yield from self._answer_batch(batch)
-
-    def _answer_batch(self, batch: Sequence[Prepared]) -> Iterator[tuple[Question, list[Record]]]:
-        if batch:
-            records = answer_within_memory(self.video_llm, batch, self.interventions)
-            yield from zip([prepared.question for prepared in batch], records, strict=True)
 
     def _question(self, request: Instance) -> Question:
         """Our tasks hand over a structured question; of other tasks' prompts the parts are read off the text."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from mapflow.model_adapters.answering import answer, failed
+from mapflow.model_adapters.answering import begin, failed
 from mapflow.model_adapters.interventions import Intervention
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.record import Record
@@ -30,23 +30,33 @@ def answer_within_memory(
 
     Raises what `answer` raises, but for memory.
     """
+    return begin_within_memory(model, prepared, interventions)()
+
+
+def begin_within_memory(
+    model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
+) -> Callable[[], list[list[Record]]]:
+    """The same in two halves, as `answering.begin`."""
     try:
-        return answer(model, prepared, interventions)
+        return begin(model, prepared, interventions)
     except Exception as error:
         if not out_of_memory(error):
             raise
     free_memory()  # only here, when the error no longer holds the frames that hold the tensors
     if len(prepared) > 1:
         half = len(prepared) // 2
-        parts = [answer_within_memory(model, p, interventions) for p in (prepared[:half], prepared[half:])]
-        return [*parts[0], *parts[1]]
+        first, second = (
+            begin_within_memory(model, part, interventions) for part in (prepared[:half], prepared[half:])
+        )
+        return lambda: [*first(), *second()]
     if len(interventions) > 1:
         half = len(interventions) // 2
-        parts = [
-            answer_within_memory(model, prepared, i) for i in (interventions[:half], interventions[half:])
-        ]
-        return [[*left, *right] for left, right in zip(*parts, strict=True)]
-    return [[failed(prepared[0].question, interventions[0], too_large(model))]]
+        first, second = (
+            begin_within_memory(model, prepared, part)
+            for part in (interventions[:half], interventions[half:])
+        )
+        return lambda: [[*left, *right] for left, right in zip(first(), second(), strict=True)]
+    return lambda: [[failed(prepared[0].question, interventions[0], too_large(model))]]
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mapflow.model_adapters.checkpoint import find_folder, read_json
 from mapflow.model_adapters.conversation import Text, Video, tokenize, user_pieces
+from mapflow.model_adapters.device_copies import to_device
 from mapflow.model_adapters.frame_sampling import trimmed_linspace
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, Segment
 from mapflow.model_adapters.merging import merge_video
@@ -149,7 +150,7 @@ class VideoLlama3(VideoLLM):
         tower = next(self.network.vision_model.parameters())
         embedded = []
         for item in prepared:
-            pixels = item.vision["pixel_values"].to(device=tower.device, dtype=tower.dtype)
+            pixels = to_device(item.vision["pixel_values"], tower.device, tower.dtype)
             frames, rows, columns = item.vision["grid"].tolist()
             video = self.network.encode_video(pixels, (frames, rows, columns))
             embedded.append(

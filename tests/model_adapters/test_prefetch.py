@@ -162,3 +162,34 @@ def test_no_items_no_results_and_impossible_sizes_are_refused():
     for sizes in ({"depth": 0}, {"threads": 0}):
         with pytest.raises(ValueError, match="prefetch needs"):
             list(prefetch([1], lambda item: item, **sizes))
+
+
+@pytest.mark.parametrize(("most", "expected"), [(10, 2), (50, 5), (59, 5), (1000, 8)])
+def test_heavy_results_shorten_the_look_ahead_but_never_below_two(most, expected):
+    """Results weigh 10: as soon as one is known, only so many are alive as `most` allows."""
+    alive, after_the_first, lock = 0, [], threading.Lock()
+
+    def gone():
+        nonlocal alive
+        with lock:
+            alive -= 1
+
+    def load(item):
+        nonlocal alive
+        with lock:
+            alive += 1
+            after_the_first.append(alive)
+        loaded = Loaded(item)
+        weakref.finalize(loaded, gone)
+        return loaded
+
+    loop = prefetch(range(60), load, depth=8, threads=8, weigh=lambda loaded: 10, most=most)
+    for _ in range(20):
+        next(loop)
+    after_the_first.clear()
+    got = []
+    for item, _ in loop:
+        time.sleep(0.001)
+        got.append(item)
+    assert got == list(range(20, 60))
+    assert max(after_the_first) == expected

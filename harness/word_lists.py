@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from mapflow.results.errors import MapflowError
 from mapflow.results.lens_record import WordLists
+from mapflow.results.strict_yaml import read_yaml
 
 SHIPPED = Path(__file__).with_name("lens_words.yaml")
 
@@ -15,11 +14,9 @@ SHIPPED = Path(__file__).with_name("lens_words.yaml")
 def read_word_lists(path: Path = SHIPPED) -> WordLists:
     """Name → words in lower case. Raises MapflowError for a file that is not such a mapping of names to lists of words."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise MapflowError(
-            f"word lists {str(path)!r} cannot be read: {' '.join(str(error).split())}"
-        ) from error
+        values = read_yaml(path)
+    except MapflowError as error:
+        raise MapflowError(f"word lists {error}") from error
     if not isinstance(values, dict) or not values:
         raise MapflowError(f"{str(path)!r} holds no word lists; write e.g. 'spatial: [left, right]'")
     for name, words in values.items():

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from mapflow.model_adapters.interventions import PathwayRanges
 from mapflow.results.errors import MapflowError
+from mapflow.results.strict_yaml import read_yaml
 
 PUBLISHED = Path(__file__).parent / "pathways"
 OWN = "pathways.yaml"
@@ -66,10 +65,7 @@ def _named_file(name: str) -> Path:
 
 def _read(file: Path) -> tuple[PathwayRanges, int | None]:
     """The ranges and, where the file says it, their model's number of layers."""
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise MapflowError(f"cannot read {file}: {' '.join(str(error).split())}") from error
+    values = read_yaml(file)
     if not isinstance(values, dict):
         raise MapflowError(f"{file} must hold three named ranges, such as cross_frame: 6-15")
     depth = values.pop("layers", None)

@@ -23,8 +23,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mapflow.model_adapters.interventions.intervention import Intervention
 from mapflow.model_adapters.interventions.layers import WINDOW_STYLES, LayerSpan, Window, WindowStyle
 from mapflow.model_adapters.interventions.pathways import PathwayRanges
@@ -38,6 +36,7 @@ from mapflow.model_adapters.interventions.policies import (
 )
 from mapflow.model_adapters.interventions.route import CROSS_FRAME, Route
 from mapflow.results.errors import MapflowError
+from mapflow.results.strict_yaml import read_yaml
 
 POLICY_NAMES = ("full", "effective", "effective-strict", "random", "knockout", "early-exit", "keep")
 
@@ -92,12 +91,9 @@ def read_interventions(path: Path) -> list[Intervention]:
     ranges. Raises MapflowError naming file and entry."""
     where = f"interventions file {str(path)!r}"
     try:
-        # BaseLoader builds text, lists and mappings only: no tag and no number format can surprise us
-        entries = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise MapflowError(f"{where}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise MapflowError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+        entries = read_yaml(path, text_only=True)
+    except MapflowError as error:
+        raise MapflowError(f"interventions file {error}") from error
     if not isinstance(entries, dict) or not entries:
         raise MapflowError(f"{where} must map names to interventions")
     found: list[Intervention] = []

@@ -3,7 +3,19 @@
 matplotlib is imported when a figure is drawn, never before. Knows no models and no torch.
 """
 
+from mapflow.results.figures.answer_curves import answer_curves, answer_panels, answer_rows
+from mapflow.results.figures.lens_curves import lens_curves, lens_curves_of, lens_rows
 from mapflow.results.figures.route_curves import route_curves, route_rows
 from mapflow.results.figures.saving import save_figure
 
-__all__ = ["route_curves", "route_rows", "save_figure"]
+__all__ = [
+    "answer_curves",
+    "answer_panels",
+    "answer_rows",
+    "lens_curves",
+    "lens_curves_of",
+    "lens_rows",
+    "route_curves",
+    "route_rows",
+    "save_figure",
+]

@@ -14,10 +14,10 @@ from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
-from mapflow.harness.sweep_run import Shard
+from mapflow.harness.shard import Shard
 from mapflow.model_adapters.interventions import Intervention
 from mapflow.model_adapters.memory_limit import unless_too_large
-from mapflow.model_adapters.prefetch import prefetch
+from mapflow.model_adapters.question_loading import load_ahead
 from mapflow.model_adapters.run_identity import run_identity
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.errors import MapflowError
@@ -65,11 +65,11 @@ def run_analysis(
     names = [str(one) for one in analysis.interventions]
     waiting = [
         doc
-        for doc in documents[shard.rank :: shard.world]
+        for doc in shard.share(documents)
         if any((doc["question_id"], name) not in run.answered for name in names)
     ]
     with tqdm(total=len(waiting), desc="questions", unit="q", disable=shard.rank != 0) as bar:
-        for doc, prepared in prefetch(waiting, lambda doc: model.prepare(question_of(doc))):
+        for doc, prepared in load_ahead(model, waiting, question_of):
             fail = partial(analysis.failed, to_question(doc, protocol))
             if isinstance(prepared, MapflowError):
                 records = fail(str(prepared))

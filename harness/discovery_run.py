@@ -16,13 +16,14 @@ import torch
 from tqdm import tqdm
 
 from mapflow.harness.discovery import PATHWAYS, RULES, STYLES, Found, Rule, Sweeps, discover, fold_of_videos
+from mapflow.harness.shard import Shard
 from mapflow.harness.sweep import Sweep
-from mapflow.harness.sweep_run import QUESTIONS_MISSING, Shard, run_sweep
+from mapflow.harness.sweep_run import QUESTIONS_MISSING, run_sweep
 from mapflow.model_adapters.answering import failed
 from mapflow.model_adapters.interventions import Intervention, Route
 from mapflow.model_adapters.interventions.policies import Effective
 from mapflow.model_adapters.memory_limit import answer_within_memory
-from mapflow.model_adapters.prefetch import prefetch
+from mapflow.model_adapters.question_loading import load_ahead
 from mapflow.model_adapters.run_identity import run_identity
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.errors import MapflowError
@@ -142,7 +143,7 @@ def _answer(
 
     waiting = [doc for doc in documents if missing(doc)]
     with tqdm(total=len(waiting), desc="held-out questions", unit="q") as bar, torch.inference_mode():
-        for doc, prepared in prefetch(waiting, lambda doc: model.prepare(question_of(doc))):
+        for doc, prepared in load_ahead(model, waiting, question_of):
             if isinstance(prepared, Prepared):
                 run.append(answer_within_memory(model, [prepared], missing(doc))[0])
             elif isinstance(prepared, MapflowError):

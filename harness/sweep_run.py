@@ -1,24 +1,22 @@
 """A sweep's run: questions to records in a folder, over any number of processes, taken up again where it stopped.
 
-Questions are dealt out by their place in the list, one to each process in turn (RANK, WORLD_SIZE as torchrun and
-accelerate set them); nobody waits for anybody. Whoever finds the folder complete sorts it and writes the summary.
+Questions are dealt out by their ids (`shard.py`); nobody waits for anybody. Whoever finds the folder complete sorts it and writes the summary.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from mapflow.harness.audit import NOISE
+from mapflow.harness.shard import Shard
 from mapflow.harness.sweep import Sweep, failed, sweep_question
 from mapflow.model_adapters.memory_limit import unless_too_large
-from mapflow.model_adapters.prefetch import prefetch
+from mapflow.model_adapters.question_loading import load_ahead
 from mapflow.model_adapters.run_identity import run_identity
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.errors import MapflowError
@@ -30,18 +28,6 @@ from mapflow.tasks.documents import Document, to_question
 from mapflow.tasks.lmms_functions import question_of
 
 AUDIT_FAILED, QUESTIONS_MISSING = 1, 3
-
-
-@dataclass(frozen=True)
-class Shard:
-    """This process among `world`."""
-
-    rank: int
-    world: int
-
-    @classmethod
-    def from_environment(cls) -> Shard:
-        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
 def run_sweep(
@@ -67,12 +53,12 @@ def run_sweep(
     routes = [str(route) for route in sweep.routes]
     waiting = [
         doc
-        for doc in documents[shard.rank :: shard.world]
+        for doc in shard.share(documents)
         if any((doc["question_id"], route) not in run.answered for route in routes)
     ]
     planned = False
     with tqdm(total=len(waiting), desc="questions", unit="q", disable=shard.rank != 0) as bar:
-        for doc, prepared in prefetch(waiting, lambda doc: model.prepare(question_of(doc))):
+        for doc, prepared in load_ahead(model, waiting, question_of):
             if isinstance(prepared, Prepared):
                 if shard.rank == 0 and not planned:
                     planned = True

@@ -1,24 +1,48 @@
 """Zip files of videos as publishers ship them: looked into, never trusted.
 
-An archive is refused as a whole when one entry would land outside its folder, is a link, or is encrypted. Knows no
-benchmark and no question.
+An archive is refused as a whole when one entry would land outside its folder, is no plain file, is there twice or is
+encrypted, and when it claims to hold far more than videos can be compressed to. What an entry claims is the most that is
+ever written of it. Knows no benchmark and no question.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import lzma
 import os
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from uuid import uuid4
 
 from mapflow.results.errors import MapflowError
+from mapflow.results.visible_text import visible
+from mapflow.tasks.rows import shown
 
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+)
+
+MOST_ENTRIES = 200_000
+"""The largest of the benchmarks' archives has some thousands."""
+MOST_TIMES = 50
+"""An archive's files may have so many times its bytes, SPARE bytes apart: videos hardly shrink, zip bombs do."""
+SPARE = 64 << 20
+LONGEST_NAME, LONGEST_PART = 1024, 255
 
 
 @dataclass(frozen=True)
@@ -39,6 +63,7 @@ class Archive:
                 entries = archive.infolist()
         except (*BROKEN, OSError) as error:
             raise MapflowError(f"{path}: not a readable zip file ({error})") from None
+        _check_sizes(entries, path)
         for entry in entries:
             _check(entry, path)
         files = [
@@ -49,6 +74,8 @@ class Archive:
         for entry in files:
             parts = PurePosixPath(entry.filename).parts
             inner = parts[1:] if outer and len(parts) > 1 else parts
+            if "/".join(inner) in found:
+                raise MapflowError(f"{path}: refused, its entry {entry.filename!r} is there twice")
             found["/".join(inner)] = (entry.filename, entry.file_size)
         return cls(path, found)
 
@@ -78,6 +105,9 @@ class Archive:
                 archive.open(entry) as source,
             ):
                 shutil.copyfileobj(source, sink, 1 << 20)
+                written, claimed = sink.tell(), archive.getinfo(entry).file_size
+            if written != claimed:
+                raise zipfile.BadZipFile(f"it has {written:,} bytes and claims {claimed:,}")
             partial.replace(target)
         except BROKEN as error:
             raise MapflowError(f"{self.path}: entry {entry!r} is damaged ({error})") from None
@@ -86,7 +116,8 @@ class Archive:
                 f"{self.path}: entry {entry!r} cannot be unpacked to {target} ({error})"
             ) from None
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
     def unpack(self) -> int:
         """Unpack what its folder does not hold yet; returns the number of files written.
@@ -125,12 +156,31 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mapflow"
 
 
+def _check_sizes(entries: Sequence[zipfile.ZipInfo], path: Path) -> None:
+    if len(entries) > MOST_ENTRIES:
+        raise MapflowError(f"{path}: refused, it has {len(entries):,} entries; {MOST_ENTRIES:,} are allowed")
+    claimed, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    if claimed > MOST_TIMES * size + SPARE:
+        raise MapflowError(
+            f"{path}: refused, its {size:,} bytes would unpack to {claimed:,}, more than {MOST_TIMES} times as many"
+        )
+
+
 def _check(entry: zipfile.ZipInfo, path: Path) -> None:
-    name = entry.filename
-    outside = name.startswith(("/", "~")) or ".." in PurePosixPath(name).parts
-    if outside or "\\" in name or PureWindowsPath(name).drive or not PurePosixPath(name).parts:
-        raise MapflowError(f"{path}: refused, its entry {name!r} would land outside the folder")
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        raise MapflowError(f"{path}: refused, its entry {name!r} is a link")
+    name = entry.orig_filename  # as it is written: zipfile itself would cut it at a NUL
+    parts = PurePosixPath(name).parts
+    outside = name.startswith(("/", "~")) or ".." in parts
+    if outside or "\\" in name or PureWindowsPath(name).drive or not parts:
+        raise MapflowError(f"{path}: refused, its entry {shown(name)} would land outside the folder")
+    if visible(name) != name or len(name) > LONGEST_NAME or max(map(_bytes, parts)) > LONGEST_PART:
+        raise MapflowError(f"{path}: refused, its entry {shown(name)} is no name for a file")
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        what = "link" if kind == stat.S_IFLNK else "device"
+        raise MapflowError(f"{path}: refused, its entry {name!r} is a {what}")
     if entry.flag_bits & 0x1:
         raise MapflowError(f"{path}: refused, its entry {name!r} is encrypted")
+
+
+def _bytes(part: str) -> int:
+    return len(part.encode("utf-8", "surrogatepass"))

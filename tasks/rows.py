@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from mapflow.results.errors import MapflowError
 from mapflow.results.question import LETTERS
+from mapflow.results.visible_text import visible
 
 Row = Mapping[str, Any]
+LONGEST_NAME = 1024
+LONGEST_VIDEO = 10_000_000
+"""Seconds."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_rows(path: Path) -> list[tuple[str, Row]]:
@@ -24,7 +30,7 @@ def read_rows(path: Path) -> list[tuple[str, Row]]:
     Raises MapflowError for a missing or unreadable file and for anything in it that is not a row.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_said_once)
     except FileNotFoundError:
         raise MapflowError(f"{path}: no such question file") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -35,14 +41,14 @@ def read_rows(path: Path) -> list[tuple[str, Row]]:
         raise MapflowError(f"{path}: holds no questions")
     for number, row in content.items():
         if not isinstance(row, dict):
-            raise MapflowError(f"{path}: question {number} is {_shown(row)}, not an object")
+            raise MapflowError(f"{path}: question {number} is {shown(row)}, not an object")
     return list(content.items())
 
 
 def text_of(row: Row, field: str, where: str) -> str:
     """A field that must hold some text."""
     value = _present(row, field, where)
-    if not isinstance(value, str) or not value.strip():
+    if not _is_text(value):
         raise _wrong(where, field, value, "must be some text")
     return value
 
@@ -55,7 +61,8 @@ def file_name_of(row: Row, field: str, where: str) -> str:
         name.startswith(("/", "~"))
         or PureWindowsPath(name).drive
         or "\\" in name
-        or "\0" in name
+        or visible(name) != name
+        or len(name) > LONGEST_NAME
         or ".." in parts
         or not parts
     ):
@@ -98,21 +105,35 @@ def bounds_of(row: Row, where: str, *, required: bool) -> tuple[float | None, fl
 
 
 def _seconds(value: Any, where: str, field: str) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or value < 0
-    ):
-        raise _wrong(where, field, value, "must be a finite number of seconds, 0 or more")
+    if not _is_number(value) or not 0 <= value <= LONGEST_VIDEO:
+        raise _wrong(where, field, value, f"must be a number of seconds, 0 to {LONGEST_VIDEO:,}")
     return float(value)
 
 
 def _option(value: Any, where: str, field: str) -> str:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number and not (isinstance(value, str) and value.strip()):
+    if not _is_number(value) and not _is_text(value):
         raise _wrong(where, field, value, "must be some text")
     return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
+
+
+def _is_text(value: Any) -> bool:
+    """Something to read, which can be written: half a surrogate pair, as JSON can spell it, is no text in any encoding."""
+    return isinstance(value, str) and bool(value.strip()) and not _SURROGATE.search(value)
+
+
+def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError where it has a field twice: the last one would win in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
 
 
 def _present(row: Row, field: str, where: str) -> Any:
@@ -122,9 +143,10 @@ def _present(row: Row, field: str, where: str) -> Any:
 
 
 def _wrong(where: str, field: str, value: Any, demand: str) -> MapflowError:
-    return MapflowError(f"{where}: field {field!r}: {_shown(value)} {demand}")
+    return MapflowError(f"{where}: field {field!r}: {shown(value)} {demand}")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as an error quotes it, on one short line."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -35,6 +35,10 @@ def read_tomato(root, *rows, subtask="count"):
         ("video", {"video": "..\\clip.mp4"}),
         ("video", {"video": "C:clip.mp4"}),
         ("video", {"video": "clip\0.mp4"}),
+        ("video", {"video": "clip\x1b[2J.mp4"}),
+        ("video", {"video": "clip\u202egnp.mp4"}),
+        ("video", {"video": "clip\ud800.mp4"}),
+        ("video", {"video": "a" * 5000}),
         ("video", {"video": ""}),
         ("video", {"video": "."}),
         ("video", {"video": 7}),
@@ -42,6 +46,10 @@ def read_tomato(root, *rows, subtask="count"):
         ("question", {"question": None}),
         ("question", {"question": "  "}),
         ("question", {"question": ["?"]}),
+        ("question", {"question": "half a pair \ud83d"}),
+        ("candidates", {"candidates": ["Right.", "\udc00"]}),
+        ("start", {"start": 10**400, "end": 10**401}),
+        ("end", {"start": 0, "end": 10**9}),
         ("candidates", {"candidates": None}),
         ("candidates", {"candidates": ["Right."]}),
         ("candidates", {"candidates": "Right."}),
@@ -126,7 +134,21 @@ def test_links_within_the_folder_are_followed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", "null", "3", "[3]", '[{"video": ', "\ud800", "[" * 100_000]
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        "3",
+        "[3]",
+        '[{"video": ',
+        "\ud800",
+        "[" * 100_000,
+        "[" + "9" * 5000 + "]",
+        '[{"answer": 1, "answer": 2}]',
+        '{"0": {}, "0": {}}',
+    ],
 )
 def test_files_that_hold_no_questions(tmp_path, content):
     path = tmp_path / "json" / "action_count.json"

@@ -1,16 +1,22 @@
 """`mapflow explain`: what an intervention does, without loading a model.
 
 Prints the edges that it keeps on a prompt of the paper's shape and the reachability certificate: by which paths, in
-which layers, video can still reach the answer.
+which layers, video can still reach the answer. With --figure it draws them too: which segment reads which, and the masks.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from mapflow.results.errors import MapflowError
+
+if TYPE_CHECKING:
+    from mapflow.model_adapters.interventions import Compiled, Intervention, PathwayRanges
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,17 +29,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="LLaVA-NeXT-7B-Video-FT",
         help="checkpoint folder or published model whose layer ranges `effective` uses (default: %(default)s)",
     )
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        metavar="FILE",
+        help="draw which segment reads which (FILE), masks (FILE-edges) and edges kept by layer (FILE-kept), each as .png,"
+        " .svg and .csv",
+    )
+    parser.add_argument(
+        "--map-layers",
+        metavar="L,L",
+        help="layers whose masks --figure draws, e.g. 1,10 (default: where the mask changes, four at most)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     from mapflow.model_adapters.checkpoint_pathways import named_pathways, scaled_pathways
     from mapflow.model_adapters.interventions import certificate, parse_interventions
 
+    layers = _layers(options)
     layout = example_layout(options.frames, options.tokens_per_frame)
     pathways = named_pathways(options.pathways)
+    drawn = []
     for typed in parse_interventions([options.intervention]):
         intervention = typed.resolve(scaled_pathways, options.layers)
         compiled = intervention.compile(layout, options.layers, pathways, key="example")
+        drawn.append((intervention, compiled))
         print(intervention.describe(pathways))
         rows = [
             ["prompt", f"{len(layout):,} positions × {options.layers} layers"],
@@ -61,7 +82,62 @@ def run(options: argparse.Namespace) -> int:
         if intervention.random:
             print("  (paths of the segment cuts alone: random blocking has none)")
         print()
+    if options.figure:
+        _draw(options.figure, drawn, layers, options.frames, options.layers, pathways)
     return 0
+
+
+def _layers(options: argparse.Namespace) -> list[int]:
+    """Raises MapflowError, before anything is printed, for what are no layers of the model."""
+    if options.map_layers is None:
+        return []
+    if not options.figure:
+        raise MapflowError("--map-layers is for --figure FILE, which is not given")
+    words = options.map_layers.split(",")
+    if not all(word.isdecimal() and 1 <= int(word) <= options.layers for word in words):
+        raise MapflowError(
+            f"--map-layers {options.map_layers!r} must be layers from 1 to {options.layers}, e.g. 1,10"
+        )
+    return sorted({int(word) for word in words})
+
+
+def _draw(
+    file: Path,
+    drawn: Sequence[tuple[Intervention, Compiled]],
+    layers: Sequence[int],
+    frames: int,
+    n_layers: int,
+    pathways: PathwayRanges,
+) -> None:
+    from mapflow.harness.reporting.edge_maps import compiled_edge_map
+    from mapflow.harness.reporting.policies import diagram
+    from mapflow.results.figures import (
+        edge_map,
+        edge_rows,
+        kept_edges,
+        kept_rows,
+        policy_diagram,
+        policy_rows,
+        save_figure,
+    )
+    from mapflow.results.figures.saving import SUFFIXES
+
+    stem = file.with_suffix("") if file.suffix in SUFFIXES else file
+    policies = [
+        diagram(str(one), one, one.describe(pathways), frames, n_layers, pathways) for one, _ in drawn
+    ]
+    maps = [compiled_edge_map(str(one), compiled, layers) for one, compiled in drawn]
+    figures = [
+        (stem.with_name(f"{stem.name}-edges"), edge_map(maps), edge_rows(maps)),
+        (stem.with_name(f"{stem.name}-kept"), kept_edges(maps), kept_rows(maps)),
+    ]
+    if any(policy.reads for policy in policies):
+        figures.insert(0, (stem, policy_diagram(policies), policy_rows(policies)))
+    for policy in policies:
+        if not policy.reads:
+            print(f"{policy.name}: not in the policy diagram: {policy.note}")
+    for path, figure, rows in figures:
+        print(f"written: {', '.join(map(str, save_figure(figure, path, rows)))}")
 
 
 def example_layout(frames: int, tokens_per_frame: int):

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mapflow.harness.commands.explain import example_layout
-from mapflow.model_adapters.interventions import Compiled, PathwayRanges, certificate, parse_intervention
+from mapflow.model_adapters.interventions import (
+    Compiled,
+    Intervention,
+    PathwayRanges,
+    certificate,
+    parse_intervention,
+)
 from mapflow.model_adapters.interventions.layout import SELECTORS
 from mapflow.model_adapters.interventions.policies import Effective
 from mapflow.model_adapters.interventions.segment_masks import causal_pairs
@@ -72,13 +78,24 @@ def _diagram(
     name: str, expression: str, frames: int, n_layers: int, pathways: PathwayRanges | None
 ) -> PolicyDiagram:
     try:
-        intervention = parse_intervention(expression)
-        if intervention.random and len(intervention.policies) == 1:
-            note = "Random blocking cuts single edges anywhere from the first frame on: no segment is closed to another."
-            return PolicyDiagram(name, expression, note=note)
-        compiled = intervention.compile(example_layout(frames, 1), n_layers, pathways, key="example")
+        return diagram(name, parse_intervention(expression), expression, frames, n_layers, pathways)
     except MapflowError as error:
         return PolicyDiagram(name, expression, note=f"Not drawn: {error}")
+
+
+def diagram(
+    name: str,
+    intervention: Intervention,
+    expression: str,
+    frames: int,
+    n_layers: int,
+    pathways: PathwayRanges | None,
+) -> PolicyDiagram:
+    """What an intervention leaves open on a prompt of so many frames. Raises MapflowError where it fits no such model."""
+    if intervention.random and len(intervention.policies) == 1:
+        note = "Random blocking cuts single edges anywhere from the first frame on: no segment is closed to another."
+        return PolicyDiagram(name, expression, note=note)
+    compiled = intervention.compile(example_layout(frames, 1), n_layers, pathways, key="example")
     paths = [str(path) for path in certificate(compiled)]
     note = "" if paths else "Certificate: video cannot reach the last token."
     if intervention.random:

@@ -18,8 +18,8 @@ INCHES = (2.3, 2.1)
 """Of one panel: three fit a page's width."""
 TITLE_WIDTH = 34
 """Characters at most in a line of a panel's title."""
-LEGEND_WIDTH = (40, 75, 110)
-"""Characters that fit below one, two and three panels."""
+LEGEND_WIDTH = 14
+"""Characters of a legend that fit on an inch."""
 _BREAK = "\u200b"
 
 
@@ -53,7 +53,7 @@ def add_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> 
         handles,
         [str(number) for number in range(len(names))],
         loc="outside lower center",
-        ncols=max(1, min(len(names), LEGEND_WIDTH[min(len(figure.axes), COLUMNS) - 1] // longest)),
+        ncols=max(1, min(len(names), int(LEGEND_WIDTH * figure.get_figwidth()) // longest)),
         fontsize=8,
         frameon=False,
     )

@@ -1,0 +1,86 @@
+"""An intervention's causal mask in a few layers, as the small arrays that figures draw.
+
+Draws nothing; the masks are those that the attention function applies (`Compiled.token_mask`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mapflow.model_adapters.interventions import Compiled, TokenLayout
+from mapflow.model_adapters.interventions.layout import SELECTORS
+from mapflow.results.errors import MapflowError
+from mapflow.results.figures import EdgeMap
+
+BLOCKS = 96
+"""A side at most."""
+CHOSEN = 4
+"""Layers at most where none are asked for."""
+
+
+def compiled_edge_map(
+    name: str, compiled: Compiled, layers: Sequence[int] = (), blocks: int = BLOCKS
+) -> EdgeMap:
+    """In the (1-based) `layers`; by default those where the mask changes, CHOSEN at most, spread over the depth.
+
+    Raises MapflowError for a layer that the model lacks.
+    """
+    for layer in layers:
+        if not 1 <= layer <= compiled.n_layers:
+            raise MapflowError(f"layer {layer} is not one of the model's {compiled.n_layers}")
+    chosen = tuple(layers) or changing_layers(compiled)
+    block = -(-len(compiled.layout) // blocks)
+    return EdgeMap(
+        name,
+        len(compiled.layout),
+        block,
+        named_runs(compiled.layout),
+        chosen,
+        torch.stack([kept_by_block(compiled.token_mask(layer - 1), block) for layer in chosen]).numpy(),
+        tuple((compiled.edges_by_layer / compiled.total_by_layer).tolist()),
+    )
+
+
+def changing_layers(compiled: Compiled) -> tuple[int, ...]:
+    """The first layers of stretches with the same segment cuts and random budget."""
+    keys = [
+        (compiled.reads[layer].numpy().tobytes(), compiled.budget[layer] if compiled.budget else 0)
+        for layer in range(compiled.n_layers)
+    ]
+    first = [layer + 1 for layer, key in enumerate(keys) if not layer or key != keys[layer - 1]]
+    if len(first) <= CHOSEN:
+        return tuple(first)
+    return tuple(first[round(i * (len(first) - 1) / (CHOSEN - 1))] for i in range(CHOSEN))
+
+
+def kept_by_block(mask: Bool[Tensor, "n n"], block: int) -> Float[Tensor, "query key"]:
+    """Share of a block's causal edges that the mask keeps; NaN in blocks without any."""
+    n = len(mask)
+    which = torch.arange(n) // block
+    member = torch.nn.functional.one_hot(which).double()
+    causal = torch.ones(n, n, dtype=torch.bool).tril()
+
+    def count(edges: Bool[Tensor, "n n"]) -> Float[Tensor, "query key"]:
+        return member.T @ edges.double() @ member
+
+    return count(mask & causal) / count(causal)  # 0 / 0 above the diagonal is NaN
+
+
+def named_runs(layout: TokenLayout) -> tuple[tuple[str, int, int], ...]:
+    """The prompt's parts in order: each frame, and runs of question, template … as (name, first, behind the last)."""
+    names = [_part(str(s), s.kind) for s in layout.segments]
+    runs, position = [], 0
+    for name, own in groupby(names[segment] for segment in layout.segment_of.tolist()):
+        size = len(list(own))
+        runs.append((name, position, position + size))
+        position += size
+    return tuple(runs)
+
+
+def _part(name: str, kind: str) -> str:
+    return "question" if kind in SELECTORS["question"] else name

@@ -1,0 +1,80 @@
+"""Which segment reads which, in which layers? A panel an intervention: a row a flow, a column a layer, dark where open.
+
+The darker, the more of the flow's segment pairs are open, so a printer without colours shows the same. Knows no
+interventions, only their names and shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mapflow.results.errors import MapflowError
+from mapflow.results.figures.panels import wrapped
+from mapflow.results.report.contents import PolicyDiagram
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CELL = 0.17
+"""Inches of a row; a column has a bit less."""
+
+
+def policy_diagram(policies: Sequence[PolicyDiagram]) -> Figure:
+    """Panels below each other. Policies without `reads` (random blocking alone) are left out; raises MapflowError where none
+    is left."""
+    drawn = [policy for policy in policies if policy.reads]
+    if not drawn:
+        raise MapflowError(
+            "no intervention closes segments to each other, so there is no policy diagram to draw"
+        )
+    from matplotlib.colors import to_rgba
+    from matplotlib.figure import Figure
+
+    deepest = max(len(policy.reads[0][2]) for policy in drawn)
+    heights = [CELL * len(policy.reads) + 0.5 for policy in drawn]
+    figure = Figure(figsize=(2.0 + 0.13 * max(deepest, 16), sum(heights) + 0.3), layout="constrained")
+    grid = figure.subplots(len(drawn), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for policy, panel in zip(drawn, grid, strict=True):
+        for row, (_, _, shares) in enumerate(policy.reads):
+            for layer, share in enumerate(shares):
+                panel.bar(
+                    layer + 1,
+                    0.84,
+                    width=0.92,
+                    bottom=row - 0.42,
+                    facecolor=to_rgba("#00466e", float(share)),
+                    edgecolor="0.75",
+                    linewidth=0.4,
+                )
+        panel.set_ylim(len(policy.reads) - 0.5, -0.5)
+        panel.set_xlim(0.4, deepest + 0.6)
+        panel.set_yticks(
+            range(len(policy.reads)),
+            [f"{target} ← {source}" for target, source, _ in policy.reads],
+            parse_math=False,
+        )
+        panel.tick_params(labelsize=7, length=0)
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.spines[:].set_visible(False)
+        panel.set_title(wrapped(policy.name, 60), fontsize=8, parse_math=False)
+    grid[-1].set_xlabel("layer (dark: reads; white: closed)", fontsize=8)
+    return figure
+
+
+def policy_rows(policies: Sequence[PolicyDiagram]) -> list[dict[str, Any]]:
+    """The figure's data: a row an intervention, flow and layer; `open` is the share of the flow's segment pairs, 0 … 1."""
+    return [
+        {
+            "intervention": policy.name,
+            "target": target,
+            "source": source,
+            "layer": layer,
+            "open": float(np.round(share, 6)),
+        }
+        for policy in policies
+        for target, source, shares in policy.reads
+        for layer, share in enumerate(shares, 1)
+    ]

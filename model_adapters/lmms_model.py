@@ -130,12 +130,12 @@ class MapflowModel(lmms):
         """Question id → what the first intervention answered, for questions that an earlier run answered under all."""
         if self.run is None or not self.run.answered:
             return {}
-        first, *others = [str(one) for one in self.interventions]
+        names = [str(one) for one in self.interventions]
         return {
             record.question_id: record.prediction
             for record in read_records(self.run.folder)
-            if record.intervention == first
-            and all((record.question_id, other) in self.run.answered for other in others)
+            if record.intervention == names[0]
+            and all((record.question_id, name) in self.run.answered for name in names)
         }
 
     def _question(self, request: Instance) -> Question:

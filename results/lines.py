@@ -1,24 +1,32 @@
-"""A line of JSON for a flat record, and back: what all kinds of records in a run's folder have in common."""
+"""A line of JSON for a flat record, and back: what all kinds of records in a run's folder have in common.
+
+What comes back has the types that its dataclass names and can be written again: anything else is no record.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, Protocol, TypeVar
+from types import UnionType
+from typing import Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mapflow.results.errors import MapflowError
 
 
 class Line(Protocol):
     """A frozen dataclass that a folder keeps, one a line in `FILE`, which makes it the folder of `RUN`; `key` makes it
-    unique and sorts it."""
+    unique and sorts it, `error` says why it holds no answer."""
 
     FILE: ClassVar[str]
     RUN: ClassVar[str]
 
     @property
     def key(self) -> tuple[str, str]: ...
+
+    @property
+    def error(self) -> str | None: ...
 
     def to_line(self) -> str: ...
 
@@ -38,22 +46,53 @@ def from_line(kind: type[Kind], line: str, where: str) -> Kind:
     """A `kind` of dataclass; its sequences are tuples. Raises MapflowError naming `where` for anything else."""
     try:
         values: Any = json.loads(line, parse_constant=_refuse_constant)
-    except ValueError as error:
+        if "\\u" in line:
+            json.dumps(
+                values, ensure_ascii=False
+            ).encode()  # half a surrogate pair could never be written again
+    except (ValueError, RecursionError) as error:
         raise MapflowError(f"{where}: not a record ({error})") from None
-    if not isinstance(values, dict) or not values.keys() <= _names(kind):
+    checks = _checks(kind)
+    if not isinstance(values, dict) or not values.keys() <= checks.keys():
         raise MapflowError(f"{where}: not a record of this version of mapflow")
     for name, value in values.items():
         if type(value) is list:
-            values[name] = tuple(value)
+            values[name] = value = tuple(value)
+        if not checks[name](value):
+            raise MapflowError(f"{where}: not a record ({name} is {str(value)[:60]!r})")
     try:
         return kind(**values)
     except TypeError as error:
         raise MapflowError(f"{where}: not a record ({error})") from None
 
 
+Check = Callable[[Any], bool]
+
+
 @cache
-def _names(kind: type) -> frozenset[str]:
-    return frozenset(field.name for field in fields(kind))
+def _checks(kind: type) -> Mapping[str, Check]:
+    """Field → does a value have the type that the dataclass names?"""
+    return {
+        name: _check(hint) for name, hint in get_type_hints(kind).items() if get_origin(hint) is not ClassVar
+    }
+
+
+def _check(hint: Any) -> Check:
+    """For the types that records are made of: JSON's own, sequences and mappings of them, and unions."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (UnionType, Union):
+        checks = [_check(one) for one in inner]
+        return lambda value: any(check(value) for check in checks)
+    if origin in (tuple, Sequence):
+        each = _check(inner[0])
+        return lambda value: isinstance(value, (tuple, list)) and all(map(each, value))
+    if origin in (dict, Mapping):
+        each = _check(inner[1])
+        return lambda value: isinstance(value, dict) and all(map(each, value.values()))
+    if hint is float:
+        return lambda value: (type(value) is float and math.isfinite(value)) or type(value) is int
+    wanted = type(None) if hint is None else hint
+    return lambda value: type(value) is wanted
 
 
 def _refuse_constant(name: str) -> None:

@@ -31,7 +31,10 @@ R = TypeVar("R", bound=Line)
 
 
 class RunFolder(Generic[R]):
-    """`folder`, and the keys of what has been answered so far: `answered`. The records themselves are not kept in memory."""
+    """`folder`, and the keys of what need not be asked any more: `answered`. The records themselves are not kept in memory.
+
+    What an earlier run could not answer is asked again: the video may be there by now, or the memory.
+    """
 
     def __init__(
         self,
@@ -59,10 +62,9 @@ class RunFolder(Generic[R]):
                 }
                 write_json(folder / MANIFEST, {"identity": identity, **grown})
                 _drop_torn_line(self.file)
-            self._file = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        weakref.finalize(self, os.close, self._file)
+            self._file = self._open()
         self._synced = time.monotonic()
-        self.answered = {record.key for record in read_records(folder, kind)}
+        self.answered = {record.key for record in read_records(folder, kind) if record.error is None}
 
     def append(self, records: Iterable[R]) -> None:
         """All of them in one write: other workers' lines never interleave. Raises MapflowError on a full disk."""
@@ -70,6 +72,9 @@ class RunFolder(Generic[R]):
         data = "".join(record.to_line() + "\n" for record in records).encode()
         with _writing(self.folder):
             fcntl.flock(self._file, fcntl.LOCK_EX)
+            while not os.path.samestat(os.fstat(self._file), self.file.stat()):
+                self._file = self._open()  # somebody has sorted the file, so it is another one now
+                fcntl.flock(self._file, fcntl.LOCK_EX)
             try:
                 written = os.write(self._file, data)
                 if written != len(data):
@@ -81,6 +86,11 @@ class RunFolder(Generic[R]):
                 os.fsync(self._file)
                 self._synced = time.monotonic()
         self.answered.update(record.key for record in records)
+
+    def _open(self) -> int:
+        file = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        weakref.finalize(self, os.close, file)
+        return file
 
     def _earlier(self, identity: Mapping[str, Any], interventions: Mapping[str, str]) -> dict[str, Any]:
         """The manifest of an earlier run of the same identity, empty where there is none."""
@@ -131,7 +141,10 @@ def _drop_torn_line(path: Path) -> None:
 
 
 def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
-    """All records of a run, sorted by question and intervention, each once. Raises MapflowError on a broken line."""
+    """All records of a run, sorted by question and intervention, each once: an answer before an error, the last error.
+
+    Raises MapflowError on a broken line.
+    """
     path = folder / kind.FILE
     if not path.is_file():
         raise MapflowError(f"{str(folder)!r} holds no {kind.FILE}: not the folder of {kind.RUN}")
@@ -140,14 +153,20 @@ def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: i
         for number, line in enumerate(lines, 1):
             if line.endswith(b"\n"):  # what another worker has not finished writing yet is not a record yet
                 record = kind.from_line(line.decode(errors="replace"), f"{path}:{number}")
-                by_key.setdefault(record.key, record)
+                earlier = by_key.get(record.key)
+                if earlier is None or earlier.error is not None:
+                    by_key[record.key] = record
     return [by_key[key] for key in sorted(by_key)]
 
 
 def sort_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
     """Rewrites the file in sorted order, so that it does not tell how many workers answered; returns the records."""
-    records = read_records(folder, kind)
-    _replace(folder / kind.FILE, "".join(record.to_line() + "\n" for record in records))
+    if not (folder / kind.FILE).is_file():
+        return read_records(folder, kind)  # says what is missing
+    with _writing(folder), (folder / kind.FILE).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # who wants to append meanwhile waits, and finds the new file
+        records = read_records(folder, kind)
+        _replace(folder / kind.FILE, "".join(record.to_line() + "\n" for record in records))
     return records
 
 

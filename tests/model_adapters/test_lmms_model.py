@@ -1,6 +1,7 @@
 """Our models as lmms-eval calls them: foreign tasks, videos that cannot be read, arguments that do not exist."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,6 +63,30 @@ def test_a_video_that_cannot_be_read_is_a_record_not_an_end(tmp_path):
         assert record.error is not None
         assert ("broken.mp4" in record.error) or ("missing.mp4" in record.error)
         assert (record.correct, record.p_answer, record.edges_kept) == (None, None, None)
+
+
+def test_a_video_that_is_there_by_now_is_asked_about_again_and_others_are_not(tmp_path, monkeypatch):
+    good = next((MOTION / "video" / "antonym").glob("*.mp4"))
+    shutil.copy(good, tmp_path / "good.mp4")
+    documents = [{"video": str(tmp_path / name), "answer": "A"} for name in ("good.mp4", "late.mp4")]
+    asked = []
+
+    def run():
+        model = MapflowLlava(intervention="full;video->options", records=str(tmp_path / "run"))
+        prepare = model.video_llm.prepare
+        monkeypatch.setattr(model.video_llm, "prepare", lambda q: (asked.append(q.video_id), prepare(q))[1])
+        return model.generate_until(
+            requests_of(model, documents, lambda d: FOREIGN.format("x", "y", question="?"))
+        )
+
+    first = run()
+    assert first[0] != NOT_ASKED and first[1] == NOT_ASKED
+    shutil.copy(good, tmp_path / "late.mp4")
+    assert run() == [first[0], first[0]]
+    assert asked == ["good.mp4", "late.mp4", "late.mp4"]
+    assert [record.error for record in read_records(tmp_path / "run")] == [None] * 4
+    assert run() == [first[0], first[0]]
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(

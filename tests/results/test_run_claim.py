@@ -23,6 +23,8 @@ class Worker:
         self.process = FORK.Process(target=_work, args=(folder, environment, theirs), daemon=True)
         self.process.start()
         self.refusal: str | None = self._ours.recv()
+        if self.refusal is not None:
+            self.process.join()  # a forked process shares its parent's locks for as long as it lives
 
     def kill(self) -> None:
         self.process.kill()

@@ -15,6 +15,7 @@ from mapflow.results.record import Record
 from mapflow.results.run_folder import MANIFEST, RECORDS, RunFolder, read_records, sort_records
 from tests.results.records import a_record
 
+FULL = "No space left on device"
 IDENTITY = {"model": "m", "digest": "d", "versions": {"torch": "2"}}
 
 
@@ -112,14 +113,46 @@ def test_a_name_that_stands_for_another_intervention_now_is_refused(tmp_path):
         RunFolder(tmp_path, IDENTITY, {"interventions": {"effective": "layers 2-8"}})
 
 
-def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path):
+def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path, monkeypatch):
     run = RunFolder(tmp_path, IDENTITY, {})
     run.append([a_record(0)])
-    os.close(run._file)
-    run._file = os.open("/dev/full", os.O_WRONLY)
-    with pytest.raises(MapflowError, match="cannot be written: No space left"):
-        run.append([a_record(1)])
+    with monkeypatch.context() as full:
+        full.setattr(run_folder.os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, FULL)))
+        with pytest.raises(MapflowError, match=f"cannot be written: {FULL}"):
+            run.append([a_record(1)])
     assert len(read_records(tmp_path)) == 1
+
+
+def test_what_could_not_be_answered_is_asked_again_and_the_answer_takes_the_errors_place(tmp_path):
+    RunFolder(tmp_path, IDENTITY, {}).append([a_record(0, error="no video"), a_record(1)])
+    run = RunFolder(tmp_path, IDENTITY, {})
+    assert run.answered == {a_record(1).key}
+    run.append([a_record(0, error="half a video")])
+    assert [record.error for record in read_records(tmp_path)] == ["half a video", None]
+    assert a_record(0).key in run.answered, "but not twice in one run"
+    RunFolder(tmp_path, IDENTITY, {}).append([a_record(0), a_record(0, error="too late")])
+    assert sort_records(tmp_path) == [a_record(0), a_record(1)]
+
+
+def _append_slowly(folder, ready, go):
+    os.environ.update(WORLD_SIZE="2", RANK="1", MASTER_PORT="29513")
+    run = RunFolder(folder, IDENTITY, {})
+    ready.set()
+    for question in range(200):
+        run.append([a_record(question)])
+        go.wait(0.001)
+
+
+def test_sorting_while_another_worker_appends_loses_nothing(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready, go = context.Event(), context.Event()
+    (worker := context.Process(target=_append_slowly, args=(tmp_path, ready, go))).start()
+    ready.wait()
+    while worker.is_alive():
+        sort_records(tmp_path)
+    worker.join()
+    assert worker.exitcode == 0
+    assert read_records(tmp_path) == [a_record(question) for question in range(200)]
 
 
 def _fill_the_disk(folder, pipe):
@@ -153,11 +186,11 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_old_files(tmp_path, monkeypat
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
     def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.ENOSPC, FULL)
 
     monkeypatch.setattr(run_folder.os, "fsync", full)
     for job in (sort_records, lambda folder: run_folder.write_json(folder / MANIFEST, {})):
-        with pytest.raises(MapflowError, match="cannot be written: No space left on device"):
+        with pytest.raises(MapflowError, match=f"cannot be written: {FULL}"):
             job(tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 

@@ -22,7 +22,7 @@ COMMANDS = {
     "ablate": "a grid of interventions × seeds × ratios against a baseline, with corrected p-values",
     "report": "one HTML page that needs no network: leaderboard, comparisons, policies, every question",
     "sweep": "knock out routes in a window around every layer: where does information flow?",
-    "figure": "a sweep's route curves with simultaneous bands, as PNG, SVG and CSV",
+    "figure": "curves of a sweep, trace or lens with 95 % bands, as PNG, SVG and CSV",
     "discover": "which layers carry a model's pathways? Found on one half of the videos, scored on the other",
     "trace": "how probable the right and the wrong answers are after every layer, under any intervention",
     "lens": "which words video tokens look like in every layer, and how many are spatial or temporal",

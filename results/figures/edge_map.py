@@ -78,7 +78,7 @@ def edge_map(maps: Sequence[EdgeMap]) -> Figure:
             )
             panel.tick_params(length=0)
             panel.spines[["top", "right"]].set_visible(False)
-            panel.set_title(f"layer {layer}: {one.by_layer[layer - 1]:.0%} of edges kept", fontsize=8)
+            panel.set_title(f"layer {layer}: {one.by_layer[layer - 1]:.1%} of edges kept", fontsize=8)
         row[0].set_ylabel(f"{wrapped(one.intervention)}\nquery", fontsize=8, parse_math=False)
     for panel in grid[-1][: len(maps[-1].layers)]:
         panel.set_xlabel("key", fontsize=8)

@@ -76,7 +76,8 @@ def answer_curves(found: Sequence[AnswerPanel], title: str = "") -> Figure:
     """All panels share their axes; the legend stands below them."""
     both = len({panel.norm for panel in found}) > 1
     titles = [f"{one.intervention}{f' ({_norm(one.norm)})' if both or not one.norm else ''}" for one in found]
-    figure, grid = panels(titles, title)
+    with_norm = sum(one.norm for one in found)  # without it stands below with it
+    figure, grid = panels(titles, title, with_norm if both else len(found))
     handles: dict[str, Any] = {}
     for one, panel in zip(found, grid, strict=True):
         for number, name in enumerate(ANSWERS):

@@ -23,11 +23,11 @@ LEGEND_WIDTH = 14
 _BREAK = "\u200b"
 
 
-def panels(titles: Sequence[str], title: str = "") -> tuple[Figure, list[Axes]]:
-    """A figure with a panel for each of `titles`, at most COLUMNS in a row, all with the same axes."""
+def panels(titles: Sequence[str], title: str = "", columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each of `titles`, at most `columns` (and COLUMNS) in a row, all with the same axes."""
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, len(titles))
+    columns = min(columns, COLUMNS, len(titles))
     n_rows = -(-len(titles) // columns)
     figure = Figure(
         figsize=(INCHES[0] * columns + 0.5, INCHES[1] * n_rows + 0.6 + 0.3 * bool(title)),

@@ -119,6 +119,7 @@ def test_a_panel_an_intervention_and_norm_and_a_line_an_answer():
         ("keep:a->b", True), ("full", True), ("keep:a->b", False), ("full", False),
     ]  # fmt: skip
     assert len(figure.axes) == 4
+    assert figure.axes[0].get_gridspec().ncols == 2, "without final norm stands below with it"
     for panel, one in zip(figure.axes, found, strict=True):
         assert len(panel.lines) == len(panel.collections) == 3
         drawn = panel.lines[0].get_ydata()

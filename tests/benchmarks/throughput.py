@@ -1,0 +1,199 @@
+"""An ordinary run's pace: is the GPU ever waiting, and what does a question cost besides it?
+
+    python -m tests.benchmarks.throughput                                               # small, on a CPU
+    python -m tests.benchmarks.throughput --size 7b --questions 64                      # one GPU, 1080p clips
+    python -m tests.benchmarks.throughput --size 7b --interventions full,effective,random
+
+`device_alone` answers questions that lie ready, back to back: no run is faster. Its time over the run's is the share of the run
+in which the device has work. Beside it, from torch's profiler over another run: the kernels' own time over the wall's, which
+the profiler itself slows. The host's milliseconds a question are those of the one thread that drives the device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mapflow.model_adapters.answering import begin
+from mapflow.model_adapters.interventions import parse_interventions
+from mapflow.model_adapters.llava import LlavaVideo
+from mapflow.model_adapters.question_runner import one_behind
+from mapflow.model_adapters.video_llm import Prepared
+from mapflow.results.question import Question
+from mapflow.results.run_folder import RunFolder
+from tests.benchmarks.procedures import clock, hardware
+from tests.benchmarks.video_runs import (
+    SCENES,
+    answer_into,
+    device_here,
+    preparing_seconds,
+    questions,
+    random_llava,
+    threads_here,
+    write_clips,
+)
+
+
+class Bench:
+    def __init__(
+        self, model: LlavaVideo, asked: Sequence[Question], interventions: str, batch_size: int, place: Path
+    ) -> None:
+        self.model, self.asked, self.batch_size, self.place = model, asked, batch_size, place
+        self.interventions = parse_interventions([interventions])
+        self.runs = 0
+
+    def run(self) -> None:
+        """The whole of it: clips read, questions answered, records written."""
+        self.runs += 1
+        place = self.place / f"run{self.runs}"
+        answer_into(place, self.model, self.asked, self.interventions, self.batch_size)
+
+    def device_alone(self, repeats: int) -> float:
+        """Seconds a question where nothing has to be made ready; reading answers back included, one behind."""
+        ready = [self.model.prepare(question) for question in self.asked[: max(8, self.batch_size)]]
+        batches = [ready[i : i + self.batch_size] for i in range(0, len(ready), self.batch_size)]
+
+        def answer_all() -> None:
+            for read in one_behind(begin(self.model, batch, self.interventions) for batch in batches):
+                read()
+
+        return clock(answer_all, repeats)[0] / len(ready)
+
+    def host_ms(self) -> dict[str, float]:
+        """A question's median milliseconds on the host, each part with the device idle: so no wait is counted."""
+        (ready,) = (self.model.prepare(question) for question in self.asked[:1])
+        run = RunFolder(self.place / "host", {"benchmark": "random weights"}, {})
+        times: dict[str, list[float]] = {
+            "compile": [],
+            "hand_over": [],
+            "make_records": [],
+            "write_records": [],
+        }
+        for _ in range(9):
+            self._step(ready, run, times)
+        return {name: statistics.median(found[2:]) * 1e3 for name, found in times.items()}
+
+    def _step(self, ready: Prepared, run: RunFolder, times: dict[str, list[float]]) -> None:
+        layers, pathways = self.model.decoder.n_layers, self.model.pathways
+
+        def compile_all() -> None:
+            for one in self.interventions:
+                one.compile(ready.layout, layers, pathways, ready.question.question_id)
+
+        def timed(name: str, work: Callable[[], Any]) -> Any:
+            begun = time.perf_counter()
+            result = work()
+            times[name].append(time.perf_counter() - begun)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            return result
+
+        timed("compile", compile_all)
+        read = timed("hand_over", lambda: begin(self.model, [ready], self.interventions))
+        (records,) = timed("make_records", read)
+        timed("write_records", lambda: run.append(records))
+
+    def waits(self) -> list[str]:
+        """Lines in which the host waits for the device while it hands over a question: each lets the device run dry."""
+        ready = self.model.prepare(self.asked[0])
+        begin(self.model, [ready], self.interventions)()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                read = begin(self.model, [ready], self.interventions)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        read()
+        seen = Counter(
+            f"{Path(one.filename).name}:{one.lineno}" for one in caught if "synchroni" in str(one.message)
+        )
+        return [f"{place} × {count}" for place, count in seen.most_common()]
+
+    def kernel_share(self) -> float:
+        """The kernels' own seconds over the wall's, under torch's profiler."""
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            begun = time.perf_counter()
+            self.run()
+            wall = time.perf_counter() - begun
+        rows = profile.key_averages()
+        return sum(row.self_device_time_total for row in rows) / 1e6 / wall
+
+
+def measure(bench: Bench, device: str, repeats: int) -> dict[str, Any]:
+    n = len(bench.asked)
+    run = clock(bench.run, repeats)[0] / n
+    alone = bench.device_alone(repeats)
+    again = clock(bench.run, repeats, warm_up=0)[0] / n
+    preparing, threads = preparing_seconds(bench.model, bench.asked[:4]), threads_here(device)
+    found = {
+        "questions": n,
+        "batch_size": bench.batch_size,
+        "interventions": [str(one) for one in bench.interventions],
+        "positions": len(bench.model.prepare(bench.asked[0]).layout),
+        "ms_a_question": run * 1e3,
+        "ms_a_question_again": again * 1e3,
+        "questions_a_second": 1 / run,
+        "ms_device_alone": alone * 1e3,
+        "device_busy": alone / min(run, again),
+        "ms_preparing_on_one_thread": preparing * 1e3,
+        "threads": threads,
+        "ms_preparing_over_threads": preparing / threads * 1e3,
+        "host_ms": bench.host_ms(),
+    }
+    if device != "cpu":
+        found["host_waits_for_device_at"] = bench.waits()
+        found["kernel_share_under_profiler"] = bench.kernel_share()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=list(SCENES), default="small")
+    parser.add_argument("--questions", type=int, default=8)
+    parser.add_argument("--interventions", nargs="+", default=["full"], help="each a run of its own")
+    parser.add_argument("--batch_size", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    device, dtype = device_here()
+    scene = SCENES[options.size]
+    found: dict[str, Any] = {"hardware": hardware(), "size": options.size, "runs": []}
+    model = random_llava(scene.size, device, dtype)
+    with tempfile.TemporaryDirectory(prefix="mapflow-throughput-") as place:
+        clips = write_clips(scene, Path(place))
+        found["clips"] = {
+            "width": scene.width,
+            "height": scene.height,
+            "seconds": scene.seconds,
+            "megabytes": clips[0].stat().st_size / 1e6,
+        }
+        for number, interventions in enumerate(options.interventions):
+            asked = questions(clips, options.questions)
+            folder = Path(place) / f"of{number}"
+            bench = Bench(model, asked, interventions, options.batch_size, folder)
+            row = measure(bench, device, options.repeats)
+            found["runs"].append(row)
+            if options.out:
+                options.out.write_text(json.dumps(found, indent=1))
+            print(json.dumps(row, indent=1))
+            print(
+                f"{options.size}, {interventions}: {row['ms_a_question']:.1f} ms a question, of which the device works"
+                f" {row['device_busy']:.0%}; making one ready {row['ms_preparing_on_one_thread']:.0f} ms on one of {row['threads']}"
+                " threads",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

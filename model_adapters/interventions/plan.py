@@ -120,8 +120,12 @@ class AttentionPlan:
         beyond = self.last_segment.expand(-1, max(0, n_keys - length))
         target = torch.cat([self.segment_of, beyond], 1)[:, query]
         source = torch.cat([self.segment_of, torch.full_like(beyond, free)], 1)[:, :n_keys]
-        batch = torch.arange(len(self.reads), device=device)[:, None, None]
-        allowed = self.reads[:, layer][batch, target[:, :, None], source[:, None, :]]
+        allowed = torch.stack(  # by segments first: a gather of every pair at once takes indices eight times the mask
+            [
+                reads[layer][row].index_select(1, column)
+                for reads, row, column in zip(self.reads, target, source, strict=True)
+            ]
+        )
         allowed &= position <= query[:, None]
         blocked = self.blocked(layer) if self.blocked else None
         if blocked is not None:

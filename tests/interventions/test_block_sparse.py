@@ -37,6 +37,7 @@ def mask(batch: int, n_queries: int, n_keys: int, whole_blocks: bool) -> torch.T
     return allowed
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("batch, n_queries, n_keys", [(1, 300, 300), (2, 130, 517)])
 def test_blocks_equal_the_oracle(uncompiled, kv_heads, batch, n_queries, n_keys):

@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=version("mapflow"))
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary)
+        text = summary.replace("%", "%%")  # argparse fills in %-signs
+        command = commands.add_parser(name, help=text, description=text)
         if arguments[:1] == [name]:
             _module(name).add_arguments(command)
     options = parser.parse_args(arguments)

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         text = summary.replace("%", "%%")  # argparse fills in %-signs
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=summary)
         if arguments[:1] == [name]:
             _module(name).add_arguments(command)
     options = parser.parse_args(arguments)

@@ -59,7 +59,8 @@ def from_line(kind: type[Kind], line: str, where: str) -> Kind:
         if type(value) is list:
             values[name] = value = tuple(value)
         if not checks[name](value):
-            raise MapflowError(f"{where}: not a record ({name} is {str(value)[:60]!r})")
+            kind_said = "not text" if get_type_hints(kind)[name] is str else "nothing that it may be"
+            raise MapflowError(f"{where}: not a record ({name} is {_shown(value)}, {kind_said})")
     try:
         return kind(**values)
     except TypeError as error:
@@ -90,9 +91,20 @@ def _check(hint: Any) -> Check:
         each = _check(inner[1])
         return lambda value: isinstance(value, dict) and all(map(each, value.values()))
     if hint is float:
-        return lambda value: (type(value) is float and math.isfinite(value)) or type(value) is int
+        return lambda value: (type(value) is float and math.isfinite(value)) or _is_count(value)
+    if hint is int:
+        return _is_count
     wanted = type(None) if hint is None else hint
     return lambda value: type(value) is wanted
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**63
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _refuse_constant(name: str) -> None:

@@ -30,16 +30,27 @@ def read_rows(path: Path) -> list[tuple[str, Row]]:
     Raises MapflowError for a missing or unreadable file and for anything in it that is not a row.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_said_once)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise MapflowError(f"{path}: no such question file") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
+        raise MapflowError(f"{path}: not a readable question file ({error})") from None
+    return parse_rows(text, path)
+
+
+def parse_rows(text: str, path: Path | str) -> list[tuple[str, Row]]:
+    """`read_rows` for a file's text; `path` names it in errors."""
+    try:
+        content = json.loads(text, object_pairs_hook=_said_once)
+    except (ValueError, RecursionError) as error:
         raise MapflowError(f"{path}: not a readable question file ({error})") from None
     if isinstance(content, list):
         content = {str(number): row for number, row in enumerate(content)}
     if not isinstance(content, dict) or not content:
         raise MapflowError(f"{path}: holds no questions")
     for number, row in content.items():
+        if not _is_text(number):
+            raise MapflowError(f"{path}: {shown(number)} is no number of a question")
         if not isinstance(row, dict):
             raise MapflowError(f"{path}: question {number} is {shown(row)}, not an object")
     return list(content.items())

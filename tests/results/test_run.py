@@ -59,9 +59,9 @@ def test_two_gold_answers_for_one_question_are_refused(tmp_path):
         ("correct", "0.5", "correct is 0.5"),
         ("correct", '"yes"', "correct is 'yes'"),
         ("n_options", "-1", "n_options=-1"),
-        ("n_options", "null", "n_options=None"),
-        ("edges_kept", '"many"', "are no counts"),
-        ("target", "null", "must be text"),
+        ("n_options", "null", "n_options is None"),
+        ("edges_kept", '"many"', "edges_kept is 'many'"),
+        ("target", "null", "target is None, not text"),
         ("p_target", "Infinity", "Infinity is not a number"),
     ],
 )

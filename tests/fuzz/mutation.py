@@ -1,0 +1,33 @@
+"""Text made hostile: pieces of a corpus, changed, cut, doubled and spliced. Deterministic in the generator's state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+CHARACTERS = (
+    "".join(map(chr, range(32, 127))) + "\0\t\n\r\x1b\x7f\x85 \u200b\u202e\u2028\ufeff٣²→−ﬀＡé日İß\ud800😀"
+)
+
+
+def mutated(random: Random, corpus: Sequence[str], tokens: Sequence[str]) -> str:
+    """One text of the corpus after one to six changes; now and then it is left as it is."""
+    text = random.choice(corpus)
+    for _ in range(int(random.random() ** 2 * 7)):
+        start = int(random.random() * (len(text) + 1))
+        end = min(len(text), start + int(random.random() ** 3 * 12))
+        match int(random.random() * 6):
+            case 0:
+                text = text[:start] + random.choice(tokens) + text[start:]
+            case 1:
+                text = text[:start] + text[end:]
+            case 2:
+                text = text[:end] + text[start:]
+            case 3:
+                text = text[:start] + random.choice(CHARACTERS) + text[end:]
+            case 4:
+                other = random.choice(corpus)
+                text = text[:start] + other[int(random.random() * len(other)) :]
+            case _:
+                text = text[:start] + random.choice(tokens) + text[end:]
+    return text

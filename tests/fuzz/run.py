@@ -1,0 +1,74 @@
+"""`python -m tests.fuzz.run --executions 1000000 records`: a target run that often, from numbered seeds.
+
+Prints executions, seconds, how many inputs were taken and every finding with the seed that repeats it; exit code 1
+where there is one. An execution of more than HANG seconds of the processor is a finding too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from random import Random
+
+from tests.fuzz.targets import TARGETS, accepted
+
+HANG = 5.0
+MOST_FINDINGS = 10
+
+
+class Hang(BaseException):
+    """The alarm that no handler of the program swallows."""
+
+
+def fuzz(name: str, executions: int, first_seed: int = 0) -> tuple[int, list[str]]:
+    """(inputs taken, findings) of the executions with seeds `first_seed`, `first_seed` + 1, …"""
+    taken, findings = 0, []
+    for seed in range(first_seed, first_seed + executions):
+        signal.setitimer(signal.ITIMER_VIRTUAL, HANG)
+        try:
+            taken += accepted(TARGETS[name], Random(seed))
+        except (Exception, Hang) as error:
+            findings.append(f"seed {seed}: {type(error).__name__}: {str(error)[:500]}")
+            if len(findings) == MOST_FINDINGS:
+                break
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    return taken, findings
+
+
+def arm() -> None:
+    """Let the alarm raise."""
+
+    def ring(*_: object) -> None:
+        raise Hang(f"more than {HANG:g} s")
+
+    signal.signal(signal.SIGVTALRM, ring)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("targets", nargs="+", choices=TARGETS, metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--executions", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0, help="of the first execution")
+    options = parser.parse_args()
+    arm()
+    failed = False
+    for name in options.targets:
+        begun = time.process_time()
+        taken, findings = fuzz(name, options.executions, options.seed)
+        seconds = time.process_time() - begun
+        print(
+            f"{name}: {options.executions:,} executions, {seconds:.0f} s, {taken:,} taken, {len(findings)} findings",
+            *findings,
+            sep="\n  ",
+            flush=True,
+        )
+        failed |= bool(findings)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""A few thousand executions of every fuzz target; and the fuzzer finds what is planted for it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+from random import Random
+
+import pytest
+
+from mapflow.model_adapters.conversation import tokenize
+from mapflow.model_adapters.interventions import parse_intervention
+from mapflow.results import answers, lines
+from mapflow.results.errors import MapflowError
+from mapflow.tasks import rows
+
+from . import run, targets
+from .mutation import mutated
+from .targets import TARGETS
+
+EXECUTIONS = 3000
+
+
+@pytest.fixture(autouse=True)
+def alarm():
+    before = signal.getsignal(signal.SIGVTALRM)
+    run.arm()
+    yield
+    signal.signal(signal.SIGVTALRM, before)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_crash_no_hang_no_wrong_acceptance(name):
+    taken, findings = run.fuzz(name, EXECUTIONS)
+    assert not findings
+    assert EXECUTIONS / 10 < taken < EXECUTIONS * 0.95  # neither everything nor nothing is refused
+
+
+def test_an_execution_is_repeated_by_its_seed():
+    for seed in range(50):
+        assert mutated(Random(seed), ["abc", "def"], ["x"]) == mutated(Random(seed), ["abc", "def"], ["x"])
+
+
+def guess(text, options):
+    """An answer parser that takes the first letter that it sees."""
+    found = answers.parse_answer(text, options)
+    seen = [targets.LETTERS.find(sign) for sign in text.upper() if sign in targets.LETTERS[: len(options)]]
+    return found if found is not None or not seen else seen[0]
+
+
+def doubled(tokenizer, pieces, question):
+    """A layout in which the first piece is named twice over."""
+    return tokenize(tokenizer, [pieces[0], *pieces], question)
+
+
+def misread(text):
+    """A parser of interventions that takes a seed for another one."""
+    return parse_intervention(text.replace("seed=3", "seed=4"))
+
+
+PLANTED = {
+    "interventions": (targets, "parse_intervention", misread),
+    "answers": (targets, "parse_answer", guess),
+    "records": (lines, "_check", lambda hint: lambda value: True),
+    "rows": (rows, "_is_text", lambda value: isinstance(value, str)),
+    "layouts": (targets, "tokenize", doubled),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_planted_mistakes_are_found(name, monkeypatch):
+    lines._checks.cache_clear()
+    monkeypatch.setattr(*PLANTED[name])
+    monkeypatch.setattr(run, "MOST_FINDINGS", 1)
+    try:
+        assert run.fuzz(name, 20 * EXECUTIONS)[1]
+    finally:
+        lines._checks.cache_clear()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_crashes_and_hangs_are_findings(name, monkeypatch):
+    def crash(random):
+        raise {0: KeyError, 1: MapflowError}[int(random.random() * 2)]("broken")
+
+    monkeypatch.setitem(targets.TARGETS, name, crash)
+    taken, findings = run.fuzz(name, 200)
+    assert taken == 0 and len(findings) == run.MOST_FINDINGS and "KeyError" in findings[0]
+    monkeypatch.setattr(run, "HANG", 0.05)
+    monkeypatch.setattr(run, "MOST_FINDINGS", 1)
+    monkeypatch.setitem(targets.TARGETS, name, lambda random: all(True for _ in itertools.count()))
+    assert "Hang" in run.fuzz(name, 1)[1][0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        '{"question_id": "q", "prediction": "\\ud800"}',
+        targets.RECORDS[0].replace('"n_options": 4', '"n_options": true'),
+        targets.RECORDS[0].replace('"n_options": 4', '"n_options": 1' + "0" * 30),
+        targets.RECORDS[0].replace('"p_answer": null', '"p_answer": 1e999'),
+        targets.RECORDS[0].replace('"p_answer": null', '"p_answer": "0.5"'),
+        targets.RECORDS[0].replace('"option_probs": null', '"option_probs": {"A": null}'),
+        targets.RECORDS[0].replace('"frame_indices": null', '"frame_indices": [[1]]'),
+        json.dumps({"question_id": ["q"]}),
+    ],
+)
+def test_lines_that_were_records_once_are_none(line):
+    """Found by the fuzzer: each was taken, or was a crash."""
+    assert line != targets.RECORDS[0]
+    with pytest.raises(MapflowError, match="here: not a record"):
+        targets.Record.from_line(line, "here")

@@ -3,7 +3,8 @@
 - `paper`: bins of layers whose mean relative change lies below a threshold (paper, Section 4: 5 layers, −5 %);
 - `confidence`: of these bins, those whose simultaneous 95 % band (max-T by video) lies below zero as a whole;
 - `marginal`: bins whose cut costs more than the threshold *on top of* having cut all later layers, or all earlier ones.
-  Where layers can stand in for one another, cutting one costs nothing, and the first two rules see nothing.
+  Where layers can stand in for one another, cutting one costs nothing, and the first two rules see nothing. Such costs
+  add up over layers, so the threshold is that of five layers, the paper's bin, and a bin's is in proportion.
 
 A range reaches from the first such bin to the last. Knows no model, no task and no file.
 """
@@ -32,6 +33,8 @@ PATHWAYS = {
     "question_to_last": "question->last",
 }
 """Name in PathwayRanges → route that is swept for it."""
+PAPER_BIN = 5
+"""Layers of the bins to which the paper's −5 % refers."""
 STYLES: tuple[WindowStyle, ...] = ("center", "top-down", "bottom-up")
 """Sweeps that the rules read: `paper` and `confidence` the first, `marginal` the other two."""
 Sweeps = Mapping[WindowStyle, Sequence[SweepRecord]]
@@ -61,7 +64,7 @@ def fold_of_videos(records: Sequence[SweepRecord]) -> dict[str, int]:
 
 
 def discover(sweeps: Sweeps, rule: Rule, threshold: float, bin_size: int) -> Found:
-    """Ranges of the three pathways. `threshold` in percent, negative; `bin_size` in layers.
+    """Ranges of the three pathways. `threshold` in percent, negative (`marginal`: of five layers); `bin_size` in layers.
 
     Raises MapflowError where no question has a relative change for a route, and where a band cannot be given.
     """
@@ -139,4 +142,5 @@ def _marginal(
     top_down, _ = changes(sweeps["top-down"], route)
     bottom_up, _ = changes(sweeps["bottom-up"], route)
     later, earlier = marginal_costs(top_down, bottom_up, bin_size)
+    threshold *= bin_size / PAPER_BIN
     return (later.mean(0) < threshold) | (earlier.mean(0) < threshold), top_down.shape[1]

@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=-5.0,
         metavar="PERCENT",
-        help="mean relative change below which a bin counts (default: -5; −2, −5 and −10 are shown beside it)",
+        help="mean relative change below which a bin counts, for the marginal rule per five layers (default: -5; -2, -5 and"
+        " -10 are shown beside it)",
     )
     parser.add_argument(
         "--margin",

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
@@ -136,6 +136,13 @@ def save_checkpoint(
     _write(folder / "tokenizer_config.json", settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
     _write(folder / "config.json", config)
     _write(folder / "preprocessor_config.json", preprocessor_config())
+
+
+def load_weights(network: LlavaNetwork, folder: Path) -> None:
+    """What `save_checkpoint` wrote, into a network of the same shape. Raises RuntimeError where they do not fit."""
+    saved = load_file(folder / "model.safetensors")
+    own = {name: saved.get(_released_name(name), value) for name, value in network.state_dict().items()}
+    network.load_state_dict(own)
 
 
 def _released_name(name: str) -> str:

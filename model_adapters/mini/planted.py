@@ -18,7 +18,7 @@ SYSTEM = 0
 FRAMES = tuple(range(1, 1 + N_FRAMES))
 TEMPLATE, QUESTION, LAST, ANSWER = range(1 + N_FRAMES, 5 + N_FRAMES)
 N_SEGMENTS = ANSWER + 1
-RANGES = {"cross_frame": (2, 6), "video_to_question": (2, 8), "question_to_last": (7, 12)}
+RANGES = {"cross_frame": (2, 6), "video_to_question": (2, 8), "question_to_last": (9, 12)}
 
 
 def layers(first: int, last: int) -> range:

@@ -2,6 +2,8 @@
 
     python -m mapflow.model_adapters.mini.train --out mini-natural --time-limit 510
     python -m mapflow.model_adapters.mini.train --out mini-pathways --time-limit 510 --pathways
+    python -m mapflow.model_adapters.mini.train --out again --pathways --continue-from mini-pathways \
+        --time-limit 60 --learning-rate 3e-4 --rows 100000      # after planted.RANGES have been moved
 
 Captions and open questions first, then mostly choices: letters alone teach nothing for a very long time. The loss is
 over the whole answer. With `--pathways` most rows see attention cut to the planted pathways (planted.py), so that the
@@ -28,7 +30,13 @@ from mapflow.model_adapters.llava_network import LlavaNetwork
 from mapflow.model_adapters.mini import planted
 from mapflow.model_adapters.mini.conversation import load_prompt
 from mapflow.model_adapters.mini.evaluate import accuracy, report, segments_of_prompt
-from mapflow.model_adapters.mini.network import forward, mini_config, new_network, save_checkpoint
+from mapflow.model_adapters.mini.network import (
+    forward,
+    load_weights,
+    mini_config,
+    new_network,
+    save_checkpoint,
+)
 from mapflow.model_adapters.mini.pixels import look, reduction, sampled_times
 from mapflow.model_adapters.mini.samples import (
     FIRST_MIX,
@@ -51,7 +59,10 @@ EARLY_OTHERS = (0.5, 0.0, 0.5)
 
 @dataclass(frozen=True)
 class Settings:
-    """Training ends at `steps` or after `time_limit` seconds, whichever comes first; the learning rate follows both."""
+    """Training ends at `steps` or after `time_limit` seconds, whichever comes first; the learning rate follows both.
+
+    `continue_from` is a checkpoint folder whose weights training goes on with, on choices and what goes with them alone.
+    """
 
     steps: int
     time_limit: float
@@ -63,6 +74,12 @@ class Settings:
     warmup: int = 300
     weight_decay: float = 0.05
     log_every: int = 500
+    continue_from: str | None = None
+
+    @property
+    def first_part(self) -> float:
+        """Share of the training that goes to `FIRST_MIX`."""
+        return 0.0 if self.continue_from else FIRST_PART
 
 
 class Trainer:
@@ -129,7 +146,7 @@ class Trainer:
         return self.settings.learning_rate * warm * (0.03 + 0.97 * cosine)
 
     def _kinds(self, rows: Rows, progress: float) -> Int[Tensor, " batch"]:
-        others = EARLY_OTHERS if progress < FIRST_PART else CHOICES
+        others = EARLY_OTHERS if progress < self.settings.first_part else CHOICES
         shares = torch.tensor([others, CHOICES], device=self.device)[rows.choices]
         return torch.multinomial(shares, 1)[:, 0]
 
@@ -144,21 +161,26 @@ def train(out: Path, settings: Settings, workers: int, device: torch.device) -> 
     factory = RowFactory(tokenizer, workers)  # forks: before the GPU is touched
     orders = [
         factory.order(f"test {settings.seed}", min(settings.rows, 4000), ONLY_CHOICES),
-        factory.order(f"train first {settings.seed}", settings.rows, FIRST_MIX),
+        *(
+            [factory.order(f"train first {settings.seed}", settings.rows, FIRST_MIX)]
+            * (settings.first_part > 0)
+        ),
         factory.order(f"train second {settings.seed}", settings.rows, SECOND_MIX),
     ]
     torch.manual_seed(settings.seed)
     torch.set_float32_matmul_precision("high")
     config = mini_config(tokenizer)
     network = new_network(config)
+    if settings.continue_from:
+        load_weights(network, Path(settings.continue_from))
     trainer = Trainer(network, prefix_ids(tokenizer, load_prompt()), settings, device)
     test = orders[0]().to(device)
     rows = orders[1]().to(device)
     print(f"{time.time() - begun:.0f} s: {len(rows)} rows, {_size(network):,} parameters", flush=True)
-    started, number, second = time.time(), 0, False
+    started, number, second = time.time(), 0, settings.first_part == 0
     while (progress := _progress(number, time.time() - started, settings)) < 1:
-        if progress >= FIRST_PART and not second:
-            rows, second = orders[2]().to(device), True
+        if progress >= settings.first_part and not second:
+            rows, second = orders[-1]().to(device), True
         chosen = torch.randint(len(rows), (settings.batch,), device=device)
         loss = trainer.step(rows[chosen], progress, number)
         number += 1
@@ -200,8 +222,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rows", type=int, default=700_000, help="rows of each of the two parts")
     parser.add_argument("--pathways", action="store_true", help="plant the pathways (planted.py)")
+    parser.add_argument(
+        "--continue-from", metavar="DIR", help="go on with the weights of a checkpoint folder"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--log-every", type=int, default=500, help="steps")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = vars(parser.parse_args())
     out, workers = arguments.pop("out"), arguments.pop("workers")

@@ -113,6 +113,20 @@ def test_layers_that_stand_in_for_one_another_are_seen_by_the_marginal_rule_alon
     assert discover(redundant, "paper", -5, 1).ranges is None
 
 
+def test_the_marginal_threshold_is_that_of_five_layers():
+    """Layers 6-10 cost 1.5 % each: as much a layer as 7.5 % for five of them."""
+    lost = -1.5 * np.array([min(max(layer - 5, 0), 5) for layer in range(1, 13)])
+    sweeps = {
+        "top-down": records(
+            "top-down", dict.fromkeys(SPANS, np.tile(lost[-1] - np.append(0, lost[:-1]), (4, 1)))
+        ),
+        "bottom-up": records("bottom-up", dict.fromkeys(SPANS, np.tile(lost, (4, 1)))),
+    }
+    for size in (1, 5):
+        assert discover(sweeps, "marginal", -7, size).spans["cross_frame"] == LayerSpan(6, 10)
+        assert discover(sweeps, "marginal", -8, size).spans["cross_frame"] is None
+
+
 @given(arrays(float, (3, 13), elements=st.floats(-100, 100)), st.integers(1, 14))
 def test_marginal_costs_sum_to_the_cost_of_cutting_everything(curve, size):
     top_down = curve

@@ -27,7 +27,7 @@ from tests.results.run_folders import answers, write_run
 from tests.results.test_report_sweeps import CHANGE, a_sweep_record
 
 LAYERS = 12
-EFFECTIVE = "effective:cross_frame=2-6,video_to_question=2-8,question_to_last=7-12"
+EFFECTIVE = "effective:cross_frame=2-6,video_to_question=2-8,question_to_last=9-12"
 EXAMPLE = a_record(n_tokens=206, edges_total=LAYERS * 206 * 207 // 2, frame_indices=tuple(range(8)))
 
 
@@ -74,7 +74,7 @@ def test_effective_is_drawn_as_the_paper_describes_it():
     }
     assert reads["question", "video"] == list(range(2, 9))
     assert reads["frame", "earlier frames"] == list(range(2, 7))
-    assert reads["last", "question"] == list(range(7, 13)) and reads["last", "video"] == []
+    assert reads["last", "question"] == list(range(9, 13)) and reads["last", "video"] == []
 
 
 def test_what_cannot_be_drawn_is_said():

@@ -22,7 +22,7 @@ _WRAPPING = (
     " \t\r\n.,;:!?'\"`*_()[]{}<>“”‘’…"  # may stand around an answer and mean nothing ("-" may: −4 is not 4)
 )
 _CUE = re.compile(
-    r"\b(?:answer|(?:best|correct|right)\s+(?:option|choice))\b(?:\s+(?:would|should|must))?(?:\s+(?:is|be))?[\s:=*_`\"'-]*",
+    r"\b(?:answer|(?:best|correct|right)\s+(?:option|choice))\b(?:\s+(?:would|should|must))?(?:\s+(?:is|be)\b)?[\s:=*_`\"'-]*",
     re.IGNORECASE,
 )
 _OPTION_WORD = re.compile(r"(?:option|choice)\s*", re.IGNORECASE)

@@ -46,10 +46,8 @@ def from_line(kind: type[Kind], line: str, where: str) -> Kind:
     """A `kind` of dataclass; its sequences are tuples. Raises MapflowError naming `where` for anything else."""
     try:
         values: Any = json.loads(line, parse_constant=_refuse_constant)
-        if "\\u" in line:
-            json.dumps(
-                values, ensure_ascii=False
-            ).encode()  # half a surrogate pair could never be written again
+        # half a surrogate pair, spelled out or not, could never be written again
+        (json.dumps(values, ensure_ascii=False) if "\\u" in line else line).encode()
     except (ValueError, RecursionError) as error:
         raise MapflowError(f"{where}: not a record ({error})") from None
     checks = _checks(kind)

@@ -13,9 +13,12 @@ from mapflow.model_adapters.conversation import tokenize
 from mapflow.model_adapters.interventions import parse_intervention
 from mapflow.results import answers, lines
 from mapflow.results.errors import MapflowError
+from mapflow.results.question import LETTERS
+from mapflow.results.record import Record
 from mapflow.tasks import rows
 
-from . import run, targets
+from . import fuzz_answers, fuzz_interventions, fuzz_layouts, run, targets
+from .fuzz_records import RECORDS
 from .mutation import mutated
 from .targets import TARGETS
 
@@ -45,7 +48,7 @@ def test_an_execution_is_repeated_by_its_seed():
 def guess(text, options):
     """An answer parser that takes the first letter that it sees."""
     found = answers.parse_answer(text, options)
-    seen = [targets.LETTERS.find(sign) for sign in text.upper() if sign in targets.LETTERS[: len(options)]]
+    seen = [LETTERS.find(sign) for sign in text.upper() if sign in LETTERS[: len(options)]]
     return found if found is not None or not seen else seen[0]
 
 
@@ -60,11 +63,11 @@ def misread(text):
 
 
 PLANTED = {
-    "interventions": (targets, "parse_intervention", misread),
-    "answers": (targets, "parse_answer", guess),
+    "interventions": (fuzz_interventions, "parse_intervention", misread),
+    "answers": (fuzz_answers, "parse_answer", guess),
     "records": (lines, "_check", lambda hint: lambda value: True),
     "rows": (rows, "_is_text", lambda value: isinstance(value, str)),
-    "layouts": (targets, "tokenize", doubled),
+    "layouts": (fuzz_layouts, "tokenize", doubled),
 }
 
 
@@ -98,17 +101,18 @@ def test_crashes_and_hangs_are_findings(name, monkeypatch):
     [
         "[" * 100_000,
         '{"question_id": "q", "prediction": "\\ud800"}',
-        targets.RECORDS[0].replace('"n_options": 4', '"n_options": true'),
-        targets.RECORDS[0].replace('"n_options": 4', '"n_options": 1' + "0" * 30),
-        targets.RECORDS[0].replace('"p_answer": null', '"p_answer": 1e999'),
-        targets.RECORDS[0].replace('"p_answer": null', '"p_answer": "0.5"'),
-        targets.RECORDS[0].replace('"option_probs": null', '"option_probs": {"A": null}'),
-        targets.RECORDS[0].replace('"frame_indices": null', '"frame_indices": [[1]]'),
+        RECORDS[0].replace("clip", "\ud800"),
+        RECORDS[0].replace('"n_options": 4', '"n_options": true'),
+        RECORDS[0].replace('"n_options": 4', '"n_options": 1' + "0" * 30),
+        RECORDS[0].replace('"p_answer": null', '"p_answer": 1e999'),
+        RECORDS[0].replace('"p_answer": null', '"p_answer": "0.5"'),
+        RECORDS[0].replace('"option_probs": null', '"option_probs": {"A": null}'),
+        RECORDS[0].replace('"frame_indices": null', '"frame_indices": [[1]]'),
         json.dumps({"question_id": ["q"]}),
     ],
 )
 def test_lines_that_were_records_once_are_none(line):
     """Found by the fuzzer: each was taken, or was a crash."""
-    assert line != targets.RECORDS[0]
+    assert line != RECORDS[0]
     with pytest.raises(MapflowError, match="here: not a record"):
-        targets.Record.from_line(line, "here")
+        Record.from_line(line, "here")

@@ -1,0 +1,109 @@
+"""Question files: refused, or whole questions about files inside the data folder."""
+
+from __future__ import annotations
+
+import json
+import os.path
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from mapflow.results.question import LETTERS
+from mapflow.tasks.data_folder import VideoFile
+from mapflow.tasks.documents import candidates_to_document
+from mapflow.tasks.rows import answer_index_of, file_name_of, options_of, parse_rows
+
+from .mutation import mutated
+
+ROWS = [
+    json.dumps(
+        [
+            {
+                "video": "a/b.mp4",
+                "question": "Which way?",
+                "candidates": ["Left.", "Right."],
+                "answer": "Right.",
+            }
+        ]
+    ),
+    json.dumps(
+        [
+            {
+                "video": "b.mp4",
+                "question": "?",
+                "candidates": ["2", 3, 4.5],
+                "answer": 3,
+                "start": 0,
+                "end": 2.5,
+            }
+        ]
+    ),
+    json.dumps({"0": {"key": "0001-00", "question": "How many?", "options": ["1", "2"], "answer": 1}}),
+    json.dumps({"7": {"video": "é日.avi", "question": "😀", "candidates": ["x", "x"], "answer": "x"}}),
+]
+ROW_TOKENS = [
+    *'{}[],:"\\0123456789.-eE /~',
+    *(
+        "null",
+        "true",
+        "NaN",
+        "Infinity",
+        "-1",
+        "1e999",
+        "1e308",
+        "9" * 400,
+        "../",
+        "..",
+        "\\u0000",
+        "\\ud800",
+        "C:",
+    ),
+    *(
+        "\\\\",
+        "\\u202e",
+        "\\u001b",
+        '"start": 1, ',
+        '"end": 0.5, ',
+        '"answer": 0, ',
+        '"video": "/x", ',
+        "[[",
+        "{}",
+    ),
+]
+ROOT = "/data/video"
+
+
+def rows(random: Random) -> Any:
+    """A question file is refused, or its questions are whole: text, options, an answer among them, a file inside."""
+    text = mutated(random, ROWS, ROW_TOKENS)
+    found = []
+    for number, row in parse_rows(text, "here.json"):
+        if "key" in row:
+            options = options_of(row, "options", number)
+            assert 0 <= answer_index_of(row, "answer", options, number) < len(options), text
+            name = file_name_of(row, "key", number)
+        else:
+            document = candidates_to_document(
+                row,
+                benchmark="tvbench",
+                subtask="action_count",
+                number=number,
+                video=lambda name: VideoFile(Path(name)),
+            )
+            options = document["options"]
+            assert options[document["target"]] == document["target_text"], text
+            start, end = document["start"], document["end"]
+            assert (start is None and end is None) or (
+                start is not None and end is not None and 0 <= start < end
+            ), text
+            assert document["stem"].strip(), text
+            name = document["video_id"].partition("/")[2]
+            json.dumps(document, ensure_ascii=False).encode()
+        assert 2 <= len(options) <= len(LETTERS) and all(
+            isinstance(one, str) and one.strip() for one in options
+        ), text
+        inside = os.path.normpath(f"{ROOT}/{name}")
+        assert inside.startswith(ROOT + "/") and "\0" not in inside, text
+        found.append(options)
+    assert found
+    return found

@@ -4,8 +4,8 @@
     python -m tests.benchmarks.throughput --size 7b --questions 64                      # one GPU, 1080p clips
     python -m tests.benchmarks.throughput --size 7b --interventions full,effective,random
 
-`device_alone` answers questions that lie ready, back to back: no run is faster. Its time over the run's is the share of the run
-in which the device has work. Beside it, from torch's profiler over another run: the kernels' own time over the wall's, which
+Questions that lie ready are answered back to back: no run is faster. Their time over the run's, by turns, is the share of the run
+in which the device has work (on a CPU, which also decodes, a figure for testing this program). Beside it, from torch's profiler over another run: the kernels' own time over the wall's, which
 the profiler itself slows. The host's milliseconds a question are those of the one thread that drives the device.
 """
 
@@ -58,8 +58,8 @@ class Bench:
         place = self.place / f"run{self.runs}"
         answer_into(place, self.model, self.asked, self.interventions, self.batch_size)
 
-    def device_alone(self, repeats: int) -> float:
-        """Seconds a question where nothing has to be made ready; reading answers back included, one behind."""
+    def alone_and_run(self, repeats: int) -> list[tuple[float, float]]:
+        """Seconds a question, for each repeat: of questions that lie ready, answers read one behind; of the whole run."""
         ready = [self.model.prepare(question) for question in self.asked[: max(8, self.batch_size)]]
         batches = [ready[i : i + self.batch_size] for i in range(0, len(ready), self.batch_size)]
 
@@ -67,7 +67,15 @@ class Bench:
             for read in one_behind(begin(self.model, batch, self.interventions) for batch in batches):
                 read()
 
-        return clock(answer_all, repeats)[0] / len(ready)
+        self.run()
+        answer_all()
+        return [
+            (
+                clock(answer_all, 1, warm_up=0)[0] / len(ready),
+                clock(self.run, 1, warm_up=0)[0] / len(self.asked),
+            )
+            for _ in range(repeats)
+        ]
 
     def host_ms(self) -> dict[str, float]:
         """A question's median milliseconds on the host, each part with the device idle: so no wait is counted."""
@@ -132,9 +140,8 @@ class Bench:
 
 def measure(bench: Bench, device: str, repeats: int) -> dict[str, Any]:
     n = len(bench.asked)
-    run = clock(bench.run, repeats)[0] / n
-    alone = bench.device_alone(repeats)
-    again = clock(bench.run, repeats, warm_up=0)[0] / n
+    pairs = bench.alone_and_run(repeats)
+    alone, run = (statistics.median(each) for each in zip(*pairs, strict=True))
     preparing, threads = preparing_seconds(bench.model, bench.asked[:4]), threads_here(device)
     found = {
         "questions": n,
@@ -142,10 +149,10 @@ def measure(bench: Bench, device: str, repeats: int) -> dict[str, Any]:
         "interventions": [str(one) for one in bench.interventions],
         "positions": len(bench.model.prepare(bench.asked[0]).layout),
         "ms_a_question": run * 1e3,
-        "ms_a_question_again": again * 1e3,
+        "ms_a_question_each": [each * 1e3 for _, each in pairs],
         "questions_a_second": 1 / run,
         "ms_device_alone": alone * 1e3,
-        "device_busy": alone / min(run, again),
+        "device_busy": statistics.median(one / other for one, other in pairs),
         "ms_preparing_on_one_thread": preparing * 1e3,
         "threads": threads,
         "ms_preparing_over_threads": preparing / threads * 1e3,

@@ -35,6 +35,9 @@ from mapflow.results.run_folder import RunFolder
 from tests.benchmarks.procedures import SIZES, Size
 
 PATHWAYS_OF = "LLaVA-NeXT-7B-Video-FT"
+GRAIN = 20
+"""Levels of noise, which make eight seconds of 1080p some 3 MB: what web video of that size takes."""
+
 PROMPT = Prompt(
     system="Carefully watch the video and pay attention to the cause and sequence of events.\n",
     stem_label="Question: ",
@@ -110,7 +113,7 @@ def random_llava(size: Size, device: str, dtype: torch.dtype) -> LlavaVideo:
 
 
 def write_clips(scene: Scene, folder: Path) -> list[Path]:
-    """Blocks of colour that drift over a gradient, with a little noise: kilobytes to a few megabytes each."""
+    """Blocks of colour that drift over a gradient, with noise on top."""
     with ThreadPoolExecutor(scene.clips) as pool:
         return list(
             pool.map(lambda number: _write_clip(scene, folder / f"{number}.mp4", number), range(scene.clips))
@@ -128,8 +131,9 @@ def _write_clip(scene: Scene, path: Path, seed: int) -> Path:
         stream: Any = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
         stream.options = {"preset": "veryfast"}
+        grain = draw.integers(0, GRAIN, (scene.height, scene.width, 3), dtype=np.uint8)
         for number in range(int(scene.seconds * 25)):
-            moved = np.roll(canvas, (number, 3 * number), (0, 1))
+            moved = np.roll(canvas, (number, 3 * number), (0, 1)) + np.roll(grain, 97 * number * number, 1)
             for packet in stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode(None):

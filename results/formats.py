@@ -1,7 +1,9 @@
 """One table, six ways to print it: terminal, Markdown, LaTeX (booktabs), CSV, JSON, HTML.
 
 A table's rows hold raw values and its columns say how a reader sees them; CSV and JSON give the raw values, the others
-what a reader sees. tabulate draws wherever it can. Knows nothing of runs and statistics.
+what a reader sees. Text is text in all of them: characters that act on a screen are shown as codes, in JSON as escapes;
+in CSV a text that a spreadsheet would take for a formula begins with an apostrophe. tabulate draws wherever it can.
+Knows nothing of runs and statistics.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 from tabulate import tabulate
 
 from mapflow.results.errors import MapflowError
+from mapflow.results.visible_text import visible, visible_json, visible_lines
 
 FORMATS = ("terminal", "markdown", "latex", "csv", "json", "html")
 Row = Mapping[str, Any]
@@ -50,7 +53,7 @@ class Table:
     @property
     def cells(self) -> list[list[str]]:
         """What a reader sees, on one line each."""
-        return [[" ".join(column.show(row).split()) for column in self.columns] for row in self.rows]
+        return [[_one_line(column.show(row)) for column in self.columns] for row in self.rows]
 
     @property
     def alignment(self) -> list[str]:
@@ -62,14 +65,12 @@ def render(tables: Sequence[Table], how: str) -> str:
     if how not in FORMATS:
         raise MapflowError(f"no format {how!r}; there are {', '.join(FORMATS)}")
     if how == "json":
-        return (
-            json.dumps([_as_json(table) for table in tables], indent=2, ensure_ascii=False, allow_nan=False)
-            + "\n"
-        )
+        values = [_as_json(table) for table in tables]
+        return visible_json(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
     one = {"terminal": _terminal, "markdown": _markdown, "latex": _latex, "csv": _csv, "html": _html}[how]
-    text = "\n".join(one(table) for table in tables)
+    text = visible_lines("\n".join(one(table) for table in tables))
     return (
-        _HTML_PAGE.format(title=html.escape(tables[0].title if tables else ""), body=text)
+        _HTML_PAGE.format(title=html.escape(visible(tables[0].title) if tables else ""), body=text)
         if how == "html"
         else text
     )
@@ -77,7 +78,7 @@ def render(tables: Sequence[Table], how: str) -> str:
 
 def html_table(table: Table) -> str:
     """The table alone, escaped, for a page that has its own head."""
-    return _tabulate(table, "html")
+    return visible_lines(_tabulate(table, "html"))
 
 
 def _tabulate(table: Table, style: str, escape: Callable[[str], str] = str) -> str:
@@ -93,8 +94,9 @@ def _tabulate(table: Table, style: str, escape: Callable[[str], str] = str) -> s
 
 
 def _terminal(table: Table) -> str:
-    below = [*table.notes, *(f"{label}: {value}" for label, value in table.provenance)]
-    return "\n".join([table.title, "", _tabulate(table, "simple"), "", *below, ""])
+    below = [_one_line(note) for note in table.notes]
+    below += [_one_line(f"{label}: {value}") for label, value in table.provenance]
+    return "\n".join([_one_line(table.title), "", _tabulate(table, "simple"), "", *below, ""])
 
 
 def _markdown(table: Table) -> str:
@@ -107,8 +109,8 @@ def _markdown(table: Table) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    """As text: neither a new column nor a tag nor emphasis."""
-    return re.sub(r"([\\|`*_\[\]])", r"\\\1", html.escape(text, quote=False))
+    """As text on one line: neither a new column nor a tag nor emphasis nor a link."""
+    return re.sub(r"([\\|`*_\[\]])", r"\\\1", html.escape(_one_line(text), quote=False))
 
 
 _LATEX = {
@@ -176,7 +178,13 @@ def _csv(table: Table) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    """Texts that spreadsheets would run begin with an apostrophe, which they show as text (OWASP, CSV injection)."""
+    text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    return f"'{text}" if isinstance(text, str) and text.startswith(tuple("=+-@\t\r")) else text
+
+
+def _one_line(text: str) -> str:
+    return visible(" ".join(text.split()))
 
 
 def _as_json(table: Table) -> dict[str, Any]:

@@ -29,6 +29,16 @@ def visible_lines(text: str) -> str:
     return _IN_LINES.sub(_code, text)
 
 
+def visible_json(text: str) -> str:
+    """JSON, whose line ends and tabs stand between its values only; what acts within texts is spelled as an escape."""
+    return _IN_LINES.sub(lambda match: _units(match[0]), text)
+
+
+def _units(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[k]:02x}{units[k + 1]:02x}" for k in range(0, len(units), 2))
+
+
 def _code(match: re.Match[str]) -> str:
     number = ord(match[0])
     if number < 0x100:

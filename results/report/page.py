@@ -17,13 +17,16 @@ from mapflow.results.formats import html_table
 from mapflow.results.report.contents import ReportContents
 from mapflow.results.report.policy_svg import policy_svg
 from mapflow.results.report.sweeps import shared_scale, sweep_svg
+from mapflow.results.visible_text import visible_lines
 
 HERE = Path(__file__).parent
 
 
 def render_report(contents: ReportContents) -> str:
     """The page's text. Raises ValueError on NaN among the answers, which are no measurements."""
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, finalize=_shown
+    )
     template = environment.get_template("page.html.jinja")
     return template.render(
         contents=contents,
@@ -31,15 +34,29 @@ def render_report(contents: ReportContents) -> str:
         script=Markup((HERE / "viewer.js").read_text(encoding="utf-8")),
         data=Markup(script_json(contents.viewer.to_json())),
         table=lambda table: Markup(html_table(table)),
-        drawing=lambda policy: Markup(policy_svg(policy)),
-        panel=lambda curve, limits: Markup(sweep_svg(curve, *limits)),
+        drawing=lambda policy: Markup(visible_lines(policy_svg(policy))),
+        panel=lambda curve, limits: Markup(visible_lines(sweep_svg(curve, *limits))),
         scale=shared_scale,
     )
 
 
 def script_json(values: Any) -> str:
-    """JSON that may stand in a script tag: without <, > and &, no text in it can end the tag or open a comment."""
-    text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """JSON that may stand in a script tag: without <, > and &, no text in it can end the tag or open a comment.
+
+    Characters that act rather than show (bidirectional overrides above all) are codes.
+    """
+    text = json.dumps(_shown(values), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
+
+
+def _shown(value: Any) -> Any:
+    """Every text in it, except markup of our own, as `visible_lines` has it."""
+    if isinstance(value, Markup):
+        return value
+    if isinstance(value, str):
+        return visible_lines(value)
+    if isinstance(value, dict):
+        return {_shown(name): _shown(one) for name, one in value.items()}
+    return [_shown(one) for one in value] if isinstance(value, (list, tuple)) else value

@@ -1,6 +1,7 @@
 """A sweep's run: questions to records in a folder, over any number of processes, taken up again where it stopped.
 
-Questions are dealt out by their ids (`shard.py`); nobody waits for anybody. Whoever finds the folder complete sorts it and writes the summary.
+Questions are dealt out by their ids (`shard.py`); nobody waits for anybody. Whoever finds the folder complete sorts it
+and writes the summary.
 """
 
 from __future__ import annotations

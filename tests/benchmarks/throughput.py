@@ -5,8 +5,9 @@
     python -m tests.benchmarks.throughput --size 7b --interventions full,effective,random
 
 Questions that lie ready are answered back to back: no run is faster. Their time over the run's, by turns, is the share of the run
-in which the device has work (on a CPU, which also decodes, a figure for testing this program). Beside it, from torch's profiler over another run: the kernels' own time over the wall's, which
-the profiler itself slows. The host's milliseconds a question are those of the one thread that drives the device.
+in which the device has work (on a CPU, which also decodes, a figure for testing this program). Beside it, from torch's profiler
+over another run: the kernels' own time over the wall's, which the profiler itself slows. The host's milliseconds a question are
+those of the one thread that drives the device.
 """
 
 from __future__ import annotations

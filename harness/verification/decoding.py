@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from mapflow.harness.verification.finding import Finding
 from mapflow.harness.verification.noise import BOUNDS
@@ -39,19 +38,11 @@ def check_decoding(subject: Subject) -> Iterator[Finding]:
 
 
 def with_tokens(subject: Subject, inputs: DecoderInputs, tokens: Sequence[int]) -> DecoderInputs:
-    """The prompt followed by text tokens, at the positions that generation gives them."""
+    """The prompt followed by text tokens."""
     if not tokens:
         return inputs
     table = subject.model.decoder.core.get_input_embeddings()
-    new = table(torch.tensor(tokens, device=subject.model.decoder.device)).to(inputs.embeds)
-    positions = inputs.position_ids
-    if positions is not None:
-        count = torch.arange(len(tokens), device=positions.device) + inputs.next_position
-        positions = torch.cat([positions, count.expand(len(positions), -1)], 1)
-    added: dict[int, Tensor] = {
-        layer: torch.cat([rows, torch.zeros_like(new)]) for layer, rows in inputs.added.items()
-    }
-    return DecoderInputs(torch.cat([inputs.embeds, new]), positions, added)
+    return inputs.followed_by(table(torch.tensor(tokens, device=subject.model.decoder.device)))
 
 
 def with_rows(compiled: Compiled, n: int) -> Compiled:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -40,6 +41,18 @@ class DecoderInputs:
         if self.position_ids is None or len(self.position_ids) == 1:
             return self.position_ids
         return self.position_ids[:, None]
+
+    def followed_by(self, rows: Float[Tensor, "more hidden"]) -> DecoderInputs:
+        """The prompt with text tokens' embeddings behind it, at the positions that generation gives them."""
+        positions = self.position_ids
+        if positions is not None:
+            count = torch.arange(len(rows), device=positions.device) + self.next_position
+            positions = torch.cat([positions, count.expand(len(positions), -1)], 1)
+        added: dict[int, Tensor] = {
+            layer: torch.cat([vectors, vectors.new_zeros(len(rows), vectors.shape[1])])
+            for layer, vectors in self.added.items()
+        }
+        return DecoderInputs(torch.cat([self.embeds, rows.to(self.embeds)]), positions, added)
 
     @property
     def next_position(self) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mapflow.model_adapters.device_copies import Arriving
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Intervention
+from mapflow.model_adapters.interventions.executor import answer_logits
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.grading import grade
 from mapflow.results.question import Question
@@ -51,7 +52,7 @@ def begin(
         written = [_write(model, *each) for each in zip(prepared, inputs, compiled, strict=True)]
         logits, tokens = [rows for _, rows in written], [ids for ids, _ in written]
     else:
-        logits, tokens = model.decoder.answer_logits(inputs, compiled), None
+        logits, tokens = answer_logits(model.decoder, inputs, compiled), None
     arriving = [_Answer(rows) for rows in logits]
 
     def read() -> list[list[Record]]:

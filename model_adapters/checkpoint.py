@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,27 @@ FAMILY_OF = {
     "Videollama3Qwen2ForCausalLM": "videollama3",
 }
 """The first entry of a config.json's `architectures` → the family that loads it."""
+
+
+SHARD = re.compile(r"[\w.-]+\.safetensors")
+
+LARGEST = {
+    "num_hidden_layers": 1_000,
+    "num_layers": 1_000,
+    "depth": 1_000,
+    "image_size": 4_096,
+    "max_position_embeddings": 1 << 24,
+    "vocab_size": 1 << 24,
+    "hidden_size": 1 << 17,
+    "intermediate_size": 1 << 20,
+    "_heads": 1 << 12,
+    "head_dim": 1 << 16,
+    "projection_dim": 1 << 20,
+}
+"""How a config's sizes end → the most that is believed; several times what today's largest models have."""
+
+LARGEST_JSON = 256 << 20
+"""Bytes of a JSON file that is read at all."""
 
 
 def find_folder(path: str | Path) -> Path:
@@ -48,9 +70,10 @@ def read_config(folder: Path, family: str) -> dict[str, Any]:
     Raises MapflowError for a missing or unreadable file and, saying which family fits, for another family's.
     """
     config = read_json(folder / "config.json")
-    architecture = (config.get("architectures") or ["(none)"])[0]
+    architecture = architecture_of(config)
     found = FAMILY_OF.get(architecture)
     if found == family:
+        check_sizes(config, folder / "config.json")
         return config
     if found is None and is_native(architecture):
         found = "hf"
@@ -60,6 +83,26 @@ def read_config(folder: Path, family: str) -> dict[str, Any]:
         else f"known are {', '.join(name for name, of in FAMILY_OF.items() if of == family)}"
     )
     raise MapflowError(f"{folder} holds a {architecture!r}, which is no {family} checkpoint: {advice}")
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """The first of a config's `architectures`, "(none)" where it names none."""
+    named = config.get("architectures")
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else "(none)"
+
+
+def check_sizes(config: Mapping[str, Any], file: Path) -> None:
+    """Raises MapflowError for a size, anywhere in the config, that no model has: a network of such a size, or its tables
+    of positions, would fill the memory before a single weight is compared with it."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            check_sizes(value, file)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            most = next((most for ending, most in LARGEST.items() if name.endswith(ending)), None)
+            if most is not None and not 0 <= value <= most:
+                raise MapflowError(
+                    f"{file}: {name}={str(value)[:40]} is outside 0..{most:,}, the sizes of real models"
+                )
 
 
 def is_native(architecture: str) -> bool:
@@ -74,8 +117,14 @@ def read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise MapflowError(f"checkpoint folder {file.parent} has no {file.name}")
     try:
+        if file.stat().st_size > LARGEST_JSON:
+            raise MapflowError(
+                f"{file} has more than {LARGEST_JSON:,} bytes, too many for a file of settings"
+            )
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except MapflowError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise MapflowError(f"{file} is not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise MapflowError(f"{file} must hold a JSON object, not a {type(content).__name__}")
@@ -92,7 +141,12 @@ def weight_files(folder: Path) -> list[Path]:
         return [single]
     if not index.is_file():
         raise MapflowError(missing_weights(folder, single.name))
-    shards = [folder / name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
+    places = read_json(index).get("weight_map")
+    named = list(places.values()) if isinstance(places, dict) else []
+    for name in named:
+        if not isinstance(name, str) or not SHARD.fullmatch(name):
+            raise MapflowError(f"{index} names {name!r}, which is no safetensors file in its own folder")
+    shards = [folder / name for name in sorted(set(named))]
     absent = [shard.name for shard in shards if not shard.is_file()]
     if absent or not shards:
         raise MapflowError(f"{index} names {some(absent) if absent else 'no shards'}, absent from the folder")

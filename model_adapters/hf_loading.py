@@ -21,7 +21,14 @@ from transformers import (
     PreTrainedModel,
 )
 
-from mapflow.model_adapters.checkpoint import FAMILY_OF, read_json, some, weight_files
+from mapflow.model_adapters.checkpoint import (
+    FAMILY_OF,
+    architecture_of,
+    check_sizes,
+    read_json,
+    some,
+    weight_files,
+)
 from mapflow.model_adapters.lora import LoraWeights
 from mapflow.model_adapters.network_loading import DERIVED
 from mapflow.results.errors import MapflowError
@@ -47,7 +54,8 @@ def native_config(folder: Path) -> Any:
     Raises MapflowError that says which adapter fits, or that the checkpoint would need its own code.
     """
     content = read_json(folder / "config.json")
-    architecture = (content.get("architectures") or ["(none)"])[0]
+    architecture = architecture_of(content)
+    check_sizes(content, folder / "config.json")
     advice = "it is no image-text-to-text model of transformers"
     if content.get("auto_map"):
         advice = "it needs Python code from the checkpoint, which is never run; use a checkpoint in transformers' own format"

@@ -25,7 +25,7 @@ _CUE = re.compile(
     r"\b(?:answer|(?:best|correct|right)\s+(?:option|choice))\b(?:\s+(?:would|should|must))?(?:\s+(?:is|be)\b)?[\s:=*_`\"'-]*",
     re.IGNORECASE,
 )
-_OPTION_WORD = re.compile(r"(?:option|choice)\s*", re.IGNORECASE)
+_OPTION_WORD = re.compile(r"(?:option|choice)\b\s*", re.IGNORECASE)
 _DENIAL = re.compile(
     r"\s*(?:(?:is|was|can|would|could)(?:\s+be)?\s*(?:not|n't|n’t|wrong|incorrect))\b", re.IGNORECASE
 )

@@ -86,6 +86,8 @@ def test_reads(text, options, index):
         ("-4", COUNTS),
         ("e.g. this", SEVEN),
         ("I", SEVEN),
+        ("The answer isB", SEVEN),  # found by the fuzzer, as the next one
+        ("Optionb.", SEVEN),
         ("B", ()),
     ],
 )

@@ -34,6 +34,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """The subcommand's exit code; with one line on standard error, 2 for wrong usage, 130 and 143 when interrupted."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see lmms_eval_command.main
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser("mapflow", description="Where does information flow in a VideoLLM?")
     parser.add_argument("--version", action="version", version=version("mapflow"))

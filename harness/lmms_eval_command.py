@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch is imported: its threads must sleep, not spin, while they wait for a core that another process has
     # (40 questions on two cores shared with four busy processes: 16 s instead of 200 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Before datasets is imported: it would report every file that it loads to its publisher's counter.
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["eval"]:
         del arguments[0]

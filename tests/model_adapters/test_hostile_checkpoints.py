@@ -37,8 +37,13 @@ def refused(folder, why: str) -> None:
         "..\\x.safetensors",
         "x.bin",
         "x\0.safetensors",
-    ]
-    + ["..", "", None, 7, ["x.safetensors"], "\x1b[31m.safetensors"],
+        "..",
+        "",
+        None,
+        7,
+        ["x.safetensors"],
+        "\x1b[31m.safetensors",
+    ],
 )
 def test_an_index_names_files_of_its_own_folder_alone(folder, tmp_path, shard):
     write_tiny_llava(tmp_path / "tiny2")

@@ -6,6 +6,7 @@ that matrix inside an unmodified transformers model (`Decoder`, `apply`).
 """
 
 from mapflow.model_adapters.interventions.attention import apply
+from mapflow.model_adapters.interventions.attention_rows import attention_of_rows
 from mapflow.model_adapters.interventions.decoder import Decoder
 from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.grammar import (
@@ -35,6 +36,7 @@ __all__ = [
     "TokenLayout",
     "Window",
     "apply",
+    "attention_of_rows",
     "certificate",
     "parse_intervention",
     "parse_interventions",

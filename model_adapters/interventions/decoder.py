@@ -90,8 +90,9 @@ class Decoder:
                 position_ids=inputs[0].batched_position_ids,
                 use_cache=False,
             ).last_hidden_state
-        row = torch.tensor(branches.group_of[-1], device=hidden.device)
-        last = torch.tensor([len(item.layout) - 1 for _, item in items], device=hidden.device)
+        row, last = torch.tensor([branches.group_of[-1], [len(item.layout) - 1 for _, item in items]]).to(
+            hidden.device, non_blocking=True
+        )
         return list(self.logits(hidden[row, last]).split([len(own) for own in compiled]))
 
     @torch.inference_mode()
@@ -263,14 +264,14 @@ class _Branches:
             if isinstance(value, tuple):
                 return tuple(by_prompt(part) for part in value)
             if isinstance(value, Tensor) and self.n_prompts > 1 and value.shape[0] == self.n_prompts:
-                return value[prompt.to(value.device)]
+                return value[prompt.to(value.device, non_blocking=True)]
             return value
 
         def widen(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[Any, dict[str, Any]]:
             hidden = args[0] if args else kwargs["hidden_states"]
-            hidden = hidden[parent.to(hidden.device)]
+            hidden = hidden[parent.to(hidden.device, non_blocking=True)]
             others = {name: by_prompt(value) for name, value in kwargs.items() if name != "hidden_states"}
             return (
                 ((hidden, *map(by_prompt, args[1:])), others)

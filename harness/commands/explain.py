@@ -62,15 +62,7 @@ def run(options: argparse.Namespace) -> int:
                 "edges kept",
                 f"{compiled.edges_kept:,} of {compiled.edges_total:,} ({compiled.edges_kept / compiled.edges_total:.1%})",
             ],
-            *(
-                [
-                    "row-layers",
-                    f"{compiled.row_layers:,} of {n_all:,} ({compiled.row_layers / n_all:.1%}): layers after"
-                    f" {compiled.depth} do not run",
-                ]
-                for n_all in [len(layout) * options.layers]
-                if compiled.row_layers < n_all
-            ),
+            *_row_layers(compiled),
             *(
                 ["empty rows", f"{compiled.n_empty_rows:,} (they attend to nothing)"]
                 for _ in range(compiled.n_empty_rows > 0)
@@ -85,6 +77,21 @@ def run(options: argparse.Namespace) -> int:
     if options.figure:
         _draw(options.figure, drawn, layers, options.frames, options.layers, pathways)
     return 0
+
+
+def _row_layers(compiled: Compiled) -> list[list[str]]:
+    """What need not be computed: layers after an early exit, rows that no answer depends on."""
+    from mapflow.model_adapters.interventions.executor import skips_rows
+    from mapflow.model_adapters.interventions.liveness import live_row_layers
+
+    whole = len(compiled.layout) * compiled.n_layers
+    if compiled.depth < compiled.n_layers:
+        run, why = compiled.row_layers, f"layers after {compiled.depth} do not run"
+    elif skips_rows([compiled]):
+        run, why = live_row_layers(compiled), "no answer depends on the others, so they are not computed"
+    else:
+        return []
+    return [["row-layers", f"{run:,} of {whole:,} ({run / whole:.1%}): {why}"]]
 
 
 def _layers(options: argparse.Namespace) -> list[int]:

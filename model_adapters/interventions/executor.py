@@ -30,7 +30,7 @@ def answer_logits(
     """As `Decoder.answer_logits`, without rows that no answer depends on where that saves work."""
     found: dict[int, Tensor] = {}
     for prompt, own in enumerate(compiled):
-        if _dead_enough(own):
+        if skips_rows(own):
             with suppress(NotIncremental):
                 found[prompt] = incremental.answer_logits(decoder, inputs[prompt], own)
     rest = [prompt for prompt in range(len(inputs)) if prompt not in found]
@@ -42,8 +42,11 @@ def answer_logits(
     return [found[prompt] for prompt in range(len(inputs))]
 
 
-def _dead_enough(compiled: Sequence[Compiled]) -> bool:
-    """Early exits are left to the branching executor, which has no rows to save in layers that do not run."""
+def skips_rows(compiled: Sequence[Compiled]) -> bool:
+    """Is so little of one prompt's rows live, under these interventions together, that leaving the others out pays?
+
+    Early exits are left to the branching executor, which has no rows to save in layers that do not run.
+    """
     if any(one.depth < one.n_layers for one in compiled):
         return False
     return sum(map(live_row_layers, compiled)) < WORTH * sum(one.row_layers for one in compiled)

@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
 
     from mapflow.harness.analysis_run import Analysis, run_analysis
     from mapflow.harness.lens import Lens, failed, lens_question
-    from mapflow.harness.sweep_run import QUESTIONS_MISSING, Shard
+    from mapflow.harness.shard import Shard
+    from mapflow.harness.sweep_run import QUESTIONS_MISSING
     from mapflow.harness.table_output import write_text
     from mapflow.results.lens_record import LensRecord, frequencies, frequency_csv, frequency_table
 

@@ -62,8 +62,9 @@ def run(options: argparse.Namespace) -> int:
     documents = chosen_documents(options)
     check_routes(routes, (to_question(doc, options.protocol) for doc in documents))
 
+    from mapflow.harness.shard import Shard
     from mapflow.harness.sweep import Sweep
-    from mapflow.harness.sweep_run import Shard, run_sweep
+    from mapflow.harness.sweep_run import run_sweep
 
     model = chosen_model(options)
     sweep = Sweep(

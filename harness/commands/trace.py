@@ -34,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
     model = analysis_arguments.chosen_model(options)
 
     from mapflow.harness.analysis_run import Analysis, run_analysis
-    from mapflow.harness.sweep_run import QUESTIONS_MISSING, Shard
+    from mapflow.harness.shard import Shard
+    from mapflow.harness.sweep_run import QUESTIONS_MISSING
     from mapflow.harness.trace import Trace, failed, trace_question
     from mapflow.results.run_folder import SUMMARY, write_json
     from mapflow.results.trace_record import TraceRecord, summarize_trace, trace_table

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mapflow.harness.analysis_run import Analysis, run_analysis
-from mapflow.harness.sweep_run import Shard
+from mapflow.harness.shard import Shard
 from mapflow.model_adapters.answering import answer, failed
 from mapflow.model_adapters.families import checkpoint, family
 from mapflow.model_adapters.interventions import Intervention, parse_interventions

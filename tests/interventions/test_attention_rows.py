@@ -1,0 +1,136 @@
+"""What rows read, against the slow twin's weights and those of the oracle run on all rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import compile_spec, few, prompts, specs
+from test_attention import families, naive_masks
+from tiny_models import embeddings, tiny
+
+from mapflow.model_adapters.interventions import (
+    AttentionPlan,
+    Decoder,
+    DecoderInputs,
+    Segment,
+    TokenLayout,
+    apply,
+    attention_of_rows,
+    attention_rows,
+    parse_intervention,
+)
+from mapflow.model_adapters.interventions.attention import EAGER, SDPA
+from mapflow.results.errors import MapflowError
+
+N_LAYERS = 4
+LAYOUT = TokenLayout.from_runs(
+    [
+        (Segment("system"), 2),
+        (Segment("frame", 0), 3),
+        (Segment("frame", 1), 3),
+        (Segment("stem"), 2),
+        (Segment("last"), 1),
+    ]
+)
+TOLERANCE = {"atol": 2e-6, "rtol": 1e-4}
+
+
+def oracle_weights(model, embeds, compiled) -> list[torch.Tensor]:
+    """Every layer's `[head, query, key]`, from a run of the oracle over all rows."""
+    model.set_attn_implementation(EAGER)
+    caught: list[torch.Tensor] = []
+    hooks = [
+        layer.self_attn.register_forward_hook(lambda *seen: caught.append(seen[-1][1][0]))
+        for layer in model.model.layers
+    ]
+    try:
+        with apply(AttentionPlan.of([compiled])):
+            model.model(inputs_embeds=embeds[None], use_cache=False)
+    finally:
+        model.set_attn_implementation(SDPA)
+        for hook in hooks:
+            hook.remove()
+    return caught
+
+
+@given(families, prompts(max_frames=2), st.data())
+@few
+@torch.inference_mode()
+def test_rows_are_the_oracles_rows(family, prompt, data):
+    spec = data.draw(specs(prompt, N_LAYERS, random=True))
+    rows = torch.tensor(sorted(data.draw(st.sets(st.integers(0, len(prompt) - 1), min_size=1))))
+    compiled = compile_spec(prompt, spec, N_LAYERS, key="q")
+    model, embeds = tiny(family, N_LAYERS), embeddings(len(prompt), seed=1)
+    found = attention_of_rows(Decoder(model), DecoderInputs(embeds), compiled, rows)
+    expected = oracle_weights(model, embeds, compiled)
+    assert found.shape == (N_LAYERS, len(prompt))
+    torch.testing.assert_close(
+        found, torch.stack([one[:, rows].mean((0, 1)) for one in expected]), **TOLERANCE
+    )
+    for own, mask in zip(found, naive_masks(prompt, spec, N_LAYERS, compiled), strict=True):
+        reading = [row for row in rows.tolist() if any(mask[row])]
+        assert float(own.sum()) == pytest.approx(len(reading) / len(rows), abs=1e-5)
+        for key in range(len(prompt)):
+            if not any(mask[row][key] for row in reading):
+                assert own[key] == 0, "exactly: the edge does not exist"
+
+
+def run(text: str, name: str = "last") -> torch.Tensor:
+    compiled = parse_intervention(text).compile(LAYOUT, N_LAYERS)
+    decoder, embeds = Decoder(tiny("llama-gqa", N_LAYERS)), embeddings(len(LAYOUT), seed=2)
+    return attention_of_rows(decoder, DecoderInputs(embeds), compiled, LAYOUT.positions(name))
+
+
+def test_a_cut_route_is_zero_in_its_layers_alone():
+    video = LAYOUT.positions("video")
+    full, cut = run("full"), run("video->last@2-3")
+    assert (cut[1:3, video] == 0).all() and (cut[[0, 3]][:, video] > 0).all()
+    assert (full[:, video] > 0).all()
+    torch.testing.assert_close(cut.sum(-1), torch.ones(N_LAYERS))
+    torch.testing.assert_close(cut[0], full[0])
+
+
+def test_the_first_rows_of_a_frame_read_no_later_frame():
+    seen = run("full", "frame[0]")
+    assert (seen[:, LAYOUT.positions("frame[1]")] == 0).all()
+
+
+def test_many_rows_are_read_in_pieces(monkeypatch):
+    whole = run("effective:cross_frame=1-2,video_to_question=2-3,question_to_last=3-4", "all")
+    monkeypatch.setattr(attention_rows, "ROWS_AT_ONCE", 3)
+    pieces = run("effective:cross_frame=1-2,video_to_question=2-3,question_to_last=3-4", "all")
+    torch.testing.assert_close(pieces, whole)
+
+
+def test_an_early_exit_has_as_many_layers_as_run():
+    torch.testing.assert_close(run("early-exit@2"), run("full")[:2])
+
+
+def test_the_run_itself_is_the_ordinary_one_and_leaves_nothing_behind():
+    model, embeds = tiny("llama-gqa", N_LAYERS), embeddings(len(LAYOUT), seed=2)
+    decoder = Decoder(model)
+    compiled = parse_intervention("video->last").compile(LAYOUT, N_LAYERS)
+    asked = [DecoderInputs(embeds)], [[compiled]]
+    (before,) = decoder.answer_logits(*asked)
+    model.set_attn_implementation(attention_rows.ROWS)
+    (meanwhile,) = decoder.answer_logits(*asked)
+    model.set_attn_implementation(SDPA)
+    attention_of_rows(decoder, asked[0][0], compiled, LAYOUT.positions("last"))
+    assert model.model.config._attn_implementation == SDPA
+    (after,) = decoder.answer_logits(*asked)
+    assert torch.equal(before, meanwhile) and torch.equal(before, after)
+
+
+@pytest.mark.parametrize("option", attention_rows.OTHER_WEIGHTS)
+def test_weights_that_are_no_plain_softmax_are_refused(option, monkeypatch):
+    original = attention_rows.rows_attention
+
+    def unusual(*arguments, **options):
+        return original(*arguments, **{**options, option: torch.ones(1)})
+
+    monkeypatch.setitem(attention_rows.AttentionInterface._global_mapping, attention_rows.ROWS, unusual)
+    with pytest.raises(MapflowError, match=f"LlamaAttention changes its attention weights by '{option}'"):
+        run("full")
+    assert tiny("llama-gqa", N_LAYERS).model.config._attn_implementation == SDPA

@@ -10,19 +10,21 @@ many as the protocol asks), not by the processor's; times told to the model coun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from mapflow.model_adapters.checkpoint import digest, weight_files
 from mapflow.model_adapters.checkpoint_pathways import checkpoint_pathways
 from mapflow.model_adapters.conversation import next_token_id
+from mapflow.model_adapters.frame_grid import View, centred_view, token_grid
 from mapflow.model_adapters.frame_sampling import segment_midpoints
 from mapflow.model_adapters.hf_capture import decoder_inputs
 from mapflow.model_adapters.hf_chat import Chat, render
@@ -39,6 +41,10 @@ from mapflow.results.question import Clip, Question
 N_FRAMES = 8  # where the protocol asks for no number
 PLACEHOLDERS = ("video_token_id", "video_token_index", "image_token_id", "image_token_index")
 """What configs call the ids whose positions hold visual embeddings; several models show videos as images."""
+
+ROW_BY_ROW = {"llava_next_video": 0, "llava_onevision": 1, "internvl": 0}
+"""Types of models that give no grid, but whose video tokens are as many rows as columns, row by row, and how many tokens
+(a line end) follow them."""
 
 
 class HfVideo(VideoLLM):
@@ -140,6 +146,28 @@ class HfVideo(VideoLLM):
     def plain_logits(self, prepared: Prepared) -> Float[Tensor, " vocab"]:
         """transformers' own forward from pixels to logits."""
         return self.model(**self._inputs(prepared), use_cache=False).logits[0, -1].float()
+
+    def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
+        """As the processor says (`video_grid_thw`), or a square for types of models whose tokens are known to make one."""
+        grid = prepared.vision.get("video_grid_thw")
+        trailing, ids = ROW_BY_ROW.get(self.model.config.model_type), self._placeholder_ids()
+        if grid is not None:
+            rows, columns = (grid[0, 1:] // self.processor.video_processor.merge_size).tolist()
+        elif trailing is not None:
+            first = prepared.layout.positions("frame[0]")
+            rows = columns = math.isqrt(int(torch.isin(prepared.input_ids[first], ids).sum()))
+        else:
+            return super().token_grid(prepared)
+        return token_grid(prepared.layout, prepared.input_ids, ids, rows, columns, trailing or 0)
+
+    def view(self, height: int, width: int) -> View:
+        """Some processors crop frames in the middle."""
+        video: Any = self.processor.video_processor
+        if not getattr(video, "do_center_crop", False):
+            return super().view(height, width)
+        size, crop = video.size, video.crop_size
+        edge = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
+        return centred_view(height, width, edge, (crop["height"], crop["width"]))
 
     def _inputs(self, item: Prepared) -> dict[str, Tensor]:
         """The processor's output where the model wants it."""

@@ -9,17 +9,20 @@ Knows no benchmark, no intervention and nothing of lmms-eval.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mapflow.model_adapters.conversation import Text, Video, tokenize, user_pieces
 from mapflow.model_adapters.device_copies import to_device
+from mapflow.model_adapters.frame_grid import View, centred_view, token_grid
 from mapflow.model_adapters.frame_sampling import segment_midpoints
 from mapflow.model_adapters.image_preprocessing import ImagePreprocessing
 from mapflow.model_adapters.internvl_network import InternVLNetwork, n_vision_layers
@@ -137,6 +140,16 @@ class InternVLVideo(VideoLLM):
             DecoderInputs(merge_video(self.decoder, item.input_ids, self.placeholder_id, video))
             for item, video in zip(prepared, tokens.split(sizes), strict=True)
         ]
+
+    def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
+        """Squares of patches, row by row."""
+        side = math.isqrt(self.network.tokens_per_frame)
+        placeholder = torch.tensor([self.placeholder_id])
+        return token_grid(prepared.layout, prepared.input_ids, placeholder, side, side)
+
+    def view(self, height: int, width: int) -> View:
+        """Frames are cropped to a square in the middle."""
+        return centred_view(height, width, self.preprocessing.edge, self.preprocessing.crop)
 
 
 def _check_tokens(checkpoint: ReleasedCheckpoint) -> None:

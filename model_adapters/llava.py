@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mapflow.model_adapters.conversation import Text, Video, tokenize, user_pieces
 from mapflow.model_adapters.device_copies import to_device
+from mapflow.model_adapters.frame_grid import View, centred_view, token_grid
 from mapflow.model_adapters.frame_sampling import segment_midpoints
 from mapflow.model_adapters.image_preprocessing import ImagePreprocessing
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, Segment
@@ -126,6 +128,16 @@ class LlavaVideo(VideoLLM):
             DecoderInputs(merge_video(self.decoder, item.input_ids, self.placeholder_id, video))
             for item, video in zip(prepared, videos, strict=True)
         ]
+
+    def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
+        """Pooling keeps rows and columns."""
+        _, rows, columns = self.network.pooling_shape
+        placeholder = torch.tensor([self.placeholder_id])
+        return token_grid(prepared.layout, prepared.input_ids, placeholder, rows, columns)
+
+    def view(self, height: int, width: int) -> View:
+        """Frames are cropped to a square in the middle."""
+        return centred_view(height, width, self.preprocessing.edge, self.preprocessing.crop)
 
     def _video(self) -> Video:
         frames, rows, columns = self.network.pooling_shape

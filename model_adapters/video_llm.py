@@ -20,7 +20,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mapflow.model_adapters.conversation import Conversation, letter_ids, next_token_id
+from mapflow.model_adapters.frame_grid import View
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, TokenLayout
+from mapflow.results.errors import MapflowError
 from mapflow.results.question import PromptStyle, Question
 
 
@@ -93,6 +95,17 @@ class VideoLLM(ABC):
     @abstractmethod
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
         """What the decoder receives for each prompt, the video tokens in place; every clip is encoded once."""
+
+    def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
+        """Positions of every frame segment's tokens as they lie on the picture, on what `view` leaves of it.
+
+        Raises MapflowError where that is not known, which says why.
+        """
+        raise MapflowError(f"where the video tokens of {self.name} lie on a frame is not known")
+
+    def view(self, height: int, width: int) -> View:
+        """What the model sees of source frames of this size: all of them, unless they are cropped."""
+        return View(0, 0, height, width)
 
     def prepared(
         self,

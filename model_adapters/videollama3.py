@@ -20,12 +20,14 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mapflow.model_adapters.checkpoint import find_folder, read_json
 from mapflow.model_adapters.conversation import Text, Video, tokenize, user_pieces
 from mapflow.model_adapters.device_copies import to_device
+from mapflow.model_adapters.frame_grid import token_grid
 from mapflow.model_adapters.frame_sampling import trimmed_linspace
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, Segment
 from mapflow.model_adapters.merging import merge_video
@@ -157,6 +159,12 @@ class VideoLlama3(VideoLLM):
                 DecoderInputs(merge_video(self.decoder, item.input_ids, self.placeholder_id, video))
             )
         return embedded
+
+    def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
+        """Squares of patches, row by row; the whole frame is seen."""
+        _, rows, columns = (prepared.vision["grid"] // self.preprocessing.merge).tolist()
+        placeholder = torch.tensor([self.placeholder_id])
+        return token_grid(prepared.layout, prepared.input_ids, placeholder, rows, columns)
 
     def _video(self, times: Sequence[float], grid: tuple[int, int, int]) -> list[Text | Video]:
         placeholder = str(self.tokenizer.convert_ids_to_tokens(self.placeholder_id))

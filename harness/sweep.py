@@ -41,6 +41,11 @@ class Sweep:
     audit: float = 0.0
     memory_budget: int | None = None
 
+    @property
+    def window(self) -> int | None:
+        """`size` where the style has one: windows that reach to the first or last layer are the same for every size."""
+        return self.size if self.style in SIZED_STYLES else None
+
     def compile(self, question: Question, prepared: Prepared, n_layers: int) -> list[Compiled]:
         """The plain run first, then route by route a window at every layer.
 
@@ -167,7 +172,7 @@ def _identity(question: Question, sweep: Sweep, route: Route) -> dict[str, Any]:
         "task": question.task,
         "route": str(route),
         "style": sweep.style,
-        "window": sweep.size if sweep.style in SIZED_STYLES else None,
+        "window": sweep.window,
         "protocol": question.protocol,
         "n_options": len(question.options),
         "target": question.target_text,

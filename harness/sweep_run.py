@@ -44,7 +44,7 @@ def run_sweep(
     identity = {
         **run_identity(model_name, model, protocol),
         "style": sweep.style,
-        "window": sweep.size,
+        "window": sweep.window,
         "samples": sweep.samples,
         "audit": sweep.audit,
     }

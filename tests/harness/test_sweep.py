@@ -131,28 +131,21 @@ def test_a_killed_run_is_taken_up(whole, tmp_path):
     assert lines(folder) == lines(whole)
 
 
-def test_two_processes_give_the_same_records(whole, tmp_path):
-    folder = tmp_path / "two"
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "mapflow.harness.cli", "sweep", "--output_path", str(folder), *COMMAND],
-            env={
-                **os.environ,
-                "RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "OMP_NUM_THREADS": str(torch.get_num_threads()),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    printed = [worker.communicate(timeout=300) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], printed
-    assert lines(folder) == lines(whole)
-    assert (folder / "summary.json").read_text() == (whole / "summary.json").read_text()
-    assert sum("video->question" in out for out, _ in printed) >= 1
+def test_four_processes_give_the_same_records_byte_for_byte(whole, tmp_path):
+    """As torchrun starts them: three questions, so one of the four may have none."""
+    folder = tmp_path / "four"
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "4"]
+    done = subprocess.run(
+        [*run, "-m", "mapflow.harness.cli", "sweep", "--output_path", str(folder), *COMMAND],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    for file in (SweepRecord.FILE, "summary.json"):
+        assert (folder / file).read_bytes() == (whole / file).read_bytes()
+    assert "video->question" in done.stdout
 
 
 def test_samples_of_one_kind(whole, tmp_path):
@@ -199,6 +192,34 @@ def test_a_small_memory_budget_is_met_one_window_at_a_time_and_said(whole, tmp_p
 def test_another_window_does_not_go_into_the_same_folder(whole, capsys):
     assert sweep(whole, *COMMAND, "--window", "5") == 2
     assert "its window is 9, this one's 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("style", ["top-down", "bottom-up"])
+def test_a_style_without_a_window_takes_its_run_up_whatever_the_window(tmp_path, style, monkeypatch):
+    words = ("--task", TASK, "--routes", "question->last", "--limit", "1", "--style", style)
+    assert sweep(tmp_path / "s", *words) == 0
+    expected = lines(tmp_path / "s")
+    monkeypatch.setattr(sweep_run, "sweep_question", None)
+    assert sweep(tmp_path / "s", *words, "--window", "3") == 0, "nothing is asked again"
+    assert lines(tmp_path / "s") == expected
+    assert json.loads(expected[0])["window"] is None
+
+
+@pytest.mark.parametrize(("samples", "runs"), [("all", 1), ("correct", 2)])
+def test_the_plain_run_is_the_windows_trunk_unless_it_decides_first(model, samples, runs):
+    """`all`: one forward of the decoder for the base and all windows."""
+    (doc,) = load_documents(TASK, 1)
+    wanted = sweeping.Sweep(tuple(parse_routes(["question->last"])), samples=samples)
+    (first,) = sweeping.sweep_question(model, model.prepare(question_of(doc)), wanted)
+    assert first.correct, "a question that both kinds sweep"
+    counted = []
+    hook = model.decoder.core.register_forward_pre_hook(lambda *_: counted.append(1))
+    try:
+        (record,) = sweeping.sweep_question(model, model.prepare(question_of(doc)), wanted)
+    finally:
+        hook.remove()
+    assert record == first
+    assert len(counted) == runs
 
 
 @pytest.mark.parametrize(

@@ -173,11 +173,11 @@ def _csv(table: Table) -> str:
         text.write(f"# {' '.join(line.split())}\n")
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _plain(row.get(name)) for name in names} for row in table.rows)
+    writer.writerows({name: plain_cell(row.get(name)) for name in names} for row in table.rows)
     return text.getvalue()
 
 
-def _plain(value: Any) -> Any:
+def plain_cell(value: Any) -> Any:
     """Texts that spreadsheets would run begin with an apostrophe, which they show as text (OWASP, CSV injection)."""
     text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
     return f"'{text}" if isinstance(text, str) and text.startswith(tuple("=+-@\t\r")) else text

@@ -4,24 +4,38 @@ matplotlib is imported when a figure is drawn, never before. Knows no models and
 """
 
 from mapflow.results.figures.answer_curves import answer_curves, answer_panels, answer_rows
+from mapflow.results.figures.attention_overlay import (
+    AttentionOverlay,
+    attention_overlay,
+    difference_overlay,
+    overlay_rows,
+)
 from mapflow.results.figures.edge_map import EdgeMap, edge_map, edge_rows, kept_edges, kept_rows
 from mapflow.results.figures.lens_curves import lens_curves, lens_curves_of, lens_rows
+from mapflow.results.figures.lens_overlay import LensOverlay, lens_overlay, lens_overlay_rows
 from mapflow.results.figures.policy_diagram import policy_diagram, policy_rows
 from mapflow.results.figures.route_curves import route_curves, route_rows
 from mapflow.results.figures.saving import save_figure
 
 __all__ = [
+    "AttentionOverlay",
     "EdgeMap",
+    "LensOverlay",
     "answer_curves",
     "answer_panels",
     "answer_rows",
+    "attention_overlay",
+    "difference_overlay",
     "edge_map",
     "edge_rows",
     "kept_edges",
     "kept_rows",
     "lens_curves",
     "lens_curves_of",
+    "lens_overlay",
+    "lens_overlay_rows",
     "lens_rows",
+    "overlay_rows",
     "policy_diagram",
     "policy_rows",
     "route_curves",

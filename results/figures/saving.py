@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mapflow.results.errors import MapflowError
+from mapflow.results.formats import plain_cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,10 +40,10 @@ def save_figure(figure: Figure, path: Path, rows: Sequence[Mapping[str, Any]]) -
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A header and a line a row; nothing at all without rows. Empty cells stand for None."""
+    """A header and a line a row; nothing at all without rows. Empty cells stand for None; texts cannot act (`formats.py`)."""
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: plain_cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()

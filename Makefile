@@ -1,14 +1,18 @@
-# Two commands: `make demo` and `make test`. Both set up .venv first; nothing outside this folder is touched.
+# Three commands: `make demo`, `make figures` (the README's pictures) and `make test`. All set up .venv first; nothing outside this folder is touched.
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check clean
+.PHONY: demo figures test check clean
 
 demo: $(INSTALLED)
 	rm -rf demo_output
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 -m mapflow.harness.lmms_eval_command \
 		--model mapflow_llava --intervention full,effective,random --output_path demo_output
+
+figures: $(INSTALLED)
+	rm -rf figures_output
+	OMP_NUM_THREADS=1 $(BIN)/python -m mapflow.harness.bundled_figures figures_output --output results/figures
 
 test: $(INSTALLED) check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -25,4 +29,4 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo_output build dist *.egg-info
+	rm -rf $(VENV) demo_output figures_output build dist *.egg-info

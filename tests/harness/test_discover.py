@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mapflow.harness import discovery_run
+from mapflow.harness.bundled_figures import pathway_table
 from mapflow.harness.cli import main
 from mapflow.harness.discovery import (
     PATHWAYS,
+    RULES,
     Found,
     changes,
     discover,
@@ -26,6 +28,7 @@ from mapflow.harness.discovery import (
 from mapflow.harness.discovery_output import describe
 from mapflow.harness.discovery_run import Scored
 from mapflow.model_adapters.checkpoint_pathways import named_pathways, scaled_pathways
+from mapflow.model_adapters.families import BUNDLED
 from mapflow.model_adapters.interventions import LayerSpan, read_interventions
 from mapflow.results.errors import MapflowError
 from mapflow.results.record import Record
@@ -246,6 +249,24 @@ def test_a_half_without_a_policy_has_no_score_and_the_table_says_so(found):
         None,
     )
     assert "no policy: a pathway was not found" in describe([scored])
+
+
+def test_the_table_of_the_bundled_models_holds_what_was_planted_and_what_was_found(found):
+    """One discovery in both models' places: the first has planted ranges, the second has none."""
+    report = json.loads((found / "discovery.json").read_text())
+    header, _, *rows = pathway_table({"pathways": report, "natural": report}).splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (header, *rows)]
+    planted = str(named_pathways(str(BUNDLED)))
+    assert cells[1][:2] == ["pathways", "*planted*"]
+    assert ",".join(f"{n}={c}" for n, c in zip(PATHWAYS, cells[1][2:5], strict=True)) == planted
+    assert [row[:2] for row in cells[2:]] == [
+        [model, rule] for model in ("pathways", "natural") for rule in RULES
+    ]
+    marginal = next(row for row in report["found"] if (row["rule"], row["threshold"]) == ("marginal", -3))
+    for row in cells[2:]:
+        if row[1] == "marginal":
+            shares = (marginal[k] for k in ("accuracy_full", "accuracy_effective", "edges_kept"))
+            assert row[2:] == [*marginal["ranges"].values(), *(f"{share:.1%}" for share in shares)]
 
 
 def test_its_files_are_read_by_intervention_and_by_effective(found):

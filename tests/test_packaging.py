@@ -1,9 +1,14 @@
-"""The wheel holds every module, every data file and nothing but `mapflow`."""
+"""Wheel and sdist hold every module, every data file and nothing but `mapflow`; what is installed runs from anywhere."""
 
+from __future__ import annotations
+
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -13,38 +18,119 @@ FLOORS = ("harness", "tasks", "model_adapters", "results")
 IGNORED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
+def run(*command: str, folder: Path, **environment: str) -> str:
+    """What the command prints; its failure is the test's."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def build_wheel(source: Path) -> Path:
+    run(
+        "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", "dist", ".", folder=source
+    )
+    (wheel,) = (source / "dist").glob("*.whl")
+    return wheel
+
+
 @pytest.fixture(scope="module")
-def wheel_names(tmp_path_factory) -> set[str]:
+def source(tmp_path_factory) -> Path:
+    """A copy, so that building leaves nothing in the repository."""
     source = tmp_path_factory.mktemp("source")
     for name in FLOORS:
         shutil.copytree(ROOT / name, source / name, ignore=IGNORED)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        "dist",
-        ".",
-    ]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = (source / "dist").glob("*.whl")
-    return set(zipfile.ZipFile(wheel).namelist())
+    return source
 
 
-def test_every_file_of_the_four_floors_travels(wheel_names):
+@pytest.fixture(scope="module")
+def wheel(source) -> Path:
+    return build_wheel(source)
+
+
+@pytest.fixture(scope="module")
+def sdist(source) -> Path:
+    """Built as pip and build do it, by the back end that pyproject.toml names."""
+    run("-c", "import setuptools.build_meta as b; b.build_sdist('dist')", folder=source)
+    (archive,) = (source / "dist").glob("*.tar.gz")
+    return archive
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """The wheel alone in a folder of its own, which comes before everything else on the path."""
+    place = tmp_path_factory.mktemp("installed")
+    run("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place), str(wheel), folder=place)
+    return place
+
+
+def travels(path: Path) -> bool:
+    """Is it part of the program, rather than something that only readers of the repository see?"""
+    return path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".md", ".png")
+
+
+def test_every_file_of_the_four_floors_travels(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
     for floor in FLOORS:
-        for path in (ROOT / floor).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".md", ".png"):
-                assert f"mapflow/{path.relative_to(ROOT)}" in wheel_names
+        for path in filter(travels, (ROOT / floor).rglob("*")):
+            assert f"mapflow/{path.relative_to(ROOT)}" in names
+    for suffix in (".safetensors", ".yaml", ".mp4", "py.typed", ".jinja", ".js", ".css"):
+        assert any(name.endswith(suffix) for name in names), suffix
 
 
-def test_nothing_generic_lands_in_site_packages(wheel_names):
-    tops = {name.split("/")[0] for name in wheel_names}
+def test_nothing_generic_lands_in_site_packages(wheel):
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert all(top == "mapflow" or top.endswith(".dist-info") for top in tops)
+
+
+def test_the_sdist_makes_the_same_wheel(wheel, sdist, tmp_path):
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    again = zipfile.ZipFile(build_wheel(unpacked))
+    first = zipfile.ZipFile(wheel)
+
+    def contents(file: zipfile.ZipFile) -> dict[str, int]:
+        return {
+            entry.filename: entry.CRC for entry in file.infolist() if not entry.filename.endswith("/RECORD")
+        }
+
+    assert contents(again) == contents(first)
+
+
+def test_commands_and_the_plugin_are_announced(installed):
+    (file,) = installed.glob("mapflow-*.dist-info/entry_points.txt")
+    points = ConfigParser(delimiters="=")
+    points.read(file)
+    assert set(points["console_scripts"]) == {"mapflow", "lmms_eval"}
+    assert points["lmms_eval.models"]["mapflow"] == "mapflow.model_adapters.manifest:manifests"
+
+
+def test_the_installed_command_runs_the_main_job_from_any_folder(installed, tmp_path):
+    """Without the repository: `mapflow` is the installed one, also in processes of the job."""
+    here = "import mapflow.harness.cli as m; print(m.__file__)"
+    path = {"PYTHONPATH": str(installed)}
+    assert Path(run("-c", here, folder=tmp_path, **path).strip()).is_relative_to(installed)
+    script = "import sys; from mapflow.harness.lmms_eval_command import main; sys.exit(main())"
+    arguments = [
+        "--model",
+        "mapflow_llava",
+        "--intervention",
+        "effective",
+        "--limit",
+        "1",
+        "--output_path",
+        "out",
+    ]
+    said = run("-c", script, *arguments, folder=tmp_path, **path)
+    assert "effective" in said
+    assert list((tmp_path / "out").rglob("records.jsonl"))

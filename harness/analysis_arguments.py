@@ -10,7 +10,7 @@ from mapflow.model_adapters.families import BUNDLED_MODEL, FAMILIES, checkpoint,
 from mapflow.results.errors import MapflowError
 
 if TYPE_CHECKING:
-    from mapflow.model_adapters.interventions import Intervention
+    from mapflow.model_adapters.interventions import Intervention, LayerSpan
     from mapflow.model_adapters.video_llm import VideoLLM
     from mapflow.tasks.documents import Document
 
@@ -45,6 +45,24 @@ def add_subject_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data_dir", metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)"
     )
+
+
+def add_overlay(parser: argparse.ArgumentParser, summary: str) -> None:
+    parser.add_argument("--overlay", nargs="?", const="", metavar="LAYERS", help=summary)
+
+
+def overlay_layers(options: argparse.Namespace, model: VideoLLM, default: str) -> LayerSpan | None:
+    """Those that overlays show; None where none are asked for. Raises MapflowError for layers that the model lacks."""
+    from mapflow.model_adapters.interventions import LayerSpan
+
+    if options.overlay is None:
+        return None
+    try:
+        span = LayerSpan.parse(options.overlay or default)
+        span.indices(model.decoder.n_layers)
+    except MapflowError as error:
+        raise MapflowError(f"--overlay {options.overlay}: {error}") from None
+    return span
 
 
 def chosen_documents(options: argparse.Namespace) -> list[Document]:

@@ -26,6 +26,7 @@ COMMANDS = {
     "discover": "which layers carry a model's pathways? Found on one half of the videos, scored on the other",
     "trace": "how probable the right and the wrong answers are after every layer, under any intervention",
     "lens": "which words video tokens look like in every layer, and how many are spatial or temporal",
+    "attention": "how much rows look at video in every layer, under any intervention; drawn on the frames",
     "tasks-path": "the folder of mapflow's tasks, for plain lmms-eval's --include_path",
 }
 """Subcommand → one-line help. Its module is harness/commands/<name>.py with `add_arguments` and `run`."""

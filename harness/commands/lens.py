@@ -30,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="YAML",
         help="named word lists, e.g. 'spatial: [left, right]' (default: shipped)",
     )
+    analysis_arguments.add_overlay(
+        parser,
+        "also write each patch's most probable word on the frames, for each of LAYERS (default: the last)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,9 +50,11 @@ def run(options: argparse.Namespace) -> int:
     vocabulary = len(weight)
     if options.topk > vocabulary:
         raise MapflowError(f"--topk {options.topk} is more than the vocabulary's {vocabulary} tokens")
+    layers = analysis_arguments.overlay_layers(options, model, str(model.decoder.n_layers))
 
     from mapflow.harness.analysis_run import Analysis, run_analysis
     from mapflow.harness.lens import Lens, failed, lens_question
+    from mapflow.harness.overlays import draw_lens
     from mapflow.harness.shard import Shard
     from mapflow.harness.sweep_run import QUESTIONS_MISSING
     from mapflow.harness.table_output import write_text
@@ -68,10 +74,13 @@ def run(options: argparse.Namespace) -> int:
     )
     if records is None:
         return 0  # the last process to finish writes the curves
-    found = frequencies(records, [str(one) for one in lens.interventions], words)
+    names = [str(one) for one in lens.interventions]
+    found = frequencies(records, names, words)
     print(frequency_table(found))
     print(
         f"\nshares of the {options.topk} most probable words of every video token, in percent; records: {folder}"
     )
     write_text(folder / "frequency.csv", frequency_csv(found))
+    if layers is not None:
+        draw_lens(model, documents, records, names, layers, folder)
     return QUESTIONS_MISSING if any(record.error for record in records) else 0

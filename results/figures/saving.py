@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mapflow.results.errors import MapflowError
 from mapflow.results.formats import plain_cell
+from mapflow.results.visible_text import visible_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,4 +47,4 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: plain_cell(value) for name, value in row.items()} for row in rows)
-    return text.getvalue()
+    return visible_lines(text.getvalue())

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-from mapflow.model_adapters.interventions.attention import cut_edges, sdpa_attention
+from mapflow.model_adapters.interventions.attention import SDPA, cut_edges, sdpa_attention
 from mapflow.model_adapters.interventions.decoder import Decoder
 from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.intervention import Compiled
@@ -61,7 +61,7 @@ def attention_of_rows(
 @contextmanager
 def _reporting(decoder: Decoder, reading: _Reading) -> Iterator[None]:
     """The decoder's layers report to `reading`; undone also by an exception."""
-    before: str = decoder.core.config._attn_implementation
+    before = decoder.core.config._attn_implementation or SDPA
     token = _active.set(reading)
     decoder.core.set_attn_implementation(ROWS)
     try:

@@ -109,5 +109,5 @@ def _figure(overlay: AttentionOverlay, maps: Mapping[str, Maps], label: str, sig
     return figure
 
 
-def _percent(weights: Float[np.ndarray, "..."], signed: bool) -> str:
+def _percent(weights: Float[np.ndarray, "*dims"], signed: bool) -> str:
     return f"{100 * weights.sum():{'+' if signed else ''}.2f} %"

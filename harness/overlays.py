@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
 from mapflow.model_adapters.interventions import LayerSpan
@@ -118,7 +118,10 @@ def draw_lens(
 def file_name(text: str) -> str:
     """For a question or an intervention: what file systems mind is left out, and a digest then keeps names apart."""
     plain = re.sub(r"[^A-Za-z0-9.@=,+-]+", "_", text)[:80].strip(".")
-    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    if plain and plain == text:
+        return plain
+    digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+    return f"{plain}-{digest[:8]}"
 
 
 def question_ground(model: VideoLLM, prepared: Prepared) -> Ground:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 MORE, LESS = "#D55E00", "#0072B2"
-OPAQUE = 0.9
+OPAQUE = 0.75
+"""Of the full colour: what is looked at most must still be seen."""
 BLACK = 0.45
 """Grey that a frame's black becomes; its white stays white."""
 

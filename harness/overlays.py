@@ -127,7 +127,8 @@ def file_name(text: str) -> str:
 def question_ground(model: VideoLLM, prepared: Prepared) -> Ground:
     """Raises MapflowError where it is not known where tokens lie, and where the video cannot be read."""
     grid = model.token_grid(prepared)
-    numbers = prepared.frame_indices[:: model.frames_per_segment]
+    # of the frames that a segment stands for, the first; the last segment may have fewer
+    numbers = prepared.frame_indices[:: -(-len(prepared.frame_indices) // len(grid))]
     frames = _frames(prepared.question.clip, numbers)
     view = model.view(*frames.shape[1:3])
     seen = frames[:, view.top : view.bottom, view.left : view.right]

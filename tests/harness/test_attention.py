@@ -219,6 +219,27 @@ def test_pictures_are_the_frames_that_were_shown_cropped_as_the_model_sees_them(
     assert (view.left, view.right) == (8, 56)
 
 
+@pytest.mark.parametrize("shown", [4, 8, 16])
+def test_frames_pooled_over_time_show_the_first_of_each_segment(shown, tmp_path, numbered):
+    """The smallest number in each window of torch's own pooling."""
+    model = LlavaVideo.load(write_tiny_llava(tmp_path, tiny_config(tokens=(2, 4))))
+    prepared, ground = ground_of(model, replace(tiny_question(clip=numbered), n_frames=shown))
+    n_segments = prepared.layout.n_frames
+    assert len(prepared.frame_indices) == shown
+    assert len(ground.pictures) == len(ground.tokens) == n_segments
+    number = torch.tensor([prepared.frame_indices], dtype=torch.float)
+    first = -torch.nn.functional.adaptive_max_pool1d(-number, n_segments)[0]
+    assert ground.numbers == tuple(first.long().tolist())
+
+
+@pytest.mark.parametrize("shown", [7, 8])
+def test_a_clip_that_is_filled_up_shows_its_last_frame_too(shown, tmp_path, numbered):
+    model = HfVideo.load(write_tiny_hf(tmp_path, "qwen2_5_vl"), dtype=torch.float32)
+    prepared, ground = ground_of(model, replace(CHAT, clip=numbered, n_frames=shown))
+    assert prepared.layout.n_frames == len(ground.pictures) == 4
+    assert ground.numbers == tuple(prepared.frame_indices[k] for k in (0, 2, 4, 6))
+
+
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision"])
 def test_a_segment_of_several_frames_shows_its_first(family, tmp_path, numbered):
     model = HfVideo.load(write_tiny_hf(tmp_path, family), dtype=torch.float32)

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from mapflow.model_adapters.llava_network import LlavaNetwork
 from mapflow.model_adapters.mini.planted import N_FRAMES
 from mapflow.model_adapters.mini.tokenizer import IMAGE_TOKEN
+from mapflow.results.errors import MapflowError
 
 IMAGE_SIZE = 64
 GRID = 4
@@ -139,10 +140,26 @@ def save_checkpoint(
 
 
 def load_weights(network: LlavaNetwork, folder: Path) -> None:
-    """What `save_checkpoint` wrote, into a network of the same shape. Raises RuntimeError where they do not fit."""
+    """What `save_checkpoint` wrote, into a network of the same shape.
+
+    Raises MapflowError where a weight is missing, is unknown or has another shape: training would begin anew instead of
+    going on.
+    """
     saved = load_file(folder / "model.safetensors")
-    own = {name: saved.get(_released_name(name), value) for name, value in network.state_dict().items()}
-    network.load_state_dict(own)
+    names = {_released_name(name): name for name in network.state_dict()}
+    weights = {names.get(name, name): value for name, value in saved.items()}
+    try:
+        lacking = network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise MapflowError(
+            f"{folder} does not fit this network: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    missing = [name for name in lacking.missing_keys if not name.endswith("position_ids")]
+    for kind, found in (("lacks", missing), ("has the unknown", lacking.unexpected_keys)):
+        if found:
+            raise MapflowError(
+                f"{folder} {kind} {found[0]} ({len(found)} in all): not a checkpoint of this network"
+            )
 
 
 def _released_name(name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mapflow.model_adapters.conversation import load_tokenizer
 from mapflow.model_adapters.frame_sampling import segment_midpoints
@@ -26,10 +27,17 @@ from mapflow.model_adapters.llava_network import LlavaNetwork
 from mapflow.model_adapters.mini import planted, samples
 from mapflow.model_adapters.mini.conversation import FORMATS, as_question, converse, load_prompt
 from mapflow.model_adapters.mini.evaluate import segments_of_prompt
-from mapflow.model_adapters.mini.network import forward, mini_config, new_network, save_checkpoint
+from mapflow.model_adapters.mini.network import (
+    forward,
+    load_weights,
+    mini_config,
+    new_network,
+    save_checkpoint,
+)
 from mapflow.model_adapters.mini.pixels import look, reduction, sampled_times
 from mapflow.model_adapters.mini.samples import FIRST_MIX, encode, make_rows, questions
 from mapflow.model_adapters.mini.train import Settings, train
+from mapflow.results.errors import MapflowError
 from mapflow.tasks.motion import build
 from mapflow.tasks.motion.render import batch_scenes
 from mapflow.tasks.motion.scenes import fingerprint
@@ -298,6 +306,44 @@ def test_two_steps_of_training_write_a_checkpoint_of_the_released_layout(tmp_pat
     assert {without_numbers(name) for name in names} == {
         without_numbers(name) for name in stored(released)[0]
     }
+
+
+def test_training_goes_on_from_a_checkpoint_s_weights(folder, tmp_path):
+    """With the learning rate of nothing it gives back what it began with, whatever the seed would have drawn."""
+    settings = Settings(
+        steps=1,
+        time_limit=600.0,
+        batch=2,
+        rows=2,
+        pathways=True,
+        seed=5,
+        learning_rate=0.0,
+        continue_from=str(folder),
+    )
+    train(tmp_path / "same", settings, workers=1, device=torch.device("cpu"))
+    begun, ended = (load_file(place / "model.safetensors") for place in (folder, tmp_path / "same"))
+    assert begun.keys() == ended.keys()
+    assert all(torch.equal(begun[name], ended[name]) for name in begun)
+    train(tmp_path / "on", replace(settings, learning_rate=1e-2, warmup=1), 1, torch.device("cpu"))
+    moved = load_file(tmp_path / "on/model.safetensors")
+    assert 0 < max(float((moved[name] - begun[name]).abs().max()) for name in begun) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda weights: weights.popitem(), "lacks "),
+        (lambda weights: weights.update(stranger=torch.zeros(1)), "has the unknown stranger"),
+        (lambda weights: weights.update({min(weights): torch.zeros(3, 3)}), "does not fit this network"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_and_not_drawn_anew(folder, tmp_path, spoil, said):
+    weights = load_file(folder / "model.safetensors")
+    spoil(weights)
+    save_file(weights, tmp_path / "model.safetensors")
+    network = new_network(json.loads((folder / "config.json").read_text()))
+    with pytest.raises(MapflowError, match=said):
+        load_weights(network, tmp_path)
 
 
 def without_numbers(name: str) -> str:

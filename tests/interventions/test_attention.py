@@ -293,7 +293,7 @@ def test_masks_are_shared_between_equal_layers(prompt, data):
 
 
 def test_nothing_of_the_registries_changes_but_our_names():
-    """In a fresh interpreter: importing the instrument adds two attention and two mask functions, no more."""
+    """In a fresh interpreter: importing the instrument adds three attention and three mask functions, no more."""
     code = """
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS as masks
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as functions
@@ -302,7 +302,7 @@ import mapflow.model_adapters.interventions
 for registry, old in zip((functions, masks), before):
     new = dict(registry)
     assert all(new[name] is old[name] for name in old), "an entry changed"
-    assert set(new) - set(old) == {"mapflow", "mapflow_eager"}, set(new) - set(old)
+    assert set(new) - set(old) == {"mapflow", "mapflow_eager", "mapflow_rows"}, set(new) - set(old)
 print("same")
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

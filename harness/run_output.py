@@ -27,8 +27,12 @@ class RunOutput:
             raise MapflowError(
                 f"--output_path {str(self.folder)!r} must not contain a comma (model_args end there)"
             )
-        there = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):  # said before the model is loaded
+        places = (self.folder, *self.folder.absolute().parents)
+        # os.path's way: a folder that may not even be looked at is none for us, where pathlib's raises
+        there = next((place for place in places if os.path.exists(place)), places[-1])
+        if not (
+            os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
+        ):  # said before the model is loaded
             raise MapflowError(
                 f"--output_path {str(self.folder)!r} cannot be written: {there} is not writable"
             )

@@ -22,6 +22,7 @@ class Worker:
         self._ours, theirs = FORK.Pipe()
         self.process = FORK.Process(target=_work, args=(folder, environment, theirs), daemon=True)
         self.process.start()
+        theirs.close()  # so that a worker that dies ends the wait
         self.refusal: str | None = self._ours.recv()
         if self.refusal is not None:
             self.process.join()  # a forked process shares its parent's locks for as long as it lives

@@ -147,7 +147,7 @@ def test_sorting_while_another_worker_appends_loses_nothing(tmp_path):
     context = multiprocessing.get_context("fork")
     ready, go = context.Event(), context.Event()
     (worker := context.Process(target=_append_slowly, args=(tmp_path, ready, go))).start()
-    ready.wait()
+    assert ready.wait(120)
     while worker.is_alive():
         sort_records(tmp_path)
     worker.join()
@@ -174,6 +174,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_line_costs_that_line_and_the_run_g
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     (writer := context.Process(target=_fill_the_disk, args=(tmp_path, theirs))).start()
+    theirs.close()  # so that a child that dies ends the wait
     assert "no space left for records" in ours.recv()
     writer.join()
     assert (tmp_path / RECORDS).read_bytes() == whole
@@ -209,16 +210,27 @@ def _open_read_only(folder, pipe):
 
 def test_a_read_only_place_is_named(tmp_path):
     tmp_path.chmod(0o555)
-    for parent in tmp_path.parents[:2]:
+    for parent in tmp_path.parents[:3]:
         parent.chmod(parent.stat().st_mode | 0o011)
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     (opener := context.Process(target=_open_read_only, args=(tmp_path, theirs))).start()
+    theirs.close()  # so that a child that dies ends the wait
     said = ours.recv()
     opener.join()
     tmp_path.chmod(0o755)
     assert len(said) == 2
     assert all("cannot be written" in line and str(tmp_path / "run") in line for line in said), said
+
+
+def test_a_place_that_may_not_be_looked_at_is_named_too(monkeypatch, tmp_path):
+    def hidden(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "stat", hidden)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(MapflowError, match="cannot be written"):
+        RunOutput(str(tmp_path / "run"))
 
 
 def test_an_unwritable_place_is_named(tmp_path):

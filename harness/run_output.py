@@ -30,9 +30,8 @@ class RunOutput:
         places = (self.folder, *self.folder.absolute().parents)
         # os.path's way: a folder that may not even be looked at is none for us, where pathlib's raises
         there = next((place for place in places if os.path.exists(place)), places[-1])  # noqa: PTH110
-        if not (
-            os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
-        ):  # said before the model is loaded
+        writable = os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)  # noqa: PTH112
+        if not writable:  # said before the model is loaded
             raise MapflowError(
                 f"--output_path {str(self.folder)!r} cannot be written: {there} is not writable"
             )

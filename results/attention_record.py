@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from tabulate import tabulate
 
-from mapflow.results import lines
+from mapflow.results.lines import Line
 from mapflow.results.trace_record import means
 
 PARTS = ("system", "video", "question", "template", "last")
@@ -21,7 +21,7 @@ PARTS = ("system", "video", "question", "template", "last")
 
 
 @dataclass(frozen=True)
-class AttentionRecord:
+class AttentionRecord(Line):
     """Sequences over layers hold an entry a layer that ran, entry l − 1 for (1-based) layer l.
 
     `rows` names the reading positions, of which there are `n_rows`. `weights[l][t]` is what they pay to the t-th video
@@ -49,15 +49,6 @@ class AttentionRecord:
     @property
     def key(self) -> tuple[str, str]:
         return self.question_id, self.intervention
-
-    def to_line(self) -> str:
-        """One line of JSON, without the newline."""
-        return lines.to_line(self)
-
-    @classmethod
-    def from_line(cls, line: str, where: str) -> AttentionRecord:
-        """Raises MapflowError naming `where` for anything that is not such a record."""
-        return lines.from_line(cls, line, where)
 
 
 @dataclass(frozen=True)

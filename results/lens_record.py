@@ -17,14 +17,14 @@ from typing import ClassVar
 
 from tabulate import tabulate
 
-from mapflow.results import lines
+from mapflow.results.lines import Line
 
 WordLists = Mapping[str, AbstractSet[str]]
 """Name → words in lower case."""
 
 
 @dataclass(frozen=True)
-class LensRecord:
+class LensRecord(Line):
     """`ids[l][t]` and `probabilities[l][t]` are the most probable tokens at the t-th video token in the (l + 1)-th layer,
     best first; `frames[t]` is its 0-based frame, `words` the text of every id that occurs.
 
@@ -50,15 +50,6 @@ class LensRecord:
     @property
     def key(self) -> tuple[str, str]:
         return self.question_id, self.intervention
-
-    def to_line(self) -> str:
-        """One line of JSON, without the newline."""
-        return lines.to_line(self)
-
-    @classmethod
-    def from_line(cls, line: str, where: str) -> LensRecord:
-        """Raises MapflowError naming `where` for anything that is not such a record."""
-        return lines.from_line(cls, line, where)
 
 
 @dataclass(frozen=True)

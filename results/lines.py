@@ -10,40 +10,37 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import UnionType
-from typing import Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mapflow.results.errors import MapflowError
 
+Kind = TypeVar("Kind")
 
-class Line(Protocol):
+
+class Line:
     """A frozen dataclass that a folder keeps, one a line in `FILE`, which makes it the folder of `RUN`; `key` makes it
     unique and sorts it, `error` says why it holds no answer."""
 
     FILE: ClassVar[str]
     RUN: ClassVar[str]
 
-    @property
-    def key(self) -> tuple[str, str]: ...
+    error: str | None
 
     @property
-    def error(self) -> str | None: ...
+    def key(self) -> tuple[str, str]:
+        raise NotImplementedError
 
-    def to_line(self) -> str: ...
+    def to_line(self) -> str:
+        """One line of JSON, without the newline. Raises ValueError on NaN or infinity, which are no measurements."""
+        return json.dumps(vars(self), ensure_ascii=False, allow_nan=False)
 
     @classmethod
-    def from_line(cls, line: str, where: str) -> Any: ...
+    def from_line(cls: type[Kind], line: str, where: str) -> Kind:
+        """Raises MapflowError naming `where` for anything that is not such a record; its sequences are tuples."""
+        return _from_line(cls, line, where)
 
 
-Kind = TypeVar("Kind")
-
-
-def to_line(record: Any) -> str:
-    """One line of JSON, without the newline. Raises ValueError on NaN or infinity, which are no measurements."""
-    return json.dumps(vars(record), ensure_ascii=False, allow_nan=False)
-
-
-def from_line(kind: type[Kind], line: str, where: str) -> Kind:
-    """A `kind` of dataclass; its sequences are tuples. Raises MapflowError naming `where` for anything else."""
+def _from_line(kind: type[Kind], line: str, where: str) -> Kind:
     try:
         values: Any = json.loads(line, parse_constant=_refuse_constant)
         # half a surrogate pair, spelled out or not, could never be written again

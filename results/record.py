@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mapflow.results import lines
+from mapflow.results.lines import Line
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(Line):
     """One question × intervention.
 
     `prediction` is the generated text (with first-token scoring: the token of the full-vocabulary argmax), `p_answer`
@@ -60,15 +60,6 @@ class Record:
     def chance(self) -> float:
         """Accuracy of a uniform guess on this question."""
         return 1 / self.n_options if self.n_options else 0.0
-
-    def to_line(self) -> str:
-        """One line of JSON, without the newline. Raises ValueError on NaN or infinity, which are no measurements."""
-        return lines.to_line(self)
-
-    @classmethod
-    def from_line(cls, line: str, where: str) -> Record:
-        """Raises MapflowError naming `where` for anything that is not a record."""
-        return lines.from_line(cls, line, where)
 
 
 def log_margin(probabilities: dict[str, float]) -> float | None:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mapflow.results import lines
+from mapflow.results.lines import Line
 
 TINY = 1e-6
 
 
 @dataclass(frozen=True)
-class SweepRecord:
+class SweepRecord(Line):
     """One question × route; tuples hold an entry a layer, entry l − 1 for the window placed at (1-based) layer l.
 
     `answer` is the plain run's (its first token, as text), `p_answer` that token's probability and `p_target` the right
@@ -64,15 +64,6 @@ class SweepRecord:
     @property
     def swept(self) -> bool:
         return self.error is None and self.left_out is None
-
-    def to_line(self) -> str:
-        """One line of JSON, without the newline."""
-        return lines.to_line(self)
-
-    @classmethod
-    def from_line(cls, line: str, where: str) -> SweepRecord:
-        """Raises MapflowError naming `where` for anything that is not such a record."""
-        return lines.from_line(cls, line, where)
 
 
 def relative_change(base: float, knocked_out: Sequence[float]) -> tuple[float, ...] | None:

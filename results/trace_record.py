@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 from tabulate import tabulate
 
-from mapflow.results import lines
+from mapflow.results.lines import Line
 
 
 @dataclass(frozen=True)
-class TraceRecord:
+class TraceRecord(Line):
     """Sequences hold an entry a layer, entry l − 1 read from (1-based) layer l.
 
     `answer` is the plain run's first token, as text, `p_answers` its probability under this intervention; `p_targets` is
@@ -50,15 +50,6 @@ class TraceRecord:
     def p_false(self) -> tuple[float, ...]:
         """Mean over the false options, by layer; empty where there are none."""
         return means([(self.p_options or {})[letter] for letter in self.false_options])
-
-    def to_line(self) -> str:
-        """One line of JSON, without the newline."""
-        return lines.to_line(self)
-
-    @classmethod
-    def from_line(cls, line: str, where: str) -> TraceRecord:
-        """Raises MapflowError naming `where` for anything that is not such a record."""
-        return lines.from_line(cls, line, where)
 
 
 @dataclass(frozen=True)

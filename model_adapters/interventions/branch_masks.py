@@ -27,7 +27,7 @@ class BranchMasks:
 
     def __init__(self, index: RowIndex, compiled: Sequence[Compiled]) -> None:
         self.index, self.compiled = index, compiled
-        self._made: OrderedDict[Hashable, Edges] = OrderedDict()
+        self._made: OrderedDict[Hashable, Edges | None] = OrderedDict()
 
     def of(self, job: Job, members: slice, layer: int) -> Edges | None:
         """Kept keys, and own keys of the same branch, as far as a branch's query may read them in 0-based `layer`.
@@ -38,11 +38,9 @@ class BranchMasks:
         variants = [self.compiled[variant] for variant in job.variants[members]]
         if any(one.budget is not None for one in variants):
             return self._build(job, reads, dict(enumerate(variants)), layer)
-        if self._plain(job, reads):
-            return None
         key = (reads.tobytes(), job.computed.tobytes(), job.kept.tobytes(), job.own.tobytes())
         if key not in self._made:
-            self._made[key] = self._build(job, reads, {}, layer)
+            self._made[key] = None if self._plain(job, reads) else self._build(job, reads, {}, layer)
             if len(self._made) > REMEMBERED:
                 self._made.popitem(last=False)
         self._made.move_to_end(key)
@@ -68,9 +66,12 @@ class BranchMasks:
                     allowed[row] &= ~blocked[query[:, None], key]
             parts.append(allowed)
         kept, own = parts
-        own_branch = torch.eye(len(own), dtype=torch.bool, device=own.device)[:, None, :, None]
-        own = own[:, :, None] & own_branch
-        allowed = torch.cat([kept.flatten(0, 1), own.flatten(2).flatten(0, 1)], 1)
+        if len(own) > 1:
+            own_branch = torch.eye(len(own), dtype=torch.bool, device=own.device)[:, None, :, None]
+            own = own[:, :, None] & own_branch
+        allowed = own.flatten(2).flatten(0, 1)
+        if job.kept.any():
+            allowed = torch.cat([kept.flatten(0, 1), allowed], 1)
         return Edges(allowed[None, None], bool(scattered) or _may_be_empty(job, reads))
 
     def _plain(self, job: Job, reads: Bool[np.ndarray, "branch target source"]) -> bool:

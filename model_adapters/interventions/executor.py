@@ -20,7 +20,7 @@ from mapflow.model_adapters.interventions.intervention import Compiled
 from mapflow.model_adapters.interventions.layer_arguments import NotIncremental
 from mapflow.model_adapters.interventions.liveness import live_row_layers
 
-WORTH = 0.85
+WORTH = 0.95
 """Live share of row-layers below which rows are left out. Above, the last layer's rows are most of what is dead."""
 
 

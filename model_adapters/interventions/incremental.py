@@ -105,7 +105,7 @@ class _Pass:
         self.trunk_keys: tuple[Keys, Keys] | None = None
         self.trunk_runs = self._everything
         self._cache: LayerCache | None = None
-        self._mask: Edges | None = None
+        self._under_way: _Call
 
     def run(self) -> Float[Tensor, "intervention vocab"]:
         with apply(self), self._hooks():  # pyright: ignore[reportArgumentType]
@@ -116,11 +116,13 @@ class _Pass:
             ).last_hidden_state
         logits = self.decoder.logits(hidden[:, 0])
         branches = sorted(set(self.schedule.answers))
-        return logits[[branches.index(branch) for branch in self.schedule.answers]]
+        return take(
+            logits, 0, self.index.numbers([branches.index(branch) for branch in self.schedule.answers])
+        )
 
     def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
-        """The mask of the call under way, for the attention function."""
-        return self._mask
+        """The mask of the call under way, for the attention function: made here, where a GPU already has work."""
+        return self.masks.of(self._under_way.job, self._under_way.members, self.number)
 
     @contextmanager
     def _hooks(self) -> Iterator[None]:
@@ -176,7 +178,7 @@ class _Pass:
         return (passed_on, *output[1:]) if isinstance(output, tuple) else passed_on
 
     def _prepare(self, layer: nn.Module, call: _Call) -> tuple[Tensor, dict[str, Any]]:
-        """Hidden states and arguments of one call; its mask and keys become the active ones."""
+        """Hidden states and arguments of one call; its keys become the active ones."""
         job, hidden = call.job, self._hidden(call)
         kept = self._kept(job)
         if job.in_two_steps:
@@ -187,7 +189,7 @@ class _Pass:
             hidden = take(hidden, 1, self.index.within(job.computed, job.own))
         else:
             self._cache = Noted() if kept is None else After(*kept)
-        self._mask = self.masks.of(job, call.members, self.number)
+        self._under_way = call
         together = len(job.branches[call.members])
         rows = self.index.tiled(job.computed, together)
         columns = [
@@ -215,7 +217,7 @@ class _Pass:
             added = take(self.inputs.added[number], 0, self.index.tiled(job.computed, 1))
             hidden = hidden + added.to(hidden)
         self.leaving.append(_States(branches, job.computed, hidden))
-        self._cache = self._mask = None
+        self._cache = None
 
     @property
     def _everything(self) -> Bool[np.ndarray, " run"]:
@@ -234,6 +236,8 @@ class _Pass:
         Rows that a branch shares a call with, but does not need, are anything finite.
         """
         job, own = call.job, call.job.own
+        if job.is_trunk:
+            return self._from_trunk(own)
         parents, inherited = job.parents[call.members], job.inherited[call.members]
         sources: dict[tuple[int, bytes], list[int]] = {}
         for member, parent in enumerate(parents):

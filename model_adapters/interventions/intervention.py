@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import get_args
 
 import torch
@@ -26,7 +26,7 @@ from mapflow.model_adapters.interventions.policies import (
     Policy,
     RandomBlocking,
 )
-from mapflow.model_adapters.interventions.policies.policy import no_cuts
+from mapflow.model_adapters.interventions.policies.policy import Cuts, no_cuts
 from mapflow.model_adapters.interventions.segment_masks import count_edges, empty_rows, token_mask
 from mapflow.results.errors import MapflowError
 
@@ -113,14 +113,29 @@ class Intervention:
 
         Raises MapflowError for layers that the model or segments that the prompt lacks.
         """
-        cuts = no_cuts(layout, n_layers)
-        for policy in self.policies:
-            cuts |= policy.cuts(layout, n_layers, pathways)
+        cuts = _cuts(self.policies, layout.segments, layout.true_option, n_layers, pathways)
         budget = self.random.budget(layout, n_layers, pathways) if self.random else None
         return Compiled(layout, cuts if self.keep else ~cuts, key, self.random, budget, self.early_exit)
 
     def __str__(self) -> str:
         return self.name or self.expression
+
+
+@lru_cache(maxsize=2048)
+@torch.inference_mode(False)  # what is kept may be needed with gradients later
+def _cuts(
+    policies: tuple[Policy, ...],
+    segments: tuple[Segment, ...],
+    true_option: int | None,
+    n_layers: int,
+    pathways: PathwayRanges | None,
+) -> Cuts:
+    """All policies' cuts. They hang on which segments a prompt has, not on their lengths: a benchmark's prompts share them."""
+    layout = TokenLayout(segments, torch.arange(len(segments)), true_option)
+    cuts = no_cuts(layout, n_layers)
+    for policy in policies:
+        cuts |= policy.cuts(layout, n_layers, pathways)
+    return cuts
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,15 @@ class TokenLayout:
         """Number of positions of each segment."""
         return torch.bincount(self.segment_of, minlength=len(self.segments))
 
+    @cached_property
+    def causal(self) -> Bool[Tensor, "target source"]:
+        """Does any position of `target` come after, or coincide with, one of `source`?"""
+        n, n_segments = len(self), len(self.segments)
+        position = torch.arange(n)
+        first = torch.full((n_segments,), n).scatter_reduce_(0, self.segment_of, position, "amin")
+        final = torch.full((n_segments,), -1).scatter_reduce_(0, self.segment_of, position, "amax")
+        return first <= final[:, None]
+
     def select(self, name: str) -> Bool[Tensor, " segment"]:
         """The segments that `name` stands for (names: `SELECTORS`, or `frame[2]`, `option[0]`…).
 

@@ -7,12 +7,12 @@ not be computed: exactly, not approximately (design.md, Speed).
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from mapflow.model_adapters.interventions.intervention import Compiled
-from mapflow.model_adapters.interventions.segment_masks import causal_pairs
 
 
 def live_segments(compiled: Compiled) -> Bool[Tensor, "depth segment"]:
@@ -21,12 +21,11 @@ def live_segments(compiled: Compiled) -> Bool[Tensor, "depth segment"]:
     After an early exit nothing is. With random blocking the segment cuts alone count, which errs on the safe side.
     """
     layout = compiled.layout
-    live = [layout.select("last")]
-    readable = compiled.reads & (causal_pairs(layout.segment_of, len(layout.segments)) > 0)
-    for layer in readable[: compiled.depth].flip(0):
-        live.append(live[-1] | (layer & live[-1][:, None]).any(0))
-    unused = [torch.zeros_like(live[0])] * (compiled.n_layers - compiled.depth)
-    return torch.stack([*reversed(live), *unused])
+    live = [layout.select("last").numpy()]
+    for layer in (compiled.reads & layout.causal)[: compiled.depth].flip(0).numpy():
+        live.append(live[-1] | layer[live[-1]].any(0))
+    unused = [np.zeros_like(live[0])] * (compiled.n_layers - compiled.depth)
+    return torch.from_numpy(np.stack([*reversed(live), *unused]))
 
 
 def live_row_layers(compiled: Compiled) -> int:

@@ -51,8 +51,7 @@ class AttentionPlan:
         self.blocked = blocked
         self._same_as = _first_equal_layer(reads)
         self._full = reads.flatten(2).all(-1).all(0).tolist()
-        # a row that reads its own segment has a key, itself; whoever does not may have none
-        self._may_be_empty = (~reads.diagonal(dim1=-2, dim2=-1)).any(-1).any(0).tolist()
+        self._may_be_empty = _may_be_empty(reads, segment_of)
         self._masks: dict[tuple[int, int, int], Edges] = {}
         self.reads = reads.to(device, non_blocking=True)
         self.segment_of = segment_of.to(device, non_blocking=True)
@@ -139,3 +138,14 @@ def _first_equal_layer(reads: Reads) -> list[int]:
     """For each layer the first one with the same permissions, so that their masks are built once."""
     seen: dict[bytes, int] = {}
     return [seen.setdefault(reads[:, layer].numpy().tobytes(), layer) for layer in range(reads.shape[1])]
+
+
+def _may_be_empty(reads: Reads, segment_of: Int[Tensor, "batch n"]) -> list[bool]:
+    """For each layer whether segments leave some row no key. A segment that reads one which begins no later than it does,
+    itself for instance, has that one's first key in every row."""
+    n = segment_of.shape[1]
+    first = torch.full((reads.shape[0], reads.shape[-1]), n)
+    first.scatter_reduce_(1, segment_of, torch.arange(n).expand_as(segment_of), "amin")
+    begun = first[:, None, :] <= first[:, :, None]
+    without = ~(reads & begun[:, None]).any(-1) & (first < n)[:, None]
+    return without.any(-1).any(0).tolist()

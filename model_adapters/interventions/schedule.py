@@ -18,7 +18,8 @@ Knows layouts and permissions; no tensors of a model, no memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -92,13 +93,61 @@ class Schedule:
 def schedule(compiled: Sequence[Compiled], trunk: Compiled | None = None) -> Schedule:
     """For interventions on one prompt, at least one; `trunk` None: the first of them.
 
-    A random trunk stands for a plain one: nobody would share its edges.
+    A random trunk stands for a plain one: nobody would share its edges. Prompts of one benchmark differ in their lengths
+    but hardly in their runs, so that what does not hang on lengths is worked out once for many of them.
     """
-    segment_of_run, sizes = torch.unique_consecutive(compiled[0].layout.segment_of, return_counts=True)
-    tree = _Tree(compiled, segment_of_run.numpy(), trunk or compiled[0])
-    changed = _changed(tree)
-    layers, answers = _walk_back(tree, changed, sizes.numpy())
-    return Schedule(sizes.numpy(), layers, answers)
+    layout, trunk = compiled[0].layout, trunk or compiled[0]
+    segment_of_run, counts = torch.unique_consecutive(layout.segment_of, return_counts=True)
+    sizes = counts.numpy()
+    shape = _Shape(
+        tuple(segment.kind for segment in layout.segments),
+        tuple(segment_of_run.tolist()),
+        tuple(item.reads.numpy().tobytes() for item in compiled),
+        _scattered(compiled),
+        None if trunk.budget is not None else trunk.reads.numpy().tobytes(),
+    )
+    layers, answers = _jobs(shape)
+    return Schedule(sizes, tuple(tuple(_in_steps(job, sizes) for job in jobs) for jobs in layers), answers)
+
+
+def _in_steps(job: Job, sizes: Int[np.ndarray, " run"]) -> Job:
+    """All own rows leave the layer, in one step, unless that would more than double the work."""
+    if not job.in_two_steps or 2 * sizes[job.computed].sum() <= sizes[job.own].sum():
+        return job
+    return replace(job, computed=job.own)
+
+
+def _scattered(compiled: Sequence[Compiled]) -> tuple[tuple[int, ...], ...]:
+    """For each layer and intervention a number that is equal where equal edges are lost at random, 0 where none is."""
+    layers = []
+    for layer in range(compiled[0].n_layers):
+        numbers: dict[object, int] = {}
+        draws = [(item.random, item.key, item.budget[layer] if item.budget else 0) for item in compiled]
+        layers.append(tuple(numbers.setdefault(draw, len(numbers) + 1) if draw[-1] else 0 for draw in draws))
+    return tuple(layers)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """All that a schedule hangs on besides the runs' sizes: the segments' kinds, each run's segment, what each intervention
+    permits between segments, layer by layer (`reads`, as bytes) and loses at random (`scattered`), and the trunk's
+    permissions, None for a plain one."""
+
+    kinds: tuple[str, ...]
+    segment_of_run: tuple[int, ...]
+    reads: tuple[bytes, ...]
+    scattered: tuple[tuple[int, ...], ...]
+    trunk: bytes | None
+
+    def permitted(self, reads: bytes) -> Bool[np.ndarray, "layer target source"]:
+        return np.frombuffer(reads, dtype=bool).reshape(len(self.scattered), len(self.kinds), len(self.kinds))
+
+
+@lru_cache(maxsize=4)  # as many as there are places for the true option, which some routes name
+def _jobs(shape: _Shape) -> tuple[tuple[tuple[Job, ...], ...], tuple[int, ...]]:
+    """Every layer's jobs, in whose `computed` are only needed rows, and the answers' branches."""
+    tree = _Tree(shape)
+    return _walk_back(tree, _changed(tree))
 
 
 class _Tree:
@@ -106,15 +155,13 @@ class _Tree:
     intervention. `reads[t]` are a treatment's permissions over runs, causal; `scattered[t]` says whether it loses random
     edges besides; `trunk[l]` are the trunk's permissions."""
 
-    def __init__(
-        self, compiled: Sequence[Compiled], segment_of_run: Int[np.ndarray, " run"], trunk: Compiled
-    ) -> None:
-        self.n_layers = compiled[0].n_layers
+    def __init__(self, shape: _Shape) -> None:
+        self.n_layers = len(shape.scattered)
+        segment_of_run = np.array(shape.segment_of_run)
         self.causal = np.tri(len(segment_of_run), dtype=bool)
-        kinds = [segment.kind for segment in compiled[0].layout.segments]
-        video = np.array([kinds[segment] == "frame" for segment in segment_of_run])
+        video = np.array([shape.kinds[segment] == "frame" for segment in segment_of_run])
         self.after_video = np.logical_or.accumulate(video)
-        self.last = np.array([kinds[segment] == "last" for segment in segment_of_run])
+        self.last = np.array([shape.kinds[segment] == "last" for segment in segment_of_run])
         self.reads: list[Bool[np.ndarray, "target source"]] = []
         self.scattered: list[bool] = []
         index: dict[object, int] = {}
@@ -123,23 +170,23 @@ class _Tree:
         self.treatments: list[list[int]] = []
         self.variants: list[list[int]] = []
         self.branch_of: list[list[int]] = []
-        before = [TRUNK] * len(compiled)
-        reads = [item.reads.numpy() for item in compiled]
-        plain = trunk.budget is not None
-        self.trunk = [
-            self.causal if plain else permitted[segments] & self.causal for permitted in trunk.reads.numpy()
-        ]
-        for layer in range(self.n_layers):
+        before = [TRUNK] * len(shape.reads)
+        reads = [shape.permitted(one) for one in shape.reads]
+        self.trunk = (
+            [self.causal] * self.n_layers
+            if shape.trunk is None
+            else [permitted[segments] & self.causal for permitted in shape.permitted(shape.trunk)]
+        )
+        for layer, scattered in enumerate(shape.scattered):
             branches: dict[tuple[int, int], int] = {}
             self.variants.append([])
             current = []
-            for variant, item in enumerate(compiled):
-                random = item.budget[layer] if item.budget else 0
-                key = (reads[variant][layer].tobytes(), *((item.random, item.key, random) if random else ()))
+            for variant, permitted in enumerate(reads):
+                key = (permitted[layer].tobytes(), layer if scattered[variant] else -1, scattered[variant])
                 if key not in index:
                     index[key] = len(index)
-                    self.reads.append(reads[variant][layer][segments] & self.causal)
-                    self.scattered.append(random > 0)
+                    self.reads.append(permitted[layer][segments] & self.causal)
+                    self.scattered.append(scattered[variant] > 0)
                 treatment = index[key]
                 place = (before[variant], treatment)
                 if before[variant] == TRUNK and self._as_trunk(treatment, layer):
@@ -181,7 +228,7 @@ def _changed(tree: _Tree) -> list[Bool[np.ndarray, "_ run"]]:
 
 
 def _walk_back(
-    tree: _Tree, changed: list[Bool[np.ndarray, "_ run"]], sizes: Int[np.ndarray, " run"]
+    tree: _Tree, changed: list[Bool[np.ndarray, "_ run"]]
 ) -> tuple[tuple[tuple[Job, ...], ...], tuple[int, ...]]:
     """Jobs of every layer, from the last to the first, as each says what it needs of the layer before."""
     unchanged_last = np.logical_not(np.any(changed[-1] & tree.last, axis=-1))
@@ -202,7 +249,6 @@ def _walk_back(
         jobs = []
         for members in _alike(own, computed):
             together = _union(own[members])
-            leaves = _whole(_union(computed[members]), together, sizes)
             kept = _union(read[members]) & ~together
             inherited = own[members] & arriving[members]
             trunk_keys |= kept
@@ -214,17 +260,23 @@ def _walk_back(
                     parents=tuple(parents[members].tolist()),
                     variants=tuple(tree.variants[layer][m] for m in members),
                     reads=reads[members],
-                    computed=leaves,
+                    computed=_union(computed[members]),
                     own=together,
                     kept=kept,
                     inherited=inherited,
                 )
             )
         if trunk_keys.any():
-            leaves = _whole(trunk_computed, trunk_keys, sizes)
             nobody = np.zeros_like(trunk_keys)
             trunk = Job(
-                (TRUNK,), (TRUNK,), (), tree.trunk[layer][None], leaves, trunk_keys, nobody, trunk_keys[None]
+                (TRUNK,),
+                (TRUNK,),
+                (),
+                tree.trunk[layer][None],
+                trunk_computed,
+                trunk_keys,
+                nobody,
+                trunk_keys[None],
             )
             jobs.insert(0, trunk)
             before[TRUNK] |= trunk_keys
@@ -246,8 +298,3 @@ def _alike(
         start = (int(own[branch].argmax()), int(computed[branch].argmax()))
         groups.setdefault(start, []).append(int(branch))
     return [np.array(members) for members in groups.values()]
-
-
-def _whole(computed: Runs, own: Runs, sizes: Int[np.ndarray, " run"]) -> Runs:
-    """Rows that leave the layer: all own ones, in one step, unless that would more than double the work."""
-    return computed if 2 * sizes[computed].sum() <= sizes[own].sum() else own

@@ -43,6 +43,7 @@ class Bench:
         self.size, self.layout = size, size.layout()
         self.model = language_model(size, device, dtype)
         self.decoder = Decoder(self.model)
+        self.pathways = scaled_pathways(PATHWAYS_OF, size.layers)
         self.use(size)
 
     def use(self, size: Size) -> None:
@@ -52,8 +53,7 @@ class Bench:
         self.inputs = DecoderInputs(embeddings(size, len(self.layout), str(self.decoder.device), dtype))
 
     def compile(self, policy: str) -> Compiled:
-        pathways = scaled_pathways(PATHWAYS_OF, self.size.layers)
-        return parse_intervention(policy).compile(self.layout, self.size.layers, pathways, key="q")
+        return parse_intervention(policy).compile(self.layout, self.size.layers, self.pathways, key="q")
 
     @torch.inference_mode()
     def plain(self) -> Tensor:

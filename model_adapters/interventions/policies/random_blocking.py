@@ -73,10 +73,11 @@ class RandomBlocking:
         n, start = len(layout), first_video_position(layout)
         blocked = torch.zeros(n, n, dtype=torch.bool, device=device)
         if count:
-            rows, columns = torch.tril_indices(n - start, n - start, device=device)
+            rows, columns = torch.tril_indices(n - start, n - start, device=device) + start
             order = _scramble(torch.arange(rows.shape[0], device=device), _stream(self.seed, key, layer))
             chosen = order.topk(count, largest=False, sorted=False).indices
-            blocked[rows[chosen] + start, columns[chosen] + start] = True
+            # not blocked[...] = True: that copies the value to the device and waits for it
+            blocked.view(-1).index_fill_(0, (rows * n + columns)[chosen], True)
         return blocked
 
     def __str__(self) -> str:

@@ -25,6 +25,7 @@ from mapflow.model_adapters.interventions.attention import SDPA, apply
 from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.edges import Edges
 from mapflow.model_adapters.interventions.intervention import Compiled
+from mapflow.model_adapters.interventions.kept_keys import KeptKeys
 from mapflow.model_adapters.interventions.plan import AttentionPlan
 from mapflow.results.errors import MapflowError
 
@@ -106,7 +107,8 @@ class Decoder:
         """Greedy decoding of one prompt under each intervention: new token ids (a stop id ends one and is left out) and
         the first step's float32 logits, NaN for a row in which any later step's are not finite.
 
-        The last prompt row's cuts stay in force for every generated row; generated keys are free.
+        The last prompt row's cuts stay in force for every generated row; generated keys are free. Keys that no generated row
+        may read are not kept.
         """
         depths = sorted({item.depth for item in compiled})
         if len(depths) > 1:
@@ -117,12 +119,12 @@ class Decoder:
             order = torch.tensor([i for part in parts for i in part]).argsort()
             written = [ids for part, _ in found for ids in part]
             return [written[i] for i in order.tolist()], torch.cat([rows for _, rows in found])[order]
-        plan = AttentionPlan.of(compiled, device=self.device)
         cache = DynamicCache(config=self.core.config)
+        plan = KeptKeys(compiled, cache, self.device)
         tokens: list[list[int]] = [[] for _ in compiled]
         open_rows = set(range(len(compiled)))
         with apply(plan), self._ending_after(*depths):
-            with self._adding(inputs.added):
+            with self._adding(inputs.added), plan.dropping(self.layers[: depths[0]]):
                 hidden = self.core(
                     inputs_embeds=inputs.embeds.expand(len(compiled), -1, -1),
                     position_ids=inputs.batched_position_ids,

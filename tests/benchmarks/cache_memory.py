@@ -1,0 +1,152 @@
+"""What a cache weighs without the keys that nobody will read, and what that does to a decoding step. One prompt, 7B shape.
+
+    python -m tests.benchmarks.cache_memory --size 7b 7b-64 --out cache.json      # one GPU, about a minute
+    python -m tests.benchmarks.cache_memory                                       # small, also on a CPU
+
+`whole` is the same prefill and the same steps with transformers' own cache under the same plan. The floor is arithmetic: keys that
+the last row may read, in all layers, as a share of the prompt's. Both ways are compared first: in float32, to 1e-5 in
+every probability of four steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from mapflow.model_adapters.interventions import AttentionPlan, Compiled, apply
+from mapflow.model_adapters.interventions.kept_keys import KeptKeys, readable_keys
+from tests.benchmarks.policy_prefill import POLICIES, Bench
+from tests.benchmarks.procedures import SIZES, clock, hardware, peak_gib
+
+STEPS = 16
+
+
+class Continued:
+    """A prompt's prefill and the steps after it, with or without the keys that nobody reads."""
+
+    def __init__(self, bench: Bench, compiled: Compiled, dropping: bool) -> None:
+        self.bench, self.compiled, self.dropping = bench, compiled, dropping
+        self.cache, self.plan = self._empty()
+
+    def _empty(self) -> tuple[DynamicCache, KeptKeys | AttentionPlan]:
+        decoder = self.bench.decoder
+        cache = DynamicCache(config=decoder.core.config)
+        if self.dropping:
+            return cache, KeptKeys([self.compiled], cache, decoder.device)
+        return cache, AttentionPlan.of([self.compiled], device=decoder.device)
+
+    @torch.inference_mode()
+    def prefill(self) -> Tensor:
+        self.cache, self.plan = self._empty()
+        with self._active():
+            return self._run(inputs_embeds=self.bench.inputs.embeds[None])
+
+    @torch.inference_mode()
+    def step(self, number: int) -> Tensor:
+        """The same token again: what a step costs does not hang on it."""
+        device = self.bench.decoder.device
+        token = torch.ones(1, 1, dtype=torch.long, device=device)
+        with apply(self.plan):
+            return self._run(input_ids=token, position_ids=token * (len(self.bench.layout) + number))
+
+    def milliseconds_a_step(self) -> float:
+        self.prefill()
+        return statistics.median(
+            clock(lambda number=number: self.step(number), 1, warm_up=0)[0] * 1e3 for number in range(STEPS)
+        )
+
+    @property
+    def mib(self) -> float:
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers) / 2**20
+
+    @contextmanager
+    def _active(self) -> Iterator[None]:
+        with apply(self.plan):
+            if isinstance(self.plan, KeptKeys):
+                with self.plan.dropping(self.bench.decoder.layers):
+                    yield
+            else:
+                yield
+
+    def _run(self, **inputs: Tensor) -> Tensor:
+        decoder = self.bench.decoder
+        hidden = decoder.core(**inputs, past_key_values=self.cache, use_cache=True).last_hidden_state
+        return decoder.logits(hidden[:, -1])
+
+
+def correctness(device: str) -> float:
+    """Largest difference in probability over a prefill and four steps, small, in float32."""
+    bench = Bench(SIZES["small"], device, torch.float32)
+    gap = 0.0
+    for policy in POLICIES:
+        found = []
+        for dropping in (True, False):
+            one = Continued(bench, bench.compile(policy), dropping)
+            logits = [one.prefill(), *(one.step(number) for number in range(4))]
+            found.append(torch.stack(logits).softmax(-1))
+        gap = max(gap, float((found[0] - found[1]).abs().max()))
+    assert gap <= 1e-5, gap
+    return gap
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for policy in POLICIES:
+        compiled = bench.compile(policy)
+        kept, whole = (Continued(bench, compiled, dropping) for dropping in (True, False))
+        peaks = [peak_gib(one.prefill) for one in (kept, whole)]
+        steps = [one.milliseconds_a_step() for one in (kept, whole, whole, kept)]  # by turns
+        kept.prefill()
+        whole.prefill()
+        device = bench.decoder.device
+        readable = sum(
+            int(readable_keys([compiled], layer, device).sum()) for layer in range(compiled.n_layers)
+        )
+        rows[policy] = {
+            "cache_mib": kept.mib,
+            "whole_cache_mib": whole.mib,
+            "share": kept.mib / whole.mib,
+            "floor": readable / (compiled.n_layers * len(bench.layout)),
+            "prefill_peak_gib": peaks[0],
+            "whole_prefill_peak_gib": peaks[1],
+            "step_ms": min(steps[0], steps[3]),
+            "whole_step_ms": min(steps[1:3]),
+        }
+        row = rows[policy]
+        print(
+            f"  {policy:26} {row['cache_mib']:9.1f} of {row['whole_cache_mib']:.1f} MiB: {row['share']:.1%} (floor {row['floor']:.1%});"
+            f" peak of a prefill {peaks[0]:.2f} against {peaks[1]:.2f} GiB; a step {row['step_ms']:.2f} against {row['whole_step_ms']:.2f} ms",
+            flush=True,
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", nargs="+", choices=list(SIZES), default=["small"])
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = False
+    found: dict[str, Any] = {"hardware": hardware(), "float32_difference": correctness(device)}
+    print(f"small, float32: largest difference in probability {found['float32_difference']:.1e}", flush=True)
+    bench = Bench(SIZES[options.size[0]], device, torch.bfloat16 if device == "cuda" else torch.float32)
+    for name in options.size:
+        bench.use(SIZES[name])
+        print(f"{name}, {len(bench.layout)} positions", flush=True)
+        found[name] = measure(bench)
+        if options.out:
+            options.out.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

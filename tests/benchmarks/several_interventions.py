@@ -4,7 +4,7 @@
     python -m tests.benchmarks.several_interventions --size 7b --questions 24     # one GPU, 1080p clips
 
 Both ways go through the pipeline of an ordinary run, in turn, in one process; medians. Beside the ratio stand two floors from
-the measured parts: of a pipeline that overlaps perfectly (the larger of decoding, over all threads, and the GPU's one vision pass
+the measured parts: of a pipeline that overlaps perfectly (the larger of loading, by all threads, and the GPU's one vision pass
 and three prefills) and of a program that does one thing after the other. Small float32 weights first: the records must be the
 same either way.
 """
@@ -30,6 +30,7 @@ from tests.benchmarks.video_runs import (
     Counts,
     answer_into,
     device_here,
+    loading_seconds,
     preparing_seconds,
     questions,
     random_llava,
@@ -116,7 +117,7 @@ def measure(bench: Bench, device: str, repeats: int) -> dict[str, Any]:
     one, three = sorted(together)[middle], sorted(separately)[middle]
     preparing, threads = preparing_seconds(bench.model, bench.asked[:4]), threads_here(device)
     vision, prefills = bench.parts(max(3, repeats))
-    decoding = preparing / threads
+    decoding = loading_seconds(bench.model, bench.asked)
     allowed = max(decoding, vision + sum(prefills.values()))
     allowed /= sum(max(decoding, vision + prefill) for prefill in prefills.values())
     once = preparing + vision
@@ -130,6 +131,7 @@ def measure(bench: Bench, device: str, repeats: int) -> dict[str, Any]:
         "ratio": one / three,
         "ratio_that_the_parts_allow": allowed,
         "ratio_one_thing_after_the_other": plain,
+        "ms_loading_alone": decoding * 1e3,
         "ms_preparing_on_one_thread": preparing * 1e3,
         "threads": threads,
         "ms_vision": vision * 1e3,
@@ -143,6 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=list(SCENES), default="small")
     parser.add_argument("--questions", type=int, default=6)
+    parser.add_argument("--seconds", type=float, help="a clip's length")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -150,7 +153,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mapflow-several-") as place:
         found: dict[str, Any] = {"hardware": hardware(), "size": options.size}
         found["float32_difference"] = correctness(Path(place) / "small")
-        scene = SCENES[options.size]
+        scene = SCENES[options.size].lasting(options.seconds)
+        found["seconds_of_a_clip"] = scene.seconds
         asked = questions(write_clips(scene, Path(place)), options.questions)
         found |= measure(
             Bench(random_llava(scene.size, device, dtype), asked, Path(place)), device, options.repeats

@@ -5,7 +5,8 @@
     python -m tests.benchmarks.throughput --size 7b --interventions full,effective,random
 
 Questions that lie ready are answered back to back: no run is faster. Their time over the run's, by turns, is the share of the run
-in which the device has work (on a CPU, which also decodes, a figure for testing this program). Beside it, from torch's profiler
+in which the device has work (on a CPU, which also decodes, a figure for testing this program). A run's first questions wait for
+their clips: `steady` leaves its first third out. Beside it, loading with nobody answering, which is the other bound; and from torch's profiler
 over another run: the kernels' own time over the wall's, which the profiler itself slows. The host's milliseconds a question are
 those of the one thread that drives the device.
 """
@@ -37,6 +38,7 @@ from tests.benchmarks.video_runs import (
     SCENES,
     answer_into,
     device_here,
+    loading_seconds,
     preparing_seconds,
     questions,
     random_llava,
@@ -56,11 +58,18 @@ class Bench:
     def run(self) -> None:
         """The whole of it: clips read, questions answered, records written."""
         self.runs += 1
+        self.moments: list[float] = []
         place = self.place / f"run{self.runs}"
-        answer_into(place, self.model, self.asked, self.interventions, self.batch_size)
+        answer_into(place, self.model, self.asked, self.interventions, self.batch_size, self.moments)
 
-    def alone_and_run(self, repeats: int) -> list[tuple[float, float]]:
-        """Seconds a question, for each repeat: of questions that lie ready, answers read one behind; of the whole run."""
+    def steady_seconds(self) -> float:
+        """A question's in the last run, its first third aside."""
+        first, last = len(self.moments) // 3, len(self.moments) - 1
+        return (self.moments[last] - self.moments[first]) / (last - first)
+
+    def alone_and_run(self, repeats: int) -> list[tuple[float, float, float]]:
+        """Seconds a question, for each repeat: of questions that lie ready, answers read one behind; of the whole run; of its
+        last two thirds."""
         ready = [self.model.prepare(question) for question in self.asked[: max(8, self.batch_size)]]
         batches = [ready[i : i + self.batch_size] for i in range(0, len(ready), self.batch_size)]
 
@@ -74,6 +83,7 @@ class Bench:
             (
                 clock(answer_all, 1, warm_up=0)[0] / len(ready),
                 clock(self.run, 1, warm_up=0)[0] / len(self.asked),
+                self.steady_seconds(),
             )
             for _ in range(repeats)
         ]
@@ -142,7 +152,7 @@ class Bench:
 def measure(bench: Bench, device: str, repeats: int) -> dict[str, Any]:
     n = len(bench.asked)
     pairs = bench.alone_and_run(repeats)
-    alone, run = (statistics.median(each) for each in zip(*pairs, strict=True))
+    alone, run, steady = (statistics.median(each) for each in zip(*pairs, strict=True))
     preparing, threads = preparing_seconds(bench.model, bench.asked[:4]), threads_here(device)
     found = {
         "questions": n,
@@ -150,13 +160,15 @@ def measure(bench: Bench, device: str, repeats: int) -> dict[str, Any]:
         "interventions": [str(one) for one in bench.interventions],
         "positions": len(bench.model.prepare(bench.asked[0]).layout),
         "ms_a_question": run * 1e3,
-        "ms_a_question_each": [each * 1e3 for _, each in pairs],
+        "ms_a_question_each": [whole * 1e3 for _, whole, _ in pairs],
         "questions_a_second": 1 / run,
         "ms_device_alone": alone * 1e3,
-        "device_busy": statistics.median(one / other for one, other in pairs),
+        "device_busy": statistics.median(one / whole for one, whole, _ in pairs),
+        "ms_a_question_steady": steady * 1e3,
+        "device_busy_steady": statistics.median(one / rest for one, _, rest in pairs),
+        "ms_loading_alone": loading_seconds(bench.model, bench.asked) * 1e3,
         "ms_preparing_on_one_thread": preparing * 1e3,
         "threads": threads,
-        "ms_preparing_over_threads": preparing / threads * 1e3,
         "host_ms": bench.host_ms(),
     }
     if device != "cpu":
@@ -169,13 +181,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=list(SCENES), default="small")
     parser.add_argument("--questions", type=int, default=8)
+    parser.add_argument("--seconds", type=float, help="a clip's length")
     parser.add_argument("--interventions", nargs="+", default=["full"], help="each a run of its own")
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device, dtype = device_here()
-    scene = SCENES[options.size]
+    scene = SCENES[options.size].lasting(options.seconds)
     found: dict[str, Any] = {"hardware": hardware(), "size": options.size, "runs": []}
     model = random_llava(scene.size, device, dtype)
     with tempfile.TemporaryDirectory(prefix="mapflow-throughput-") as place:
@@ -197,7 +210,8 @@ def main() -> None:
             print(json.dumps(row, indent=1))
             print(
                 f"{options.size}, {interventions}: {row['ms_a_question']:.1f} ms a question, of which the device works"
-                f" {row['device_busy']:.0%}; making one ready {row['ms_preparing_on_one_thread']:.0f} ms on one of {row['threads']}"
+                f" {row['device_busy']:.0%}, {row['device_busy_steady']:.0%} once clips are there; loading alone"
+                f" {row['ms_loading_alone']:.1f} ms; making one ready {row['ms_preparing_on_one_thread']:.0f} ms on one of {row['threads']}"
                 " threads",
                 flush=True,
             )

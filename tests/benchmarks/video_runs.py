@@ -27,7 +27,7 @@ from mapflow.model_adapters.image_preprocessing import ImagePreprocessing
 from mapflow.model_adapters.interventions import Intervention
 from mapflow.model_adapters.llava import LlavaVideo
 from mapflow.model_adapters.llava_network import LlavaNetwork
-from mapflow.model_adapters.question_loading import loading_threads
+from mapflow.model_adapters.question_loading import load_ahead, loading_threads
 from mapflow.model_adapters.question_runner import answer_questions
 from mapflow.results.question import Clip, Prompt, Question
 from mapflow.results.record import Record
@@ -58,6 +58,9 @@ class Scene:
     height: int
     seconds: float
     clips: int
+
+    def lasting(self, seconds: float | None) -> Scene:
+        return self if seconds is None else replace(self, seconds=seconds)
 
 
 SCENES = {
@@ -167,13 +170,16 @@ def answer_into(
     asked: Sequence[Question],
     interventions: Sequence[Intervention],
     batch_size: int = 1,
+    moments: list[float] | None = None,
 ) -> list[Record]:
-    """An ordinary run: the pipeline that `generate_until` runs, records appended as they come."""
+    """An ordinary run: the pipeline that `generate_until` runs, records appended as they come, and when, to `moments`."""
     run = RunFolder(folder, {"benchmark": "random weights"}, {})
     found = []
     for _, records in answer_questions(model, asked, interventions, batch_size):
         run.append(records)
         found += records
+        if moments is not None:
+            moments.append(time.perf_counter())
     bad = [record.error for record in found if record.error]
     assert not bad, bad[0]
     return found
@@ -209,6 +215,14 @@ def preparing_seconds(model: LlavaVideo, asked: Sequence[Question]) -> float:
     begun = time.perf_counter()
     for question in asked:
         model.prepare(question)
+    return (time.perf_counter() - begun) / len(asked)
+
+
+def loading_seconds(model: LlavaVideo, asked: Sequence[Question]) -> float:
+    """Seconds a question while all threads make questions ready and nobody answers them: no run is faster."""
+    begun = time.perf_counter()
+    for _, prepared in load_ahead(model, asked, lambda question: question):
+        assert not isinstance(prepared, Exception), prepared
     return (time.perf_counter() - begun) / len(asked)
 
 

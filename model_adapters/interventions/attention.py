@@ -22,6 +22,7 @@ from transformers.masking_utils import sdpa_mask
 
 from mapflow.model_adapters.interventions.block_sparse import block_sparse_attention, pays
 from mapflow.model_adapters.interventions.edges import Edges
+from mapflow.model_adapters.interventions.grouped_attention import GroupedEdges, grouped_attention
 from mapflow.model_adapters.interventions.oracle import eager_attention
 from mapflow.model_adapters.interventions.plan import LayerMasks
 
@@ -70,6 +71,8 @@ def sdpa_attention(
     edges = cut_edges(module, query, key, attention_mask)
     if edges is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    if isinstance(edges, GroupedEdges):
+        return grouped_attention(module, query, key, value, edges, **options), None
     if pays(query, key) and options.get("softcap") is None:
         output = block_sparse_attention(query, key, value, edges, options.get("scaling"))
     else:

@@ -1,7 +1,8 @@
 """Block-sparse attention on a GPU: FlexAttention over the blocks of 128 × 128 that hold an edge at all.
 
 Under a dense mask sdpa computes every pair, those that causality or a policy rules out too; at a thousand keys that costs
-little, at ten thousand it is most of attention. The crossover was measured (tests/benchmarks/README.md, attention kernels).
+little, at ten thousand it is most of attention. For what falls into no groups (grouped_attention.py): several rows in one batch,
+random blocking. The crossover was measured (tests/benchmarks/README.md, attention kernels).
 """
 
 from __future__ import annotations

@@ -11,10 +11,13 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
+from torch import Tensor
 
-from mapflow.model_adapters.interventions.edges import Edges
+from mapflow.model_adapters.interventions.edges import Edges, Mask
+from mapflow.model_adapters.interventions.grouped_attention import MANY_ROWS, GroupedEdges
 from mapflow.model_adapters.interventions.intervention import Compiled
+from mapflow.model_adapters.interventions.row_groups import row_groups
 from mapflow.model_adapters.interventions.row_index import RowIndex
 from mapflow.model_adapters.interventions.schedule import Job
 
@@ -40,11 +43,25 @@ class BranchMasks:
             return self._build(job, reads, dict(enumerate(variants)), layer)
         key = (reads.tobytes(), job.computed.tobytes(), job.kept.tobytes(), job.own.tobytes())
         if key not in self._made:
-            self._made[key] = None if self._plain(job, reads) else self._build(job, reads, {}, layer)
+            self._made[key] = None if self._plain(job, reads) else self._of_segments(job, reads, layer)
             if len(self._made) > REMEMBERED:
                 self._made.popitem(last=False)
         self._made.move_to_end(key)
         return self._made[key]
+
+    def _of_segments(self, job: Job, reads: Bool[np.ndarray, "branch target source"], layer: int) -> Edges:
+        """Groups where one branch brings all keys that it reads, and there are many."""
+        sizes = self.index.sizes[job.own]
+        if len(reads) > 1 or job.kept.any() or job.in_two_steps or sizes.sum() < MANY_ROWS:
+            return self._build(job, reads, {}, layer)
+        query, query_run = self.index.positions_and_runs(job.own)
+        permitted = torch.from_numpy(reads[0]).to(query.device, non_blocking=True)[:, query_run]
+
+        def rows(numbers: Int[Tensor, " row"]) -> Mask:
+            return (permitted[query_run[numbers]] & (query <= query[numbers, None]))[None, None]
+
+        groups, left = row_groups(reads[0][job.own][:, job.own], sizes)
+        return GroupedEdges(groups, left, rows, query.device)
 
     def _build(
         self,

@@ -17,8 +17,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mapflow.model_adapters.interventions.edges import Edges
+from mapflow.model_adapters.interventions.edges import Edges, Mask
+from mapflow.model_adapters.interventions.grouped_attention import MANY_ROWS, GroupedEdges
 from mapflow.model_adapters.interventions.intervention import Compiled
+from mapflow.model_adapters.interventions.row_groups import row_groups
 
 Reads = Bool[Tensor, "batch layer target source"]
 Blocked = Callable[[int], "Bool[Tensor, 'batch query key'] | None"]
@@ -53,6 +55,7 @@ class AttentionPlan:
         self._full = reads.flatten(2).all(-1).all(0).tolist()
         self._may_be_empty = _may_be_empty(reads, segment_of)
         self._masks: dict[tuple[int, int, int], Edges] = {}
+        self._on_host = reads, segment_of
         self.reads = reads.to(device, non_blocking=True)
         self.segment_of = segment_of.to(device, non_blocking=True)
         self.last_row = last_row.to(device, non_blocking=True)
@@ -113,8 +116,21 @@ class AttentionPlan:
 
     def _build(self, layer: int, n_queries: int, n_keys: int) -> Edges:
         length, device = self.segment_of.shape[1], self.segment_of.device
+        whole_prompt = n_queries == n_keys == length and len(self.segment_of) == 1
+        if whole_prompt and n_keys >= MANY_ROWS and self.blocked is None:
+            runs, sizes = torch.unique_consecutive(self._on_host[1][0], return_counts=True)
+            seen = self._on_host[0][0, layer][runs][:, runs]
+            groups, left = row_groups(seen.numpy(), sizes.numpy())
+            return GroupedEdges(groups, left, lambda rows: self._allowed(layer, rows, n_keys), device)
+        query = torch.arange(n_keys - n_queries, n_keys, device=device)
+        return Edges(
+            self._allowed(layer, query, n_keys), self._may_be_empty[layer] or self.blocked is not None
+        )
+
+    def _allowed(self, layer: int, query: Int[Tensor, " query"], n_keys: int) -> Mask:
+        """The mask of some rows."""
+        length, device = self.segment_of.shape[1], self.segment_of.device
         position = torch.arange(n_keys, device=device)
-        query = position[n_keys - n_queries :]
         free = self.reads.shape[-1] - 1
         beyond = self.last_segment.expand(-1, max(0, n_keys - length))
         target = torch.cat([self.segment_of, beyond], 1)[:, query]
@@ -131,7 +147,7 @@ class AttentionPlan:
             row = torch.where(query < length, query, self.last_row[:, None])
             seen = blocked[torch.arange(len(row), device=device)[:, None], row][:, :, : min(length, n_keys)]
             allowed[:, :, : seen.shape[2]] &= ~seen
-        return Edges(allowed[:, None], self._may_be_empty[layer] or blocked is not None)
+        return allowed[:, None]
 
 
 def _first_equal_layer(reads: Reads) -> list[int]:

@@ -1,4 +1,5 @@
-"""Which attention kernel for which mask, at which length: the measured crossover behind `block_sparse.MANY_KEYS`.
+"""Which attention for which cuts, at which length: the measured crossovers behind `grouped_attention.MANY_ROWS` and
+`block_sparse.MANY_KEYS`.
 
     python -m tests.benchmarks.attention_kernels --out kernels.json      # one GPU, about a minute (compiling included)
 
@@ -12,19 +13,26 @@ import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from mapflow.model_adapters.checkpoint_pathways import named_pathways
-from mapflow.model_adapters.interventions import AttentionPlan, parse_intervention
+from mapflow.model_adapters.interventions import AttentionPlan, parse_intervention, plan
 from mapflow.model_adapters.interventions.block_sparse import block_sparse_attention
+from mapflow.model_adapters.interventions.edges import Edges
+from mapflow.model_adapters.interventions.grouped_attention import GroupedEdges, grouped_attention
 from tests.benchmarks.procedures import SIZES, hardware
 
 FRAMES = (2, 4, 8, 16, 32, 64)
-LAYERS = {"cross-frame open": 9, "frames apart": 17}
-"""0-based layers of `effective-strict` on the 7B checkpoint: which edges they keep."""
+LAYERS = {
+    "cross-frame open": ("effective-strict", 9),
+    "frames apart": ("effective-strict", 17),
+    "frames read the system text alone": ("effective", 25),
+}
+"""Policies and 0-based layers on the 7B checkpoint: which edges they keep."""
 
 
 def events(work: Callable[[], object], repeats: int = 10) -> float:
@@ -42,15 +50,18 @@ def events(work: Callable[[], object], repeats: int = 10) -> float:
 
 
 @torch.inference_mode()
-def measure(frames: int, layer: int) -> dict[str, float | str]:
+def measure(frames: int, policy: str, layer: int) -> dict[str, float | str]:
     size = SIZES["7b"]
     layout = type(size)(**{**vars(size), "frames": frames}).layout()
     n = len(layout)
     query, key, value = (torch.randn(1, 32, n, 128, device="cuda", dtype=torch.bfloat16) for _ in range(3))
     pathways = named_pathways("LLaVA-NeXT-7B-Video-FT")
-    compiled = parse_intervention("effective-strict").compile(layout, 32, pathways)
-    edges = AttentionPlan.of([compiled], device="cuda").mask(layer, n, n)
-    assert edges is not None
+    compiled = parse_intervention(policy).compile(layout, 32, pathways)
+    with mock.patch.object(plan, "MANY_ROWS", 1):
+        groups = AttentionPlan.of([compiled], device="cuda").mask(layer, n, n)
+    assert isinstance(groups, GroupedEdges)
+    edges = Edges(groups.allowed)
+    module = torch.nn.Module()
     row: dict[str, float | str] = {"positions": n, "edges_kept": float(edges.allowed.float().mean() * 2)}
 
     def sdpa(backend: SDPBackend, **mask: object) -> Callable[[], object]:
@@ -66,6 +77,7 @@ def measure(frames: int, layer: int) -> dict[str, float | str]:
         "efficient, bias": sdpa(SDPBackend.EFFICIENT_ATTENTION, attn_mask=bias),
         "cudnn, bias": sdpa(SDPBackend.CUDNN_ATTENTION, attn_mask=bias),
         "block-sparse": lambda: block_sparse_attention(query, key, value, edges),
+        "grouped": lambda: grouped_attention(module, query, key, value, groups),
     }
     for name, way in ways.items():
         try:
@@ -81,7 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, object] = {"hardware": hardware()}
     for name, layer in LAYERS.items():
-        found[name] = [measure(frames, layer) for frames in FRAMES]
+        found[name] = [measure(frames, *layer) for frames in FRAMES]
         print(name, *found[name], sep="\n  ", flush=True)  # pyright: ignore[reportGeneralTypeIssues]
     if options.out:
         options.out.write_text(json.dumps(found, indent=1))

@@ -1,13 +1,13 @@
 """An analysis's run: questions to records in a folder, over any number of processes, taken up again where it stopped.
 
-A record a question × intervention. Who finds the folder complete gets all records, sorted, and writes the summary.
+A record a question × intervention or route. Questions are dealt out by their ids (`shard.py`); nobody waits for anybody. Who finds the folder complete gets all records, sorted, and writes the summary.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -33,13 +33,15 @@ R = TypeVar("R", bound=Line)
 
 @dataclass(frozen=True)
 class Analysis(Generic[R]):
-    """`ask` and `failed` give a question's records, one an intervention; `settings` must agree when a run is taken up."""
+    """`ask` and `failed` give a question's records, one for each of `names` (interventions, routes); `settings` must agree when a
+    run is taken up; `about` is noted in its manifest."""
 
     kind: type[R]
-    interventions: Sequence[Intervention]
+    names: Sequence[str]
     settings: Mapping[str, Any]
     ask: Callable[[Prepared], list[R]]
     failed: Callable[[Question, str], list[R]]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_analysis(
@@ -56,17 +58,12 @@ def run_analysis(
     Raises MapflowError where the folder holds another run or cannot be written.
     """
     identity = {**run_identity(model_name, model, protocol), **analysis.settings}
-    about = {
-        "interventions": {str(one): one.describe(model.pathways) for one in analysis.interventions},
-        "device": str(model.decoder.device),
-        "command": sys.orig_argv,
-    }
+    about = {**analysis.about, "device": str(model.decoder.device), "command": sys.orig_argv}
     run = RunFolder(folder, identity, about, analysis.kind)
-    names = [str(one) for one in analysis.interventions]
     waiting = [
         doc
         for doc in shard.share(documents)
-        if any((doc["question_id"], name) not in run.answered for name in names)
+        if any((doc["question_id"], name) not in run.answered for name in analysis.names)
     ]
     with tqdm(total=len(waiting), desc="questions", unit="q", disable=shard.rank != 0) as bar:
         for doc, prepared in load_ahead(model, waiting, question_of):
@@ -78,8 +75,13 @@ def run_analysis(
             run.append(record for record in records if record.key not in run.answered)
             bar.update()
     return _all_records(
-        folder, analysis.kind, {(doc["question_id"], name) for doc in documents for name in names}
+        folder, analysis.kind, {(doc["question_id"], name) for doc in documents for name in analysis.names}
     )
+
+
+def described(interventions: Sequence[Intervention], model: VideoLLM) -> dict[str, dict[str, str]]:
+    """For a manifest: each intervention's name and what it means on this model."""
+    return {"interventions": {str(one): one.describe(model.pathways) for one in interventions}}
 
 
 def _ask(analysis: Analysis[R], prepared: Prepared | Exception) -> list[R]:

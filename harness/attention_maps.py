@@ -95,10 +95,7 @@ def _short(weights: list[float]) -> list[float]:
 
 def _identity(question: Question, maps: AttentionMaps, intervention: Intervention) -> dict[str, Any]:
     return {
-        "question_id": question.question_id,
-        "video_id": question.video_id,
-        "task": question.task,
+        **question.identity,
         "intervention": str(intervention),
-        "protocol": question.protocol,
         "rows": maps.rows,
     }

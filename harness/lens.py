@@ -85,11 +85,8 @@ def _short(p: float) -> float:
 
 def _identity(question: Question, lens: Lens, intervention: Intervention) -> dict[str, Any]:
     return {
-        "question_id": question.question_id,
-        "video_id": question.video_id,
-        "task": question.task,
+        **question.identity,
         "intervention": str(intervention),
-        "protocol": question.protocol,
         "raw_embeddings": lens.raw_embeddings,
     }
 

@@ -139,7 +139,7 @@ def _record(
     tiny = {"p_answer": p_answer < TINY, "p_target": p_target < TINY}
     return SweepRecord(
         **_identity(prepared.question, sweep, route),
-        answer=_text(model, answer),
+        answer=model.text([answer]),
         correct=_is_right(model, prepared, answer),
         p_answer=p_answer,
         p_target=p_target,
@@ -148,7 +148,7 @@ def _record(
         p_targets=tuple(p_targets),
         change_answer=relative_change(p_answer, p_answers),
         change_target=relative_change(p_target, p_targets),
-        answers=tuple(_text(model, int(row.argmax())) for row in windows),
+        answers=tuple(model.text([int(row.argmax())]) for row in windows),
         margins=tuple(_margin(prepared, row) for row in windows),
         tiny=tuple(name for name, flagged in tiny.items() if flagged),
         audited=audited,
@@ -167,25 +167,18 @@ def _unswept(
 
 def _identity(question: Question, sweep: Sweep, route: Route) -> dict[str, Any]:
     return {
-        "question_id": question.question_id,
-        "video_id": question.video_id,
-        "task": question.task,
+        **question.identity,
         "route": str(route),
         "style": sweep.style,
         "window": sweep.window,
-        "protocol": question.protocol,
         "n_options": len(question.options),
         "target": question.target_text,
     }
 
 
-def _text(model: VideoLLM, token: int) -> str:
-    return str(model.tokenizer.decode([token], skip_special_tokens=True)).strip()
-
-
 def _is_right(model: VideoLLM, prepared: Prepared, token: int) -> bool:
     """By the option's text, as some questions list the right one twice; open answers by their first token."""
-    question, text = prepared.question, _text(model, token)
+    question, text = prepared.question, model.text([token])
     if isinstance(question.target, str):
         return token == prepared.target_id
     return text in question.letters and (

@@ -1,32 +1,25 @@
-"""A sweep's run: questions to records in a folder, over any number of processes, taken up again where it stopped.
-
-Questions are dealt out by their ids (`shard.py`); nobody waits for anybody. Whoever finds the folder complete sorts it
-and writes the summary.
+"""A sweep's run: an analysis with a record a question × route, whose complete folder gets a summary, a table and a verdict on
+its audit.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from mapflow.harness.analysis_run import Analysis, run_analysis
 from mapflow.harness.audit import NOISE
 from mapflow.harness.shard import Shard
 from mapflow.harness.sweep import Sweep, failed, sweep_question
-from mapflow.model_adapters.memory_limit import unless_too_large
-from mapflow.model_adapters.question_loading import load_ahead
 from mapflow.model_adapters.run_identity import run_identity
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-from mapflow.results.errors import MapflowError
-from mapflow.results.run_claim import in_turn
-from mapflow.results.run_folder import SUMMARY, RunFolder, read_records, sort_records, write_json
+from mapflow.results.run_folder import SUMMARY, write_json
 from mapflow.results.sweep_record import SweepRecord
 from mapflow.results.sweep_summary import summarize_sweep, sweep_table
-from mapflow.tasks.documents import Document, to_question
-from mapflow.tasks.lmms_functions import question_of
+from mapflow.tasks.documents import Document
 
 AUDIT_FAILED, QUESTIONS_MISSING = 1, 3
 
@@ -41,41 +34,26 @@ def run_sweep(
     shard: Shard,
 ) -> int:
     """Exit code: 0, 1 where an audit failed, 3 where questions could not be asked. Raises MapflowError."""
-    identity = {
-        **run_identity(model_name, model, protocol),
-        "style": sweep.style,
-        "window": sweep.window,
-        "samples": sweep.samples,
-        "audit": sweep.audit,
-    }
-    about = {"device": str(model.decoder.device), "command": sys.orig_argv}
-    run = RunFolder(folder, identity, about, SweepRecord)
-    expected = [(doc["question_id"], str(route)) for doc in documents for route in sweep.routes]
-    routes = [str(route) for route in sweep.routes]
-    waiting = [
-        doc
-        for doc in shard.share(documents)
-        if any((doc["question_id"], route) not in run.answered for route in routes)
-    ]
-    planned = False
-    with tqdm(total=len(waiting), desc="questions", unit="q", disable=shard.rank != 0) as bar:
-        for doc, prepared in load_ahead(model, waiting, question_of):
-            if isinstance(prepared, Prepared):
-                if shard.rank == 0 and not planned:
-                    planned = True
-                    bar.write(_describe(model, prepared, sweep), file=sys.stderr)
-                records = unless_too_large(
-                    model,
-                    partial(sweep_question, model, prepared, sweep),
-                    partial(failed, to_question(doc, protocol), sweep),
-                )
-            elif isinstance(prepared, MapflowError):
-                records = failed(to_question(doc, protocol), sweep, str(prepared))
-            else:
-                raise prepared
-            run.append(record for record in records if record.key not in run.answered)
-            bar.update()
-    return _finish(folder, expected, identity["dtype"])
+    to_describe = shard.rank == 0
+
+    def ask(prepared: Prepared) -> list[SweepRecord]:
+        nonlocal to_describe
+        if to_describe:
+            to_describe = False
+            tqdm.write(_describe(model, prepared, sweep), file=sys.stderr)
+        return sweep_question(model, prepared, sweep)
+
+    analysis = Analysis(
+        SweepRecord,
+        [str(route) for route in sweep.routes],
+        {"style": sweep.style, "window": sweep.window, "samples": sweep.samples, "audit": sweep.audit},
+        ask,
+        lambda question, reason: failed(question, sweep, reason),
+    )
+    records = run_analysis(analysis, model_name, model, documents, protocol, folder, shard)
+    if records is None:
+        return 0  # other processes still have questions to answer, and the last one will come by here
+    return _finish(folder, records, analysis.names, run_identity(model_name, model, protocol)["dtype"])
 
 
 def _describe(model: VideoLLM, prepared: Prepared, sweep: Sweep) -> str:
@@ -87,17 +65,11 @@ def _describe(model: VideoLLM, prepared: Prepared, sweep: Sweep) -> str:
     return "\n".join([first, *(f"plan: {note}" for note in planned.notes)])
 
 
-def _finish(folder: Path, expected: Sequence[tuple[str, str]], dtype: str) -> int:
-    """Sorted records, summary and table, by whoever finds all questions answered."""
-    with in_turn(folder):
-        records = read_records(folder, SweepRecord)
-        if not set(expected) <= {record.key for record in records}:
-            return 0  # other processes still have questions to answer, and the last one will come by here
-        sort_records(folder, SweepRecord)
-        order = list(dict.fromkeys(route for _, route in expected))
-        summaries = [one for one in summarize_sweep(records) if one.route in order]
-        summaries.sort(key=lambda one: order.index(one.route))
-        write_json(folder / SUMMARY, {one.route: one.to_json() for one in summaries})
+def _finish(folder: Path, records: Sequence[SweepRecord], routes: Sequence[str], dtype: str) -> int:
+    """Summary and table of all questions' records, routes in the order in which they were asked for."""
+    summaries = [one for one in summarize_sweep(records) if one.route in routes]
+    summaries.sort(key=lambda one: routes.index(one.route))
+    write_json(folder / SUMMARY, {one.route: one.to_json() for one in summaries})
     print(sweep_table(summaries))
     print(f"\nmean relative change of the plain run's answer, in percent; records and summary: {folder}")
     differences = [one.audit_difference for one in summaries if one.audit_difference is not None]

@@ -60,12 +60,12 @@ def trace_question(model: VideoLLM, prepared: Prepared, trace: Trace) -> list[Tr
         records.append(
             TraceRecord(
                 **_identity(question, trace, intervention),
-                answer=_text(model, answer),
+                answer=model.text([answer]),
                 p_answers=tuple(found[:, answer].tolist()),
                 p_targets=tuple(found[:, target].tolist()),
                 p_options={letter: found[:, token].tolist() for letter, token in options.items()},
                 false_options=_false_options(question),
-                tops=tuple(_text(model, token) for token in found.argmax(-1).tolist()),
+                tops=tuple(model.text([token]) for token in found.argmax(-1).tolist()),
             )
         )
     return records
@@ -114,16 +114,9 @@ def _false_options(question: Question) -> tuple[str, ...]:
 
 def _identity(question: Question, trace: Trace, intervention: Intervention) -> dict[str, Any]:
     return {
-        "question_id": question.question_id,
-        "video_id": question.video_id,
-        "task": question.task,
+        **question.identity,
         "intervention": str(intervention),
-        "protocol": question.protocol,
         "norm": trace.norm,
         "released": trace.released,
         "target": question.target_text,
     }
-
-
-def _text(model: VideoLLM, token: int) -> str:
-    return str(model.tokenizer.decode([token], skip_special_tokens=True)).strip()

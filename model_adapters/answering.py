@@ -107,7 +107,7 @@ def _records(
         options = {
             letter: float(row[i]) for letter, i in zip(question.letters, prepared.option_ids, strict=True)
         }
-        text = str(model.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        text = model.text(ids)
         correct, valid = grade(question, text, first_token_right=int(row.argmax()) == prepared.target_id)
         records.append(
             Record(
@@ -137,12 +137,9 @@ def failed(question: Question, intervention: Intervention, reason: str) -> Recor
 
 def _identity(question: Question, intervention: Intervention) -> dict[str, Any]:
     return {
-        "question_id": question.question_id,
-        "video_id": question.video_id,
-        "task": question.task,
+        **question.identity,
         "intervention": str(intervention),
         "seed": intervention.seed,
-        "protocol": question.protocol,
         "n_options": len(question.options),
         "target": question.target_text,
     }

@@ -65,6 +65,10 @@ class VideoLLM(ABC):
     name: str
     frames_per_segment: int = 1
 
+    def text(self, ids: Sequence[int]) -> str:
+        """Tokens as a reader sees them: without special ones and space around."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """Tokens that end a written answer: the tokenizer's end, and what else closes a turn of the family."""

@@ -81,6 +81,16 @@ class Question:
         return tuple(LETTERS[: len(self.options)])
 
     @property
+    def identity(self) -> dict[str, str]:
+        """What every kind of record says of its question."""
+        return {
+            "question_id": self.question_id,
+            "video_id": self.video_id,
+            "task": self.task,
+            "protocol": self.protocol,
+        }
+
+    @property
     def target_text(self) -> str:
         """What the prediction is compared with: the right option's letter, or the open answer's text."""
         return self.target if isinstance(self.target, str) else self.letters[self.target]

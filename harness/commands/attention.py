@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     model = analysis_arguments.chosen_model(options)
     layers = analysis_arguments.overlay_layers(options, model, f"1-{model.decoder.n_layers}")
 
-    from mapflow.harness.analysis_run import Analysis, run_analysis
+    from mapflow.harness.analysis_run import Analysis, described, run_analysis
     from mapflow.harness.attention_maps import AttentionMaps, failed, map_question
     from mapflow.harness.overlays import draw_attention
     from mapflow.harness.shard import Shard
@@ -47,10 +47,11 @@ def run(options: argparse.Namespace) -> int:
     names = [str(one) for one in maps.interventions]
     analysis = Analysis(
         AttentionRecord,
-        maps.interventions,
+        [str(one) for one in maps.interventions],
         {"rows": rows},
         lambda prepared: map_question(model, prepared, maps),
         lambda question, reason: failed(question, maps, reason),
+        described(maps.interventions, model),
     )
     folder = Path(options.output_path)
     records = run_analysis(

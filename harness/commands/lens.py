@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         raise MapflowError(f"--topk {options.topk} is more than the vocabulary's {vocabulary} tokens")
     layers = analysis_arguments.overlay_layers(options, model, str(model.decoder.n_layers))
 
-    from mapflow.harness.analysis_run import Analysis, run_analysis
+    from mapflow.harness.analysis_run import Analysis, described, run_analysis
     from mapflow.harness.lens import Lens, failed, lens_question
     from mapflow.harness.overlays import draw_lens
     from mapflow.harness.shard import Shard
@@ -63,10 +63,11 @@ def run(options: argparse.Namespace) -> int:
     lens = Lens(analysis_arguments.fitted(interventions, model), options.topk, options.raw_embeddings)
     analysis = Analysis(
         LensRecord,
-        lens.interventions,
+        [str(one) for one in lens.interventions],
         {"raw_embeddings": options.raw_embeddings, "topk": options.topk},
         lambda prepared: lens_question(model, prepared, lens),
         lambda question, reason: failed(question, lens, reason),
+        described(lens.interventions, model),
     )
     folder = Path(options.output_path)
     records = run_analysis(

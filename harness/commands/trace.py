@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     documents = analysis_arguments.chosen_documents(options)
     model = analysis_arguments.chosen_model(options)
 
-    from mapflow.harness.analysis_run import Analysis, run_analysis
+    from mapflow.harness.analysis_run import Analysis, described, run_analysis
     from mapflow.harness.shard import Shard
     from mapflow.harness.sweep_run import QUESTIONS_MISSING
     from mapflow.harness.trace import Trace, failed, trace_question
@@ -43,10 +43,11 @@ def run(options: argparse.Namespace) -> int:
     trace = Trace(analysis_arguments.fitted(interventions, model), options.norm, options.released)
     analysis = Analysis(
         TraceRecord,
-        trace.interventions,
+        [str(one) for one in trace.interventions],
         {"norm": options.norm, "released": options.released},
         lambda prepared: trace_question(model, prepared, trace),
         lambda question, reason: failed(question, trace, reason),
+        described(trace.interventions, model),
     )
     folder = Path(options.output_path)
     records = run_analysis(

@@ -143,6 +143,7 @@ class Decoder:
                     break
                 axes = 1 if inputs.position_ids is None else len(inputs.position_ids)
                 position = torch.full((len(compiled), 1), inputs.next_position + step, device=self.device)
+                plan.generated = step + 1
                 hidden = self.core(
                     input_ids=chosen[:, None].to(self.device),
                     position_ids=position if axes == 1 else position.expand(axes, -1, -1),

@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
                 f"{compiled.edges_kept:,} of {compiled.edges_total:,} ({compiled.edges_kept / compiled.edges_total:.1%})",
             ],
             *_row_layers(compiled),
+            *_keys_kept(compiled),
             *(
                 ["empty rows", f"{compiled.n_empty_rows:,} (they attend to nothing)"]
                 for _ in range(compiled.n_empty_rows > 0)
@@ -92,6 +93,18 @@ def _row_layers(compiled: Compiled) -> list[list[str]]:
     else:
         return []
     return [["row-layers", f"{run:,} of {whole:,} ({run / whole:.1%}): {why}"]]
+
+
+def _keys_kept(compiled: Compiled) -> list[list[str]]:
+    """What a written answer's cache holds; not for random blocking, which would have to be drawn in every layer."""
+    from mapflow.model_adapters.interventions.kept_keys import keys_kept
+
+    if compiled.random:
+        return []
+    kept, whole = keys_kept([compiled])
+    if kept == whole:
+        return []
+    return [["keys kept", f"{kept:,} of {whole:,} ({kept / whole:.1%}): decoding reads no others"]]
 
 
 def _layers(options: argparse.Namespace) -> list[int]:

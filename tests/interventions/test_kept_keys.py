@@ -22,6 +22,8 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
+from mapflow.harness.cli import main
+from mapflow.harness.commands.explain import example_layout
 from mapflow.model_adapters.interventions import (
     AttentionPlan,
     Compiled,
@@ -304,3 +306,15 @@ def test_keys_that_other_layers_read_too_stay():
         assert_recomputed(decoder, inputs, [compiled(text) for text in texts])
     plan, _, _ = prefilled(decoder, [compiled("effective")])
     assert plan.bytes_kept == plan.bytes_whole > 0
+
+
+def test_explain_counts_the_keys_that_decoding_keeps(capsys):
+    """Where it keeps all there is no line, and none for random blocking, whose edges nobody draws for that."""
+    frames = ["--frames", "2", "--tokens-per-frame", "5"]
+    assert main(["explain", "video->last@1-3,full,random:ratio=0.2", "--layers", "4", *frames]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("keys kept")]
+    layout = example_layout(2, 5)
+    one = parse_intervention("video->last@1-3").compile(layout, 4)
+    kept, whole = sum(int(one.token_mask(layer)[-1].sum()) for layer in range(4)), 4 * len(layout)
+    assert whole - kept == 3 * 10
+    assert len(told) == 1 and f"{kept:,} of {whole:,} ({kept / whole:.1%})" in told[0]

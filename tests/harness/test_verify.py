@@ -216,12 +216,20 @@ def test_padding_that_is_read_is_found(llava, monkeypatch):
 
 
 def test_generated_rows_that_escape_the_cuts_are_found(llava, monkeypatch):
-    mask = AttentionPlan.mask
+    def everything(compiled, layer, device="cpu"):
+        return torch.ones(len(compiled), len(compiled[0].layout), dtype=torch.bool)
 
-    def escaping(self, layer, n_queries, n_keys):
-        return None if n_queries == 1 else mask(self, layer, n_queries, n_keys)
+    monkeypatch.setattr("mapflow.model_adapters.interventions.kept_keys.readable_keys", everything)
+    assert failed(llava) == {"cached decoding"}
 
-    monkeypatch.setattr(AttentionPlan, "mask", escaping)
+
+def test_dropping_keys_that_generated_rows_read_is_found(llava, monkeypatch):
+    def without_the_first(compiled, layer, device="cpu"):
+        keys = torch.stack([one.token_mask(layer)[-1] for one in compiled])
+        keys[:, 0] = False
+        return keys
+
+    monkeypatch.setattr("mapflow.model_adapters.interventions.kept_keys.readable_keys", without_the_first)
     assert failed(llava) == {"cached decoding"}
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mapflow.model_adapters.checkpoint import read_json
+from mapflow.model_adapters.partial_resize import Span, resize_window, source_span
 from mapflow.results.errors import MapflowError
 
 LONGEST_WORKING_EDGE = 640
@@ -77,29 +78,33 @@ class ImagePreprocessing:
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> Float[Tensor, "frames 3 crop_height crop_width"]:
         """Float32 pixel values of RGB frames."""
-        cropped = np.stack([self._crop(self._resize(frame)) for frame in frames])
+        cropped = np.stack([self._cropped(frame) for frame in frames])
         return torch.from_numpy(normalized(cropped, self.mean, self.std, self.rescale))
 
-    def _resize(
+    def _cropped(
         self, frame: UInt8[np.ndarray, "height width 3"]
-    ) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    ) -> UInt8[np.ndarray, "crop_height crop_width 3"]:
+        """Resized twice and cropped; of the first and larger resize, only what the crop will show."""
         height, width = working_size(frame.shape[0], frame.shape[1], self._short_edge)
-        working = Image.fromarray(frame).resize(_scaled(frame, min(height, width)), Image.Resampling.BICUBIC)
-        working = np.asarray(working)[:height, :width]
-        target = _scaled(working, self.edge) if isinstance(self.edge, int) else (self.edge[1], self.edge[0])
-        return np.asarray(Image.fromarray(working).resize(target, Image.Resampling(self.resample)))
+        first = _scaled((frame.shape[0], frame.shape[1]), min(height, width))
+        size = min(first[0], height), min(first[1], width)  # a row or a column may be lost
+        second = _scaled(size, self.edge) if isinstance(self.edge, int) else self.edge
+        rows, columns = self._crop(second)
+        seen = source_span(size[0], second[0], rows), source_span(size[1], second[1], columns)
+        working = resize_window(frame, first, Image.Resampling.BICUBIC, *seen)[:height, :width]
+        resized = Image.fromarray(working).resize((second[1], second[0]), Image.Resampling(self.resample))
+        return np.asarray(resized)[slice(*rows), slice(*columns)]
 
     @property
     def _short_edge(self) -> int:
         return self.edge if isinstance(self.edge, int) else self.edge[0]
 
-    def _crop(
-        self, frame: UInt8[np.ndarray, "height width 3"]
-    ) -> UInt8[np.ndarray, "crop_height crop_width 3"]:
-        top, left = ((size - wanted) // 2 for size, wanted in zip(frame.shape[:2], self.crop, strict=True))
+    def _crop(self, size: tuple[int, int]) -> tuple[Span, Span]:
+        """The rows and the columns in the middle of a frame of this (height, width)."""
+        top, left = ((length - wanted) // 2 for length, wanted in zip(size, self.crop, strict=True))
         if top < 0 or left < 0:
-            raise MapflowError(f"crop_size {self.crop} is larger than the resized frame {frame.shape[:2]}")
-        return frame[top : top + self.crop[0], left : left + self.crop[1]]
+            raise MapflowError(f"crop_size {self.crop} is larger than the resized frame {size}")
+        return (top, top + self.crop[0]), (left, left + self.crop[1])
 
 
 def normalized(
@@ -113,7 +118,10 @@ def normalized(
     levels = (np.arange(256, dtype=np.uint8) * rescale).astype(np.float32)
     means, stds = (np.array(each, dtype=np.float32) for each in (mean, std))
     table = (levels[:, None] - means) / stds
-    return np.stack([table[frames[..., channel], channel] for channel in range(3)], axis=1)
+    values = np.empty((len(frames), 3, *frames.shape[1:3]), np.float32)
+    for channel in range(3):  # "clip" cannot happen; without it numpy would write to a copy first
+        np.take(table[:, channel].copy(), frames[..., channel], out=values[:, channel], mode="clip")
+    return values
 
 
 def working_size(height: int, width: int, at_least: int) -> tuple[int, int]:
@@ -127,9 +135,9 @@ def working_size(height: int, width: int, at_least: int) -> tuple[int, int]:
     return (longer, edge) if height > width else (edge, longer)
 
 
-def _scaled(frame: UInt8[np.ndarray, "height width 3"], edge: int) -> tuple[int, int]:
-    """(width, height), as PIL wants it, with the short edge at `edge`."""
-    height, width = frame.shape[:2]
-    short, long = sorted((height, width))
+def _scaled(size: tuple[int, int], edge: int) -> tuple[int, int]:
+    """(height, width) with the short edge at `edge`."""
+    height, width = size
+    short, long = sorted(size)
     longer = int(edge * long / short)
-    return (edge, longer) if width <= height else (longer, edge)
+    return (longer, edge) if width <= height else (edge, longer)

@@ -1,17 +1,19 @@
 """Two ways to decode the same frames, and how a decoded frame becomes RGB.
 
 `decode_all` is the plain way: from the first packet to the last, in the order in which the decoder returns frames.
-`decode_from_keyframes` jumps to the keyframe before each wanted frame and decodes only from there. It is exact or it
-stops: every frame that it passes must be the one that the packet table foretells, else it raises Surprise and the
-caller takes the plain way.
+`decode_from_keyframes` jumps to the keyframe before each wanted frame, decodes only from there, and of that leaves out
+what neither is wanted nor serves to decode other frames. It is exact or it stops: every frame that it passes must be
+the one that the packet table foretells, and where any is left out none may show damage, else it raises Surprise and the
+caller takes a plainer way.
 
 Knows nothing about files, sampling or limits other than the clock it is handed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Set
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,32 +48,45 @@ def decode_from_keyframes(
     wanted: Iterable[int],
     check_time: Callable[[], None],
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """(frame number, frame) for each wanted number, ascending, decoding only from the keyframes before them.
+    """(frame number, frame) for each wanted number, ascending, from a freshly opened container.
 
     Raises Surprise when the file does not behave as `index` says, also in the form of a decoder's error.
     """
     from av.error import FFmpegError
 
+    wanted = sorted(set(wanted))
+    left_out = np.setdiff1d(index.pts[index.unneeded], index.shown[wanted])
+    returned = np.flatnonzero(~np.isin(index.shown, left_out))  # the frames that the decoder is to give us
+    skip = frozenset(left_out.tolist())
+    if skip:
+        # A decoder conceals damage with whatever its memory holds, so with less decoded before other pixels come out:
+        # damage that it reports must not pass, whatever frame it is in. Some it raises, some it only marks; a few broken
+        # slice headers it does neither for, and such a picture was and is what lay in memory.
+        stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
     try:
         for key_packet, frames in index.runs(wanted):
             begin, packets = _packets_from(container, stream, index, key_packet)
-            missing = iter(frames)
-            next_wanted = next(missing)
-            number = int(np.searchsorted(index.shown, begin))
-            for frame in _decode(packets, stream, check_time):
-                if frame.pts is not None and frame.pts < begin:
-                    continue  # stored after the keyframe, shown before it: needs frames that were skipped
-                if number >= len(index.shown) or frame.pts != index.shown[number]:
+            missing = deque(frames)
+            coming = iter(returned[index.shown[returned] >= begin].tolist())
+            needed = takewhile(lambda _, missing=missing: bool(missing), packets)
+            for frame in _decode(needed, stream, check_time, skip):
+                if skip and frame.is_corrupt:
                     raise Surprise
-                if number == next_wanted:
+                if not missing:
+                    continue  # decoded on the way, shown later
+                if frame.pts is not None and frame.pts < begin:
+                    continue  # stored after the keyframe, shown before it: needs frames that were passed over
+                number = next(coming, None)
+                if number is None or frame.pts != index.shown[number]:
+                    raise Surprise
+                if number == missing[0]:
                     if frame.is_corrupt:
                         raise Surprise
                     yield number, frame
-                    next_wanted = next(missing, None)
-                    if next_wanted is None:
+                    missing.popleft()
+                    if not missing and not skip:
                         break
-                number += 1
-            else:
+            if missing:
                 raise Surprise
     except FFmpegError as error:
         raise Surprise from error
@@ -98,11 +113,17 @@ def _packets_from(
 
 
 def _decode(
-    packets: Iterable[Packet], stream: VideoStream, check_time: Callable[[], None]
+    packets: Iterable[Packet],
+    stream: VideoStream,
+    check_time: Callable[[], None],
+    skip: Set[int | None] = frozenset(),
 ) -> Iterator[VideoFrame]:
+    """skip: the times of packets whose pictures the decoder may leave out."""
     for packet in packets:
         check_time()
         if packet.size:  # to a decoder an empty packet means the end, wherever it comes
+            # Not kept from the decoder altogether: it still reads what else is in the packet.
+            stream.codec_context.skip_frame = "NONREF" if packet.pts in skip else "DEFAULT"
             yield from stream.decode(packet)
     yield from stream.decode(None)
 

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Int64
+
+from mapflow.model_adapters.h264_pictures import H264Pictures
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -63,6 +65,7 @@ class FrameIndex:
     key: decoding may begin at this packet.
     shown: the presentation times of the packets that are shown, sorted; frame i is shown at shown[i].
     reliable: `shown` may be trusted to name every frame; always to be confirmed by what the decoder returns.
+    unneeded: the decoder may leave this packet's picture out, and every other picture stays as it is, bit for bit.
     """
 
     pts: Int64[np.ndarray, " packets"]
@@ -70,6 +73,11 @@ class FrameIndex:
     key: Bool[np.ndarray, " packets"]
     shown: Int64[np.ndarray, " frames"]
     reliable: bool
+    unneeded: Bool[np.ndarray, " packets"]
+
+    def needing_all(self) -> FrameIndex:
+        """The same, but the decoder is to leave out nothing."""
+        return replace(self, unneeded=np.zeros_like(self.unneeded))
 
     def keyframe_before(self, frame: int) -> int:
         """The last packet from which frame `frame` can be decoded: the last key packet not shown after it."""
@@ -84,14 +92,20 @@ class FrameIndex:
 
 
 def index_packets(
-    packets: Iterable[Packet], codec: str, demuxer: str, check_time: Callable[[], None]
+    packets: Iterable[Packet],
+    codec: str,
+    demuxer: str,
+    check_time: Callable[[], None],
+    extradata: bytes | None = None,
 ) -> FrameIndex:
-    """Read all packets of one stream, keeping 17 bytes of each.
+    """Read all packets of one stream, keeping some 20 bytes of each.
 
     codec, demuxer: ffmpeg's names for the stream's decoder and the file's format.
+    extradata: what the file holds beside the stream for its decoder; without it all packets count as needed.
     `check_time` is called for every packet and may raise. Raises TooManyFrames and DamagedPacket.
     """
     pts, dts, key, hidden = array("q"), array("q"), bytearray(), bytearray()
+    pictures = H264Pictures.of(extradata) if codec == "h264" else None
     for packet in packets:
         check_time()
         if packet.size == 0:  # nothing to decode: the demuxer's end mark, or "the same picture again" in AVI
@@ -104,6 +118,8 @@ def index_packets(
         dts.append(NO_TIME if packet.dts is None else packet.dts)
         key.append(packet.is_keyframe)
         hidden.append(packet.is_discard)
+        if pictures is not None:
+            pictures.add(memoryview(packet))
     times, keys = np.array(pts, dtype=np.int64), np.array(key, dtype=bool)
     shown = np.sort(times[~np.array(hidden, dtype=bool)])
     reliable = (
@@ -116,4 +132,5 @@ def index_packets(
         and len(np.unique(times)) == len(times)
         and (demuxer != "avi" or (codec not in NEEDS_TIMES and bool((np.diff(times) > 0).all())))
     )
-    return FrameIndex(times, np.array(dts, dtype=np.int64), keys, shown, bool(reliable))
+    unneeded = np.zeros(len(times), bool) if pictures is None else pictures.unneeded()
+    return FrameIndex(times, np.array(dts, dtype=np.int64), keys, shown, bool(reliable), unneeded)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -114,27 +114,44 @@ def _read(clip: Clip, sampling: FrameSampling, n: int, clock: Clock) -> SampledF
         index = _index(clip, container, stream, clock)
         rate = stream.average_rate or stream.guessed_rate
         video = _Video(clip, float(rate or 0.0), stream.index, stream.time_base, _limited_size(clip, stream))
-        if index.reliable:
-            indices = sampling(len(index.shown), video.fps, n, clip.start, clip.end)
-            try:
-                found = {
-                    i: video.picture(frame)
-                    for i, frame in decode_from_keyframes(container, stream, index, indices, clock.check)
-                }
-                return video.sampled(indices, found, len(index.shown))
-            except Surprise:
-                pass  # only decoding all of it can tell
-    expected = len(index.shown)
+        if not index.reliable:
+            return _counted(video, len(index.shown), sampling, n, clock)
+        indices = sampling(len(index.shown), video.fps, n, clip.start, clip.end)
+        with suppress(Surprise):
+            return _sought(video, container, stream, index, indices, clock)
+    if index.unneeded.any():
+        with _opened(clip) as (container, stream), suppress(Surprise):
+            return _sought(video, container, stream, index.needing_all(), indices, clock)
+    return _counted(video, len(index.shown), sampling, n, clock)
+
+
+def _sought(
+    video: _Video,
+    container: InputContainer,
+    stream: VideoStream,
+    index: FrameIndex,
+    indices: tuple[int, ...],
+    clock: Clock,
+) -> SampledFrames:
+    """The frames of these numbers, as far as the table tells where they are. Raises Surprise."""
+    found = _Found(video, indices)
+    for number, frame in decode_from_keyframes(container, stream, index, indices, clock.check):
+        found.add(number, frame)
+    return found.sampled(len(index.shown))
+
+
+def _counted(video: _Video, expected: int, sampling: FrameSampling, n: int, clock: Clock) -> SampledFrames:
+    """The wanted frames among all, where only decoding all can tell. `expected`: how many the packets promise."""
+    clip = video.clip
     for _ in range(2):  # the second time only where packets and frames do not agree in number
-        indices = sampling(expected, video.fps, n, clip.start, clip.end)
-        wanted, found, count = set(indices), {}, 0
+        found = _Found(video, sampling(expected, video.fps, n, clip.start, clip.end))
+        count = 0
         with _opened(clip) as (container, stream):
             for frame in decode_all(container, stream, clock.check):
-                if count in wanted:
-                    found[count] = video.picture(frame)
+                found.add(count, frame)
                 count += 1
         if count == expected:
-            return video.sampled(indices, found, count)
+            return found.sampled(count)
         if count == 0:
             raise _broken(clip, "holds no frame that decodes")
         expected = count
@@ -159,16 +176,38 @@ class _Video:
             raise _broken(self.clip, f"damaged at {seconds:.3f} s: the decoder marks that frame as corrupt")
         return upright_rgb(frame, *self.size), seconds
 
-    def sampled(
-        self, indices: tuple[int, ...], found: dict[int, tuple[np.ndarray, float]], count: int
-    ) -> SampledFrames:
+
+class _Found:
+    """Wanted frames as they come. Each goes straight to its places in the result: a full-size picture is not held twice."""
+
+    def __init__(self, video: _Video, indices: tuple[int, ...]) -> None:
+        self._video, self._indices = video, indices
+        self._pixels: np.ndarray | None = None
+        self._seconds: dict[int, float] = {}
+        self._places: dict[int, list[int]] = {}
+        for place, index in enumerate(indices):
+            self._places.setdefault(index, []).append(place)
+
+    def add(self, number: int, frame: VideoFrame) -> None:
+        """A frame of that number, wanted or not."""
+        if number not in self._places:
+            return
+        picture, self._seconds[number] = self._video.picture(frame)
+        if self._pixels is None:
+            self._pixels = np.empty((len(self._indices), *picture.shape), np.uint8)
+        self._pixels[self._places[number]] = picture
+
+    def sampled(self, count: int) -> SampledFrames:
+        """The result, of a stream of `count` frames, once all that are wanted have come."""
+        timestamps = tuple(self._seconds[index] for index in self._indices)
+        assert self._pixels is not None
         return SampledFrames(
-            pixels=np.stack([found[i][0] for i in indices]),
-            indices=indices,
-            timestamps=tuple(found[i][1] for i in indices),
-            fps=self.fps,
+            pixels=self._pixels,
+            indices=self._indices,
+            timestamps=timestamps,
+            fps=self._video.fps,
             n_source=count,
-            stream=self.stream,
+            stream=self._video.stream,
         )
 
 
@@ -225,7 +264,11 @@ def _index(clip: Clip, container: InputContainer, stream: VideoStream, clock: Cl
         raise _broken(clip, f"{too_long}; its header promises {stream.frames:,}")
     try:
         index = index_packets(
-            container.demux(stream), stream.codec_context.name, container.format.name, clock.check
+            container.demux(stream),
+            stream.codec_context.name,
+            container.format.name,
+            clock.check,
+            stream.codec_context.extradata,
         )
     except TooManyFrames:
         raise _broken(clip, too_long) from None

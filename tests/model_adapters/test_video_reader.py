@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,8 @@ def test_seeking_decodes_less(videos, monkeypatch):
 
     monkeypatch.setattr(video_decoding, "_decode", counting)
     read_frames(Clip(str(videos("h264.mp4"))), exactly(1, 50), 2)
-    assert len(decoded) <= 2 + 3 + 1, "frames 0-1, then from the keyframe 48 on"
+    held_back = 2 * 3  # decoded while the wanted one was on its way, at either place
+    assert len(decoded) <= 2 + 3 + 1 + held_back, "frames 0-1, then from the keyframe 48 on"
 
 
 def test_a_table_that_the_decoder_contradicts_is_dropped(videos, monkeypatch, ways):
@@ -109,12 +111,14 @@ def test_a_table_that_the_decoder_contradicts_is_dropped(videos, monkeypatch, wa
     def with_one_more(*arguments):
         index = original(*arguments)
         shown = np.insert(index.shown, 30, index.shown[29] + 1)
-        return video_index.FrameIndex(index.pts, index.dts, index.key, shown, True)
+        return replace(index, shown=shown)
 
     monkeypatch.setattr(video_reader, "index_packets", with_one_more)
     frames = read_frames(Clip(str(videos("h264.mp4"))), every_frame, 1)
     assert numbers_in(frames) == list(range(FRAMES)) and frames.n_source == FRAMES
-    assert ways == ["decode_from_keyframes", "decode_all", "decode_all"]
+    assert ways == 2 * ["decode_from_keyframes"] + 2 * ["decode_all"], (
+        "with and without leaving out, counted twice"
+    )
 
 
 def test_an_edit_list_hides_frames(tmp_path):

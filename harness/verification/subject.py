@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, apply, parse_intervention
 from mapflow.model_adapters.interventions.edges import Edges
+from mapflow.model_adapters.interventions.grouped_attention import GroupedEdges
 from mapflow.model_adapters.interventions.plan import AttentionPlan, LayerMasks
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.question import Question
@@ -123,7 +124,7 @@ class ExplicitMasks:
         if edges is None:
             causal = torch.ones(1, 1, n_queries, n_keys, dtype=torch.bool, device=self._device).tril()
             edges = Edges(causal, may_be_empty=False)
-        return edges
+        return Edges(edges.allowed) if isinstance(edges, GroupedEdges) else edges  # groups have other kernels
 
 
 def hook_counts(model: nn.Module) -> dict[str, int]:

@@ -20,9 +20,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from mapflow.model_adapters.interventions.block_sparse import block_sparse_attention, pays
 from mapflow.model_adapters.interventions.edges import Edges
 from mapflow.model_adapters.interventions.grouped_attention import GroupedEdges, grouped_attention
+from mapflow.model_adapters.interventions.masked_attention import masked_attention
 from mapflow.model_adapters.interventions.oracle import eager_attention
 from mapflow.model_adapters.interventions.plan import LayerMasks
 
@@ -73,12 +73,7 @@ def sdpa_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if isinstance(edges, GroupedEdges):
         return grouped_attention(module, query, key, value, edges, **options), None
-    if pays(query, key) and options.get("softcap") is None:
-        output = block_sparse_attention(query, key, value, edges, options.get("scaling"))
-    else:
-        mask = edges.bias(query.dtype) if query.is_cuda else edges.opened
-        output, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
-    return output if edges.empty is None else output.masked_fill(edges.empty.transpose(1, 2), 0), None
+    return masked_attention(module, query, key, value, edges, **options), None
 
 
 def oracle_attention(

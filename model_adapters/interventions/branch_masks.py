@@ -54,14 +54,16 @@ class BranchMasks:
         sizes = self.index.sizes[job.own]
         if len(reads) > 1 or job.kept.any() or job.in_two_steps or sizes.sum() < MANY_ROWS:
             return self._build(job, reads, {}, layer)
+        groups, left = row_groups(reads[0][job.own][:, job.own], sizes)
+        if not groups:
+            return self._build(job, reads, {}, layer)
         query, query_run = self.index.positions_and_runs(job.own)
         permitted = torch.from_numpy(reads[0]).to(query.device, non_blocking=True)[:, query_run]
 
         def rows(numbers: Int[Tensor, " row"]) -> Mask:
             return (permitted[query_run[numbers]] & (query <= query[numbers, None]))[None, None]
 
-        groups, left = row_groups(reads[0][job.own][:, job.own], sizes)
-        return GroupedEdges(groups, left, rows, query.device)
+        return GroupedEdges(groups, left, rows, query.device, _may_be_empty(job, reads))
 
     def _build(
         self,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from mapflow.model_adapters.interventions.edges import ALIGNMENT, Edges, Mask
+from mapflow.model_adapters.interventions.masked_attention import masked_attention
 from mapflow.model_adapters.interventions.row_groups import RowGroup
 
 MANY_ROWS = 2048
@@ -39,10 +40,11 @@ class GroupedEdges(Edges):
         left: Sequence[Span],
         rows: Callable[[Int[Tensor, " row"]], Mask],
         device: torch.device,
+        may_be_empty: bool = True,
     ) -> None:
         self.groups, self.left, self.device = groups, left, device
         self._rows = rows
-        self.may_be_empty = True
+        self.may_be_empty = may_be_empty
         self._elsewhere: dict[torch.device, Edges] = {}
         self._biases: dict[Any, Tensor] = {}
 
@@ -54,7 +56,8 @@ class GroupedEdges(Edges):
     @cached_property
     def rest(self) -> Edges:
         """Of the rows that are in no group."""
-        return Edges(self._rows(torch.cat([torch.arange(*span, device=self.device) for span in self.left])))
+        numbers = torch.cat([torch.arange(*span, device=self.device) for span in self.left])
+        return Edges(self._rows(numbers), self.may_be_empty)
 
     def to(self, device: torch.device) -> Edges:
         if device == self.device:
@@ -64,7 +67,7 @@ class GroupedEdges(Edges):
             def rows(numbers: Int[Tensor, " row"]) -> Mask:
                 return self._rows(numbers.to(self.device)).to(device)
 
-            self._elsewhere[device] = GroupedEdges(self.groups, self.left, rows, device)
+            self._elsewhere[device] = GroupedEdges(self.groups, self.left, rows, device, self.may_be_empty)
         return self._elsewhere[device]
 
     def shared_bias(self, group: RowGroup, dtype: torch.dtype) -> Float[Tensor, "1 1 size key"]:
@@ -108,11 +111,7 @@ def grouped_attention(
 
     pieces = [(group.start, of(group)) for group in edges.groups]
     if edges.left:
-        rest = edges.rest
-        mask = rest.bias(query.dtype) if query.is_cuda else rest.opened
-        found = attend(_columns(query, edges.left), key, value, mask)
-        if rest.empty is not None:
-            found = found.masked_fill(rest.empty.transpose(1, 2), 0)
+        found = masked_attention(module, _columns(query, edges.left), key, value, edges.rest, **options)
         parts = found.split([stop - start for start, stop in edges.left], 1)
         pieces += [(start, part) for (start, _), part in zip(edges.left, parts, strict=True)]
     return torch.cat([piece for _, piece in sorted(pieces, key=lambda pair: pair[0])], 1)

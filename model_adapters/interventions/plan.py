@@ -121,7 +121,11 @@ class AttentionPlan:
             runs, sizes = torch.unique_consecutive(self._on_host[1][0], return_counts=True)
             seen = self._on_host[0][0, layer][runs][:, runs]
             groups, left = row_groups(seen.numpy(), sizes.numpy())
-            return GroupedEdges(groups, left, lambda rows: self._allowed(layer, rows, n_keys), device)
+            if groups:
+                empty = self._may_be_empty[layer]
+                return GroupedEdges(
+                    groups, left, lambda rows: self._allowed(layer, rows, n_keys), device, empty
+                )
         query = torch.arange(n_keys - n_queries, n_keys, device=device)
         return Edges(
             self._allowed(layer, query, n_keys), self._may_be_empty[layer] or self.blocked is not None

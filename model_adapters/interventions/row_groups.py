@@ -17,6 +17,10 @@ from jaxtyping import Bool, Int
 FEW_ROWS = 64
 """Rows below which a group is not worth a kernel of its own: text, mostly, whose rows go together under one mask."""
 
+MOST_GROUPS = 8
+"""Calls for groups in one layer. Where text stands between frames that read it, every frame is a group, and sixty small calls
+take the host longer than one call for all of them takes the GPU."""
+
 
 @dataclass(frozen=True)
 class RowGroup:
@@ -42,8 +46,8 @@ class RowGroup:
 def row_groups(
     seen: Bool[np.ndarray, "run run"], sizes: Int[np.ndarray, " run"]
 ) -> tuple[list[RowGroup], list[tuple[int, int]]]:
-    """Groups worth a call of their own, and the rows that are left, as (first, behind the last) stretches; in order, and each
-    row in one of them. `seen[i, j]`: run i's queries may read run j's keys; above the diagonal it means nothing."""
+    """Groups worth a call of their own, the largest `MOST_GROUPS`, and the rows that are left, as (first, behind the last)
+    stretches; in order, and each row in one of them. `seen[i, j]`: run i's queries may read run j's keys; above the diagonal it means nothing."""
     groups: list[RowGroup] = []
     for stretch in _stretches(seen, sizes):
         last = groups[-1] if groups else None
@@ -51,7 +55,9 @@ def row_groups(
             groups[-1] = replace(last, count=last.count + 1)
         else:
             groups.append(stretch)
-    chosen = [group for group in groups if group.alone and group.stop - group.start >= FEW_ROWS]
+    worth = [group for group in groups if group.alone and group.stop - group.start >= FEW_ROWS]
+    largest = sorted(worth, key=lambda group: group.start - group.stop)[:MOST_GROUPS]
+    chosen = sorted(largest, key=lambda group: group.start)
     left: list[tuple[int, int]] = []
     row = 0
     for start, stop in [*((group.start, group.stop) for group in chosen), (int(sizes.sum()),) * 2]:

@@ -23,7 +23,14 @@ from mapflow.harness.verification.probe import probe_questions
 from mapflow.model_adapters.checkpoint import FAMILY_OF
 from mapflow.model_adapters.families import FAMILIES, family
 from mapflow.model_adapters.hf import HfVideo
-from mapflow.model_adapters.interventions import TokenLayout, attention, decoder
+from mapflow.model_adapters.interventions import (
+    TokenLayout,
+    attention,
+    branch_masks,
+    decoder,
+    plan,
+    row_groups,
+)
 from mapflow.model_adapters.interventions.plan import AttentionPlan
 from mapflow.model_adapters.llava import LlavaVideo
 
@@ -52,6 +59,13 @@ def test_every_transformers_family_is_certified(tmp_path, name, dtype):
 
 
 def test_the_llava_adapter_is_certified(llava):
+    assert failed(llava) == set()
+
+
+def test_a_prompt_long_enough_for_groups_is_certified(llava, monkeypatch):
+    """Groups have kernels of their own, so rows that a cut cannot reach would not keep their bits."""
+    for module, name in ((row_groups, "FEW_ROWS"), (plan, "MANY_ROWS"), (branch_masks, "MANY_ROWS")):
+        monkeypatch.setattr(module, name, 1)
     assert failed(llava) == set()
 
 

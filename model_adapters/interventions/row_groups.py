@@ -21,6 +21,10 @@ MOST_GROUPS = 8
 """Calls for groups in one layer. Where text stands between frames that read it, every frame is a group, and sixty small calls
 take the host longer than one call for all of them takes the GPU."""
 
+LEAST_SHARE = 0.5
+"""Of all rows that groups must take. Where most are left (frames of unequal sizes), one call for everything is faster: one H200,
+9,331 positions, 98 % left: 2.2 ms a layer against 1.8 by blocks."""
+
 
 @dataclass(frozen=True)
 class RowGroup:
@@ -47,7 +51,10 @@ def row_groups(
     seen: Bool[np.ndarray, "run run"], sizes: Int[np.ndarray, " run"]
 ) -> tuple[list[RowGroup], list[tuple[int, int]]]:
     """Groups worth a call of their own, the largest `MOST_GROUPS`, and the rows that are left, as (first, behind the last)
-    stretches; in order, and each row in one of them. `seen[i, j]`: run i's queries may read run j's keys; above the diagonal it means nothing."""
+    stretches; in order, and each row in one of them. No groups where they would not take `LEAST_SHARE` of the rows.
+
+    `seen[i, j]`: run i's queries may read run j's keys; above the diagonal it means nothing.
+    """
     groups: list[RowGroup] = []
     for stretch in _stretches(seen, sizes):
         last = groups[-1] if groups else None
@@ -58,9 +65,12 @@ def row_groups(
     worth = [group for group in groups if group.alone and group.stop - group.start >= FEW_ROWS]
     largest = sorted(worth, key=lambda group: group.start - group.stop)[:MOST_GROUPS]
     chosen = sorted(largest, key=lambda group: group.start)
+    n = int(sizes.sum())
+    if sum(group.stop - group.start for group in chosen) < LEAST_SHARE * n:
+        return [], [(0, n)]
     left: list[tuple[int, int]] = []
     row = 0
-    for start, stop in [*((group.start, group.stop) for group in chosen), (int(sizes.sum()),) * 2]:
+    for start, stop in [*((group.start, group.stop) for group in chosen), (n, n)]:
         if row < start:
             left.append((row, start))
         row = stop

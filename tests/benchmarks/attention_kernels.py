@@ -87,7 +87,7 @@ def measure(frames: int, policy: str, layer: int, same_size: bool = True) -> dic
     query, key, value = (torch.randn(1, 32, n, 128, device="cuda", dtype=torch.bfloat16) for _ in range(3))
     pathways = named_pathways("LLaVA-NeXT-7B-Video-FT")
     compiled = parse_intervention(policy).compile(layout, 32, pathways)
-    with mock.patch.object(plan, "MANY_ROWS", 1):
+    with mock.patch.object(plan, "MANY_ROWS", 1), mock.patch.object(row_groups, "LEAST_SHARE", 0):
         groups = AttentionPlan.of([compiled], device="cuda").mask(layer, n, n)
     assert isinstance(groups, GroupedEdges)
     edges = Edges(groups.allowed)

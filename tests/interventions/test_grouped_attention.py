@@ -73,6 +73,7 @@ def test_groups_and_what_is_left_are_all_rows_once(case, fewest):
     seen, sizes = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_groups, "FEW_ROWS", fewest)
+        patch.setattr(row_groups, "LEAST_SHARE", 0)
         groups, left = row_groups.row_groups(seen, sizes)
     spans = sorted([(group.start, group.stop) for group in groups] + left)
     assert [row for span in spans for row in range(*span)] == list(range(sizes.sum()))
@@ -87,6 +88,14 @@ def test_groups_and_what_is_left_are_all_rows_once(case, fewest):
                 expected[:, first:behind] = True
             expected[:, begin : begin + group.size] |= group.own & np.tri(group.size, dtype=bool)
             assert (causal[begin : begin + group.size] == expected).all()
+
+
+@given(reading_runs())
+def test_groups_take_most_rows_or_none(case):
+    seen, sizes = case
+    groups, left = row_groups.row_groups(seen, sizes)
+    taken = sum(group.stop - group.start for group in groups)
+    assert taken >= sizes.sum() / 2 if groups else left == [(0, sizes.sum())]
 
 
 def test_frames_that_are_apart_are_one_batch_and_frames_together_one_stretch():
@@ -109,6 +118,7 @@ def test_grouped_attention_equals_the_oracle(case, heads, fewest):
     seen, sizes = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_groups, "FEW_ROWS", fewest)
+        patch.setattr(row_groups, "LEAST_SHARE", 0)
         groups, left = row_groups.row_groups(seen, sizes)
     run = np.repeat(np.arange(len(sizes)), sizes)
     whole = torch.from_numpy(seen[run][:, run] & np.tri(len(run), dtype=bool))[None, None]

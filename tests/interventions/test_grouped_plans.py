@@ -51,6 +51,7 @@ def grouping(fewest: int = 1, most: int = 8):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_groups, "FEW_ROWS", fewest)
         patch.setattr(row_groups, "MOST_GROUPS", most)
+        patch.setattr(row_groups, "LEAST_SHARE", 0)
         for module in (plan, branch_masks):
             patch.setattr(module, "MANY_ROWS", 1)
         yield

@@ -32,6 +32,7 @@ from tests.benchmarks.procedures import (
     hardware,
     language_model,
     peak_gib,
+    profile,
 )
 
 POLICIES = ("full", "effective", "effective-strict", "random:ratio=0.58,seed=0")
@@ -112,6 +113,8 @@ def measure(bench: Bench, repeats: int) -> dict[str, Any]:
             "row_layers": plan([compiled]).row_layers / (len(bench.layout) * bench.size.layers),
             "peak_gib": peak_gib(lambda policy=policy: bench.policy(policy)),
         }
+        if torch.cuda.is_available():
+            row["profile"] = profile(lambda policy=policy: bench.policy(policy))
         found["policies"][policy] = row
         print(
             f"  {policy:26} {row['ms']:8.1f} ms: {row['speedup']:.2f} × (arithmetic allows {row['floor_speedup']:.2f} ×),"

@@ -180,6 +180,23 @@ def peak_gib(work: Callable[[], Any]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 2**30
 
 
+def profile(work: Callable[[], Any]) -> dict[str, Any]:
+    """Where one run's time goes on the GPU: the kernels that take most of it."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as found:
+        seconds, _ = clock(work, 1, warm_up=0)
+    kernels = [row for row in found.key_averages() if row.self_device_time_total > 0]
+    kernels.sort(key=lambda row: -row.self_device_time_total)
+    return {
+        "seconds_with_profiler": seconds,
+        "gpu_seconds": sum(row.self_device_time_total for row in kernels) / 1e6,
+        "kernels": [
+            {"name": row.key[:90], "calls": row.count, "ms": row.self_device_time_total / 1e3}
+            for row in kernels[:16]
+        ],
+    }
+
+
 def hardware() -> dict[str, str]:
     """What the figures were measured on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

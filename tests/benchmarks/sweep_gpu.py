@@ -36,6 +36,7 @@ from tests.benchmarks.procedures import (
     hardware,
     language_model,
     peak_gib,
+    profile,
     vision_tower,
 )
 
@@ -133,23 +134,6 @@ def measure(bench: Bench, routes: tuple[str, ...], every: int, repeats: int) -> 
     }
 
 
-def profile(bench: Bench, routes: tuple[str, ...]) -> dict[str, Any]:
-    """Where one sweep's time goes on the GPU."""
-    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as found:
-        seconds, _ = clock(lambda: bench.ours(routes), 1, warm_up=0)
-    kernels = [row for row in found.key_averages() if row.self_device_time_total > 0]
-    kernels.sort(key=lambda row: -row.self_device_time_total)
-    return {
-        "seconds_with_profiler": seconds,
-        "gpu_seconds": sum(row.self_device_time_total for row in kernels) / 1e6,
-        "kernels": [
-            {"name": row.key[:90], "calls": row.count, "ms": row.self_device_time_total / 1e3}
-            for row in kernels[:16]
-        ],
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=list(SIZES), default="small")
@@ -172,7 +156,7 @@ def main() -> None:
     for name, routes in SETS.items():
         one = measure(bench, routes, options.every, options.repeats)
         if device == "cuda":
-            one["profile"] = profile(bench, routes)
+            one["profile"] = profile(lambda routes=routes: bench.ours(routes))
         found[name] = one
         print(
             f"{name:14} {one['seconds'] * 1e3:8.1f} ms (planning {one['planning_seconds'] * 1e3:.0f}); published"

@@ -1,18 +1,19 @@
 # Three commands: `make demo`, `make figures` (the README's pictures) and `make test`. All set up .venv first; nothing outside this folder is touched.
 VENV := .venv
 BIN := $(VENV)/bin
+LINKS := $(VENV)/editable
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo figures test check clean
+.PHONY: demo figures test check links clean
 
 demo: $(INSTALLED)
 	rm -rf demo_output
-	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 -m mapflow.harness.lmms_eval_command \
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 -m mapflow.harness.evaluation.lmms_eval \
 		--model mapflow_llava --intervention full,effective,random --output_path demo_output
 
 figures: $(INSTALLED)
 	rm -rf figures_output
-	OMP_NUM_THREADS=1 $(BIN)/python -m mapflow.harness.bundled_figures figures_output --output results/figures
+	OMP_NUM_THREADS=1 $(BIN)/python -m mapflow.harness.reporting.bundled_figures figures_output --output results/figures
 
 test: $(INSTALLED) check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -22,11 +23,21 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml setup.py
 	python3 -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable ".[dev]" --config-settings editable_mode=strict
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(MAKE) --no-print-directory links
 	touch $@
+
+# `mapflow.*` as links to the four code folders, for type checkers and editors, which cannot follow setuptools' import
+# hook. Links show new files at once; nothing has to be installed again.
+links:
+	mkdir -p $(LINKS)/mapflow
+	ln -sfn "$(CURDIR)/harness/package_root/__init__.py" $(LINKS)/mapflow/__init__.py
+	ln -sfn "$(CURDIR)/harness/package_root/py.typed" $(LINKS)/mapflow/py.typed
+	for floor in harness tasks model_adapters results; do ln -sfn "$(CURDIR)/$$floor" $(LINKS)/mapflow/$$floor; done
+	echo "$(CURDIR)/$(LINKS)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mapflow_links.pth"
 
 clean:
 	rm -rf $(VENV) demo_output figures_output build dist *.egg-info

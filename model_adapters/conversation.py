@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mapflow.model_adapters.interventions import Segment, TokenLayout
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import PromptStyle, Question
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import PromptStyle, Question
 
 # Which piece owns a token that straddles two: the paper's code counts such a token to the question, stem and options
 # as soon as one of its characters lies there. Kinds that are not listed (system, template, last) come after these.
@@ -56,7 +56,9 @@ class Conversation:
 
 def user_pieces(question: Question, style: PromptStyle) -> list[Text]:
     """The user's turn; each part keeps its kind, and each option its number."""
-    return [Text(part.text, Segment(part.kind, part.option or 0)) for part in question.user_turn(style)]
+    return [
+        Text(part.text, Segment(part.kind, part.option or 0)) for part in question.user_turn(style)
+    ]
 
 
 def tokenize(
@@ -82,7 +84,9 @@ def tokenize(
     runs += [(segment, size - 1), (Segment("last"), 1)]
     check_options(runs, question)
     true_option = question.target if isinstance(question.target, int) else None
-    return Conversation(text, torch.tensor(ids, dtype=torch.long), TokenLayout.from_runs(runs, true_option))
+    return Conversation(
+        text, torch.tensor(ids, dtype=torch.long), TokenLayout.from_runs(runs, true_option)
+    )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -118,7 +122,9 @@ def next_token_id(tokenizer: PreTrainedTokenizerBase, text: str, continuation: s
     return next(token for token, (_, end) in spans if end > len(text))
 
 
-def owners(pieces: Sequence[Text | Video], offsets: Sequence[tuple[int, int]]) -> list[Text | Video]:
+def owners(
+    pieces: Sequence[Text | Video], offsets: Sequence[tuple[int, int]]
+) -> list[Text | Video]:
     """For each token's characters, the piece that counts it.
 
     A token without characters (a start token) goes with the character that follows it.

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mapflow.model_adapters.interventions import TokenLayout
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 
 class View(NamedTuple):
@@ -52,7 +52,9 @@ def token_grid(
     return torch.stack(grids)
 
 
-def centred_view(height: int, width: int, edge: int | tuple[int, int], crop: tuple[int, int]) -> View:
+def centred_view(
+    height: int, width: int, edge: int | tuple[int, int], crop: tuple[int, int]
+) -> View:
     """Of frames that are resized until the short edge, or (height, width), is `edge`, and then cropped to `crop` in the
     middle; within a pixel, as resizing rounds."""
     resized = (

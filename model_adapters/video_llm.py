@@ -22,8 +22,8 @@ from transformers import PreTrainedTokenizerBase
 from mapflow.model_adapters.conversation import Conversation, letter_ids, next_token_id
 from mapflow.model_adapters.frame_grid import View
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, TokenLayout
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import PromptStyle, Question
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import PromptStyle, Question
 
 
 @dataclass(frozen=True)
@@ -142,5 +142,7 @@ class VideoLLM(ABC):
         (inputs,) = self.embed([prepared])
         if not inputs.plain:
             raise NotImplementedError(f"{type(self).__name__} has to run its own forward")
-        hidden = self.decoder.core(inputs_embeds=inputs.embeds[None], use_cache=False).last_hidden_state
+        hidden = self.decoder.core(
+            inputs_embeds=inputs.embeds[None], use_cache=False
+        ).last_hidden_state
         return self.decoder.logits(hidden[0, -1:])[0]

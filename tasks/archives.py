@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from uuid import uuid4
 
-from mapflow.results.errors import MapflowError
-from mapflow.results.visible_text import visible
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import visible
 from mapflow.tasks.rows import shown
 
 BROKEN = (
@@ -67,7 +67,9 @@ class Archive:
         for entry in entries:
             _check(entry, path)
         files = [
-            entry for entry in entries if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")
+            entry
+            for entry in entries
+            if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")
         ]
         outer = {PurePosixPath(entry.filename).parts[0] for entry in files} == {path.stem}
         found: dict[str, tuple[str, int]] = {}
@@ -130,7 +132,10 @@ class Archive:
             if not (self.folder / inner).is_file() or (self.folder / inner).stat().st_size != size
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        needed, free = sum(size for _, size in missing.values()), shutil.disk_usage(self.folder).free
+        needed, free = (
+            sum(size for _, size in missing.values()),
+            shutil.disk_usage(self.folder).free,
+        )
         if needed > free:
             raise MapflowError(
                 f"{self.path}: needs {needed:,} bytes in {self.folder}, which has {free:,} left"
@@ -158,7 +163,9 @@ def cache_folder() -> Path:
 
 def _check_sizes(entries: Sequence[zipfile.ZipInfo], path: Path) -> None:
     if len(entries) > MOST_ENTRIES:
-        raise MapflowError(f"{path}: refused, it has {len(entries):,} entries; {MOST_ENTRIES:,} are allowed")
+        raise MapflowError(
+            f"{path}: refused, it has {len(entries):,} entries; {MOST_ENTRIES:,} are allowed"
+        )
     claimed, size = sum(entry.file_size for entry in entries), path.stat().st_size
     if claimed > MOST_TIMES * size + SPARE:
         raise MapflowError(
@@ -171,7 +178,9 @@ def _check(entry: zipfile.ZipInfo, path: Path) -> None:
     parts = PurePosixPath(name).parts
     outside = name.startswith(("/", "~")) or ".." in parts
     if outside or "\\" in name or PureWindowsPath(name).drive or not parts:
-        raise MapflowError(f"{path}: refused, its entry {shown(name)} would land outside the folder")
+        raise MapflowError(
+            f"{path}: refused, its entry {shown(name)} would land outside the folder"
+        )
     if visible(name) != name or len(name) > LONGEST_NAME or max(map(_bytes, parts)) > LONGEST_PART:
         raise MapflowError(f"{path}: refused, its entry {shown(name)} is no name for a file")
     kind = stat.S_IFMT(entry.external_attr >> 16)

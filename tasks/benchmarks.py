@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.data_folder import DataFolder, Layout
 from mapflow.tasks.documents import Document
 from mapflow.tasks.tomato import questions as tomato

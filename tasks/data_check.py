@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.benchmarks import Benchmark
 from mapflow.tasks.data_folder import DataFolder
 from mapflow.tasks.documents import Document, chance_level
@@ -45,7 +45,9 @@ class SubtaskCheck:
     @property
     def complete(self) -> bool:
         """Every question there, every video there, and none that was tried failed."""
-        return self.questions == self.expected and not (self.problem or self.missing or self.undecodable)
+        return self.questions == self.expected and not (
+            self.problem or self.missing or self.undecodable
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class DataCheck:
     @property
     def chance_micro(self) -> float | None:
         """Percent, over the questions that are there; None without any."""
-        known = [(c.chance, c.questions) for c in self.subtasks if c.chance is not None and c.questions]
+        known = [
+            (c.chance, c.questions) for c in self.subtasks if c.chance is not None and c.questions
+        ]
         total = sum(n for _, n in known)
         return 100 * sum(chance * n for chance, n in known) / total if total else None
 
@@ -109,7 +113,9 @@ def check_data(
 
     Raises MapflowError for a checksum file that cannot be read; what is wrong with the data is in the result.
     """
-    subtasks = tuple(_check_subtask(benchmark, folder, subtask, try_video) for subtask in benchmark.counts)
+    subtasks = tuple(
+        _check_subtask(benchmark, folder, subtask, try_video) for subtask in benchmark.counts
+    )
     wrong, count = _verify(checksums, folder.root) if checksums else ([], 0)
     return DataCheck(benchmark, folder.root, subtasks, tuple(wrong), count)
 
@@ -140,7 +146,9 @@ def _check_subtask(
         found=len(found),
         packed=len(packed),
         missing=tuple(name for name in videos if name not in found and name not in packed),
-        undecodable=None if tried is None else {name: reason for name, reason in tried.items() if reason},
+        undecodable=None
+        if tried is None
+        else {name: reason for name, reason in tried.items() if reason},
         problem=_count_problem(documents, expected),
     )
 
@@ -166,7 +174,9 @@ def _verify(checksums: Path, root: Path) -> tuple[list[str], int]:
         digest, name = line[0].lower(), line[1].lstrip("*").strip()
         path = root / name
         if not path.resolve().is_relative_to(root.resolve()):
-            raise MapflowError(f"{checksums}: line {number} names {name!r}, which is not in the data folder")
+            raise MapflowError(
+                f"{checksums}: line {number} names {name!r}, which is not in the data folder"
+            )
         if not path.is_file():
             wrong.append(f"{name}: missing")
         elif _sha256(path) != digest:
@@ -197,7 +207,10 @@ def render_check(check: DataCheck, examples: int = 3) -> str:
     ]
     rows = [_row(subtask, tried) for subtask in check.subtasks]
     table = tabulate(
-        rows, headers=header, colalign=["left", *["right"] * (len(header) - 1)], disable_numparse=True
+        rows,
+        headers=header,
+        colalign=["left", *["right"] * (len(header) - 1)],
+        disable_numparse=True,
     )
     layout = check.benchmark.layout
     lines = [f"{layout.published_as} in {check.root}", "", table, "", *_totals(check)]
@@ -209,7 +222,9 @@ def render_check(check: DataCheck, examples: int = 3) -> str:
             f"checksums: {check.checked_files - len(check.checksums)} of {check.checked_files} files right"
         )
     if any(subtask.packed for subtask in check.subtasks):
-        lines.append("zip files are read as they are; `mapflow data prepare` unpacks them once and for all")
+        lines.append(
+            "zip files are read as they are; `mapflow data prepare` unpacks them once and for all"
+        )
     if any(subtask.missing for subtask in check.subtasks):
         lines.append(layout.by_hand.format(root=check.root))
     lines.append("complete" if check.complete else "not complete")
@@ -220,8 +235,19 @@ def _row(check: SubtaskCheck, tried: bool) -> list[str]:
     if check.questions is None:
         return [check.subtask, "–", str(check.expected), *["–"] * (4 + tried)]
     videos = check.found + check.packed + len(check.missing)
-    counts = [check.questions, check.expected, videos, check.found, check.packed, len(check.missing)]
-    return [check.subtask, *map(str, counts), *([str(len(check.undecodable or ()))] if tried else [])]
+    counts = [
+        check.questions,
+        check.expected,
+        videos,
+        check.found,
+        check.packed,
+        len(check.missing),
+    ]
+    return [
+        check.subtask,
+        *map(str, counts),
+        *([str(len(check.undecodable or ()))] if tried else []),
+    ]
 
 
 def _totals(check: DataCheck) -> list[str]:
@@ -233,7 +259,9 @@ def _totals(check: DataCheck) -> list[str]:
         ("micro", check.chance_micro, published.chance_micro),
     ):
         if value is not None and target is not None:
-            state = {None: "of the complete set", True: "", False: "DIFFERS"}[check.chance_as_published]
+            state = {None: "of the complete set", True: "", False: "DIFFERS"}[
+                check.chance_as_published
+            ]
             lines.append(
                 f"chance, {name}: {value:.2f} % (published {target:.2f} %{' ' * bool(state)}{state})"
             )
@@ -249,7 +277,8 @@ def _problems(check: SubtaskCheck, examples: int, questions: str) -> list[str]:
     if check.missing:
         lines.append(f"{check.subtask}: missing {_some(check.missing, examples)}")
     lines += [
-        f"{check.subtask}: {name}: {why}" for name, why in list((check.undecodable or {}).items())[:examples]
+        f"{check.subtask}: {name}: {why}"
+        for name, why in list((check.undecodable or {}).items())[:examples]
     ]
     return lines
 

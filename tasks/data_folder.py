@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.archives import Archive, cache_folder
 
 
@@ -91,7 +91,9 @@ class DataFolder:
 
     def _zip_files(self, folder: str) -> list[Path]:
         """`<folder>.zip` and zips within it; the folder above too, where it has a zip of all (`videos.zip`)."""
-        parents = [f"{parent}.zip" for parent in PurePosixPath(folder).parents if str(parent) != "."]
+        parents = [
+            f"{parent}.zip" for parent in PurePosixPath(folder).parents if str(parent) != "."
+        ]
         beside = [self._inside(name) for name in (f"{folder}.zip", *parents)]
         within = sorted(self._inside(folder).glob("*.zip"))
         return [

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.benchmarks import Benchmark
 from mapflow.tasks.data_folder import DataFolder, local_folder
 from mapflow.tasks.hub import fetch as fetch_subtask
@@ -31,7 +31,9 @@ def folder_to_prepare(benchmark: Benchmark, data: Path) -> DataFolder:
         return DataFolder(benchmark.layout, (data / benchmark.layout.name).absolute())
 
 
-def prepare_data(benchmark: Benchmark, folder: DataFolder, *, fetch: bool = False) -> list[Unpacked]:
+def prepare_data(
+    benchmark: Benchmark, folder: DataFolder, *, fetch: bool = False
+) -> list[Unpacked]:
     """Unpack every zip file of videos.
 
     Raises MapflowError where one is refused or damaged, or the disk is full; earlier ones stay unpacked.
@@ -40,7 +42,9 @@ def prepare_data(benchmark: Benchmark, folder: DataFolder, *, fetch: bool = Fals
         for subtask in benchmark.counts:
             fetch_subtask(benchmark.layout, subtask, folder)
     fresh = DataFolder(folder.layout, folder.root)  # sees zip files that have just arrived
-    return [Unpacked(archive.path, archive.folder, archive.unpack()) for archive in fresh.all_archives()]
+    return [
+        Unpacked(archive.path, archive.folder, archive.unpack()) for archive in fresh.all_archives()
+    ]
 
 
 def render_prepare(benchmark: Benchmark, folder: DataFolder, unpacked: list[Unpacked]) -> str:
@@ -49,4 +53,6 @@ def render_prepare(benchmark: Benchmark, folder: DataFolder, unpacked: list[Unpa
         f"{one.archive.name}: {f'{one.files:,} files unpacked into' if one.files else 'nothing new for'} {one.folder}"
         for one in unpacked
     ]
-    return "\n".join([*(lines or ["no zip files"]), benchmark.layout.by_hand.format(root=folder.root)])
+    return "\n".join(
+        [*(lines or ["no zip files"]), benchmark.layout.by_hand.format(root=folder.root)]
+    )

@@ -13,8 +13,8 @@ from typing import Any, TypedDict
 
 import yaml
 
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import Clip, Prompt, PromptStyle, Question
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Clip, Prompt, PromptStyle, Question
 from mapflow.tasks.data_folder import VideoFile
 from mapflow.tasks.rows import Row, answer_text_of, bounds_of, file_name_of, options_of, text_of
 
@@ -88,7 +88,10 @@ def to_question(doc: Mapping[str, Any], protocol: str) -> Question:
         options=tuple(doc["options"]),
         target=doc["target"] if doc["target"] >= 0 else doc["target_text"],
         protocol=protocol,
-        prompts={style: _begun(prompt, doc["answer_begin"]) for style, prompt in chosen["prompts"].items()},
+        prompts={
+            style: _begun(prompt, doc["answer_begin"])
+            for style, prompt in chosen["prompts"].items()
+        },
         n_frames=chosen["n_frames"],
         max_new_tokens=chosen["max_new_tokens"],
     )
@@ -151,7 +154,9 @@ def located(video: Callable[[str], VideoFile], name: str, where: str, field: str
         file = video(name)
     except MapflowError as error:
         raise MapflowError(f"{where}: field {field!r}: {error}") from None
-    return Located(video=str(file.path), archive=str(file.archive or ""), archive_entry=file.entry or "")
+    return Located(
+        video=str(file.path), archive=str(file.archive or ""), archive_entry=file.entry or ""
+    )
 
 
 def chance_level(documents: Iterable[Mapping[str, Any]]) -> float:

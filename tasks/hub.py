@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.data_folder import DataFolder, Layout, fetched_folder
 
 
@@ -48,4 +48,6 @@ def _write_split(layout: Layout, subtask: str, folder: DataFolder) -> None:
     rows = load_dataset(layout.repository, split=subtask).to_list()
     path = folder.questions(subtask)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({str(number): row for number, row in enumerate(rows)}), encoding="utf-8")
+    path.write_text(
+        json.dumps({str(number): row for number, row in enumerate(rows)}), encoding="utf-8"
+    )

@@ -15,10 +15,10 @@ from typing import Any
 
 from datasets import Dataset
 
-from mapflow.results.answers import NOT_ASKED
-from mapflow.results.errors import MapflowError
-from mapflow.results.grading import grade
-from mapflow.results.question import Question
+from mapflow.results.contract.answers import NOT_ASKED
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.grading import grade
+from mapflow.results.contract.question import Question
 from mapflow.tasks.archives import Archive
 from mapflow.tasks.data_folder import DataFolder, Layout, VideoFile, data_folder
 from mapflow.tasks.documents import Document, candidates_to_document, to_question
@@ -48,7 +48,9 @@ def doc_to_visual(doc: Mapping[str, Any]) -> list[Question]:
     return [question_of(doc)]
 
 
-def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None) -> str:
+def doc_to_text(
+    doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None
+) -> str:
     """The user's turn as text, for logs and for models that read text."""
     question = to_question(doc, os.environ.get("MAPFLOW_PROTOCOL", "paper"))
     return "".join(part.text for part in question.user_turn("completion"))
@@ -67,7 +69,11 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
     """
     question = to_question(doc, os.environ.get("MAPFLOW_PROTOCOL", "paper"))
     text = results[0]
-    identity = {"question_id": question.question_id, "video_id": question.video_id, "prediction": text}
+    identity = {
+        "question_id": question.question_id,
+        "video_id": question.video_id,
+        "prediction": text,
+    }
     if text == NOT_ASKED:
         return {"answer": {**identity, "valid": None}}
     correct, valid = grade(question, text)
@@ -135,7 +141,9 @@ def tomato_docs(rows: Dataset) -> Dataset:
     return _read(rows, tomato.LAYOUT, tomato.read_documents)
 
 
-def _read(rows: Dataset, layout: Layout, read: Callable[[DataFolder, str], list[Document]]) -> Dataset:
+def _read(
+    rows: Dataset, layout: Layout, read: Callable[[DataFolder, str], list[Document]]
+) -> Dataset:
     subtask = str(rows.split)
     return _dataset(read(data_folder(layout) or fetch(layout, subtask), subtask))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.data_folder import DataFolder, Layout, VideoFile, data_folder
 from mapflow.tasks.documents import Document, candidates_to_document
 from mapflow.tasks.hub import fetch

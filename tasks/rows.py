@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import LETTERS
-from mapflow.results.visible_text import visible
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import LETTERS
+from mapflow.results.contract.visible_text import visible
 
 Row = Mapping[str, Any]
 LONGEST_NAME = 1024
@@ -143,7 +143,9 @@ def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)!r} is there twice")
+        raise ValueError(
+            f"field {next(name for name in names if names.count(name) > 1)!r} is there twice"
+        )
     return found
 
 

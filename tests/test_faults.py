@@ -18,6 +18,10 @@ def test_every_row_names_a_test_that_exists():
 
 
 def test_every_row_has_a_test_of_its_own():
-    rows = [line for line in (TESTS / "FAULTS.md").read_text(encoding="utf-8").splitlines() if "::" in line]
+    rows = [
+        line
+        for line in (TESTS / "FAULTS.md").read_text(encoding="utf-8").splitlines()
+        if "::" in line
+    ]
     assert len(rows) == len(NAMED) >= 40
     assert max(Counter(NAMED).values()) == 1

@@ -35,7 +35,16 @@ def run(*command: str, folder: Path, **environment: str) -> str:
 
 def build_wheel(source: Path) -> Path:
     run(
-        "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", "dist", ".", folder=source
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        "dist",
+        ".",
+        folder=source,
     )
     (wheel,) = (source / "dist").glob("*.whl")
     return wheel
@@ -69,7 +78,17 @@ def sdist(source) -> Path:
 def installed(wheel, tmp_path_factory) -> Path:
     """The wheel alone in a folder of its own, which comes before everything else on the path."""
     place = tmp_path_factory.mktemp("installed")
-    run("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place), str(wheel), folder=place)
+    run(
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(place),
+        str(wheel),
+        folder=place,
+    )
     return place
 
 
@@ -101,7 +120,9 @@ def test_the_sdist_makes_the_same_wheel(wheel, sdist, tmp_path):
 
     def contents(file: zipfile.ZipFile) -> dict[str, int]:
         return {
-            entry.filename: entry.CRC for entry in file.infolist() if not entry.filename.endswith("/RECORD")
+            entry.filename: entry.CRC
+            for entry in file.infolist()
+            if not entry.filename.endswith("/RECORD")
         }
 
     assert contents(again) == contents(first)
@@ -112,15 +133,15 @@ def test_commands_and_the_plugin_are_announced(installed):
     points = ConfigParser(delimiters="=")
     points.read(file)
     assert set(points["console_scripts"]) == {"mapflow", "lmms_eval"}
-    assert points["lmms_eval.models"]["mapflow"] == "mapflow.model_adapters.manifest:manifests"
+    assert points["lmms_eval.models"]["mapflow"] == "mapflow.model_adapters.lmms.manifest:manifests"
 
 
 def test_the_installed_command_runs_the_main_job_from_any_folder(installed, tmp_path):
     """Without the repository: `mapflow` is the installed one, also in processes of the job."""
-    here = "import mapflow.harness.cli as m; print(m.__file__)"
+    here = "import mapflow.harness.cli.main as m; print(m.__file__)"
     path = {"PYTHONPATH": str(installed)}
     assert Path(run("-c", here, folder=tmp_path, **path).strip()).is_relative_to(installed)
-    script = "import sys; from mapflow.harness.lmms_eval_command import main; sys.exit(main())"
+    script = "import sys; from mapflow.harness.evaluation.lmms_eval import main; sys.exit(main())"
     arguments = [
         "--model",
         "mapflow_llava",

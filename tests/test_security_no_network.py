@@ -34,7 +34,9 @@ def environment(tmp_path):
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "sitecustomize.py").write_text(CUSTOMIZED)
     path = os.pathsep.join(filter(None, [str(tmp_path / "first"), os.environ.get("PYTHONPATH")]))
-    offline = {name for name in os.environ if name.endswith("_OFFLINE") or name.startswith("MAPFLOW_")}
+    offline = {
+        name for name in os.environ if name.endswith("_OFFLINE") or name.startswith("MAPFLOW_")
+    }
     kept = {name: value for name, value in os.environ.items() if name not in offline}
     return {
         **kept,
@@ -59,10 +61,29 @@ def test_the_block_blocks(tmp_path, environment):
 
 
 def test_the_main_job_asks_nothing_of_the_network(tmp_path, environment):
-    command = [sys.executable, "-m", "mapflow.harness.lmms_eval_command", "--model", "mapflow_llava"]
-    command += ["--intervention", "effective", "--limit", "2", "--output_path", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "mapflow.harness.evaluation.lmms_eval",
+        "--model",
+        "mapflow_llava",
+    ]
+    command += [
+        "--intervention",
+        "effective",
+        "--limit",
+        "2",
+        "--output_path",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+        command,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     asked = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
     assert not asked

@@ -26,7 +26,15 @@ MODULES = {
     "urllib",
     "httpx",
 }
-CALLS = {"torch.load", "numpy.load", "np.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen"}
+CALLS = {
+    "torch.load",
+    "numpy.load",
+    "np.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "os.system",
+    "os.popen",
+}
 
 
 def said(node: ast.AST) -> str:

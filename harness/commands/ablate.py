@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
-from mapflow.harness.lmms_eval_command import QUESTIONS_MISSING
-from mapflow.harness.table_output import add_margin, add_output, margin, write_tables
-from mapflow.results.errors import MapflowError
+from mapflow.harness.cli.table_output import add_margin, add_output, margin, write_tables
+from mapflow.harness.evaluation.lmms_eval import QUESTIONS_MISSING
+from mapflow.results.contract.errors import MapflowError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = (
-        "mapflow ablate RUN [RUN …] [options] | mapflow ablate --run DIR [options] [-- lmms_eval's options]"
+    parser.usage = "mapflow ablate RUN [RUN …] [options] | mapflow ablate --run DIR [options] [-- lmms_eval's options]"
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="folders of runs that are there already"
     )
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="folders of runs that are there already")
     parser.add_argument("--run", metavar="DIR", help="run the grid, into this folder")
     parser.add_argument(
         "--interventions",
@@ -36,14 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ratios", metavar="R,R…", help="of random ones (default: as many edges as effective cuts)"
     )
-    parser.add_argument("--baseline", metavar="INTERVENTION", help="default: the first of each folder")
+    parser.add_argument(
+        "--baseline", metavar="INTERVENTION", help="default: the first of each folder"
+    )
     add_margin(parser)
     add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0, or lmms_eval's where it fails, or where questions could not be asked (3; reported nevertheless)."""
-    from mapflow.harness.chosen_runs import all_runs, with_baseline
+    from mapflow.harness.cli.chosen_runs import all_runs, with_baseline
 
     allowed = margin(options)
     if not options.run and not options.runs:
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         if code not in (0, QUESTIONS_MISSING):
             return code
         words = [options.run]
-    from mapflow.results.ablation import ablation_table
+    from mapflow.results.tables.ablation import ablation_table
 
     tables = [
         ablation_table(baseline, treatments, margin=allowed, intersect=options.intersect)
@@ -94,11 +96,13 @@ def _numbers(text: str, kind: type, option: str) -> list:
     try:
         return [kind(word) for word in text.split(",")]
     except ValueError:
-        raise MapflowError(f"{option} {text!r} is no list of numbers, e.g. {option} 0,1,2") from None
+        raise MapflowError(
+            f"{option} {text!r} is no list of numbers, e.g. {option} 0,1,2"
+        ) from None
 
 
 def _run_grid(interventions: Sequence[str], folder: str, passed_on: Sequence[str]) -> int:
-    command = [sys.executable, "-m", "mapflow.harness.lmms_eval_command", *passed_on]
+    command = [sys.executable, "-m", "mapflow.harness.evaluation.lmms_eval", *passed_on]
     if not any(word.split("=")[0] == "--model" for word in passed_on):
         command += ["--model", "mapflow_llava"]
     for one in interventions:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mapflow.harness import analysis_arguments
+from mapflow.harness.cli import arguments as analysis_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0 done, 2 wrong usage, 3 some questions could not be asked."""
-    from mapflow.harness.attention_maps import check_rows
+    from mapflow.harness.analyses.attention import check_rows
 
     rows = check_rows(options.rows)
     interventions = analysis_arguments.chosen_interventions(options)
@@ -35,13 +35,17 @@ def run(options: argparse.Namespace) -> int:
     model = analysis_arguments.chosen_model(options)
     layers = analysis_arguments.overlay_layers(options, model, f"1-{model.decoder.n_layers}")
 
-    from mapflow.harness.analysis_run import Analysis, described, run_analysis
-    from mapflow.harness.attention_maps import AttentionMaps, failed, map_question
-    from mapflow.harness.overlays import draw_attention
-    from mapflow.harness.shard import Shard
-    from mapflow.harness.sweep_run import QUESTIONS_MISSING
-    from mapflow.results.attention_record import AttentionRecord, attention_table, summarize_attention
-    from mapflow.results.run_folder import SUMMARY, write_json
+    from mapflow.harness.analyses.attention import AttentionMaps, failed, map_question
+    from mapflow.harness.analyses.overlays import draw_attention
+    from mapflow.harness.analyses.run import Analysis, described, run_analysis
+    from mapflow.harness.analyses.shard import Shard
+    from mapflow.harness.analyses.sweep_run import QUESTIONS_MISSING
+    from mapflow.results.records.attention import (
+        AttentionRecord,
+        attention_table,
+        summarize_attention,
+    )
+    from mapflow.results.runs.folder import SUMMARY, write_json
 
     maps = AttentionMaps(analysis_arguments.fitted(interventions, model), rows)
     names = [str(one) for one in maps.interventions]
@@ -55,14 +59,22 @@ def run(options: argparse.Namespace) -> int:
     )
     folder = Path(options.output_path)
     records = run_analysis(
-        analysis, options.model, model, documents, options.protocol, folder, Shard.from_environment()
+        analysis,
+        options.model,
+        model,
+        documents,
+        options.protocol,
+        folder,
+        Shard.from_environment(),
     )
     if records is None:
         return 0  # the last process to finish writes the summary
     summaries = [summarize_attention(records, name) for name in names]
     write_json(folder / SUMMARY, {one.intervention: one.to_json() for one in summaries})
     print(attention_table(summaries))
-    print(f"\nmean share of {rows}'s attention that goes to video, in percent; records and summary: {folder}")
+    print(
+        f"\nmean share of {rows}'s attention that goes to video, in percent; records and summary: {folder}"
+    )
     if layers is not None:
         draw_attention(model, documents, records, names, layers, folder)
     return QUESTIONS_MISSING if any(one.errors for one in summaries) else 0

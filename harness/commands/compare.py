@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mapflow.harness.table_output import add_margin, add_output, margin, write_tables
+from mapflow.harness.cli.table_output import add_margin, add_output, margin, write_tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,15 +15,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of a run, folder:intervention, or lmms-eval's sample logs; the first is the baseline. One folder"
         " alone: its interventions are compared",
     )
-    parser.add_argument("--baseline", metavar="INTERVENTION", help="within one folder (default: its first)")
+    parser.add_argument(
+        "--baseline", metavar="INTERVENTION", help="within one folder (default: its first)"
+    )
     add_margin(parser)
     parser.add_argument("--subtasks", action="store_true", help="also a table of every subtask")
     add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    from mapflow.harness.chosen_runs import compared_runs
-    from mapflow.results.comparison_tables import all_differ, compare_groups, comparison_table, subtask_table
+    from mapflow.harness.cli.chosen_runs import compared_runs
+    from mapflow.results.tables.comparison_tables import (
+        all_differ,
+        compare_groups,
+        comparison_table,
+        subtask_table,
+    )
 
     groups = compared_runs(options.runs, options.baseline, intersect=options.intersect)
     pairs = compare_groups(groups, margin=margin(options), intersect=options.intersect)

@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 NAMES = ("tvbench", "tomato")
 
@@ -23,8 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data_dir", metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)"
     )
-    parser.add_argument("--checksums", type=Path, metavar="FILE", help='check: lines "<sha256>  <path>"')
-    parser.add_argument("--no-decode", action="store_true", help="check: do not try to decode the videos")
+    parser.add_argument(
+        "--checksums", type=Path, metavar="FILE", help='check: lines "<sha256>  <path>"'
+    )
+    parser.add_argument(
+        "--no-decode", action="store_true", help="check: do not try to decode the videos"
+    )
     parser.add_argument("--fetch", action="store_true", help="prepare: fetch what the Hub offers")
 
 
@@ -46,7 +50,9 @@ def run(options: argparse.Namespace) -> int:
             print(render_prepare(chosen, folder, prepare_data(chosen, folder, fetch=options.fetch)))
         else:
             folder = local_folder(chosen.layout, Path(data).expanduser())
-            found = check_data(chosen, folder, None if options.no_decode else try_video, options.checksums)
+            found = check_data(
+                chosen, folder, None if options.no_decode else try_video, options.checksums
+            )
             print(render_check(found))
             complete &= found.complete
     return 0 if complete else 1
@@ -54,9 +60,9 @@ def run(options: argparse.Namespace) -> int:
 
 def try_video(path: Path) -> str | None:
     """The reason why a video does not decode; None where eight frames of it do."""
-    from mapflow.model_adapters.frame_sampling import segment_midpoints
-    from mapflow.model_adapters.video_reader import VideoError, read_frames
-    from mapflow.results.question import Clip
+    from mapflow.model_adapters.video.reader import VideoError, read_frames
+    from mapflow.model_adapters.video.sampling import segment_midpoints
+    from mapflow.results.contract.question import Clip
 
     try:
         read_frames(Clip(str(path)), segment_midpoints, 8)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 if TYPE_CHECKING:
     from mapflow.model_adapters.interventions import Compiled, Intervention, PathwayRanges
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from mapflow.model_adapters.checkpoint_pathways import named_pathways, scaled_pathways
+    from mapflow.model_adapters.checkpoints.pathways import named_pathways, scaled_pathways
     from mapflow.model_adapters.interventions import certificate, parse_interventions
 
     layers = _layers(options)
@@ -82,14 +82,17 @@ def run(options: argparse.Namespace) -> int:
 
 def _row_layers(compiled: Compiled) -> list[list[str]]:
     """What need not be computed: layers after an early exit, rows that no answer depends on."""
-    from mapflow.model_adapters.interventions.executor import skips_rows
-    from mapflow.model_adapters.interventions.liveness import live_row_layers
+    from mapflow.model_adapters.interventions.execution.executor import skips_rows
+    from mapflow.model_adapters.interventions.language.liveness import live_row_layers
 
     whole = len(compiled.layout) * compiled.n_layers
     if compiled.depth < compiled.n_layers:
         run, why = compiled.row_layers, f"layers after {compiled.depth} do not run"
     elif skips_rows([compiled]):
-        run, why = live_row_layers(compiled), "no answer depends on the others, so they are not computed"
+        run, why = (
+            live_row_layers(compiled),
+            "no answer depends on the others, so they are not computed",
+        )
     else:
         return []
     return [["row-layers", f"{run:,} of {whole:,} ({run / whole:.1%}): {why}"]]
@@ -97,7 +100,7 @@ def _row_layers(compiled: Compiled) -> list[list[str]]:
 
 def _keys_kept(compiled: Compiled) -> list[list[str]]:
     """What a written answer's cache holds; not for random blocking, which would have to be drawn in every layer."""
-    from mapflow.model_adapters.interventions.kept_keys import keys_kept
+    from mapflow.model_adapters.interventions.execution.kept_keys import keys_kept
 
     if compiled.random:
         return []
@@ -144,7 +147,8 @@ def _draw(
 
     stem = file.with_suffix("") if file.suffix in SUFFIXES else file
     policies = [
-        diagram(str(one), one, one.describe(pathways), frames, n_layers, pathways) for one, _ in drawn
+        diagram(str(one), one, one.describe(pathways), frames, n_layers, pathways)
+        for one, _ in drawn
     ]
     maps = [compiled_edge_map(str(one), compiled, layers) for one, compiled in drawn]
     figures = [
@@ -165,7 +169,9 @@ def example_layout(frames: int, tokens_per_frame: int):
     from mapflow.model_adapters.interventions import Segment, TokenLayout
 
     if min(frames, tokens_per_frame) < 1:
-        raise MapflowError(f"a prompt of {frames} frames with {tokens_per_frame} tokens each shows no video")
+        raise MapflowError(
+            f"a prompt of {frames} frames with {tokens_per_frame} tokens each shows no video"
+        )
     options = [run for i in range(4) for run in ((Segment("option", i), 9), (Segment("label"), 1))]
     runs = [
         (Segment("system"), 45),

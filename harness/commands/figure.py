@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,17 +68,19 @@ def run(options: argparse.Namespace) -> int:
 
 def _kind(folder: Path) -> str:
     """Raises MapflowError for a folder without a sweep, trace or lens."""
-    from mapflow.results.lens_record import LensRecord
-    from mapflow.results.record import Record
-    from mapflow.results.sweep_record import SweepRecord
-    from mapflow.results.trace_record import TraceRecord
+    from mapflow.results.records.lens import LensRecord
+    from mapflow.results.records.record import Record
+    from mapflow.results.records.sweep import SweepRecord
+    from mapflow.results.records.trace import TraceRecord
 
     files = {SweepRecord.FILE: "sweep", TraceRecord.FILE: "trace", LensRecord.FILE: "lens"}
     held = [file for file in files if (folder / file).is_file()]
     if len(held) == 1:
         return files[held[0]]
     if held:
-        raise MapflowError(f"{str(folder)!r} holds {' and '.join(held)}: keep one of them in a folder")
+        raise MapflowError(
+            f"{str(folder)!r} holds {' and '.join(held)}: keep one of them in a folder"
+        )
     if (folder / Record.FILE).is_file():
         raise MapflowError(
             f"{str(folder)!r} is a run; figures are of sweeps, traces and lenses: use mapflow report for a run"
@@ -90,14 +92,16 @@ def _kind(folder: Path) -> str:
 
 def _sweep(folder: Path, title: str) -> Drawn:
     from mapflow.results.figures import route_curves, route_rows
+    from mapflow.results.records.sweep import SweepRecord
     from mapflow.results.report.sweeps import sweep_curves
-    from mapflow.results.run_folder import SUMMARY, read_json, read_records
-    from mapflow.results.sweep_record import SweepRecord
+    from mapflow.results.runs.folder import SUMMARY, read_json, read_records
 
     curves = sweep_curves(read_records(folder, SweepRecord))
     if (folder / SUMMARY).is_file():  # the order in which the routes were asked for
         order = list(read_json(folder / SUMMARY))
-        curves.sort(key=lambda curve: order.index(curve.route) if curve.route in order else len(order))
+        curves.sort(
+            key=lambda curve: order.index(curve.route) if curve.route in order else len(order)
+        )
     for curve in curves:
         if curve.note:
             print(f"{curve.route}: no band: {curve.note}")
@@ -106,8 +110,8 @@ def _sweep(folder: Path, title: str) -> Drawn:
 
 def _trace(folders: Sequence[Path], title: str) -> Drawn:
     from mapflow.results.figures import answer_curves, answer_panels, answer_rows
-    from mapflow.results.run_folder import read_records
-    from mapflow.results.trace_record import TraceRecord
+    from mapflow.results.records.trace import TraceRecord
+    from mapflow.results.runs.folder import read_records
 
     records = [record for folder in folders for record in read_records(folder, TraceRecord)]
     found = answer_panels(records, [name for folder in folders for name in _asked(folder)])
@@ -117,10 +121,10 @@ def _trace(folders: Sequence[Path], title: str) -> Drawn:
 
 
 def _lens(folder: Path, title: str, words: Path | None) -> Drawn:
-    from mapflow.harness.word_lists import SHIPPED, read_word_lists
+    from mapflow.harness.analyses.word_lists import SHIPPED, read_word_lists
     from mapflow.results.figures import lens_curves, lens_curves_of, lens_rows
-    from mapflow.results.lens_record import LensRecord
-    from mapflow.results.run_folder import read_records
+    from mapflow.results.records.lens import LensRecord
+    from mapflow.results.runs.folder import read_records
 
     lists = read_word_lists(words or SHIPPED)
     found = lens_curves_of(read_records(folder, LensRecord), lists, _asked(folder))
@@ -131,7 +135,7 @@ def _lens(folder: Path, title: str, words: Path | None) -> Drawn:
 
 def _asked(folder: Path) -> list[str]:
     """Interventions in the order in which they were asked for; empty without a manifest."""
-    from mapflow.results.run_folder import MANIFEST, read_json
+    from mapflow.results.runs.folder import MANIFEST, read_json
 
     if not (folder / MANIFEST).is_file():
         return []

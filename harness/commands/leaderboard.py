@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mapflow.harness.table_output import add_output, write_tables
+from mapflow.harness.cli.table_output import add_output, write_tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from mapflow.harness.chosen_runs import all_runs
-    from mapflow.results.leaderboard import leaderboard
+    from mapflow.harness.cli.chosen_runs import all_runs
+    from mapflow.results.tables.leaderboard import leaderboard
 
     write_tables([leaderboard(all_runs(options.runs))], options)
     return 0

@@ -9,14 +9,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mapflow.harness import analysis_arguments
-from mapflow.results.errors import MapflowError
+from mapflow.harness.cli import arguments as analysis_arguments
+from mapflow.results.contract.errors import MapflowError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     analysis_arguments.add_arguments(parser)
     parser.add_argument(
-        "--topk", type=int, default=5, metavar="K", help="words a token and layer (default: %(default)s)"
+        "--topk",
+        type=int,
+        default=5,
+        metavar="K",
+        help="words a token and layer (default: %(default)s)",
     )
     parser.add_argument(
         "--raw-embeddings",
@@ -38,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0 done, 2 wrong usage, 3 some questions could not be asked."""
-    from mapflow.harness.word_lists import SHIPPED, read_word_lists
+    from mapflow.harness.analyses.word_lists import SHIPPED, read_word_lists
 
     if options.topk < 1:
         raise MapflowError(f"--topk {options.topk} must be at least 1 word")
@@ -49,18 +53,22 @@ def run(options: argparse.Namespace) -> int:
     weight: Any = model.decoder.core.get_input_embeddings().weight
     vocabulary = len(weight)
     if options.topk > vocabulary:
-        raise MapflowError(f"--topk {options.topk} is more than the vocabulary's {vocabulary} tokens")
+        raise MapflowError(
+            f"--topk {options.topk} is more than the vocabulary's {vocabulary} tokens"
+        )
     layers = analysis_arguments.overlay_layers(options, model, str(model.decoder.n_layers))
 
-    from mapflow.harness.analysis_run import Analysis, described, run_analysis
-    from mapflow.harness.lens import Lens, failed, lens_question
-    from mapflow.harness.overlays import draw_lens
-    from mapflow.harness.shard import Shard
-    from mapflow.harness.sweep_run import QUESTIONS_MISSING
-    from mapflow.harness.table_output import write_text
-    from mapflow.results.lens_record import LensRecord, frequencies, frequency_csv, frequency_table
+    from mapflow.harness.analyses.lens import Lens, failed, lens_question
+    from mapflow.harness.analyses.overlays import draw_lens
+    from mapflow.harness.analyses.run import Analysis, described, run_analysis
+    from mapflow.harness.analyses.shard import Shard
+    from mapflow.harness.analyses.sweep_run import QUESTIONS_MISSING
+    from mapflow.harness.cli.table_output import write_text
+    from mapflow.results.records.lens import LensRecord, frequencies, frequency_csv, frequency_table
 
-    lens = Lens(analysis_arguments.fitted(interventions, model), options.topk, options.raw_embeddings)
+    lens = Lens(
+        analysis_arguments.fitted(interventions, model), options.topk, options.raw_embeddings
+    )
     analysis = Analysis(
         LensRecord,
         [str(one) for one in lens.interventions],
@@ -71,7 +79,13 @@ def run(options: argparse.Namespace) -> int:
     )
     folder = Path(options.output_path)
     records = run_analysis(
-        analysis, options.model, model, documents, options.protocol, folder, Shard.from_environment()
+        analysis,
+        options.model,
+        model,
+        documents,
+        options.protocol,
+        folder,
+        Shard.from_environment(),
     )
     if records is None:
         return 0  # the last process to finish writes the curves

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mapflow.harness.table_output import add_margin, margin, write_text
+from mapflow.harness.cli.table_output import add_margin, margin, write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="folders of runs and of sweeps, folder:intervention, lmms-eval's sample logs",
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="default: %(default)s")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), help="default: %(default)s"
+    )
     parser.add_argument("--baseline", metavar="INTERVENTION", help="default: each folder's first")
     parser.add_argument("--title", default="mapflow report", help="default: %(default)s")
     parser.add_argument(
@@ -26,17 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="embed the frames of so many questions (default: 40)",
     )
     parser.add_argument(
-        "--data_dir", type=Path, metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)"
+        "--data_dir",
+        type=Path,
+        metavar="DIR",
+        help="benchmarks' files as published (default: $MAPFLOW_DATA)",
     )
     add_margin(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    from mapflow.harness.chosen_runs import all_runs
+    from mapflow.harness.cli.chosen_runs import all_runs
     from mapflow.harness.reporting.contents import report_contents
-    from mapflow.results.record import Record
+    from mapflow.results.records.record import Record
+    from mapflow.results.records.sweep import SweepRecord
     from mapflow.results.report import render_report
-    from mapflow.results.sweep_record import SweepRecord
 
     sweeps = [Path(word) for word in options.runs if (Path(word) / SweepRecord.FILE).is_file()]
     only_sweeps = {str(folder) for folder in sweeps if not (folder / Record.FILE).is_file()}

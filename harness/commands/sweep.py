@@ -1,7 +1,7 @@
 """`mapflow sweep`: where does information flow? Routes × layers × window styles, question by question.
 
 mapflow sweep --routes vql-to-ql --output_path sweep/
-torchrun --nproc_per_node 4 -m mapflow.harness.cli sweep …      # the same records, four times as fast
+torchrun --nproc_per_node 4 -m mapflow.harness.cli.main sweep …      # the same records, four times as fast
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import argparse
 import re
 from pathlib import Path
 
-from mapflow.harness.analysis_arguments import add_subject_arguments, chosen_documents, chosen_model
-from mapflow.results.errors import MapflowError
+from mapflow.harness.cli.arguments import add_subject_arguments, chosen_documents, chosen_model
+from mapflow.results.contract.errors import MapflowError
 
 STYLES = ("center", "inverse", "top-down", "bottom-up")
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
@@ -48,12 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         help="for windows in flight, e.g. 512M (default: 2G on a CPU, else 16G)",
     )
-    parser.add_argument("--output_path", required=True, metavar="DIR", help="records, manifest and summary")
+    parser.add_argument(
+        "--output_path", required=True, metavar="DIR", help="records, manifest and summary"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0 done, 1 an audit failed, 2 wrong usage, 3 some questions could not be asked."""
-    from mapflow.harness.route_sets import check_routes, parse_routes
+    from mapflow.harness.analyses.route_sets import check_routes, parse_routes
     from mapflow.tasks.documents import to_question
 
     _check(options)
@@ -62,9 +64,9 @@ def run(options: argparse.Namespace) -> int:
     documents = chosen_documents(options)
     check_routes(routes, (to_question(doc, options.protocol) for doc in documents))
 
-    from mapflow.harness.shard import Shard
-    from mapflow.harness.sweep import Sweep
-    from mapflow.harness.sweep_run import run_sweep
+    from mapflow.harness.analyses.shard import Shard
+    from mapflow.harness.analyses.sweep import Sweep
+    from mapflow.harness.analyses.sweep_run import run_sweep
 
     model = chosen_model(options)
     sweep = Sweep(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mapflow.harness.lmms_eval_command import tasks_path
+from mapflow.harness.evaluation.lmms_eval import tasks_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mapflow.harness import analysis_arguments
+from mapflow.harness.cli import arguments as analysis_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +33,12 @@ def run(options: argparse.Namespace) -> int:
     documents = analysis_arguments.chosen_documents(options)
     model = analysis_arguments.chosen_model(options)
 
-    from mapflow.harness.analysis_run import Analysis, described, run_analysis
-    from mapflow.harness.shard import Shard
-    from mapflow.harness.sweep_run import QUESTIONS_MISSING
-    from mapflow.harness.trace import Trace, failed, trace_question
-    from mapflow.results.run_folder import SUMMARY, write_json
-    from mapflow.results.trace_record import TraceRecord, summarize_trace, trace_table
+    from mapflow.harness.analyses.run import Analysis, described, run_analysis
+    from mapflow.harness.analyses.shard import Shard
+    from mapflow.harness.analyses.sweep_run import QUESTIONS_MISSING
+    from mapflow.harness.analyses.trace import Trace, failed, trace_question
+    from mapflow.results.records.trace import TraceRecord, summarize_trace, trace_table
+    from mapflow.results.runs.folder import SUMMARY, write_json
 
     trace = Trace(analysis_arguments.fitted(interventions, model), options.norm, options.released)
     analysis = Analysis(
@@ -51,12 +51,20 @@ def run(options: argparse.Namespace) -> int:
     )
     folder = Path(options.output_path)
     records = run_analysis(
-        analysis, options.model, model, documents, options.protocol, folder, Shard.from_environment()
+        analysis,
+        options.model,
+        model,
+        documents,
+        options.protocol,
+        folder,
+        Shard.from_environment(),
     )
     if records is None:
         return 0  # the last process to finish writes the summary
     summaries = [summarize_trace(records, str(one)) for one in trace.interventions]
     write_json(folder / SUMMARY, {one.intervention: one.to_json() for one in summaries})
     print(trace_table(summaries))
-    print(f"\nmean probability of the first answer token, in percent; records and summary: {folder}")
+    print(
+        f"\nmean probability of the first answer token, in percent; records and summary: {folder}"
+    )
     return QUESTIONS_MISSING if any(one.errors for one in summaries) else 0

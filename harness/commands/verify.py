@@ -6,9 +6,11 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from mapflow.model_adapters.families import FAMILIES
+    from mapflow.model_adapters.families.registry import FAMILIES
 
-    parser.add_argument("model", choices=sorted(FAMILIES), help="adapter: %(choices)s", metavar="MODEL")
+    parser.add_argument(
+        "model", choices=sorted(FAMILIES), help="adapter: %(choices)s", metavar="MODEL"
+    )
     parser.add_argument(
         "--pretrained",
         metavar="DIR",
@@ -16,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--lora", metavar="DIR", help="LoRA adapter on top of it")
     parser.add_argument("--dtype", default="auto", help="as in --model_args (default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:N or auto (default: a GPU where there is one)")
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:N or auto (default: a GPU where there is one)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     from mapflow.harness.verification import verify
     from mapflow.harness.verification.noise import BOUNDS
-    from mapflow.model_adapters.families import checkpoint, family
+    from mapflow.model_adapters.families.registry import checkpoint, family
 
     device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     model = family(options.model).load(
@@ -35,14 +39,19 @@ def run(options: argparse.Namespace) -> int:
         lora=options.lora,
     )
     dtype = str(next(model.model.parameters()).dtype).removeprefix("torch.")
-    print(f"{options.model} {model.name}: {model.decoder.n_layers} layers, {dtype} on {model.decoder.device}")
+    print(
+        f"{options.model} {model.name}: {model.decoder.n_layers} layers, {dtype} on {model.decoder.device}"
+    )
     passed = []
     for finding in verify(model):
         print(finding, flush=True)
         passed.append(finding.passed)
-    bounds = ", ".join(f"{str(key).removeprefix('torch.')} {bound:.0e}" for key, bound in BOUNDS.items())
+    bounds = ", ".join(
+        f"{str(key).removeprefix('torch.')} {bound:.0e}" for key, bound in BOUNDS.items()
+    )
     print(f"noise bounds (relative): {bounds}")
     print(
-        f"{sum(passed)} of {len(passed)} passed" + ("" if all(passed) else f", {passed.count(False)} FAILED")
+        f"{sum(passed)} of {len(passed)} passed"
+        + ("" if all(passed) else f", {passed.count(False)} FAILED")
     )
     return 0 if all(passed) else 1

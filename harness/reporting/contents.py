@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mapflow.harness.chosen_runs import with_baseline
+from mapflow.harness.cli.chosen_runs import with_baseline
 from mapflow.harness.reporting.policies import policy_diagrams
 from mapflow.harness.reporting.viewer import viewer_data
-from mapflow.results.ablation import ablation_table
-from mapflow.results.comparison_tables import all_differ, compare_groups, comparison_table, subtask_table
-from mapflow.results.errors import MapflowError
-from mapflow.results.formats import Table
-from mapflow.results.leaderboard import leaderboard
-from mapflow.results.provenance import manifest_lines
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.report import PolicyDiagram, ReportContents, SweepFigure, sweep_curves
-from mapflow.results.run import Run, open_records
-from mapflow.results.run_folder import MANIFEST, read_json, read_records
-from mapflow.results.sweep_record import SweepRecord
+from mapflow.results.runs.folder import MANIFEST, read_json, read_records
+from mapflow.results.runs.provenance import manifest_lines
+from mapflow.results.runs.run import Run, open_records
+from mapflow.results.tables.ablation import ablation_table
+from mapflow.results.tables.comparison_tables import (
+    all_differ,
+    compare_groups,
+    comparison_table,
+    subtask_table,
+)
+from mapflow.results.tables.formats import Table
+from mapflow.results.tables.leaderboard import leaderboard
 
 
 def report_contents(
@@ -70,13 +75,17 @@ def _compared(group: Sequence[Run], margin: float, intersect: bool) -> list[Tabl
 
 def _said(tables: Sequence[Table]) -> list[str]:
     """Warnings of the tables once more, at the top of the page."""
-    return list(dict.fromkeys(note for table in tables for note in table.notes if "Warning:" in note))
+    return list(
+        dict.fromkeys(note for table in tables for note in table.notes if "Warning:" in note)
+    )
 
 
 def _policies(source: Path) -> list[PolicyDiagram]:
     manifest, records = open_records(source)
     known = (
-        record for record in records if record.error is None and record.edges_total and record.frame_indices
+        record
+        for record in records
+        if record.error is None and record.edges_total and record.frame_indices
     )
     return policy_diagrams(manifest, next(known, None))
 

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mapflow.model_adapters.interventions import Compiled, TokenLayout
-from mapflow.model_adapters.interventions.layout import SELECTORS
-from mapflow.results.errors import MapflowError
+from mapflow.model_adapters.interventions.language.layout import SELECTORS
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures import EdgeMap
 
 BLOCKS = 96
@@ -41,7 +41,9 @@ def compiled_edge_map(
         block,
         named_runs(compiled.layout),
         chosen,
-        torch.stack([kept_by_block(compiled.token_mask(layer - 1), block) for layer in chosen]).numpy(),
+        torch.stack(
+            [kept_by_block(compiled.token_mask(layer - 1), block) for layer in chosen]
+        ).numpy(),
         tuple((compiled.edges_by_layer / compiled.total_by_layer).tolist()),
     )
 

@@ -18,11 +18,11 @@ from mapflow.model_adapters.interventions import (
     certificate,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.layout import SELECTORS
-from mapflow.model_adapters.interventions.policies import Effective
-from mapflow.model_adapters.interventions.segment_masks import causal_pairs
-from mapflow.results.errors import MapflowError
-from mapflow.results.record import Record
+from mapflow.model_adapters.interventions.language.layout import SELECTORS
+from mapflow.model_adapters.interventions.language.policies import Effective
+from mapflow.model_adapters.interventions.language.segment_masks import causal_pairs
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.record import Record
 from mapflow.results.report import PolicyDiagram
 
 FLOWS = (
@@ -50,7 +50,9 @@ def policy_diagrams(manifest: Mapping[str, Any], example: Record | None) -> list
     per_segment = int(manifest.get("frames_per_segment") or 1)
     n_segments = max(1, len(example.frame_indices or ()) // per_segment)
     pathways = _ranges_in(expressions)
-    return [_diagram(name, text, n_segments, n_layers, pathways) for name, text in expressions.items()]
+    return [
+        _diagram(name, text, n_segments, n_layers, pathways) for name, text in expressions.items()
+    ]
 
 
 def depth(record: Record) -> int | None:

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import Clip
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Clip
 from mapflow.tasks import documents
 from mapflow.tasks.documents import Document, candidates_to_document
 
@@ -73,7 +73,7 @@ def _motion() -> Iterator[Document]:
 
 def frames_of(document: Document, indices: tuple[int, ...]) -> list[str]:
     """The frames of these numbers as JPEG data URIs. Raises MapflowError where the video is missing or broken."""
-    from mapflow.model_adapters.video_reader import read_frames
+    from mapflow.model_adapters.video.reader import read_frames
     from mapflow.tasks.archives import Archive
 
     path = Path(document["video"])

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mapflow.harness.reporting.questions import benchmark_documents, frames_of
-from mapflow.results.errors import MapflowError
-from mapflow.results.record import Record
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.record import Record
 from mapflow.results.report import Answer, ViewedQuestion, ViewerData
-from mapflow.results.run import Run, labels, open_records
+from mapflow.results.runs.run import Run, labels, open_records
 from mapflow.tasks.documents import Document
 
 
@@ -21,17 +21,27 @@ def viewer_data(runs: Sequence[Run], data: Path | None, n_pictured: int) -> View
     names = labels([folders[column] for column in columns])
     records: dict[str, list[Record | None]] = {}
     for k, (source, intervention) in enumerate(columns):
-        wanted = {run.benchmark for run in runs if (run.source, run.intervention) == (source, intervention)}
+        wanted = {
+            run.benchmark
+            for run in runs
+            if (run.source, run.intervention) == (source, intervention)
+        }
         for record in open_records(source)[1]:
-            if record.intervention == intervention and record.question_id.partition("/")[0] in wanted:
+            if (
+                record.intervention == intervention
+                and record.question_id.partition("/")[0] in wanted
+            ):
                 records.setdefault(record.question_id, [None] * len(columns))[k] = record
     texts, notes = _texts({run.benchmark for run in runs}, data)
     questions = {
-        question: _viewed(question, own, texts.get(question)) for question, own in sorted(records.items())
+        question: _viewed(question, own, texts.get(question))
+        for question, own in sorted(records.items())
     }
     missing = 0
     shown = 0
-    for question in sorted(questions, key=lambda question: (_first_flip(records[question]), question)):
+    for question in sorted(
+        questions, key=lambda question: (_first_flip(records[question]), question)
+    ):
         frames = next((r.frame_indices for r in records[question] if r and r.frame_indices), None)
         if shown == n_pictured or not frames or question not in texts:
             continue
@@ -64,7 +74,9 @@ def _texts(benchmarks: set[str], data: Path | None) -> tuple[dict[str, Document]
     return texts, notes
 
 
-def _viewed(question: str, records: Sequence[Record | None], document: Document | None) -> ViewedQuestion:
+def _viewed(
+    question: str, records: Sequence[Record | None], document: Document | None
+) -> ViewedQuestion:
     first = next(record for record in records if record is not None)
     answers = [None if record is None else Answer.of(record) for record in records]
     viewed = ViewedQuestion(question, first.task, first.video_id, first.target, answers)

@@ -27,4 +27,6 @@ def check_batching(subject: Subject) -> Iterator[Finding]:
     yield Finding("batching", apart <= bound, f"{told}: {apart:.1e} apart, bound {bound:.0e}")
     alone = [subject.model.embed([prepared])[0].embeds for prepared in subject.prepared]
     apart = max(distance(both.embeds, one) for both, one in zip(subject.inputs, alone, strict=True))
-    yield Finding("batching", apart <= bound, f"clips encoded together: {apart:.1e} apart, bound {bound:.0e}")
+    yield Finding(
+        "batching", apart <= bound, f"clips encoded together: {apart:.1e} apart, bound {bound:.0e}"
+    )

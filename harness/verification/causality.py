@@ -37,13 +37,17 @@ def check_causality(subject: Subject) -> Iterator[Finding]:
             for row in (changed[at] & ~may[at]).nonzero().flatten()[:1]
         ]
         if strangers:
-            yield Finding("causality", False, f"{route} in layer {layer + 1} also changes {strangers[0]}")
+            yield Finding(
+                "causality", False, f"{route} in layer {layer + 1} also changes {strangers[0]}"
+            )
         elif not changed[layer].any():
             yield Finding("causality", False, f"{route} in layer {layer + 1} changes nothing there")
         else:
             counts = f"{int(changed[layer].sum())} of {int(may[layer].sum())} rows there"
             yield Finding(
-                "causality", True, f"{route} in layer {layer + 1} changes {counts}, and no others later"
+                "causality",
+                True,
+                f"{route} in layer {layer + 1} changes {counts}, and no others later",
             )
 
 

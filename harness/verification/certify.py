@@ -18,7 +18,7 @@ from mapflow.harness.verification.own_forward import check_own_forward
 from mapflow.harness.verification.probe import probe_questions
 from mapflow.harness.verification.subject import Subject
 from mapflow.model_adapters.video_llm import VideoLLM
-from mapflow.results.question import Question
+from mapflow.results.contract.question import Question
 
 Check = Callable[[Subject], Iterator[Finding]]
 

@@ -53,8 +53,13 @@ def _run_all(subject: Subject) -> None:
 
 
 def _state(subject: Subject) -> dict[str, Any]:
-    attention = {name: ALL_ATTENTION_FUNCTIONS[name] for name in ALL_ATTENTION_FUNCTIONS.valid_keys()}
-    masks = {name: ALL_MASK_ATTENTION_FUNCTIONS[name] for name in ALL_MASK_ATTENTION_FUNCTIONS.valid_keys()}
+    attention = {
+        name: ALL_ATTENTION_FUNCTIONS[name] for name in ALL_ATTENTION_FUNCTIONS.valid_keys()
+    }
+    masks = {
+        name: ALL_MASK_ATTENTION_FUNCTIONS[name]
+        for name in ALL_MASK_ATTENTION_FUNCTIONS.valid_keys()
+    }
     return {
         "hooks": hook_counts(subject.model.model),
         "attention registry": attention,
@@ -65,5 +70,9 @@ def _state(subject: Subject) -> dict[str, Any]:
 
 def _compared(name: str, before: dict[str, Any], after: dict[str, Any], when: str) -> Finding:
     changed = [key for key in before if before[key] != after[key]]
-    told = f"{', '.join(changed)} changed" if changed else "hooks, registries and settings are as they were"
+    told = (
+        f"{', '.join(changed)} changed"
+        if changed
+        else "hooks, registries and settings are as they were"
+    )
     return Finding(name, not changed, f"{when}: {told}")

@@ -30,10 +30,10 @@ def check_decoding(subject: Subject) -> Iterator[Finding]:
             longer = with_tokens(subject, inputs, tokens[:step])
             ((logits,),) = decoder.answer_logits([longer], [[with_rows(compiled, step)]])
             # another token is right only where it is as likely, up to noise
-            worst = max(worst, float((logits.max() - logits[token]) / logits.abs().max().clamp_min(1e-30)))
-        told = (
-            f"{name}: {len(tokens)} tokens, at most {worst:.1e} below the recomputed best, bound {bound:.0e}"
-        )
+            worst = max(
+                worst, float((logits.max() - logits[token]) / logits.abs().max().clamp_min(1e-30))
+            )
+        told = f"{name}: {len(tokens)} tokens, at most {worst:.1e} below the recomputed best, bound {bound:.0e}"
         yield Finding("cached decoding", len(tokens) == NEW_TOKENS and worst <= bound, told)
 
 
@@ -55,4 +55,6 @@ def with_rows(compiled: Compiled, n: int) -> Compiled:
     longer[:, :-1, :-1] = reads
     longer[:, -1, :-1] = reads[:, last]
     segment_of = torch.cat([layout.segment_of, torch.full((n,), len(layout.segments))])
-    return Compiled(TokenLayout((*layout.segments, GENERATED), segment_of, layout.true_option), longer)
+    return Compiled(
+        TokenLayout((*layout.segments, GENERATED), segment_of, layout.true_option), longer
+    )

@@ -30,8 +30,12 @@ def check_layers(subject: Subject) -> Iterator[Finding]:
     )
     wrong = []
     for layer in range(n_layers):
-        cut = subject.residual(ExplicitMasks(subject.compiled(f"video->question@{layer + 1}"), device))
-        early = [before + 1 for before in range(layer) if not torch.equal(cut[before], base[before])]
+        cut = subject.residual(
+            ExplicitMasks(subject.compiled(f"video->question@{layer + 1}"), device)
+        )
+        early = [
+            before + 1 for before in range(layer) if not torch.equal(cut[before], base[before])
+        ]
         if early:
             wrong.append(f"a cut in layer {layer + 1} changes layer {early[0]}")
         if torch.equal(cut[layer, rows], base[layer, rows]):
@@ -41,7 +45,9 @@ def check_layers(subject: Subject) -> Iterator[Finding]:
         not wrong,
         "; ".join(wrong[:3]) or f"a cut in each of {n_layers} layers acts there first",
     )
-    vain = subject.residual(ExplicitMasks(subject.compiled("question->video+last->question"), device))
+    vain = subject.residual(
+        ExplicitMasks(subject.compiled("question->video+last->question"), device)
+    )
     same = torch.equal(vain, base)
     yield Finding(
         "cut in vain",

@@ -24,7 +24,8 @@ def check_layout(subject: Subject) -> Iterator[Finding]:
         problems = [
             text
             for text, wrong in {
-                f"lengths differ: {sorted(lengths)} for layout, ids and embeddings": len(lengths) > 1,
+                f"lengths differ: {sorted(lengths)} for layout, ids and embeddings": len(lengths)
+                > 1,
                 "a position has no segment or several": not bool((counted.sum(0) == 1).all()),
                 "`last` is not the last position alone": layout.positions("last").tolist()
                 != [len(layout) - 1],
@@ -57,7 +58,9 @@ def _video_finding(subject: Subject, prepared: Prepared, inputs: DecoderInputs) 
     video[layout.positions("video")] = True
     outside = (visual & ~video).nonzero().flatten().tolist()
     blind = [
-        index for index in range(layout.n_frames) if not visual[layout.positions(f"frame[{index}]")].any()
+        index
+        for index in range(layout.n_frames)
+        if not visual[layout.positions(f"frame[{index}]")].any()
     ]
     name = prepared.question.question_id
     if outside:

@@ -9,7 +9,7 @@ import torch
 from mapflow.harness.verification.finding import Finding
 from mapflow.harness.verification.noise import BOUNDS, distance
 from mapflow.harness.verification.subject import Subject
-from mapflow.model_adapters.interventions.attention import EAGER
+from mapflow.model_adapters.interventions.kernels.attention import EAGER
 
 
 def check_oracle(subject: Subject) -> Iterator[Finding]:
@@ -23,5 +23,7 @@ def check_oracle(subject: Subject) -> Iterator[Finding]:
         apart, moved = distance(fast, slow), distance(fast, full)
         told = f"{name}: {apart:.1e} apart, bound {bound:.0e}"
         yield Finding(
-            "oracle", apart <= bound, told + (f" (moves the logits by {moved:.1e})" if moved else "")
+            "oracle",
+            apart <= bound,
+            told + (f" (moves the logits by {moved:.1e})" if moved else ""),
         )

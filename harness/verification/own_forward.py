@@ -18,5 +18,7 @@ def check_own_forward(subject: Subject) -> Iterator[Finding]:
         apart = distance(subject.logits("full", index), plain)
         name = prepared.question.question_id
         yield Finding(
-            "own forward", apart <= bound, f"question {name!r}: {apart:.1e} apart, bound {bound:.0e}"
+            "own forward",
+            apart <= bound,
+            f"question {name!r}: {apart:.1e} apart, bound {bound:.0e}",
         )

@@ -12,7 +12,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from mapflow.results.question import Clip, Prompt, PromptStyle, Question
+from mapflow.results.contract.question import Clip, Prompt, PromptStyle, Question
 
 SIDE, FRAMES, RATE = 128, 24, 8
 
@@ -41,7 +41,11 @@ PROMPTS: dict[PromptStyle, Prompt] = {
 def probe_questions(folder: Path) -> tuple[Question, Question]:
     """Two questions whose clips are written into `folder`."""
     first = _question(
-        "moves", folder, "Which way does the square move?", ("left", "right", "up", "down"), target=1
+        "moves",
+        folder,
+        "Which way does the square move?",
+        ("left", "right", "up", "down"),
+        target=1,
     )
     second = _question(
         "colour",
@@ -53,7 +57,9 @@ def probe_questions(folder: Path) -> tuple[Question, Question]:
     return first, second
 
 
-def _question(name: str, folder: Path, stem: str, options: tuple[str, ...], target: int) -> Question:
+def _question(
+    name: str, folder: Path, stem: str, options: tuple[str, ...], target: int
+) -> Question:
     file = folder / f"{name}.mp4"
     write_clip(file, seed=len(stem))
     return Question(
@@ -84,7 +90,11 @@ def write_clip(file: Path, seed: int) -> None:
 def _picture(number: int, seed: int) -> UInt8[np.ndarray, "side side 3"]:
     rng = np.random.default_rng(seed)
     ground, thing = rng.integers(0, 255, (2, 3))
-    across = np.linspace(0, 90, SIDE)[None, :, None] + np.linspace(0, 60, SIDE)[:, None, None] + 4 * number
+    across = (
+        np.linspace(0, 90, SIDE)[None, :, None]
+        + np.linspace(0, 60, SIDE)[:, None, None]
+        + 4 * number
+    )
     pixels = (ground + across) % 256
     left, top = 4 * number, 20 + 2 * number
     pixels[top : top + 30, left : left + 30] = thing

@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, apply, parse_intervention
-from mapflow.model_adapters.interventions.edges import Edges
-from mapflow.model_adapters.interventions.grouped_attention import GroupedEdges
-from mapflow.model_adapters.interventions.plan import AttentionPlan, LayerMasks
+from mapflow.model_adapters.interventions.execution.attention_plan import AttentionPlan
+from mapflow.model_adapters.interventions.kernels.edges import Edges, LayerMasks
+from mapflow.model_adapters.interventions.kernels.grouped_attention import GroupedEdges
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-from mapflow.results.question import Question
+from mapflow.results.contract.question import Question
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ class Subject:
 
         with ExitStack() as stack:
             for layer, module in enumerate(decoder.layers):
-                hook = module.register_forward_hook(lambda _, __, output, layer=layer: keep(layer, output))
+                hook = module.register_forward_hook(
+                    lambda _, __, output, layer=layer: keep(layer, output)
+                )
                 stack.callback(hook.remove)
             stack.enter_context(apply(masks))
             decoder.core(
@@ -122,14 +124,19 @@ class ExplicitMasks:
         self.asked.append(layer)
         edges = self._plan.mask(layer, n_queries, n_keys)
         if edges is None:
-            causal = torch.ones(1, 1, n_queries, n_keys, dtype=torch.bool, device=self._device).tril()
+            causal = torch.ones(
+                1, 1, n_queries, n_keys, dtype=torch.bool, device=self._device
+            ).tril()
             edges = Edges(causal, may_be_empty=False)
-        return Edges(edges.allowed) if isinstance(edges, GroupedEdges) else edges  # groups have other kernels
+        return (
+            Edges(edges.allowed) if isinstance(edges, GroupedEdges) else edges
+        )  # groups have other kernels
 
 
 def hook_counts(model: nn.Module) -> dict[str, int]:
     """How many hooks each module of a model carries."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
-        name: sum(len(getattr(module, kind, ())) for kind in kinds) for name, module in model.named_modules()
+        name: sum(len(getattr(module, kind, ())) for kind in kinds)
+        for name, module in model.named_modules()
     }

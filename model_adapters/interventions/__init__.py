@@ -5,22 +5,26 @@ Four ideas: a `TokenLayout` names every position of a prompt; a `Route` is a bun
 that matrix inside an unmodified transformers model (`Decoder`, `apply`).
 """
 
-from mapflow.model_adapters.interventions.attention import apply
-from mapflow.model_adapters.interventions.attention_rows import attention_of_rows
-from mapflow.model_adapters.interventions.decoder import Decoder
-from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
-from mapflow.model_adapters.interventions.grammar import (
+from mapflow.model_adapters.interventions.execution.attention_plan import AttentionPlan
+from mapflow.model_adapters.interventions.execution.attention_rows import attention_of_rows
+from mapflow.model_adapters.interventions.execution.decoder import Decoder
+from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
+from mapflow.model_adapters.interventions.kernels.attention import apply
+from mapflow.model_adapters.interventions.language.grammar import (
     parse_intervention,
     parse_interventions,
     read_interventions,
 )
-from mapflow.model_adapters.interventions.intervention import Compiled, Intervention
-from mapflow.model_adapters.interventions.layers import LayerSpan, Window
-from mapflow.model_adapters.interventions.layout import Segment, TokenLayout
-from mapflow.model_adapters.interventions.pathways import PathwayRanges
-from mapflow.model_adapters.interventions.plan import AttentionPlan
-from mapflow.model_adapters.interventions.reachability import OpenPath, certificate, reachable
-from mapflow.model_adapters.interventions.route import Route
+from mapflow.model_adapters.interventions.language.intervention import Compiled, Intervention
+from mapflow.model_adapters.interventions.language.layers import LayerSpan, Window
+from mapflow.model_adapters.interventions.language.layout import Segment, TokenLayout
+from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
+from mapflow.model_adapters.interventions.language.reachability import (
+    OpenPath,
+    certificate,
+    reachable,
+)
+from mapflow.model_adapters.interventions.language.route import Route
 
 __all__ = [
     "AttentionPlan",

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, get_args
 
 from mapflow.model_adapters.mini.planted import ANSWER, QUESTION, SYSTEM, TEMPLATE
 from mapflow.model_adapters.mini.tokenizer import IMAGE_TOKEN
-from mapflow.results.question import LETTERS, Clip, Prompt, Question
+from mapflow.results.contract.question import LETTERS, Clip, Prompt, Question
 from mapflow.tasks.documents import read_protocols
 from mapflow.tasks.motion.captions import DESCRIBE, caption
 from mapflow.tasks.motion.scenes import Ask, Scene
@@ -39,7 +39,10 @@ def converse(prompt: Prompt, scene: Scene, ask: Ask, fmt: Format) -> list[Piece]
         pieces += [Piece(QUESTION, DESCRIBE), Piece(TEMPLATE, " ASSISTANT:")]
         return [*pieces, Piece(ANSWER, f" {caption(scene)}{END_OF_TEXT}")]
     if fmt == "open":
-        pieces += [Piece(QUESTION, f"{prompt.stem_label}{ask.stem}"), Piece(TEMPLATE, " ASSISTANT:")]
+        pieces += [
+            Piece(QUESTION, f"{prompt.stem_label}{ask.stem}"),
+            Piece(TEMPLATE, " ASSISTANT:"),
+        ]
         return [*pieces, Piece(ANSWER, f" {ask.answer}.{END_OF_TEXT}")]
     for part in as_question(prompt, ask).user_turn("completion"):
         pieces.append(Piece(TEMPLATE if part.kind == "template" else QUESTION, part.text))

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mapflow.model_adapters.llava_network import LlavaNetwork
+from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.model_adapters.mini import planted
 from mapflow.model_adapters.mini.network import N_VIDEO_TOKENS, forward
 from mapflow.model_adapters.mini.pixels import look, reduction, sampled_times
@@ -23,7 +23,9 @@ BATCH = 250
 Reads = Bool[Tensor, "layer target source"]
 
 
-def segments_of_prompt(n_prefix: int, segments: Int[Tensor, "rows suffix"]) -> Int[Tensor, "rows n"]:
+def segments_of_prompt(
+    n_prefix: int, segments: Int[Tensor, "rows suffix"]
+) -> Int[Tensor, "rows n"]:
     """The segment of every position: system, frames, then the rows' own."""
     head = [planted.SYSTEM] * n_prefix
     for frame in planted.FRAMES:
@@ -78,7 +80,9 @@ def _right(
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         hidden = forward(network, pixels, prefix, rows.ids.long(), masks)
         last = (rows.segments == planted.LAST).long().argmax(1)
-        logits = network.language_model.lm_head(hidden[torch.arange(len(rows), device=device), last])
+        logits = network.language_model.lm_head(
+            hidden[torch.arange(len(rows), device=device), last]
+        )
     letters = rows.ids.long().gather(1, last[:, None] + 1)[:, 0]
     return logits.argmax(-1) == letters
 
@@ -88,11 +92,16 @@ def _random_masks(segments: Int[Tensor, "rows n"], share: float, n_layers: int) 
     n = segments.shape[1]
     causal = torch.ones(n, n, dtype=torch.bool, device=segments.device).tril()
     generator = torch.Generator(segments.device).manual_seed(0)
-    draws = (torch.rand(eligible.shape, generator=generator, device=segments.device) for _ in range(n_layers))
+    draws = (
+        torch.rand(eligible.shape, generator=generator, device=segments.device)
+        for _ in range(n_layers)
+    )
     return [causal & ~(eligible & (draw < share)) for draw in draws]
 
 
-def report(network: LlavaNetwork, prefix: Int[Tensor, " prefix"], rows: Rows) -> dict[str, dict[str, float]]:
+def report(
+    network: LlavaNetwork, prefix: Int[Tensor, " prefix"], rows: Rows
+) -> dict[str, dict[str, float]]:
     """Accuracy in full, under the policy, under equally many random cuts, and with one thing knocked out at a time."""
     n_layers = network.language_model.config.num_hidden_layers
     full, policy = planted.full(n_layers), planted.effective(n_layers)
@@ -114,5 +123,8 @@ def report(network: LlavaNetwork, prefix: Int[Tensor, " prefix"], rows: Rows) ->
     scores = {"full": accuracy(network, prefix, rows)}
     scores |= {name: accuracy(network, prefix, rows, reads) for name, reads in variants.items()}
     scores["random"] = accuracy(network, prefix, rows, random_share=share_of_eligible)
-    scores["share of edges cut"] = {"of all": share_of_all, "of those random may cut": share_of_eligible}
+    scores["share of edges cut"] = {
+        "of all": share_of_all,
+        "of those random may cut": share_of_eligible,
+    }
     return scores

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from mapflow.model_adapters.llava_network import LlavaNetwork
+from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.model_adapters.mini.planted import N_FRAMES
 from mapflow.model_adapters.mini.tokenizer import IMAGE_TOKEN
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 IMAGE_SIZE = 64
 GRID = 4
@@ -116,7 +116,9 @@ def forward(
     positions = torch.arange(hidden.shape[1], device=hidden.device)[None]
     rotary = model.rotary_emb(hidden, positions)
     for layer, mask in zip(model.layers, masks, strict=True):
-        hidden = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
+        hidden = layer(
+            hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotary
+        )
     return model.norm(hidden)[:, -suffix.shape[1] :]
 
 
@@ -134,7 +136,9 @@ def save_checkpoint(
     tokenizer.save_pretrained(folder)
     # The class that every version reads, whatever the one at hand calls itself.
     settings = json.loads((folder / "tokenizer_config.json").read_text())
-    _write(folder / "tokenizer_config.json", settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    _write(
+        folder / "tokenizer_config.json", settings | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    )
     _write(folder / "config.json", config)
     _write(folder / "preprocessor_config.json", preprocessor_config())
 

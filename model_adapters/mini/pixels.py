@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from mapflow.model_adapters.frame_sampling import segment_midpoints
 from mapflow.model_adapters.mini.network import CLIP_MEAN, CLIP_STD, IMAGE_SIZE
 from mapflow.model_adapters.mini.planted import N_FRAMES
+from mapflow.model_adapters.video.sampling import segment_midpoints
 from mapflow.tasks.motion.build import FRAMES_PER_SECOND
 from mapflow.tasks.motion.build import N_FRAMES as CLIP_FRAMES
 from mapflow.tasks.motion.render import FRAME_SIZE, SceneBatch, render
@@ -30,13 +30,16 @@ def sampled_times() -> Float[Tensor, " frames"]:
 
 def reduction(size: int = IMAGE_SIZE) -> Float[Tensor, "size source"]:
     """Bicubic anti-aliased resizing of one axis, as a matrix."""
-    return interpolate(torch.eye(FRAME_SIZE)[None, None], (size, FRAME_SIZE), mode="bicubic", antialias=True)[
-        0, 0
-    ]
+    return interpolate(
+        torch.eye(FRAME_SIZE)[None, None], (size, FRAME_SIZE), mode="bicubic", antialias=True
+    )[0, 0]
 
 
 def look(
-    scenes: SceneBatch, times: Float[Tensor, " frames"], reduce: Float[Tensor, "size source"], blemished: bool
+    scenes: SceneBatch,
+    times: Float[Tensor, " frames"],
+    reduce: Float[Tensor, "size source"],
+    blemished: bool,
 ) -> Float[Tensor, "scenes frames 3 size size"]:
     """Normalised frames near `times`; `blemished` adds random jitter of up to half a clip's frame, noise and shifts."""
     at = times.expand(len(scenes), -1)
@@ -50,6 +53,7 @@ def look(
         image = image + torch.randn_like(image) * NOISE
         image = image + torch.randn(len(image), 1, 3, 1, 1, device=image.device) * COLOR_SHIFT
     mean, std = (
-        torch.tensor(values, device=image.device)[:, None, None] * 255 for values in (CLIP_MEAN, CLIP_STD)
+        torch.tensor(values, device=image.device)[:, None, None] * 255
+        for values in (CLIP_MEAN, CLIP_STD)
     )
     return (image.clamp(0, 255) - mean) / std

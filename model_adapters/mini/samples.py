@@ -30,7 +30,7 @@ from mapflow.model_adapters.mini.conversation import (
 )
 from mapflow.model_adapters.mini.planted import ANSWER, LAST
 from mapflow.model_adapters.mini.tokenizer import IMAGE_TOKEN, train_tokenizer
-from mapflow.results.question import Prompt
+from mapflow.results.contract.question import Prompt
 from mapflow.tasks.motion.build import held_out_fingerprints
 from mapflow.tasks.motion.render import SceneBatch, batch_scenes
 from mapflow.tasks.motion.scenes import SUBTASKS, Ask, Scene, fingerprint, sample
@@ -145,7 +145,8 @@ class RowFactory:
         """Starts making rows; the returned function waits for them."""
         sizes = [min(self.chunk, n_rows - start) for start in range(0, n_rows, self.chunk)]
         jobs = [
-            (f"{seed} {index}", size, mix, self.tokenizer, self.avoid) for index, size in enumerate(sizes)
+            (f"{seed} {index}", size, mix, self.tokenizer, self.avoid)
+            for index, size in enumerate(sizes)
         ]
         result = self.pool.starmap_async(_make_arrays, jobs, chunksize=1)
         return lambda: _join(result.get())

@@ -11,7 +11,16 @@ import json
 from collections.abc import Iterable
 from string import printable
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 IMAGE_TOKEN = "<image>"
@@ -45,7 +54,9 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(sorted(lines), trainer)
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), tokenizer.normalizer])
     begin = tokenizer.token_to_id("<s>")
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", begin)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", begin)]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=_without_special_bytes(tokenizer),
         unk_token="<unk>",
@@ -60,5 +71,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 def _without_special_bytes(tokenizer: Tokenizer) -> Tokenizer:
     """Training can only reserve ids for *special* tokens, but a byte must be text: a literal "<0x0A>" is six characters."""
     state = json.loads(tokenizer.to_str())
-    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in SPECIAL_TOKENS]
+    state["added_tokens"] = [
+        token for token in state["added_tokens"] if token["content"] in SPECIAL_TOKENS
+    ]
     return Tokenizer.from_str(json.dumps(state))

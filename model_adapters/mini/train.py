@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mapflow.model_adapters.llava_network import LlavaNetwork
+from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.model_adapters.mini import planted
 from mapflow.model_adapters.mini.conversation import load_prompt
 from mapflow.model_adapters.mini.evaluate import accuracy, report, segments_of_prompt
@@ -176,7 +176,9 @@ def train(out: Path, settings: Settings, workers: int, device: torch.device) -> 
     trainer = Trainer(network, prefix_ids(tokenizer, load_prompt()), settings, device)
     test = orders[0]().to(device)
     rows = orders[1]().to(device)
-    print(f"{time.time() - begun:.0f} s: {len(rows)} rows, {_size(network):,} parameters", flush=True)
+    print(
+        f"{time.time() - begun:.0f} s: {len(rows)} rows, {_size(network):,} parameters", flush=True
+    )
     started, number, second = time.time(), 0, settings.first_part == 0
     while (progress := _progress(number, time.time() - started, settings)) < 1:
         if progress >= settings.first_part and not second:
@@ -186,7 +188,10 @@ def train(out: Path, settings: Settings, workers: int, device: torch.device) -> 
         number += 1
         if number % settings.log_every == 0:
             scores = accuracy(network, trainer.prefix, test[:500])
-            print(f"{number} {time.time() - started:.0f} s loss {loss.item():.4f} {scores}", flush=True)
+            print(
+                f"{number} {time.time() - started:.0f} s loss {loss.item():.4f} {scores}",
+                flush=True,
+            )
     seconds = time.time() - started
     factory.close()
     metrics = {

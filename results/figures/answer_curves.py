@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures.mean_curves import MeanCurve, draw_curve, mean_curve
 from mapflow.results.figures.panels import add_legend, panels
-from mapflow.results.trace_record import TraceRecord
+from mapflow.results.records.trace import TraceRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +29,9 @@ class AnswerPanel:
     curves: dict[str, MeanCurve]
 
 
-def answer_panels(records: Sequence[TraceRecord], interventions: Sequence[str] = ()) -> list[AnswerPanel]:
+def answer_panels(
+    records: Sequence[TraceRecord], interventions: Sequence[str] = ()
+) -> list[AnswerPanel]:
     """A panel an intervention, for records with final norm first. `interventions` gives an order; others follow.
 
     Questions that could not be traced count for none. Raises MapflowError for a question that comes twice (two traces of
@@ -45,7 +47,9 @@ def answer_panels(records: Sequence[TraceRecord], interventions: Sequence[str] =
     found = []
     for norm in (True, False):
         for name in names:
-            own = [r for r in records if (r.norm, r.intervention) == (norm, name) and r.error is None]
+            own = [
+                r for r in records if (r.norm, r.intervention) == (norm, name) and r.error is None
+            ]
             if own:
                 found.append(AnswerPanel(name, norm, _curves(own)))
     if not found:
@@ -75,7 +79,10 @@ def _curves(records: Sequence[TraceRecord]) -> dict[str, MeanCurve]:
 def answer_curves(found: Sequence[AnswerPanel], title: str = "") -> Figure:
     """All panels share their axes; the legend stands below them."""
     both = len({panel.norm for panel in found}) > 1
-    titles = [f"{one.intervention}{f' ({_norm(one.norm)})' if both or not one.norm else ''}" for one in found]
+    titles = [
+        f"{one.intervention}{f' ({_norm(one.norm)})' if both or not one.norm else ''}"
+        for one in found
+    ]
     with_norm = sum(one.norm for one in found)  # without it stands below with it
     figure, grid = panels(titles, title, with_norm if both else len(found))
     handles: dict[str, Any] = {}

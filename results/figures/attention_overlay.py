@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures.panels import wrapped
 from mapflow.results.figures.pictures import draw_heat, top_of_scale
 
@@ -46,7 +46,9 @@ def attention_overlay(overlay: AttentionOverlay) -> Figure:
 
 def difference_overlay(overlay: AttentionOverlay) -> Figure:
     """What patches lose (positive) and gain by every other intervention than the first. Raises MapflowError without another."""
-    return _figure(overlay, differences(overlay), "attention lost (blue: gained), points", signed=True)
+    return _figure(
+        overlay, differences(overlay), "attention lost (blue: gained), points", signed=True
+    )
 
 
 def differences(overlay: AttentionOverlay) -> dict[str, Maps]:
@@ -76,25 +78,34 @@ def overlay_rows(overlay: AttentionOverlay) -> list[dict[str, Any]]:
     ]
 
 
-def _figure(overlay: AttentionOverlay, maps: Mapping[str, Maps], label: str, signed: bool) -> Figure:
+def _figure(
+    overlay: AttentionOverlay, maps: Mapping[str, Maps], label: str, signed: bool
+) -> Figure:
     from matplotlib.figure import Figure
 
     height, width = overlay.pictures.shape[1:3]
     n_frames = len(overlay.pictures)
     panel_height = INCHES * height / width + 0.2
     figure = Figure(
-        figsize=(INCHES * n_frames + 1.4, panel_height * len(maps) + 0.5 * bool(overlay.title) + 0.3),
+        figsize=(
+            INCHES * n_frames + 1.4,
+            panel_height * len(maps) + 0.5 * bool(overlay.title) + 0.3,
+        ),
         layout="constrained",
     )
     grid = figure.subplots(len(maps), n_frames, squeeze=False)
     most = top_of_scale(np.concatenate([one.ravel() for one in maps.values()]))
     image = None
     for row, (name, weights) in enumerate(maps.items()):
-        for column, (frame, heat, panel) in enumerate(zip(overlay.pictures, weights, grid[row], strict=True)):
+        for column, (frame, heat, panel) in enumerate(
+            zip(overlay.pictures, weights, grid[row], strict=True)
+        ):
             image = draw_heat(panel, frame, 100 * heat, 100 * most, signed)
             share = _percent(heat, signed)
             panel.set_title(
-                f"frame {overlay.numbers[column]}: {share}" if row == 0 else share, fontsize=7, pad=2
+                f"frame {overlay.numbers[column]}: {share}" if row == 0 else share,
+                fontsize=7,
+                pad=2,
             )
         title = f"{wrapped(name.replace('->', ' → '), 18)}\n{_percent(weights, signed)}"
         grid[row][0].set_ylabel(title, fontsize=7, parse_math=False)

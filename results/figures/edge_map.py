@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures.palette import pen
 from mapflow.results.figures.panels import add_legend, panels, wrapped
 
@@ -47,13 +47,17 @@ def edge_map(maps: Sequence[EdgeMap]) -> Figure:
     from matplotlib.figure import Figure
 
     columns = max(len(one.layers) for one in maps)
-    figure = Figure(figsize=(INCHES * columns + 1.3, (INCHES + 0.5) * len(maps) + 0.2), layout="constrained")
+    figure = Figure(
+        figsize=(INCHES * columns + 1.3, (INCHES + 0.5) * len(maps) + 0.2), layout="constrained"
+    )
     grid = figure.subplots(len(maps), columns, squeeze=False)
     image = None
     for one, row in zip(maps, grid, strict=True):
         for spare in row[len(one.layers) :]:
             spare.remove()
-        for number, (layer, shares, panel) in enumerate(zip(one.layers, one.kept, row, strict=False)):
+        for number, (layer, shares, panel) in enumerate(
+            zip(one.layers, one.kept, row, strict=False)
+        ):
             end = one.block * len(shares)
             image = panel.imshow(
                 shares,
@@ -72,13 +76,17 @@ def edge_map(maps: Sequence[EdgeMap]) -> Figure:
             # a name needs room: the template's last words have none
             named = [s for s in one.segments if s[2] - s[1] >= one.length / 30]
             ticks = [(first + last) / 2 for _, first, last in named]
-            panel.set_xticks(ticks, [s[0] for s in named], rotation=90, fontsize=6, parse_math=False)
+            panel.set_xticks(
+                ticks, [s[0] for s in named], rotation=90, fontsize=6, parse_math=False
+            )
             panel.set_yticks(
                 ticks, [s[0] if number == 0 else "" for s in named], fontsize=6, parse_math=False
             )
             panel.tick_params(length=0)
             panel.spines[["top", "right"]].set_visible(False)
-            panel.set_title(f"layer {layer}: {one.by_layer[layer - 1]:.1%} of edges kept", fontsize=8)
+            panel.set_title(
+                f"layer {layer}: {one.by_layer[layer - 1]:.1%} of edges kept", fontsize=8
+            )
         row[0].set_ylabel(f"{wrapped(one.intervention)}\nquery", fontsize=8, parse_math=False)
     for panel in grid[-1][: len(maps[-1].layers)]:
         panel.set_xlabel("key", fontsize=8)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures.mean_curves import MeanCurve, draw_curve, mean_curve
 from mapflow.results.figures.panels import add_legend, panels
-from mapflow.results.lens_record import LensRecord, WordLists, frequencies
+from mapflow.results.records.lens import LensRecord, WordLists, frequencies
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,9 @@ def _curve(records: Sequence[LensRecord], title: str, lists: WordLists) -> MeanC
         raise MapflowError(
             f"{records[0].intervention!r}: readings of {' and '.join(map(str, sorted(depths)))} layers cannot be averaged"
         )
-    counts = [frequencies([record], [record.intervention], {title: lists[title]}) for record in records]
+    counts = [
+        frequencies([record], [record.intervention], {title: lists[title]}) for record in records
+    ]
     entries = [layers[0].entries for layers in counts]
     shares = [[layer.hits[title] / layer.entries for layer in layers] for layers in counts]
     unit = math.gcd(*entries)  # prompts of one length count once each
@@ -84,5 +86,7 @@ def lens_curves(found: Sequence[LensCurve], title: str = "") -> Figure:
 def lens_rows(found: Sequence[LensCurve]) -> list[dict[str, Any]]:
     """The figure's data: a row a list, intervention and layer; shares 0 … 1."""
     return [
-        row for one in found for row in one.curve.rows({"words": one.words, "intervention": one.intervention})
+        row
+        for one in found
+        for row in one.curve.rows({"words": one.words, "intervention": one.intervention})
     ]

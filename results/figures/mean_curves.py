@@ -53,7 +53,9 @@ class MeanCurve:
 
 
 def mean_curve(
-    values: Float[np.ndarray, "n layers"], videos: Sequence[str], weights: Sequence[int] | None = None
+    values: Float[np.ndarray, "n layers"],
+    videos: Sequence[str],
+    weights: Sequence[int] | None = None,
 ) -> MeanCurve:
     """Mean of `values` over questions; `weights` (whole numbers ≥ 1) counts a question as that many."""
     cluster = np.unique(videos, return_inverse=True)[1]
@@ -64,7 +66,9 @@ def mean_curve(
         return MeanCurve(n, n_videos, mean)
     found = [cluster_bootstrap(layer, cluster, resamples=RESAMPLES) for layer in every.T]
     interval = f"pointwise 95 %, {found[0].method}, by video"
-    return MeanCurve(n, n_videos, mean, tuple(f.low for f in found), tuple(f.high for f in found), interval)
+    return MeanCurve(
+        n, n_videos, mean, tuple(f.low for f in found), tuple(f.high for f in found), interval
+    )
 
 
 def draw_curve(panel: Axes, curve: MeanCurve, number: int) -> Any:

@@ -23,7 +23,9 @@ LEGEND_WIDTH = 14
 _BREAK = "\u200b"
 
 
-def panels(titles: Sequence[str], title: str = "", columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
+def panels(
+    titles: Sequence[str], title: str = "", columns: int = COLUMNS
+) -> tuple[Figure, list[Axes]]:
     """A figure with a panel for each of `titles`, at most `columns` (and COLUMNS) in a row, all with the same axes."""
     from matplotlib.figure import Figure
 
@@ -33,7 +35,9 @@ def panels(titles: Sequence[str], title: str = "", columns: int = COLUMNS) -> tu
         figsize=(INCHES[0] * columns + 0.5, INCHES[1] * n_rows + 0.6 + 0.3 * bool(title)),
         layout="constrained",
     )
-    grid = figure.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False).flatten().tolist()
+    grid = (
+        figure.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False).flatten().tolist()
+    )
     for spare in grid[len(titles) :]:
         spare.remove()
     for panel, text in zip(grid, titles, strict=False):
@@ -65,7 +69,10 @@ def add_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> 
 def wrapped(text: str, width: int = TITLE_WIDTH) -> str:
     """In lines of at most `width`, three at most; also names without a space."""
     breakable = printable(text).replace("+", f"+{_BREAK} ").replace(",", f",{_BREAK} ")
-    lines = [line.replace(f"{_BREAK} ", "").replace(_BREAK, "") for line in textwrap.wrap(breakable, width)]
+    lines = [
+        line.replace(f"{_BREAK} ", "").replace(_BREAK, "")
+        for line in textwrap.wrap(breakable, width)
+    ]
     lines = lines or [""]
     return "\n".join(lines if len(lines) <= 3 else [*lines[:2], lines[2][: width - 1] + "…"])
 

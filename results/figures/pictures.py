@@ -23,7 +23,9 @@ BLACK = 0.45
 """Grey that a frame's black becomes; its white stays white."""
 
 
-def draw_picture(panel: Axes, frame: UInt8[np.ndarray, "height width 3"], black: float = BLACK) -> None:
+def draw_picture(
+    panel: Axes, frame: UInt8[np.ndarray, "height width 3"], black: float = BLACK
+) -> None:
     """The frame fills the panel, which is measured in its pixels."""
     height, width = frame.shape[:2]
     light = frame @ np.array([0.299, 0.587, 0.114]) / 255

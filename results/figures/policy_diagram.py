@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures.panels import wrapped
 from mapflow.results.report.contents import PolicyDiagram
 
@@ -35,7 +35,9 @@ def policy_diagram(policies: Sequence[PolicyDiagram]) -> Figure:
 
     deepest = max(len(policy.reads[0][2]) for policy in drawn)
     heights = [CELL * len(policy.reads) + 0.5 for policy in drawn]
-    figure = Figure(figsize=(2.0 + 0.13 * max(deepest, 16), sum(heights) + 0.3), layout="constrained")
+    figure = Figure(
+        figsize=(2.0 + 0.13 * max(deepest, 16), sum(heights) + 0.3), layout="constrained"
+    )
     grid = figure.subplots(len(drawn), 1, squeeze=False, height_ratios=heights)[:, 0]
     for policy, panel in zip(drawn, grid, strict=True):
         for row, (_, _, shares) in enumerate(policy.reads):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures.palette import pen
 from mapflow.results.report.sweeps import SweepCurve, shared_scale
 
@@ -40,7 +40,9 @@ def route_curves(curves: Sequence[SweepCurve], title: str = "") -> Figure:
         ink, layers = pen(number), range(1, len(curve.mean) + 1)
         panel.axhline(0, color="0.6", linewidth=0.8)
         if curve.low:
-            panel.fill_between(layers, curve.low, curve.high, color=ink.colour, alpha=0.25, linewidth=0)
+            panel.fill_between(
+                layers, curve.low, curve.high, color=ink.colour, alpha=0.25, linewidth=0
+            )
         panel.plot(layers, curve.mean, color=ink.colour, linestyle=ink.dash, linewidth=1.4)
         for marked, face in ((True, ink.colour), (False, "white")):
             chosen = [

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapflow.results.errors import MapflowError
-from mapflow.results.formats import plain_cell
-from mapflow.results.visible_text import visible_lines
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import visible_lines
+from mapflow.results.tables.formats import plain_cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

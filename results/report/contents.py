@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mapflow.results.formats import Table
-from mapflow.results.record import Record
+from mapflow.results.records.record import Record
 from mapflow.results.report.sweeps import SweepCurve
+from mapflow.results.tables.formats import Table
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Answer:
 
     @classmethod
     def of(cls, record: Record) -> Answer:
-        return cls(record.prediction, record.correct, record.valid, record.option_probs, record.error)
+        return cls(
+            record.prediction, record.correct, record.valid, record.option_probs, record.error
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Short names, and four significant digits: there may be tens of thousands of them."""
@@ -98,7 +100,10 @@ class ViewerData:
     notes: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {"runs": list(self.runs), "questions": [question.to_json() for question in self.questions]}
+        return {
+            "runs": list(self.runs),
+            "questions": [question.to_json() for question in self.questions],
+        }
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from mapflow.results.formats import html_table
+from mapflow.results.contract.visible_text import visible_lines
 from mapflow.results.report.contents import ReportContents
 from mapflow.results.report.policy_svg import policy_svg
 from mapflow.results.report.sweeps import shared_scale, sweep_svg
-from mapflow.results.visible_text import visible_lines
+from mapflow.results.tables.formats import html_table
 
 HERE = Path(__file__).parent
 

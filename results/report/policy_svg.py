@@ -23,7 +23,9 @@ def policy_svg(policy: PolicyDiagram) -> str:
     for layer in range(1, n_layers + 1):
         if layer == 1 or layer % 5 == 0 or layer == n_layers:
             x = LABEL + CELL * (layer - 0.5)
-            parts.append(f'<text x="{x:g}" y="{TOP - 6}" text-anchor="middle" class="layer">{layer}</text>')
+            parts.append(
+                f'<text x="{x:g}" y="{TOP - 6}" text-anchor="middle" class="layer">{layer}</text>'
+            )
     for row, (target, source, shares) in enumerate(policy.reads):
         y = TOP + ROW * row
         parts.append(

@@ -12,9 +12,9 @@ from html import escape
 
 import numpy as np
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.statistics import simultaneous_bands
-from mapflow.results.sweep_record import SweepRecord
 
 RESOLUTION = 5.0
 """Percent: questions whose changes differ by less do not differ for our purpose (simultaneous_bands). Layers where next to
@@ -54,7 +54,9 @@ def _curve(route: str, records: Sequence[SweepRecord]) -> SweepCurve:
         found = simultaneous_bands(change, cluster, resolution=RESOLUTION)
     except MapflowError as error:
         return SweepCurve(route, len(records), mean, note=str(error))
-    low, high, significant = (tuple(part.tolist()) for part in (found.low, found.high, found.significant))
+    low, high, significant = (
+        tuple(part.tolist()) for part in (found.low, found.high, found.significant)
+    )
     return SweepCurve(route, len(records), mean, low, high, significant)
 
 

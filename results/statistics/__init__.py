@@ -9,7 +9,11 @@ from mapflow.results.statistics.bootstrap import cluster_bootstrap
 from mapflow.results.statistics.chance import ChanceTest, chance_level_test
 from mapflow.results.statistics.cochran import cochran_q
 from mapflow.results.statistics.compare import Comparison, Strata, compare_runs, compare_to_baseline
-from mapflow.results.statistics.design_effect import clustered_variance, design_effect, kish_design_effect
+from mapflow.results.statistics.design_effect import (
+    clustered_variance,
+    design_effect,
+    kish_design_effect,
+)
 from mapflow.results.statistics.findings import Interval, Test
 from mapflow.results.statistics.macro import MacroDifference, macro_accuracy, macro_difference
 from mapflow.results.statistics.mcnemar import Cells, count_cells, mcnemar_exact, mcnemar_mid_p

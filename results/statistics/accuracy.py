@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from statsmodels.stats.proportion import proportion_confint
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.design_effect import design_effect
 from mapflow.results.statistics.findings import Interval, Real, check_fraction
 
@@ -29,7 +29,9 @@ def wilson(successes: Real, n: Real, confidence: Real = 0.95) -> Interval:
 
 
 def accuracy(
-    correct: Bool[np.ndarray, " n"], cluster: Int[np.ndarray, " n"] | None = None, confidence: Real = 0.95
+    correct: Bool[np.ndarray, " n"],
+    cluster: Int[np.ndarray, " n"] | None = None,
+    confidence: Real = 0.95,
 ) -> Interval:
     """Share of correct answers with its interval, by video where `cluster` says which questions share one."""
     if len(correct) == 0:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, Num
 from scipy.stats import norm, t
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.findings import Interval, Real, check_fraction
 from mapflow.results.statistics.pairing import cluster_sums
 
@@ -35,9 +35,13 @@ def cluster_bootstrap(
     present = size > 0
     m = int(present.sum())
     if m < 2:
-        raise MapflowError("a cluster bootstrap needs at least two clusters; give the questions' video ids")
+        raise MapflowError(
+            "a cluster bootstrap needs at least two clusters; give the questions' video ids"
+        )
     # One sortable key for the pair (sum of values, size).
-    kinds, count = np.unique(cluster_sums(values, cluster)[present] + 1j * size[present], return_counts=True)
+    kinds, count = np.unique(
+        cluster_sums(values, cluster)[present] + 1j * size[present], return_counts=True
+    )
     rng = np.random.default_rng(seed)
     rows = max(1, 4_000_000 // len(kinds))
     means = []

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import binom
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.findings import NEGLIGIBLE
 
 
@@ -30,7 +30,9 @@ class ChanceTest:
     method: str
 
 
-def chance_level_test(correct: Bool[np.ndarray, " n"], options: Int[np.ndarray, " n"]) -> ChanceTest:
+def chance_level_test(
+    correct: Bool[np.ndarray, " n"], options: Int[np.ndarray, " n"]
+) -> ChanceTest:
     """Compare the number of right answers with guessing among `options` (their number, a question).
 
     Raises MapflowError for questions with fewer than two options: open questions have no chance level.

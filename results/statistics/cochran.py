@@ -13,19 +13,23 @@ from jaxtyping import Bool, Int
 from scipy.stats import f
 from statsmodels.stats.contingency_tables import cochrans_q
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.findings import NEGLIGIBLE, Test
 from mapflow.results.statistics.pairing import cluster_sums
 
 
-def cochran_q(correct: Bool[np.ndarray, "runs n"], cluster: Int[np.ndarray, " n"] | None = None) -> Test:
+def cochran_q(
+    correct: Bool[np.ndarray, "runs n"], cluster: Int[np.ndarray, " n"] | None = None
+) -> Test:
     """Test that all runs have the same accuracy; p = 1 where they agree on every question.
 
     Raises MapflowError for fewer than two runs or, clustered, for too few clusters to tell the runs apart.
     """
     runs, n = correct.shape
     if runs < 2 or n == 0:
-        raise MapflowError(f"Cochran's Q compares at least two runs over some questions, not {runs} over {n}")
+        raise MapflowError(
+            f"Cochran's Q compares at least two runs over some questions, not {runs} over {n}"
+        )
     if (correct == correct[0]).all():
         return Test(0.0, 1.0, "Cochran's Q (the runs agree on every question)")
     if cluster is None or np.bincount(cluster).max() == 1:
@@ -40,7 +44,9 @@ def _hotelling(correct: Bool[np.ndarray, "runs n"], cluster: Int[np.ndarray, " n
     This form needs no inverse of an estimated covariance, so runs that agree, or that differ alike in every cluster,
     are no special case.
     """
-    contrasts = cluster_sums((correct[1:].astype(float) - correct[0]).T, cluster)[np.bincount(cluster) > 0]
+    contrasts = cluster_sums((correct[1:].astype(float) - correct[0]).T, cluster)[
+        np.bincount(cluster) > 0
+    ]
     m = len(contrasts)
     basis, strength, _ = np.linalg.svd(contrasts, full_matrices=False)
     basis = basis[:, strength > strength.max() * m * np.finfo(float).eps]

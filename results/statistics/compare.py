@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.accuracy import accuracy
 from mapflow.results.statistics.bootstrap import cluster_bootstrap
 from mapflow.results.statistics.findings import Interval, Real, Test, check_fraction
@@ -123,11 +123,14 @@ def compare_to_baseline(
     ]
     corrected = holm(np.array([each.test.p_value for each in alone]))
     return tuple(
-        Comparison(**{**vars(each), "p_holm": float(p)}) for each, p in zip(alone, corrected, strict=True)
+        Comparison(**{**vars(each), "p_holm": float(p)})
+        for each, p in zip(alone, corrected, strict=True)
     )
 
 
-def _compare(paired: PairedRuns, margin: Real, confidence: Real, resamples: int, seed: int) -> Comparison:
+def _compare(
+    paired: PairedRuns, margin: Real, confidence: Real, resamples: int, seed: int
+) -> Comparison:
     check_fraction("margin", margin)
     check_fraction("confidence", confidence)
     if paired.n_clusters == 1 and paired.n > 1:
@@ -183,8 +186,12 @@ def _compare(paired: PairedRuns, margin: Real, confidence: Real, resamples: int,
 def _notes(paired: PairedRuns, cells: Cells, informative: int) -> tuple[str, ...]:
     notes = []
     if any(paired.left_out):
-        left = " and ".join(f"{n} of {name}" for name, n in zip(paired.names, paired.left_out, strict=True))
-        notes.append(f"Only the {paired.n} questions that both runs answered are compared; left out: {left}.")
+        left = " and ".join(
+            f"{n} of {name}" for name, n in zip(paired.names, paired.left_out, strict=True)
+        )
+        notes.append(
+            f"Only the {paired.n} questions that both runs answered are compared; left out: {left}."
+        )
     if paired.clustered and paired.n_clusters < FEW_CLUSTERS:
         notes.append(
             f"Only {paired.n_clusters} videos: intervals by cluster are approximate below {FEW_CLUSTERS}."
@@ -192,5 +199,7 @@ def _notes(paired: PairedRuns, cells: Cells, informative: int) -> tuple[str, ...
     if cells.gained + cells.lost == 0:
         notes.append("No question changed between the runs.")
     elif informative < FEW_FLIPS:
-        notes.append(f"Only {informative} videos changed their score, so little can be said either way.")
+        notes.append(
+            f"Only {informative} videos changed their score, so little can be said either way."
+        )
     return tuple(notes)

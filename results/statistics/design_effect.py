@@ -49,4 +49,6 @@ def kish_design_effect(
 ) -> float:
     """The design effect that cluster sizes and an intra-cluster correlation imply: 1 + (Σ size² / n − 1)·ρ."""
     n = cluster_sizes.sum()
-    return float(1.0 + ((cluster_sizes.astype(float) ** 2).sum() / n - 1.0) * intra_cluster_correlation)
+    return float(
+        1.0 + ((cluster_sizes.astype(float) ** 2).sum() / n - 1.0) * intra_cluster_correlation
+    )

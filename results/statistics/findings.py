@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from scipy.optimize import root_scalar
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 Real = int | float
 NEGLIGIBLE = 1e-300  # smaller probabilities are dropped, and no p-value is reported below
@@ -41,9 +41,13 @@ class Test:
 def check_fraction(name: str, value: Real) -> None:
     """Raises MapflowError unless `value` lies strictly between 0 and 1."""
     if not 0.0 < value < 1.0:
-        raise MapflowError(f"{name} {value:g} is not a fraction between 0 and 1: write two points as 0.02")
+        raise MapflowError(
+            f"{name} {value:g} is not a fraction between 0 and 1: write two points as 0.02"
+        )
 
 
 def root(function: Callable[[float], float], low: float, high: float) -> float:
     """Where a continuous function that changes sign between `low` and `high` is zero (Brent)."""
-    return float(root_scalar(function, bracket=(low, high), method="brentq", xtol=1e-15, rtol=1e-14).root)
+    return float(
+        root_scalar(function, bracket=(low, high), method="brentq", xtol=1e-15, rtol=1e-14).root
+    )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.accuracy import accuracy
 from mapflow.results.statistics.findings import Interval, Real, Test
 from mapflow.results.statistics.paired_difference import paired_difference
@@ -37,7 +37,10 @@ def macro_accuracy(
 ) -> Interval:
     """Mean of the subtasks' accuracies."""
     return _mover(
-        correct.astype(float), task, cluster, lambda rows, group: accuracy(correct[rows], group, confidence)
+        correct.astype(float),
+        task,
+        cluster,
+        lambda rows, group: accuracy(correct[rows], group, confidence),
     )
 
 
@@ -71,7 +74,9 @@ def _mover(
     interval_of: Callable[[np.ndarray, np.ndarray | None], Interval],
 ) -> Interval:
     if len(values) == 0:
-        raise MapflowError("an average over no subtasks is undefined; check that the runs hold any question")
+        raise MapflowError(
+            "an average over no subtasks is undefined; check that the runs hold any question"
+        )
     parts: list[Interval] = []
     for code in np.unique(task):
         rows = np.flatnonzero(task == code)

@@ -51,7 +51,9 @@ def mcnemar_exact(cells: Cells) -> Test:
     table = [[cells.both, cells.lost], [cells.gained, cells.neither]]
     found: Any = mcnemar(table, exact=True)
     return Test(
-        float(cells.gained - cells.lost), max(min(1.0, float(found.pvalue)), NEGLIGIBLE), "exact McNemar"
+        float(cells.gained - cells.lost),
+        max(min(1.0, float(found.pvalue)), NEGLIGIBLE),
+        "exact McNemar",
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import false_discovery_control
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 
 def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.design_effect import design_effect
 from mapflow.results.statistics.findings import Interval, Real
 from mapflow.results.statistics.tango import tango_interval, tango_score
@@ -40,8 +40,14 @@ class PairedDifference:
     def interval(self, confidence: Real = 0.95) -> Interval:
         """The differences that the data do not reject."""
         effect = self.design_effect
-        found = tango_interval(self.gained / effect, self.lost / effect, self.n / effect, confidence)
-        method = "Tango score" if effect == 1.0 else f"Tango score by cluster, design effect {effect:.2f}"
+        found = tango_interval(
+            self.gained / effect, self.lost / effect, self.n / effect, confidence
+        )
+        method = (
+            "Tango score"
+            if effect == 1.0
+            else f"Tango score by cluster, design effect {effect:.2f}"
+        )
         return Interval(self.estimate, found.low, found.high, confidence, method)
 
 
@@ -50,6 +56,8 @@ def paired_difference(
 ) -> PairedDifference:
     """Count the flips in `difference` (treatment − baseline: −1, 0 or 1 a question) and their design effect."""
     if len(difference) == 0:
-        raise MapflowError("a difference over no questions is undefined; check that the runs hold any")
+        raise MapflowError(
+            "a difference over no questions is undefined; check that the runs hold any"
+        )
     gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
     return PairedDifference(gained, lost, len(difference), design_effect(difference, cluster))

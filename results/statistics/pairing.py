@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 Column = Sequence[Any] | np.ndarray
 
@@ -120,12 +120,16 @@ def _sorted_ids(run: RunOutcomes) -> tuple[np.ndarray, np.ndarray]:
     return ids, order
 
 
-def _shared_ids(runs: Sequence[RunOutcomes], ids: Sequence[np.ndarray], intersect: bool) -> np.ndarray:
+def _shared_ids(
+    runs: Sequence[RunOutcomes], ids: Sequence[np.ndarray], intersect: bool
+) -> np.ndarray:
     first = ids[0]
     if all(np.array_equal(first, other) for other in ids[1:]):
         return first
     shared = reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), ids)
-    counts = ", ".join(f"{run.name!r} has {len(of_run)}" for run, of_run in zip(runs, ids, strict=True))
+    counts = ", ".join(
+        f"{run.name!r} has {len(of_run)}" for run, of_run in zip(runs, ids, strict=True)
+    )
     if len(shared) == 0:
         raise MapflowError(
             f"the runs share no question: {counts}; check that they come from the same benchmark"

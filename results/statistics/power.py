@@ -11,7 +11,7 @@ import math
 
 from scipy.stats import norm
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.findings import NEGLIGIBLE, Real, check_fraction, root
 from mapflow.results.statistics.non_inferiority import DEFAULT_MARGIN
 from mapflow.results.statistics.tango import tango_interval
@@ -40,9 +40,13 @@ def questions_needed(
     _check_design(1, discordance, difference, design_effect, alpha)
     check_fraction("power", power)
     if difference == 0:
-        raise MapflowError("no number of questions finds a difference of 0; name the difference that matters")
+        raise MapflowError(
+            "no number of questions finds a difference of 0; name the difference that matters"
+        )
     spread = math.sqrt(discordance - difference**2)
-    reach = float(norm.isf(alpha / 2)) * math.sqrt(discordance) + float(norm.isf(1 - power)) * spread
+    reach = (
+        float(norm.isf(alpha / 2)) * math.sqrt(discordance) + float(norm.isf(1 - power)) * spread
+    )
     return design_effect * (reach / difference) ** 2
 
 
@@ -56,7 +60,9 @@ def minimal_detectable_effect(
     check_fraction("power", power)
 
     def shortfall(difference: Real) -> float:
-        found = power_of_difference(n, discordance, difference, design_effect=design_effect, alpha=alpha)
+        found = power_of_difference(
+            n, discordance, difference, design_effect=design_effect, alpha=alpha
+        )
         return found - power
 
     if shortfall(discordance) < 0:
@@ -113,7 +119,9 @@ def largest_non_inferior_discordance(
     return root(clearance, abs(difference), 1.0)
 
 
-def _check_design(n: Real, discordance: Real, difference: Real, design_effect: Real, alpha: Real) -> None:
+def _check_design(
+    n: Real, discordance: Real, difference: Real, design_effect: Real, alpha: Real
+) -> None:
     check_fraction("alpha", alpha)
     if n < 1 or design_effect <= 0:
         raise MapflowError(

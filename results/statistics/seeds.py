@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import t
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.design_effect import clustered_variance
 from mapflow.results.statistics.findings import NEGLIGIBLE, Interval, Real, Test, check_fraction
 
@@ -47,16 +47,22 @@ def seed_condition(
     check_fraction("confidence", confidence)
     k, n = seeds.shape
     if k < 2:
-        raise MapflowError(f"{k} seed has no variance between seeds; run at least two seeds of the condition")
+        raise MapflowError(
+            f"{k} seed has no variance between seeds; run at least two seeds of the condition"
+        )
     groups = np.arange(n) if cluster is None else cluster
     m = int((np.bincount(groups) > 0).sum())
     if m < 2:
-        raise MapflowError("one video says nothing about others; the comparison needs at least two clusters")
+        raise MapflowError(
+            "one video says nothing about others; the comparison needs at least two clusters"
+        )
     score = seeds.mean(axis=0)
     accuracies = seeds.mean(axis=1)
     between = float(seeds.sum(axis=1).var(ddof=1)) / n**2
     # What the questions alone would make the seeds differ by.
-    explained = float(np.mean([clustered_variance(run - score, groups) for run in seeds])) * k / (k - 1)
+    explained = (
+        float(np.mean([clustered_variance(run - score, groups) for run in seeds])) * k / (k - 1)
+    )
     component = max(0.0, between - explained)
 
     def interval(values: Float[np.ndarray, " n"]) -> tuple[Interval, Test]:
@@ -66,7 +72,9 @@ def seed_condition(
         method = f"mean of {k} seeds, variance by {m} clusters and between seeds"
         if variance == 0:
             p_value = 1.0 if estimate == 0 else max(2.0 ** (1 - m), NEGLIGIBLE)
-            return Interval(estimate, estimate, estimate, confidence, method), Test(0.0, p_value, method)
+            return Interval(estimate, estimate, estimate, confidence, method), Test(
+                0.0, p_value, method
+            )
         freedom = variance**2 / float((parts**2 / np.array([m - 1, k - 1])).sum())
         half = float(t.isf((1 - confidence) / 2, freedom)) * variance**0.5
         statistic = estimate / variance**0.5
@@ -76,4 +84,6 @@ def seed_condition(
         )
 
     difference, test = interval(score - baseline)
-    return SeedCondition(accuracies, between**0.5, component**0.5, interval(score)[0], difference, test)
+    return SeedCondition(
+        accuracies, between**0.5, component**0.5, interval(score)[0], difference, test
+    )

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 from scipy.stats import binom
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.findings import NEGLIGIBLE, Test
 from mapflow.results.statistics.pairing import cluster_sums
 
@@ -94,7 +94,10 @@ def _null_distribution(
 
 
 def _sampled_totals(
-    magnitude: Float[np.ndarray, " distinct"], count: Int[np.ndarray, " distinct"], flips: int, seed: int
+    magnitude: Float[np.ndarray, " distinct"],
+    count: Int[np.ndarray, " distinct"],
+    flips: int,
+    seed: int,
 ) -> Float[np.ndarray, " flips"]:
     """Totals under random signs; clusters of one magnitude flip together as one binomial draw."""
     rng = np.random.default_rng(seed)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.findings import Real, check_fraction
 from mapflow.results.statistics.pairing import cluster_sums
 
@@ -64,7 +64,9 @@ def simultaneous_bands(
     present = size > 0
     m = int(present.sum())
     if m < 2:
-        raise MapflowError("a sweep needs questions about at least two videos to tell effect from luck")
+        raise MapflowError(
+            "a sweep needs questions about at least two videos to tell effect from luck"
+        )
     # Units do not matter to the statistics, and squares of tiny numbers must not vanish.
     scale = np.abs(change).max(axis=0, initial=0.0)
     scale[scale == 0] = 1.0
@@ -85,11 +87,10 @@ def simultaneous_bands(
 
     p_adjusted = np.maximum(_step_down(observed, bootstrapped), _step_down(observed_flip, flipped))
     critical = max(
-        float(np.quantile(drawn.max(axis=1), confidence)) for drawn in (bootstrapped, flipped_residual)
+        float(np.quantile(drawn.max(axis=1), confidence))
+        for drawn in (bootstrapped, flipped_residual)
     )
-    method = (
-        f"max-T over {len(mean)} layers, {m} clusters, {resamples} bootstraps and sign flips, seed {seed}"
-    )
+    method = f"max-T over {len(mean)} layers, {m} clusters, {resamples} bootstraps and sign flips, seed {seed}"
     return SweepBands(
         mean * scale,
         (mean - critical * error) * scale,
@@ -127,7 +128,9 @@ def _bootstrap(
     for draws in _chunks(resamples, m):
         weight = rng.multinomial(m, np.full(m, 1 / m), size=draws).astype(float)
         mean = (weight @ residual) / (weight @ size)[:, None]
-        square = weight @ squared - 2 * mean * (weight @ crossed) + mean**2 * (weight @ size**2)[:, None]
+        square = (
+            weight @ squared - 2 * mean * (weight @ crossed) + mean**2 * (weight @ size**2)[:, None]
+        )
         error = np.sqrt(m / (m - 1) * np.maximum(square, 0.0) + floor) / (weight @ size)[:, None]
         yield np.divide(np.abs(mean), error, out=np.zeros_like(mean), where=error > 1e-14)
 
@@ -153,7 +156,9 @@ def _norm(totals: Float[np.ndarray, "clusters layers"]) -> Float[np.ndarray, " l
     return np.where(length > 0, length, 1.0)
 
 
-def _as_t(normalised: Float[np.ndarray, "draws layers"], m: int) -> Float[np.ndarray, "draws layers"]:
+def _as_t(
+    normalised: Float[np.ndarray, "draws layers"], m: int
+) -> Float[np.ndarray, "draws layers"]:
     """Σ s·e / |e| as a t-statistic whose variance is re-estimated after each flip, as it was for the data."""
     return normalised * np.sqrt((m - 1) / np.maximum(m - normalised**2, 1e-12))
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from statsmodels.stats.contingency_tables import StratifiedTable
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.findings import NEGLIGIBLE, Interval, Real, Test
 from mapflow.results.statistics.mcnemar import Cells, count_cells, mcnemar_exact
 from mapflow.results.statistics.multiplicity import holm
@@ -67,8 +67,12 @@ def stratum_differences(
         group = None if cluster is None else np.unique(cluster[rows], return_inverse=True)[1]
         cells = count_cells(baseline[rows], treatment[rows])
         clustered = group is not None and group.max() + 1 < len(group)
-        test = cluster_sign_flip(difference[rows], group).test if clustered else mcnemar_exact(cells)
-        found.append((name, cells, paired_difference(difference[rows], group).interval(confidence), test))
+        test = (
+            cluster_sign_flip(difference[rows], group).test if clustered else mcnemar_exact(cells)
+        )
+        found.append(
+            (name, cells, paired_difference(difference[rows], group).interval(confidence), test)
+        )
     corrected = holm(np.array([test.p_value for *_, test in found]))
     return tuple(StratumDifference(*row, float(p)) for row, p in zip(found, corrected, strict=True))
 
@@ -86,7 +90,9 @@ def homogeneity(
     share = size / size.sum()
     residual = difference - difference.mean()
     columns = [np.where(task == code, residual, 0.0) for code in range(len(size))]
-    totals = cluster_sums(np.stack(columns, axis=1), np.arange(len(task)) if cluster is None else cluster)
+    totals = cluster_sums(
+        np.stack(columns, axis=1), np.arange(len(task)) if cluster is None else cluster
+    )
 
     def spread(gain: Float[np.ndarray, "draws tasks"]) -> Float[np.ndarray, " draws"]:
         apart = gain - gain.sum(axis=1, keepdims=True) * share

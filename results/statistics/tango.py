@@ -14,7 +14,7 @@ import math
 
 from scipy.stats import norm
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.findings import Interval, Real, check_fraction, root
 
 
@@ -38,7 +38,9 @@ def tango_interval(gained: Real, lost: Real, n: Real, confidence: Real = 0.95) -
     """All differences that the score test does not reject; needs no discordant pair."""
     check_fraction("confidence", confidence)
     if not (gained >= 0 and lost >= 0 and n > 0 and gained + lost <= n * (1 + 1e-12)):
-        raise MapflowError(f"{gained:g} gained and {lost:g} lost of {n:g} questions is no paired table")
+        raise MapflowError(
+            f"{gained:g} gained and {lost:g} lost of {n:g} questions is no paired table"
+        )
     z = float(norm.isf((1 - confidence) / 2))
     estimate = (gained - lost) / n
 

@@ -47,7 +47,9 @@ def held_out(seed: int, subtask: str, n_questions: int) -> list[tuple[Scene, lis
         for ask in picked:
             key = _answer_key(ask)
             answered[key] = answered.get(key, 0) + 1
-        picked = [_at(ask, (asked + offset) % len(ask.options)) for offset, ask in enumerate(picked)]
+        picked = [
+            _at(ask, (asked + offset) % len(ask.options)) for offset, ask in enumerate(picked)
+        ]
         chosen.append((scene, picked))
         asked += len(picked)
     return chosen
@@ -105,7 +107,12 @@ def build(out: Path, seed: int, n_questions: int) -> None:
                 fingerprints.append(fingerprint(scene, ask))
                 candidates = list(ask.options)
                 rows.append(
-                    {"video": name, "question": ask.stem, "candidates": candidates, "answer": ask.answer}
+                    {
+                        "video": name,
+                        "question": ask.stem,
+                        "candidates": candidates,
+                        "answer": ask.answer,
+                    }
                 )
         (out / "json").mkdir(exist_ok=True)
         _write_json(out / "json" / f"{subtask}.json", rows)
@@ -124,10 +131,15 @@ def _write_json(path: Path, value: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Render the bundled motion benchmark.")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write, tasks/motion/data for the committed clips"
+        "--out",
+        type=Path,
+        required=True,
+        help="folder to write, tasks/motion/data for the committed clips",
     )
     parser.add_argument("--seed", type=int, default=2025)
-    parser.add_argument("--questions", type=int, default=QUESTIONS, help="questions of each subtask")
+    parser.add_argument(
+        "--questions", type=int, default=QUESTIONS, help="questions of each subtask"
+    )
     arguments = parser.parse_args()
     build(arguments.out, arguments.seed, arguments.questions)
 

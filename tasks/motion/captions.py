@@ -11,7 +11,9 @@ def caption(scene: Scene) -> str:
     """One sentence a thing (where it starts, what it does) and one about the background."""
     sentences = [_sentence(thing) for thing in scene.things]
     before, after = scene.backgrounds
-    sentences.append(f"The background is {before}." if before == after else f"From {before} to {after}.")
+    sentences.append(
+        f"The background is {before}." if before == after else f"From {before} to {after}."
+    )
     return " ".join(sentences)
 
 

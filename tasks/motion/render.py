@@ -53,7 +53,9 @@ def batch_scenes(scenes: Sequence[Scene]) -> SceneBatch:
         torch.tensor(knots, dtype=torch.float32),
         torch.tensor(colors, dtype=torch.float32),
         torch.tensor(shapes),
-        torch.tensor([[BACKGROUNDS[name] for name in scene.backgrounds] for scene in scenes]).float(),
+        torch.tensor(
+            [[BACKGROUNDS[name] for name in scene.backgrounds] for scene in scenes]
+        ).float(),
         torch.tensor([scene.cut for scene in scenes], dtype=torch.float32),
     )
 

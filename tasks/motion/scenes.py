@@ -20,7 +20,12 @@ COLORS = {
     "purple": (150, 60, 190),
     "white": (240, 240, 240),
 }
-BACKGROUNDS = {"black": (15, 15, 15), "gray": (110, 110, 110), "navy": (10, 10, 70), "brown": (90, 55, 25)}
+BACKGROUNDS = {
+    "black": (15, 15, 15),
+    "gray": (110, 110, 110),
+    "navy": (10, 10, 70),
+    "brown": (90, 55, 25),
+}
 SHAPES = ("circle", "square", "triangle")
 DIRECTIONS = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
 ACTS = (*(f"moves {direction}" for direction in DIRECTIONS), "grows", "shrinks")
@@ -90,7 +95,14 @@ def fingerprint(scene: Scene, ask: Ask) -> str:
     The order of the options does not count, so a reshuffled question is no new one.
     """
     things = [(thing.name, *(_cells(knot) for knot in thing.knots)) for thing in scene.things]
-    seen = (things, scene.backgrounds, round(scene.cut / GRID), ask.stem, sorted(ask.options), ask.answer)
+    seen = (
+        things,
+        scene.backgrounds,
+        round(scene.cut / GRID),
+        ask.stem,
+        sorted(ask.options),
+        ask.answer,
+    )
     return sha256(repr(seen).encode()).hexdigest()[:16]
 
 
@@ -116,7 +128,9 @@ def _direction(rng: random.Random) -> tuple[Scene, tuple[Ask, ...]]:
 def _antonym(rng: random.Random) -> tuple[Scene, tuple[Ask, ...]]:
     pair = rng.choice(OPPOSITES)
     act = rng.choice(pair)
-    middle = Knot(rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65), 0.13 if act in OPPOSITES[2] else 0.1)
+    middle = Knot(
+        rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65), 0.13 if act in OPPOSITES[2] else 0.1
+    )
     if act in OPPOSITES[2]:
         change = rng.uniform(0.04, 0.06) * (1 if act == "grows" else -1)
         ends = [Knot(middle.x, middle.y, middle.radius + sign * change) for sign in (-1, 1)]
@@ -125,7 +139,11 @@ def _antonym(rng: random.Random) -> tuple[Scene, tuple[Ask, ...]]:
         ends = [_moved(middle, act.split()[1], sign * distance / 2) for sign in (-1, 1)]
     thing = _steady(_looks(rng)[0], ends[0], ends[1])
     ask = _shuffled(
-        rng, "antonym", f"What does the {thing.name} do in the video?", _titles(pair), act.capitalize()
+        rng,
+        "antonym",
+        f"What does the {thing.name} do in the video?",
+        _titles(pair),
+        act.capitalize(),
     )
     return Scene((thing,), _still_background(rng), 1.0), (ask,)
 
@@ -138,7 +156,9 @@ def _sequence(rng: random.Random) -> tuple[Scene, tuple[Ask, ...]]:
     thing = Thing(*_looks(rng)[0], (start, middle, end))
     options = _titles((first, last, never))
     asks = tuple(
-        _shuffled(rng, "sequence", f"What does the {thing.name} do {when}?", options, act.capitalize())
+        _shuffled(
+            rng, "sequence", f"What does the {thing.name} do {when}?", options, act.capitalize()
+        )
         for when, act in (("first", first), ("last", last))
     )
     return Scene((thing,), _still_background(rng), 1.0), asks
@@ -157,7 +177,13 @@ def _count(rng: random.Random) -> tuple[Scene, tuple[Ask, ...]]:
         things.append(Thing(*look, (knots[0], knots[1], knots[2])))
     options = [str(number) for number in range(MAX_THINGS + 1)]
     asks = tuple(
-        _shuffled(rng, "count", f"How many objects are moving when the video {when}?", options, str(number))
+        _shuffled(
+            rng,
+            "count",
+            f"How many objects are moving when the video {when}?",
+            options,
+            str(number),
+        )
         for when, number in zip(("begins", "ends"), numbers, strict=True)
     )
     return Scene(tuple(things), _still_background(rng), 1.0), asks

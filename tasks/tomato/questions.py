@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.data_folder import DataFolder, Layout
 from mapflow.tasks.documents import Document, located, numbered
 from mapflow.tasks.rows import Row, answer_index_of, file_name_of, options_of, read_rows, text_of
 
 SUBTASKS = {
-    row["subtask"]: row for row in json.loads(Path(__file__).with_name("subtasks.json").read_text("utf-8"))
+    row["subtask"]: row
+    for row in json.loads(Path(__file__).with_name("subtasks.json").read_text("utf-8"))
 }
 """The publisher's own figures: questions, and the question file's name, which may hold an ampersand."""
 
@@ -39,7 +40,10 @@ def read_documents(folder: DataFolder, subtask: str) -> list[Document]:
 
     Raises MapflowError naming question and field for anything that is wrong with them.
     """
-    return [_document(folder, subtask, number, row) for number, row in read_rows(folder.questions(subtask))]
+    return [
+        _document(folder, subtask, number, row)
+        for number, row in read_rows(folder.questions(subtask))
+    ]
 
 
 def _document(folder: DataFolder, subtask: str, number: str, row: Row) -> Document:

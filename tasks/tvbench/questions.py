@@ -14,7 +14,8 @@ from mapflow.tasks.documents import Document, candidates_to_document
 from mapflow.tasks.rows import read_rows
 
 SUBTASKS = {
-    row["subtask"]: row for row in json.loads(Path(__file__).with_name("subtasks.json").read_text("utf-8"))
+    row["subtask"]: row
+    for row in json.loads(Path(__file__).with_name("subtasks.json").read_text("utf-8"))
 }
 """The publisher's own figures: questions, options a question, whether they name bounds (design.md, TVBench)."""
 

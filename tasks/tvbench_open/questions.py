@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.data_folder import DataFolder
 from mapflow.tasks.documents import Document
 from mapflow.tasks.tvbench.questions import read_documents as read_choices
@@ -21,7 +21,9 @@ SUBTASKS = ("action_antonym", "moving_direction", "object_count")
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _MOVING = re.compile(r"Which direction (?:does|do) (the .+?) move\b", re.IGNORECASE)
 _SIDE = re.compile(r"\bto the (\w+)", re.IGNORECASE)
-_COUNTED = re.compile(r"How many (.+?) (?:are|is|enter|exit|leave|collide|move|appear)\b", re.IGNORECASE)
+_COUNTED = re.compile(
+    r"How many (.+?) (?:are|is|enter|exit|leave|collide|move|appear)\b", re.IGNORECASE
+)
 
 
 def read_documents(folder: DataFolder, subtask: str) -> list[Document]:
@@ -50,11 +52,15 @@ def _begin_and_answer(document: Document, subtask: str) -> tuple[str, str]:
     if subtask == "moving_direction":
         moving, side = _MOVING.search(stem), _SIDE.search(answer)
         if moving is None or side is None:
-            raise MapflowError(f"{document['question_id']}: no open form of {stem!r} with answer {answer!r}")
+            raise MapflowError(
+                f"{document['question_id']}: no open form of {stem!r} with answer {answer!r}"
+            )
         return f"{_capital(moving[1])} moves to the", side[1].lower()
     if subtask == "object_count":
         counted = _COUNTED.search(stem)
-        number = NUMBERS[int(answer)] if answer.isdecimal() and int(answer) < len(NUMBERS) else answer
+        number = (
+            NUMBERS[int(answer)] if answer.isdecimal() and int(answer) < len(NUMBERS) else answer
+        )
         return f"The number of {counted[1]} is" if counted else "The number is", number
     participle = answer.split()[0].endswith("ing")
     return f"The action being performed in the video is{'' if participle else ' to'}", answer[

@@ -24,18 +24,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from mapflow.model_adapters.checkpoint_pathways import named_pathways
+from mapflow.model_adapters.checkpoints.pathways import named_pathways
 from mapflow.model_adapters.interventions import (
     AttentionPlan,
     Segment,
     TokenLayout,
     parse_intervention,
-    plan,
-    row_groups,
 )
-from mapflow.model_adapters.interventions.block_sparse import block_sparse_attention
-from mapflow.model_adapters.interventions.edges import Edges
-from mapflow.model_adapters.interventions.grouped_attention import (
+from mapflow.model_adapters.interventions.execution import attention_plan as plan
+from mapflow.model_adapters.interventions.kernels import row_groups
+from mapflow.model_adapters.interventions.kernels.block_sparse import block_sparse_attention
+from mapflow.model_adapters.interventions.kernels.edges import Edges
+from mapflow.model_adapters.interventions.kernels.grouped_attention import (
     GroupedEdges,
     _each,
     _stretched,
@@ -73,7 +73,9 @@ def unequal(layout: TokenLayout) -> TokenLayout:
     """The same prompt, its frames' sizes in turn those of `UNEQUAL`."""
     runs = []
     for segment, size in zip(layout.segments, layout.sizes.tolist(), strict=True):
-        runs.append((segment, UNEQUAL[segment.index % len(UNEQUAL)] if segment.kind == "frame" else size))
+        runs.append(
+            (segment, UNEQUAL[segment.index % len(UNEQUAL)] if segment.kind == "frame" else size)
+        )
     assert runs[-1][0] == Segment("last")
     return TokenLayout.from_runs(runs, layout.true_option)
 
@@ -84,7 +86,9 @@ def measure(frames: int, policy: str, layer: int, same_size: bool = True) -> dic
     layout = type(size)(**{**vars(size), "frames": frames}).layout()
     layout = layout if same_size else unequal(layout)
     n = len(layout)
-    query, key, value = (torch.randn(1, 32, n, 128, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    query, key, value = (
+        torch.randn(1, 32, n, 128, device="cuda", dtype=torch.bfloat16) for _ in range(3)
+    )
     pathways = named_pathways("LLaVA-NeXT-7B-Video-FT")
     compiled = parse_intervention(policy).compile(layout, 32, pathways)
     with mock.patch.object(plan, "MANY_ROWS", 1), mock.patch.object(row_groups, "LEAST_SHARE", 0):
@@ -92,7 +96,10 @@ def measure(frames: int, policy: str, layer: int, same_size: bool = True) -> dic
     assert isinstance(groups, GroupedEdges)
     edges = Edges(groups.allowed)
     module = torch.nn.Module()
-    row: dict[str, float | str] = {"positions": n, "edges_kept": float(edges.allowed.float().mean() * 2)}
+    row: dict[str, float | str] = {
+        "positions": n,
+        "edges_kept": float(edges.allowed.float().mean() * 2),
+    }
 
     def sdpa(backend: SDPBackend, **mask: object) -> Callable[[], object]:
         def run() -> object:
@@ -128,7 +135,9 @@ def measure(frames: int, policy: str, layer: int, same_size: bool = True) -> dic
         ways["grouped: rows left"] = part([], list(groups.left))
         rest = torch.cat([torch.arange(*span, device="cuda") for span in groups.left])
         if len(rest) <= FEW:
-            ways["rows left, plain matrices"] = lambda: plain(query[:, :, rest], key, value, bias[:, :, rest])
+            ways["rows left, plain matrices"] = lambda: plain(
+                query[:, :, rest], key, value, bias[:, :, rest]
+            )
     for name, way in ways.items():
         try:
             row[name] = events(way)
@@ -140,7 +149,9 @@ def measure(frames: int, policy: str, layer: int, same_size: bool = True) -> dic
     def difference(found: Tensor, rows: slice | Tensor) -> float:
         return float((found - exact[:, rows]).abs().max() / exact.abs().max())
 
-    row["difference, grouped"] = difference(grouped_attention(module, query, key, value, groups), slice(None))
+    row["difference, grouped"] = difference(
+        grouped_attention(module, query, key, value, groups), slice(None)
+    )
     for group in batches:
         found = causal_batch(query, key, value, group)
         row["difference, causal batch"] = difference(found, slice(group.start, group.stop))

@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from mapflow.model_adapters.interventions import AttentionPlan, Compiled, apply
-from mapflow.model_adapters.interventions.kept_keys import KeptKeys, keys_kept
+from mapflow.model_adapters.interventions.execution.kept_keys import KeptKeys, keys_kept
 from tests.benchmarks.policy_prefill import POLICIES, Bench
 from tests.benchmarks.procedures import SIZES, clock, hardware, peak_gib
 
@@ -50,7 +50,9 @@ class Continued:
     def prefill(self) -> Tensor:
         self.cache, self.plan = self._empty()
         with self._active():
-            return self._run(inputs_embeds=self.bench.inputs.embeds.expand(len(self.compiled), -1, -1))
+            return self._run(
+                inputs_embeds=self.bench.inputs.embeds.expand(len(self.compiled), -1, -1)
+            )
 
     @torch.inference_mode()
     def step(self, number: int) -> Tensor:
@@ -60,12 +62,15 @@ class Continued:
         if isinstance(self.plan, KeptKeys):
             self.plan.generated = number + 1
         with apply(self.plan):
-            return self._run(input_ids=token, position_ids=token * (len(self.bench.layout) + number))
+            return self._run(
+                input_ids=token, position_ids=token * (len(self.bench.layout) + number)
+            )
 
     def milliseconds_a_step(self) -> float:
         self.prefill()
         return statistics.median(
-            clock(lambda number=number: self.step(number), 1, warm_up=0)[0] * 1e3 for number in range(STEPS)
+            clock(lambda number=number: self.step(number), 1, warm_up=0)[0] * 1e3
+            for number in range(STEPS)
         )
 
     @property
@@ -83,7 +88,9 @@ class Continued:
 
     def _run(self, **inputs: Tensor) -> Tensor:
         decoder = self.bench.decoder
-        hidden = decoder.core(**inputs, past_key_values=self.cache, use_cache=True).last_hidden_state
+        hidden = decoder.core(
+            **inputs, past_key_values=self.cache, use_cache=True
+        ).last_hidden_state
         return decoder.logits(hidden[:, -1])
 
 
@@ -126,7 +133,9 @@ def measure(bench: Bench) -> dict[str, Any]:
             "step_ratio": step / whole_step,
         }
         rows[" | ".join(policies)] = row
-        on_gpu = f" peak of a prefill {peaks[0]:.2f} against {peaks[1]:.2f} GiB;" if peaks[1] else ""
+        on_gpu = (
+            f" peak of a prefill {peaks[0]:.2f} against {peaks[1]:.2f} GiB;" if peaks[1] else ""
+        )
         print(
             f"  {' | '.join(policies)}\n  {row['cache_mib']:9.1f} of {row['whole_cache_mib']:.1f} MiB: {row['share']:.1%}"
             f" (floor {row['floor']:.1%});{on_gpu} a step {step:.2f} against {whole_step:.2f} ms: {row['step_ratio']:.2f} ×",
@@ -143,8 +152,13 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = False
     found: dict[str, Any] = {"hardware": hardware(), "float32_difference": correctness(device)}
-    print(f"small, float32: largest difference in probability {found['float32_difference']:.1e}", flush=True)
-    bench = Bench(SIZES[options.size[0]], device, torch.bfloat16 if device == "cuda" else torch.float32)
+    print(
+        f"small, float32: largest difference in probability {found['float32_difference']:.1e}",
+        flush=True,
+    )
+    bench = Bench(
+        SIZES[options.size[0]], device, torch.bfloat16 if device == "cuda" else torch.float32
+    )
     for name in options.size:
         bench.use(SIZES[name])
         print(f"{name}, {len(bench.layout)} positions", flush=True)

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from mapflow.harness.discovery import PATHWAYS, STYLES, Sweeps, discover
-from mapflow.model_adapters.checkpoint_pathways import checkpoint_pathways
-from mapflow.model_adapters.families import BUNDLED
+from mapflow.harness.analyses.discovery.rules import PATHWAYS, STYLES, Sweeps, discover
+from mapflow.model_adapters.checkpoints.pathways import checkpoint_pathways
+from mapflow.model_adapters.families.registry import BUNDLED
 from mapflow.model_adapters.interventions import LayerSpan, PathwayRanges
-from mapflow.results.run_folder import read_records
-from mapflow.results.sweep_record import SweepRecord
+from mapflow.results.records.sweep import SweepRecord
+from mapflow.results.runs.folder import read_records
 
 
 def main() -> None:
@@ -37,17 +37,25 @@ def main() -> None:
     planted = checkpoint_pathways(BUNDLED)
     if planted is None:
         parser.error(f"{BUNDLED} has no planted pathways")
-    sweeps = {style: read_records(options.folder / f"sweep-{style}", SweepRecord) for style in STYLES}
+    sweeps = {
+        style: read_records(options.folder / f"sweep-{style}", SweepRecord) for style in STYLES
+    }
     ids = sorted({record.question_id for record in sweeps["top-down"]})
     rows = []
     for threshold in options.thresholds:
         spans = found(sweeps, ids, threshold, options.bin)
-        rows.append([threshold, len(ids), *map(str, spans.values()), layers_off(spans, planted), ""])
+        rows.append(
+            [threshold, len(ids), *map(str, spans.values()), layers_off(spans, planted), ""]
+        )
         for size in options.questions:
             rng = np.random.default_rng(0)
             drawn = [rng.choice(ids, size, replace=False) for _ in range(options.draws)]
-            off = np.array([layers_off(found(sweeps, d, threshold, options.bin), planted) for d in drawn])
-            rows.append([threshold, size, "", "", "", float(np.median(off)), f"{(off <= 1).mean():.1%}"])
+            off = np.array(
+                [layers_off(found(sweeps, d, threshold, options.bin), planted) for d in drawn]
+            )
+            rows.append(
+                [threshold, size, "", "", "", float(np.median(off)), f"{(off <= 1).mean():.1%}"]
+            )
     heads = ["below", "questions", *PATHWAYS, "layers off (median)", "draws within one layer"]
     print(f"planted: {planted}\n" + tabulate(rows, heads, disable_numparse=True))
 
@@ -70,7 +78,9 @@ def layers_off(spans: Mapping[str, LayerSpan | None], planted: PathwayRanges) ->
         true = getattr(planted, name)
         worst = max(
             worst,
-            float("inf") if span is None else max(abs(span.first - true.first), abs(span.last - true.last)),
+            float("inf")
+            if span is None
+            else max(abs(span.first - true.first), abs(span.last - true.last)),
         )
     return worst
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from mapflow.model_adapters.lmms_model import MapflowLlava
+from mapflow.model_adapters.lmms.models import MapflowLlava
 from mapflow.tasks.lmms_functions import question_of
 from mapflow.tasks.loading import load_documents
 from tests.model_adapters.tiny_llava import write_tiny_llava
@@ -93,7 +93,9 @@ def dry_run(n: int, interventions: str, place: Path) -> dict[str, float]:
         "records": n * len(interventions.split(";")),
         "mib_after_warm_up": round(after[0], 1),
         "mib_at_the_end": round(after[-1], 1),
-        "largest_deviation_percent": round(max(abs(size / after[0] - 1) for size in after) * 100, 2),
+        "largest_deviation_percent": round(
+            max(abs(size / after[0] - 1) for size in after) * 100, 2
+        ),
         "ms_a_question": round(wall, 2),
         "ms_in_the_model": round(model_time, 2),
         "ms_overhead": round(wall - model_time, 2),

@@ -24,8 +24,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config, Qwen2Config
 
-from mapflow.model_adapters.checkpoint_pathways import named_pathways
-from mapflow.model_adapters.families import BUNDLED
+from mapflow.model_adapters.checkpoints.pathways import named_pathways
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.families.llava.network import LlavaNetwork
+from mapflow.model_adapters.families.registry import BUNDLED
 from mapflow.model_adapters.interventions import (
     Decoder,
     PathwayRanges,
@@ -33,9 +35,7 @@ from mapflow.model_adapters.interventions import (
     TokenLayout,
     parse_interventions,
 )
-from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
-from mapflow.model_adapters.llava import LlavaVideo
-from mapflow.model_adapters.llava_network import LlavaNetwork
+from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
 
 GIB = 2**30
 
@@ -129,14 +129,22 @@ def run_policies(decoder: Decoder, shape: Shape, pathways: PathwayRanges) -> dic
         "total": shape.paper_total,
         "share": shape.paper_kept / shape.paper_total,
     }
-    return {"positions": len(layout), "layers": decoder.n_layers, "paper_millions": paper, "policies": rows}
+    return {
+        "positions": len(layout),
+        "layers": decoder.n_layers,
+        "paper_millions": paper,
+        "policies": rows,
+    }
 
 
 def write_checkpoint(shape: Shape, folder: Path) -> None:
     """Random weights of a LLaVA shape as the publishers ship them: bfloat16 shards of 4 GiB with an index."""
     folder.mkdir(parents=True)
     config = json.loads((BUNDLED / "config.json").read_text())
-    config |= {"text_config": shape.text, "vision_config": {**VISION, "model_type": "clip_vision_model"}}
+    config |= {
+        "text_config": shape.text,
+        "vision_config": {**VISION, "model_type": "clip_vision_model"},
+    }
     config |= {"pooling_shape": [8, 12, 12], "vision_feature_layer": -2, "torch_dtype": "bfloat16"}
     (folder / "config.json").write_text(json.dumps(config))
     preprocessor = json.loads((BUNDLED / "preprocessor_config.json").read_text())
@@ -146,7 +154,8 @@ def write_checkpoint(shape: Shape, folder: Path) -> None:
         shutil.copy(BUNDLED / name, folder)
     with torch.device("meta"):
         names = {
-            name: tensor.shape for name, tensor in LlavaNetwork.from_config_dict(config).state_dict().items()
+            name: tensor.shape
+            for name, tensor in LlavaNetwork.from_config_dict(config).state_dict().items()
         }
     index, shard, size = {}, {}, 0
 
@@ -160,7 +169,9 @@ def write_checkpoint(shape: Shape, folder: Path) -> None:
     for name, dimensions in names.items():
         saved = name.replace("vision_tower.", "vision_tower.vision_model.")
         tensor = torch.randn(dimensions, device="cuda", dtype=torch.bfloat16).mul_(0.02).cpu()
-        shard[saved] = tensor if "position_ids" not in name else torch.arange(tensor.shape[-1])[None]
+        shard[saved] = (
+            tensor if "position_ids" not in name else torch.arange(tensor.shape[-1])[None]
+        )
         size += tensor.nbytes
         if size > 4 * GIB:
             flush()
@@ -212,7 +223,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
-        "--disk", type=Path, default=Path("/tmp/model_shapes"), help="where checkpoints may be written"
+        "--disk",
+        type=Path,
+        default=Path("/tmp/model_shapes"),
+        help="where checkpoints may be written",
     )
     options = parser.parse_args()
     results: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}

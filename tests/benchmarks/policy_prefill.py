@@ -18,12 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mapflow.model_adapters.checkpoint_pathways import scaled_pathways
-from mapflow.model_adapters.interventions import AttentionPlan, Compiled, Decoder, apply, parse_intervention
-from mapflow.model_adapters.interventions.attention import EAGER, SDPA
-from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
-from mapflow.model_adapters.interventions.executor import answer_logits
-from mapflow.model_adapters.interventions.planner import plan
+from mapflow.model_adapters.checkpoints.pathways import scaled_pathways
+from mapflow.model_adapters.interventions import (
+    AttentionPlan,
+    Compiled,
+    Decoder,
+    apply,
+    parse_intervention,
+)
+from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
+from mapflow.model_adapters.interventions.execution.executor import answer_logits
+from mapflow.model_adapters.interventions.execution.memory_plan import plan
+from mapflow.model_adapters.interventions.kernels.attention import EAGER, SDPA
 from tests.benchmarks.procedures import (
     SIZES,
     Size,
@@ -51,14 +57,20 @@ class Bench:
         """Another prompt for the same weights."""
         self.size, self.layout = size, size.layout()
         dtype = self.model.lm_head.weight.dtype
-        self.inputs = DecoderInputs(embeddings(size, len(self.layout), str(self.decoder.device), dtype))
+        self.inputs = DecoderInputs(
+            embeddings(size, len(self.layout), str(self.decoder.device), dtype)
+        )
 
     def compile(self, policy: str) -> Compiled:
-        return parse_intervention(policy).compile(self.layout, self.size.layers, self.pathways, key="q")
+        return parse_intervention(policy).compile(
+            self.layout, self.size.layers, self.pathways, key="q"
+        )
 
     @torch.inference_mode()
     def plain(self) -> Tensor:
-        hidden = self.decoder.core(inputs_embeds=self.inputs.embeds[None], use_cache=False).last_hidden_state
+        hidden = self.decoder.core(
+            inputs_embeds=self.inputs.embeds[None], use_cache=False
+        ).last_hidden_state
         return self.decoder.logits(hidden[:, -1])
 
     def policy(self, policy: str) -> Tensor:
@@ -70,7 +82,9 @@ class Bench:
         core.set_attn_implementation(EAGER)
         try:
             with apply(AttentionPlan.of([self.compile(policy)], device=self.decoder.device)):
-                hidden = core(inputs_embeds=self.inputs.embeds[None], use_cache=False).last_hidden_state
+                hidden = core(
+                    inputs_embeds=self.inputs.embeds[None], use_cache=False
+                ).last_hidden_state
         finally:
             core.set_attn_implementation(SDPA)
         return self.decoder.logits(hidden[:, -1])
@@ -97,7 +111,11 @@ def correctness(device: str) -> float:
 
 def measure(bench: Bench, repeats: int) -> dict[str, Any]:
     plain, _ = clock(bench.plain, repeats, warm_up=3)
-    found: dict[str, Any] = {"positions": len(bench.layout), "plain_ms": plain * 1e3, "policies": {}}
+    found: dict[str, Any] = {
+        "positions": len(bench.layout),
+        "plain_ms": plain * 1e3,
+        "policies": {},
+    }
     found["plain_peak_gib"] = peak_gib(bench.plain)
     print(f"{found['positions']} positions: plain {plain * 1e3:.1f} ms", flush=True)
     for policy in POLICIES:
@@ -133,8 +151,13 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = False
     found: dict[str, Any] = {"hardware": hardware(), "float32_difference": correctness(device)}
-    print(f"small, float32: largest difference in probability {found['float32_difference']:.1e}", flush=True)
-    bench = Bench(SIZES[options.size[0]], device, torch.bfloat16 if device == "cuda" else torch.float32)
+    print(
+        f"small, float32: largest difference in probability {found['float32_difference']:.1e}",
+        flush=True,
+    )
+    bench = Bench(
+        SIZES[options.size[0]], device, torch.bfloat16 if device == "cuda" else torch.float32
+    )
     for name in options.size:
         bench.use(SIZES[name])
         found[name] = measure(bench, options.repeats)

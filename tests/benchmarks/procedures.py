@@ -113,7 +113,9 @@ def embeddings(size: Size, n: int, device: str, dtype: torch.dtype) -> Tensor:
 class Published:
     """The released code's way to an answer's probabilities under one intervention."""
 
-    def __init__(self, model: LlamaForCausalLM, vision: Callable[[], Tensor], embeds: Tensor) -> None:
+    def __init__(
+        self, model: LlamaForCausalLM, vision: Callable[[], Tensor], embeds: Tensor
+    ) -> None:
         self.model, self.vision, self.embeds = model, vision, embeds
         self._masks: dict[bytes, Tensor] = {}
 

@@ -26,11 +26,18 @@ from typing import Any
 import torch
 from torch import distributed
 
-from mapflow.harness.shard import Shard
+from mapflow.harness.analyses.shard import Shard
 from mapflow.model_adapters.interventions import parse_interventions
-from mapflow.results.run_folder import sort_records
+from mapflow.results.runs.folder import sort_records
 from tests.benchmarks.procedures import hardware
-from tests.benchmarks.video_runs import SCENES, answer_into, device_here, questions, random_llava, write_clips
+from tests.benchmarks.video_runs import (
+    SCENES,
+    answer_into,
+    device_here,
+    questions,
+    random_llava,
+    write_clips,
+)
 
 
 def work(place: Path, size: str, n: int, interventions: str, repeats: int) -> None:
@@ -63,7 +70,14 @@ def launch(processes: int, place: Path, options: argparse.Namespace) -> dict[str
         "--work", place, "--size", options.size, "--questions", options.questions,
         "--interventions", options.interventions, "--repeats", options.repeats,
     ]  # fmt: skip
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        processes,
+    ]
     subprocess.run(
         [str(part) for part in (*torchrun, "-m", "tests.benchmarks.scale_out", *arguments)],
         check=True,
@@ -71,15 +85,22 @@ def launch(processes: int, place: Path, options: argparse.Namespace) -> dict[str
     )
     each = [json.loads(file.read_text()) for file in sorted(place.glob("times*.json"))]
     seconds = [
-        max(end for _, end in turn) - min(begun for begun, _ in turn) for turn in zip(*each, strict=True)
+        max(end for _, end in turn) - min(begun for begun, _ in turn)
+        for turn in zip(*each, strict=True)
     ]
     digests = set()
     for repeat in range(options.repeats):
         assert len(sort_records(place / f"run{repeat}")) == options.questions * len(
             parse_interventions([options.interventions])
         )
-        digests.add(hashlib.sha256((place / f"run{repeat}" / "records.jsonl").read_bytes()).hexdigest())
-    return {"processes": processes, "seconds": statistics.median(seconds), "digests": sorted(digests)}
+        digests.add(
+            hashlib.sha256((place / f"run{repeat}" / "records.jsonl").read_bytes()).hexdigest()
+        )
+    return {
+        "processes": processes,
+        "seconds": statistics.median(seconds),
+        "digests": sorted(digests),
+    }
 
 
 def main() -> int:
@@ -96,7 +117,9 @@ def main() -> int:
         work(options.work, options.size, options.questions, options.interventions, options.repeats)
         return 0
     if torch.cuda.is_available() and max(options.processes) > torch.cuda.device_count():
-        parser.error(f"--processes {max(options.processes)}, but there are {torch.cuda.device_count()} GPUs")
+        parser.error(
+            f"--processes {max(options.processes)}, but there are {torch.cuda.device_count()} GPUs"
+        )
     found: dict[str, Any] = {"hardware": hardware(), "cores": os.cpu_count(), "size": options.size}
     found |= {"questions": options.questions, "interventions": options.interventions, "runs": []}
     with tempfile.TemporaryDirectory(prefix="mapflow-scale-") as folder:
@@ -107,10 +130,14 @@ def main() -> int:
             row = launch(processes, Path(folder) / f"by{processes}", options)
             found["runs"].append(row)
             row["speedup"] = found["runs"][0]["seconds"] / row["seconds"]
-            print(f"{processes} processes: {row['seconds']:.2f} s, {row['speedup']:.2f} ×", flush=True)
+            print(
+                f"{processes} processes: {row['seconds']:.2f} s, {row['speedup']:.2f} ×", flush=True
+            )
             if options.out:
                 options.out.write_text(json.dumps(found, indent=1))
-    found["identical_records"] = len({digest for row in found["runs"] for digest in row["digests"]}) == 1
+    found["identical_records"] = (
+        len({digest for row in found["runs"] for digest in row["digests"]}) == 1
+    )
     if options.out:
         options.out.write_text(json.dumps(found, indent=1))
     print(f"records of all runs identical: {found['identical_records']}")

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
+from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.interventions import Intervention, parse_interventions
-from mapflow.model_adapters.llava import LlavaVideo
-from mapflow.results.question import Question
-from mapflow.results.record import Record
+from mapflow.results.contract.question import Question
+from mapflow.results.records.record import Record
 from tests.benchmarks.procedures import clock, hardware
 from tests.benchmarks.video_runs import (
     SCENES,
@@ -90,7 +90,9 @@ class Bench:
                 self.model.pathways,
                 prepared.question.question_id,
             )
-            return clock(lambda: self.model.decoder.answer_logits([inputs], [[compiled]]), repeats)[0]
+            return clock(lambda: self.model.decoder.answer_logits([inputs], [[compiled]]), repeats)[
+                0
+            ]
 
         return vision, {str(one): prefill(one) for one in self.interventions}
 
@@ -157,7 +159,9 @@ def main() -> None:
         found["seconds_of_a_clip"] = scene.seconds
         asked = questions(write_clips(scene, Path(place)), options.questions)
         found |= measure(
-            Bench(random_llava(scene.size, device, dtype), asked, Path(place)), device, options.repeats
+            Bench(random_llava(scene.size, device, dtype), asked, Path(place)),
+            device,
+            options.repeats,
         )
     if options.out:
         options.out.write_text(json.dumps(found, indent=1))

@@ -33,9 +33,9 @@ from mapflow.model_adapters.interventions import (
     apply,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
-from mapflow.model_adapters.interventions.incremental import answer_logits
-from mapflow.model_adapters.interventions.planner import Widths, plan
+from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
+from mapflow.model_adapters.interventions.execution.incremental import answer_logits
+from mapflow.model_adapters.interventions.execution.memory_plan import Widths, plan
 
 ROUTES = ("video->question", "video->last", "question->last", "last->last")
 PROCEDURES = ("incremental", "naive", "published")
@@ -70,7 +70,9 @@ def model_of(options: argparse.Namespace, attention: str) -> LlamaForCausalLM:
 def sweep(layout: TokenLayout, layers: int) -> list[Compiled]:
     """The plain run, then route by route every layer's window of nine."""
     texts = [
-        f"knockout:{route}@center={layer},window=9" for route in ROUTES for layer in range(1, layers + 1)
+        f"knockout:{route}@center={layer},window=9"
+        for route in ROUTES
+        for layer in range(1, layers + 1)
     ]
     return [parse_intervention(text).compile(layout, layers) for text in ("full", *texts)]
 
@@ -81,7 +83,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     layout = prompt(options.video)
     compiled = sweep(layout, options.layers)
     model = model_of(options, "eager" if options.procedure == "published" else "sdpa")
-    embeds = torch.randn(len(layout), options.hidden, generator=torch.Generator().manual_seed(1)) * 0.5
+    embeds = (
+        torch.randn(len(layout), options.hidden, generator=torch.Generator().manual_seed(1)) * 0.5
+    )
     decoder = Decoder(model) if options.procedure != "published" else None
     loaded = _peak()
     facts: dict[str, Any] = {"n": len(layout), "loaded_mib": loaded}
@@ -93,10 +97,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         for _ in range(options.repeats):
             start, start_busy = time.perf_counter(), time.process_time()
             planned = plan(compiled, Widths.of(model.config, 4))
-            probabilities = answer_logits(decoder, DecoderInputs(embeds), compiled, planned).softmax(-1)
+            probabilities = answer_logits(
+                decoder, DecoderInputs(embeds), compiled, planned
+            ).softmax(-1)
             seconds.append(time.perf_counter() - start)
             busy.append(time.process_time() - start_busy)
-        facts |= {"seconds": statistics.median(seconds), "processor_seconds": statistics.median(busy)}
+        facts |= {
+            "seconds": statistics.median(seconds),
+            "processor_seconds": statistics.median(busy),
+        }
         rows = list(range(len(compiled)))
     else:
         rows = [0, *range(1, len(compiled), options.every)]
@@ -164,7 +173,9 @@ def arguments() -> argparse.ArgumentParser:
         ("repeats", 3),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--every", type=int, default=1, help="of the naive windows run every so many-th")
+    parser.add_argument(
+        "--every", type=int, default=1, help="of the naive windows run every so many-th"
+    )
     parser.add_argument("--procedure", choices=PROCEDURES, help=argparse.SUPPRESS)
     return parser
 
@@ -178,7 +189,9 @@ def main() -> None:
     found = {}
     for procedure in PROCEDURES:
         command = [sys.executable, __file__, *sys.argv[1:], "--procedure", procedure]
-        found[procedure] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        found[procedure] = json.loads(
+            subprocess.run(command, check=True, capture_output=True).stdout
+        )
     ours = found["incremental"]
     print(ours["plan"])
     for procedure in PROCEDURES:

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from mapflow.model_adapters.interventions import Compiled, Decoder, Intervention, parse_intervention
-from mapflow.model_adapters.interventions.attention import SDPA
-from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
-from mapflow.model_adapters.interventions.incremental import answer_logits
-from mapflow.model_adapters.interventions.planner import Widths, plan
+from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
+from mapflow.model_adapters.interventions.execution.incremental import answer_logits
+from mapflow.model_adapters.interventions.execution.memory_plan import Widths, plan
+from mapflow.model_adapters.interventions.kernels.attention import SDPA
 from tests.benchmarks.procedures import (
     ELEVEN,
     SIZES,
@@ -58,7 +58,9 @@ class Bench:
         self.model.model.set_attn_implementation(name)
 
     def compile(self, routes: tuple[str, ...]) -> list[Compiled]:
-        return [one.compile(self.layout, self.size.layers) for one in _windows(routes, self.size.layers)]
+        return [
+            one.compile(self.layout, self.size.layers) for one in _windows(routes, self.size.layers)
+        ]
 
     @torch.inference_mode()
     def ours(self, routes: tuple[str, ...]) -> Tensor:
@@ -66,7 +68,9 @@ class Bench:
         self.vision()
         compiled = self.compile(routes)
         planned = plan(compiled, self.widths, BUDGET)
-        return answer_logits(self.decoder, DecoderInputs(self.embeds), compiled, planned).softmax(-1)
+        return answer_logits(self.decoder, DecoderInputs(self.embeds), compiled, planned).softmax(
+            -1
+        )
 
     def of_published(self, compiled: list[Compiled], every: int) -> tuple[list[int], float, Tensor]:
         """Which were run, median seconds of a forward pass, probabilities."""
@@ -74,7 +78,9 @@ class Bench:
         seconds, found = [], []
         for row in rows:
             masks = self.published.prepare(compiled[row])
-            each, probabilities = clock(lambda masks=masks: self.published(masks), 1, warm_up=row == 0)
+            each, probabilities = clock(
+                lambda masks=masks: self.published(masks), 1, warm_up=row == 0
+            )
             seconds.append(each)
             found.append(probabilities)
         return rows, sorted(seconds)[len(seconds) // 2], torch.stack(found)
@@ -84,7 +90,9 @@ class Bench:
 def _windows(routes: tuple[str, ...], layers: int) -> list[Intervention]:
     """The plain run, then route by route every layer's window of nine; parsed once a run."""
     texts = [
-        f"knockout:{route}@center={layer},window=9" for route in routes for layer in range(1, layers + 1)
+        f"knockout:{route}@center={layer},window=9"
+        for route in routes
+        for layer in range(1, layers + 1)
     ]
     return [parse_intervention(text) for text in ("full", *texts)]
 
@@ -143,10 +151,15 @@ def main() -> None:
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = False
-    found: dict[str, Any] = {"hardware": hardware(), "settings": {"size": options.size, "window": 9}}
+    found: dict[str, Any] = {
+        "hardware": hardware(),
+        "settings": {"size": options.size, "window": 9},
+    }
     found["float32_difference"] = correctness(device)
     print(f"small, float32: largest difference {found['float32_difference']:.1e}", flush=True)
-    bench = Bench(SIZES[options.size], device, torch.bfloat16 if device == "cuda" else torch.float32)
+    bench = Bench(
+        SIZES[options.size], device, torch.bfloat16 if device == "cuda" else torch.float32
+    )
     found["settings"]["positions"] = len(bench.layout)
     found["vision_seconds"], _ = clock(bench.vision, options.repeats)
     full = bench.compile(())

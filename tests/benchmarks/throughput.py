@@ -26,13 +26,13 @@ from typing import Any
 
 import torch
 
-from mapflow.model_adapters.answering import begin
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.inference.answering import begin
+from mapflow.model_adapters.inference.question_runner import one_behind
 from mapflow.model_adapters.interventions import parse_interventions
-from mapflow.model_adapters.llava import LlavaVideo
-from mapflow.model_adapters.question_runner import one_behind
 from mapflow.model_adapters.video_llm import Prepared
-from mapflow.results.question import Question
-from mapflow.results.run_folder import RunFolder
+from mapflow.results.contract.question import Question
+from mapflow.results.runs.folder import RunFolder
 from tests.benchmarks.procedures import clock, hardware
 from tests.benchmarks.video_runs import (
     SCENES,
@@ -49,7 +49,12 @@ from tests.benchmarks.video_runs import (
 
 class Bench:
     def __init__(
-        self, model: LlavaVideo, asked: Sequence[Question], interventions: str, batch_size: int, place: Path
+        self,
+        model: LlavaVideo,
+        asked: Sequence[Question],
+        interventions: str,
+        batch_size: int,
+        place: Path,
     ) -> None:
         self.model, self.asked, self.batch_size, self.place = model, asked, batch_size, place
         self.interventions = parse_interventions([interventions])
@@ -60,7 +65,9 @@ class Bench:
         self.runs += 1
         self.moments: list[float] = []
         place = self.place / f"run{self.runs}"
-        answer_into(place, self.model, self.asked, self.interventions, self.batch_size, self.moments)
+        answer_into(
+            place, self.model, self.asked, self.interventions, self.batch_size, self.moments
+        )
 
     def steady_seconds(self) -> float:
         """A question's in the last run, its first third aside."""
@@ -74,7 +81,9 @@ class Bench:
         batches = [ready[i : i + self.batch_size] for i in range(0, len(ready), self.batch_size)]
 
         def answer_all() -> None:
-            for read in one_behind(begin(self.model, batch, self.interventions) for batch in batches):
+            for read in one_behind(
+                begin(self.model, batch, self.interventions) for batch in batches
+            ):
                 read()
 
         self.run()
@@ -135,7 +144,9 @@ class Bench:
                 torch.cuda.set_sync_debug_mode("default")
         read()
         seen = Counter(
-            f"{Path(one.filename).name}:{one.lineno}" for one in caught if "synchroni" in str(one.message)
+            f"{Path(one.filename).name}:{one.lineno}"
+            for one in caught
+            if "synchroni" in str(one.message)
         )
         return [f"{place} × {count}" for place, count in seen.most_common()]
 
@@ -182,7 +193,9 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SCENES), default="small")
     parser.add_argument("--questions", type=int, default=8)
     parser.add_argument("--seconds", type=float, help="a clip's length")
-    parser.add_argument("--interventions", nargs="+", default=["full"], help="each a run of its own")
+    parser.add_argument(
+        "--interventions", nargs="+", default=["full"], help="each a run of its own"
+    )
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)

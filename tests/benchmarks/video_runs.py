@@ -20,18 +20,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from mapflow.model_adapters import llava
-from mapflow.model_adapters.checkpoint_pathways import scaled_pathways
-from mapflow.model_adapters.families import BUNDLED
-from mapflow.model_adapters.image_preprocessing import ImagePreprocessing
+from mapflow.model_adapters.checkpoints.pathways import scaled_pathways
+from mapflow.model_adapters.families.llava import model as llava
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.families.llava.network import LlavaNetwork
+from mapflow.model_adapters.families.registry import BUNDLED
+from mapflow.model_adapters.inference.question_loading import load_ahead, loading_threads
+from mapflow.model_adapters.inference.question_runner import answer_questions
 from mapflow.model_adapters.interventions import Intervention
-from mapflow.model_adapters.llava import LlavaVideo
-from mapflow.model_adapters.llava_network import LlavaNetwork
-from mapflow.model_adapters.question_loading import load_ahead, loading_threads
-from mapflow.model_adapters.question_runner import answer_questions
-from mapflow.results.question import Clip, Prompt, Question
-from mapflow.results.record import Record
-from mapflow.results.run_folder import RunFolder
+from mapflow.model_adapters.video.resizing import ImagePreprocessing
+from mapflow.results.contract.question import Clip, Prompt, Question
+from mapflow.results.records.record import Record
+from mapflow.results.runs.folder import RunFolder
 from tests.benchmarks.procedures import SIZES, Size
 
 PATHWAYS_OF = "LLaVA-NeXT-7B-Video-FT"
@@ -119,7 +119,10 @@ def write_clips(scene: Scene, folder: Path) -> list[Path]:
     """Blocks of colour that drift over a gradient, with noise on top."""
     with ThreadPoolExecutor(scene.clips) as pool:
         return list(
-            pool.map(lambda number: _write_clip(scene, folder / f"{number}.mp4", number), range(scene.clips))
+            pool.map(
+                lambda number: _write_clip(scene, folder / f"{number}.mp4", number),
+                range(scene.clips),
+            )
         )
 
 
@@ -129,14 +132,18 @@ def _write_clip(scene: Scene, path: Path, seed: int) -> Path:
     draw = np.random.default_rng(seed)
     blocks = draw.integers(0, 256, (scene.height // 8 + 1, scene.width // 8 + 1, 3), dtype=np.uint8)
     canvas = blocks.repeat(8, 0).repeat(8, 1)[: scene.height, : scene.width]
-    canvas = (canvas // 4 + np.linspace(0, 150, scene.width, dtype=np.uint8)[None, :, None]).astype(np.uint8)
+    canvas = (canvas // 4 + np.linspace(0, 150, scene.width, dtype=np.uint8)[None, :, None]).astype(
+        np.uint8
+    )
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
         stream.options = {"preset": "veryfast"}
         grain = draw.integers(0, GRAIN, (scene.height, scene.width, 3), dtype=np.uint8)
         for number in range(int(scene.seconds * 25)):
-            moved = np.roll(canvas, (number, 3 * number), (0, 1)) + np.roll(grain, 97 * number * number, 1)
+            moved = np.roll(canvas, (number, 3 * number), (0, 1)) + np.roll(
+                grain, 97 * number * number, 1
+            )
             for packet in stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode(None):
@@ -147,7 +154,12 @@ def _write_clip(scene: Scene, path: Path, seed: int) -> Path:
 def questions(clips: Sequence[Path], n: int) -> list[Question]:
     """`n` four-way questions on these clips in turn, of slightly different lengths."""
     stem = "In which direction does the red ball move after the hand lets go of it"
-    options = ("It moves to the left", "It moves to the right", "It moves up", "It stays where it is")
+    options = (
+        "It moves to the left",
+        "It moves to the right",
+        "It moves up",
+        "It stays where it is",
+    )
     return [
         Question(
             question_id=f"q{number:05d}",
@@ -229,7 +241,9 @@ def loading_seconds(model: LlavaVideo, asked: Sequence[Question]) -> float:
 def threads_here(device: str) -> int:
     """As `load_ahead` chooses them."""
     cores = len(os.sched_getaffinity(0))
-    return 2 if device == "cpu" else loading_threads(cores, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return (
+        2 if device == "cpu" else loading_threads(cores, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    )
 
 
 def device_here() -> tuple[str, torch.dtype]:

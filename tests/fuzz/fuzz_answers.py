@@ -7,13 +7,18 @@ import unicodedata
 from random import Random
 from typing import Any
 
-from mapflow.results.answers import parse_answer
-from mapflow.results.question import LETTERS
+from mapflow.results.contract.answers import parse_answer
+from mapflow.results.contract.question import LETTERS
 
 from .mutation import mutated
 
 OPTION_SETS = [
-    ["Up and to the right.", "Up and to the left.", "Down and to the left.", "Down and to the right."],
+    [
+        "Up and to the right.",
+        "Up and to the left.",
+        "Down and to the left.",
+        "Down and to the right.",
+    ],
     ["2", "3", "5", "4"],
     ["Left.", "Right.", "First to the left then to the right.", "Not moving at all"],
     ["yes", "no"],
@@ -90,7 +95,8 @@ def _evident(text: str, index: int, options: list[str]) -> bool:
     squeezed = " ".join(plain.casefold().split())
     return any(
         re.search(rf"(?<![A-Za-z]){LETTERS[k]}(?![A-Za-z])", plain, re.IGNORECASE)
-        or " ".join(unicodedata.normalize("NFKC", option).casefold().split()).strip(" .") in squeezed
+        or " ".join(unicodedata.normalize("NFKC", option).casefold().split()).strip(" .")
+        in squeezed
         for k, option in enumerate(options)
         if option == options[index]
     )

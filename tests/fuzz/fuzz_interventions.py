@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from mapflow.model_adapters.interventions import parse_intervention, parse_interventions
-from mapflow.model_adapters.interventions.grammar import is_file_name, split_interventions
+from mapflow.model_adapters.interventions.language.grammar import is_file_name, split_interventions
 
 from .mutation import mutated
 

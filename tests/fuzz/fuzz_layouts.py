@@ -7,7 +7,7 @@ from typing import Any
 
 from mapflow.model_adapters.conversation import Text, Video, tokenize, user_pieces
 from mapflow.model_adapters.interventions import Segment
-from mapflow.results.question import Clip, Prompt, Question
+from mapflow.results.contract.question import Clip, Prompt, Question
 
 from .mutation import CHARACTERS, mutated
 
@@ -19,7 +19,19 @@ STEMS = [
     "日本 😀 (B)",
     PLACEHOLDER,
 ]
-PIECES = ["Left.", "Right and {text}", "4", "", " ", "(A)", "\n", "USER:", "<video", "{0}", "ü\u0308"]
+PIECES = [
+    "Left.",
+    "Right and {text}",
+    "4",
+    "",
+    " ",
+    "(A)",
+    "\n",
+    "USER:",
+    "<video",
+    "{0}",
+    "ü\u0308",
+]
 
 
 class Cutter:
@@ -65,7 +77,14 @@ def layouts(random: Random) -> Any:
         protocol="paper",
         prompts={
             "chat": Prompt(
-                "", "Question: ", "\nOptions:\n", "({letter}) {text}", "\n", " Answer.", "", "Watch. "
+                "",
+                "Question: ",
+                "\nOptions:\n",
+                "({letter}) {text}",
+                "\n",
+                " Answer.",
+                "",
+                "Watch. ",
             )
         },
     )
@@ -91,7 +110,9 @@ def layouts(random: Random) -> Any:
     assert [name.index for name in names[first : first + n_frames * per_frame]] == [
         index for index in range(n_frames) for _ in range(per_frame)
     ]
-    assert all((token == 1) == (name.kind == "frame") for token, name in zip(ids, names, strict=True))
+    assert all(
+        (token == 1) == (name.kind == "frame") for token, name in zip(ids, names, strict=True)
+    )
     assert all(Segment("option", index) in names for index in range(n_options))
     assert layout.true_option == (question.target if n_options else None)
     return layout

@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from mapflow.results.record import Record
-from mapflow.results.sweep_record import SweepRecord
+from mapflow.results.records.record import Record
+from mapflow.results.records.sweep import SweepRecord
 
 from .mutation import mutated
 

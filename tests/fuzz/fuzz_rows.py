@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mapflow.results.question import LETTERS
+from mapflow.results.contract.question import LETTERS
 from mapflow.tasks.data_folder import VideoFile
 from mapflow.tasks.documents import candidates_to_document
 from mapflow.tasks.rows import answer_index_of, file_name_of, options_of, parse_rows
@@ -38,8 +38,12 @@ ROWS = [
             }
         ]
     ),
-    json.dumps({"0": {"key": "0001-00", "question": "How many?", "options": ["1", "2"], "answer": 1}}),
-    json.dumps({"7": {"video": "é日.avi", "question": "😀", "candidates": ["x", "x"], "answer": "x"}}),
+    json.dumps(
+        {"0": {"key": "0001-00", "question": "How many?", "options": ["1", "2"], "answer": 1}}
+    ),
+    json.dumps(
+        {"7": {"video": "é日.avi", "question": "😀", "candidates": ["x", "x"], "answer": "x"}}
+    ),
 ]
 ROW_TOKENS = [
     *'{}[],:"\\0123456789.-eE /~',

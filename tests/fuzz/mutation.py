@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from random import Random
 
 CHARACTERS = (
-    "".join(map(chr, range(32, 127))) + "\0\t\n\r\x1b\x7f\x85 \u200b\u202e\u2028\ufeff٣²→−ﬀＡé日İß\ud800😀"
+    "".join(map(chr, range(32, 127)))
+    + "\0\t\n\r\x1b\x7f\x85 \u200b\u202e\u2028\ufeff٣²→−ﬀＡé日İß\ud800😀"
 )
 
 

@@ -50,7 +50,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("targets", nargs="+", choices=TARGETS, metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument(
+        "targets", nargs="+", choices=TARGETS, metavar="TARGET", help=", ".join(TARGETS)
+    )
     parser.add_argument("--executions", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0, help="of the first execution")
     options = parser.parse_args()

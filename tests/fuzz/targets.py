@@ -10,7 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 from .fuzz_answers import answers
 from .fuzz_interventions import interventions

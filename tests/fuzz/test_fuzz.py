@@ -11,10 +11,11 @@ import pytest
 
 from mapflow.model_adapters.conversation import tokenize
 from mapflow.model_adapters.interventions import parse_intervention
-from mapflow.results import answers, lines
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import LETTERS
-from mapflow.results.record import Record
+from mapflow.results.contract import answers
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import LETTERS
+from mapflow.results.records import base as lines
+from mapflow.results.records.record import Record
 from mapflow.tasks import rows
 
 from . import fuzz_answers, fuzz_interventions, fuzz_layouts, run, targets
@@ -42,7 +43,9 @@ def test_no_crash_no_hang_no_wrong_acceptance(name):
 
 def test_an_execution_is_repeated_by_its_seed():
     for seed in range(50):
-        assert mutated(Random(seed), ["abc", "def"], ["x"]) == mutated(Random(seed), ["abc", "def"], ["x"])
+        assert mutated(Random(seed), ["abc", "def"], ["x"]) == mutated(
+            Random(seed), ["abc", "def"], ["x"]
+        )
 
 
 def guess(text, options):

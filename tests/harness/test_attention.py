@@ -15,18 +15,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapflow.harness import attention_maps, overlays
-from mapflow.harness.cli import main
-from mapflow.harness.overlays import file_name, question_ground
-from mapflow.model_adapters.families import BUNDLED
-from mapflow.model_adapters.hf import HfVideo
-from mapflow.model_adapters.llava import LlavaVideo
+from mapflow.harness.analyses import attention as attention_maps
+from mapflow.harness.analyses import overlays
+from mapflow.harness.analyses.overlays import file_name, question_ground
+from mapflow.harness.cli.main import main
+from mapflow.model_adapters.families.hf.model import HfVideo
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.families.registry import BUNDLED
+from mapflow.model_adapters.video.reader import VideoError
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-from mapflow.model_adapters.video_reader import VideoError
-from mapflow.results.attention_record import AttentionRecord
-from mapflow.results.lens_record import LensRecord
-from mapflow.results.question import Clip, Question
-from mapflow.results.run_folder import read_records
+from mapflow.results.contract.question import Clip, Question
+from mapflow.results.records.attention import AttentionRecord
+from mapflow.results.records.lens import LensRecord
+from mapflow.results.runs.folder import read_records
 from mapflow.tasks.lmms_functions import question_of
 from mapflow.tasks.loading import load_documents
 
@@ -58,7 +59,10 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "attention"
     command = ["attention", "--output_path", str(folder), *COMMAND, "--overlay", "2-3"]
     done = subprocess.run(
-        [sys.executable, "-m", "mapflow.harness.cli", *command], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "mapflow.harness.cli.main", *command],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "mean share of question's attention that goes to video" in done.stdout
@@ -84,7 +88,9 @@ def test_a_knockout_leaves_nothing_in_its_layers(folder, records, prepared):
     full, cut = records["full"], records[CUT]
     assert full.shares is not None and cut.shares is not None
     assert full.n_rows == cut.n_rows == len(prepared.layout.positions("question"))
-    for layer, (ours, theirs) in enumerate(zip(full.shares["video"], cut.shares["video"], strict=True), 1):
+    for layer, (ours, theirs) in enumerate(
+        zip(full.shares["video"], cut.shares["video"], strict=True), 1
+    ):
         assert ours > 0
         assert (theirs == 0) == (2 <= layer <= 4)
         assert ours == pytest.approx(sum(full.weights[layer - 1]), rel=1e-4)
@@ -125,14 +131,18 @@ def test_a_finished_run_is_drawn_without_being_asked_again(folder, monkeypatch, 
     (path,) = (folder / "overlays").glob("*_attention.csv")
     drawn = path.read_text()
     monkeypatch.setattr(attention_maps, "attention_of_rows", None)
-    monkeypatch.setattr(overlays, "save_figure", lambda figure, path, rows: saved.append((path.name, rows)))
+    monkeypatch.setattr(
+        overlays, "save_figure", lambda figure, path, rows: saved.append((path.name, rows))
+    )
     saved: list = []
     assert mapflow("attention", folder, *COMMAND, "--overlay", "1") == 0
     assert (folder / AttentionRecord.FILE).read_bytes() == before
     assert [name.rpartition("_")[2] for name, _ in saved] == ["attention", "difference"]
     first = [row["weight"] for row in saved[0][1]]
     assert first != [float(row["weight"]) for row in csv.DictReader(drawn.splitlines())]
-    assert mapflow("attention", folder, *ASKED, "--intervention", f"full,{CUT}", "--rows", "last") == 2
+    assert (
+        mapflow("attention", folder, *ASKED, "--intervention", f"full,{CUT}", "--rows", "last") == 2
+    )
     assert "holds another run" in capsys.readouterr().err
 
 
@@ -159,7 +169,10 @@ def test_mistakes_are_one_line_and_exit_2(command, words, said, tmp_path, capsys
 
 def test_the_lens_writes_its_first_words_where_their_tokens_lie(tmp_path, model, prepared):
     assert (
-        mapflow("lens", tmp_path, *ASKED, "--intervention", "full", "--topk", "1", "--overlay", "9-10") == 0
+        mapflow(
+            "lens", tmp_path, *ASKED, "--intervention", "full", "--topk", "1", "--overlay", "9-10"
+        )
+        == 0
     )
     (record,) = read_records(tmp_path, LensRecord)
     grid = model.token_grid(prepared)
@@ -173,7 +186,9 @@ def test_the_lens_writes_its_first_words_where_their_tokens_lie(tmp_path, model,
             place = places.index(int(grid[frame, int(row["row"]), int(row["column"])]))
             word = (record.words or {})[str(record.ids[layer - 1][place][0])]
             assert row["word"].lstrip("'") == word.lstrip("'")
-            assert float(row["probability"]) == pytest.approx(record.probabilities[layer - 1][place][0], 1e-4)
+            assert float(row["probability"]) == pytest.approx(
+                record.probabilities[layer - 1][place][0], 1e-4
+            )
     assert len(list((tmp_path / "overlays").glob("*.png"))) == 2
 
 
@@ -247,7 +262,9 @@ def test_a_segment_of_several_frames_shows_its_first(family, tmp_path, numbered)
     n_frames = prepared.layout.n_frames
     assert len(ground.pictures) == len(ground.numbers) == len(ground.tokens) == n_frames
     step = {"qwen2_5_vl": 2, "llava_onevision": 1}[family]
-    assert ground.numbers == tuple(prepared.frame_indices[step * frame] for frame in range(n_frames))
+    assert ground.numbers == tuple(
+        prepared.frame_indices[step * frame] for frame in range(n_frames)
+    )
     if model.view(48, 64) == (0, 0, 48, 64):
         assert [number_in(picture) for picture in ground.pictures] == list(ground.numbers)
     video = prepared.layout.positions("video")
@@ -267,7 +284,9 @@ def test_large_frames_are_made_small(tmp_path, numbered, monkeypatch):
 def test_a_video_that_is_gone_is_an_error_of_its_own(tmp_path, numbered):
     model = LlavaVideo.load(write_tiny_llava(tmp_path, tiny_config(tokens=(2, 4))))
     prepared = model.prepare(tiny_question(clip=numbered))
-    gone = replace(prepared, question=replace(prepared.question, clip=Clip(str(tmp_path / "gone.mp4"))))
+    gone = replace(
+        prepared, question=replace(prepared.question, clip=Clip(str(tmp_path / "gone.mp4")))
+    )
     with pytest.raises(VideoError, match="no such file"):
         question_ground(model, gone)
 

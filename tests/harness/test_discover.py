@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mapflow.harness import discovery_run
-from mapflow.harness.bundled_figures import pathway_table
-from mapflow.harness.cli import main
-from mapflow.harness.discovery import (
+from mapflow.harness.analyses.discovery import run as discovery_run
+from mapflow.harness.analyses.discovery.output import describe
+from mapflow.harness.analyses.discovery.rules import (
     PATHWAYS,
     RULES,
     Found,
@@ -25,15 +24,16 @@ from mapflow.harness.discovery import (
     hull,
     marginal_costs,
 )
-from mapflow.harness.discovery_output import describe
-from mapflow.harness.discovery_run import Scored
-from mapflow.model_adapters.checkpoint_pathways import named_pathways, scaled_pathways
-from mapflow.model_adapters.families import BUNDLED
+from mapflow.harness.analyses.discovery.run import Scored
+from mapflow.harness.cli.main import main
+from mapflow.harness.reporting.bundled_figures import pathway_table
+from mapflow.model_adapters.checkpoints.pathways import named_pathways, scaled_pathways
+from mapflow.model_adapters.families.registry import BUNDLED
 from mapflow.model_adapters.interventions import LayerSpan, read_interventions
-from mapflow.results.errors import MapflowError
-from mapflow.results.record import Record
-from mapflow.results.run_folder import RunFolder, read_records
-from mapflow.results.sweep_record import SweepRecord
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.record import Record
+from mapflow.results.records.sweep import SweepRecord
+from mapflow.results.runs.folder import RunFolder, read_records
 
 N_LAYERS = 28
 
@@ -107,7 +107,9 @@ def test_layers_that_stand_in_for_one_another_are_seen_by_the_marginal_rule_alon
             "bottom-up": [set(range(1, layer + 1)) for layer in range(1, 13)],
         }
         sweeps = {
-            style: records(style, {route: np.tile([lost(cut) for cut in cuts], (4, 1)) for route in SPANS})
+            style: records(
+                style, {route: np.tile([lost(cut) for cut in cuts], (4, 1)) for route in SPANS}
+            )
             for style, cuts in windows.items()
         }
         assert discover(sweeps, "marginal", -5, 1).spans["cross_frame"] == LayerSpan(6, 10)
@@ -133,7 +135,9 @@ def test_the_marginal_threshold_is_that_of_five_layers():
 @given(arrays(float, (3, 13), elements=st.floats(-100, 100)), st.integers(1, 14))
 def test_marginal_costs_sum_to_the_cost_of_cutting_everything(curve, size):
     top_down = curve
-    bottom_up = np.roll(curve, -1, axis=1)  # its last entry is the first of top_down: all layers cut
+    bottom_up = np.roll(
+        curve, -1, axis=1
+    )  # its last entry is the first of top_down: all layers cut
     later, earlier = marginal_costs(top_down, bottom_up, size)
     assert later.shape == earlier.shape == (3, -(-13 // size))
     assert later.sum(1) == pytest.approx(curve[:, 0], abs=1e-9)
@@ -148,7 +152,10 @@ def test_a_hull_is_the_smallest_range_of_whole_bins(bins, size, data):
     assert found == (LayerSpan(layers[0], layers[-1]) if layers else None)
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), min_size=2, max_size=60), st.randoms())
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), min_size=2, max_size=60),
+    st.randoms(),
+)
 def test_halves_share_no_video_are_even_and_do_not_depend_on_order(pairs, random):
     found = [
         SweepRecord(f"q{i}", f"v{video}", f"t{video % 3}", "r", "center", 1, "paper", 4, "A")
@@ -181,14 +188,18 @@ def curves_of(span: tuple[int, int], style: str) -> list[float]:
     """−20 % for every layer of `span` that is cut."""
     cuts = {"center": (0, 0), "top-down": (0, DEPTH), "bottom-up": (DEPTH, 0)}[style]
     return [
-        -20.0 * sum(layer - cuts[0] <= one <= layer + cuts[1] for one in range(span[0], span[1] + 1)) / 2
+        -20.0
+        * sum(layer - cuts[0] <= one <= layer + cuts[1] for one in range(span[0], span[1] + 1))
+        / 2
         for layer in range(1, DEPTH + 1)
     ]
 
 
 def a_planted_sweep(model_name, model, documents, sweep, protocol, folder, shard) -> int:
     """In run_sweep's place: the halves of the videos say different things."""
-    fold = fold_of_videos([planted_record(doc, "cross-frame", sweep.style, (1, 1)) for doc in documents])
+    fold = fold_of_videos(
+        [planted_record(doc, "cross-frame", sweep.style, (1, 1)) for doc in documents]
+    )
     RunFolder(folder, {}, {}, SweepRecord).append(
         planted_record(doc, str(route), sweep.style, BY_FOLD[fold[doc["video_id"]]][str(route)])
         for doc in documents
@@ -199,7 +210,9 @@ def a_planted_sweep(model_name, model, documents, sweep, protocol, folder, shard
 
 def planted_record(doc, route: str, style: str, span: tuple[int, int]) -> SweepRecord:
     (record,) = records(style, {route: np.array([curves_of(span, style)])})
-    return replace(record, question_id=doc["question_id"], video_id=doc["video_id"], task=doc["task"])
+    return replace(
+        record, question_id=doc["question_id"], video_id=doc["video_id"], task=doc["task"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -219,15 +232,24 @@ def test_the_command_scores_each_half_under_the_ranges_found_without_it(found):
     answers = {(r.question_id, r.intervention): r for r in read_records(found / "scores", Record)}
     questions = {r.question_id: fold[r.video_id] for r in answers.values()}
     assert sorted(questions.values()) == [0, 0, 1, 1]
-    row = next(row for row in report["found"] if (row["rule"], row["threshold"]) == ("marginal", -3))
-    spans = [{name: "{}-{}".format(*by[route]) for name, route in PATHWAYS.items()} for by in BY_FOLD]
+    row = next(
+        row for row in report["found"] if (row["rule"], row["threshold"]) == ("marginal", -3)
+    )
+    spans = [
+        {name: "{}-{}".format(*by[route]) for name, route in PATHWAYS.items()} for by in BY_FOLD
+    ]
     assert row["ranges_without"] == spans[::-1], "without the first half: what the second one says"
-    names = ["effective:" + ",".join(f"{name}={span}" for name, span in one.items()) for one in spans[::-1]]
+    names = [
+        "effective:" + ",".join(f"{name}={span}" for name, span in one.items())
+        for one in spans[::-1]
+    ]
     cut = [answers[question, names[half]] for question, half in questions.items()]
     assert all((question, names[1 - half]) not in answers for question, half in questions.items())
     assert row["n"] == len(cut) == 4
     assert row["accuracy_effective"] == pytest.approx(sum(r.correct for r in cut) / 4)
-    assert row["accuracy_full"] == pytest.approx(sum(answers[q, "full"].correct for q in questions) / 4)
+    assert row["accuracy_full"] == pytest.approx(
+        sum(answers[q, "full"].correct for q in questions) / 4
+    )
     assert row["edges_kept"] == pytest.approx(
         sum(r.edges_kept for r in cut) / sum(r.edges_total for r in cut)
     )
@@ -262,7 +284,9 @@ def test_the_table_of_the_bundled_models_holds_what_was_planted_and_what_was_fou
     assert [row[:2] for row in cells[2:]] == [
         [model, rule] for model in ("pathways", "natural") for rule in RULES
     ]
-    marginal = next(row for row in report["found"] if (row["rule"], row["threshold"]) == ("marginal", -3))
+    marginal = next(
+        row for row in report["found"] if (row["rule"], row["threshold"]) == ("marginal", -3)
+    )
     for row in cells[2:]:
         if row[1] == "marginal":
             shares = (marginal[k] for k in ("accuracy_full", "accuracy_effective", "edges_kept"))
@@ -282,13 +306,17 @@ def test_its_files_are_read_by_intervention_and_by_effective(found):
         expected = ",".join(f"{name}={span}" for name, span in ranges.items())
         assert str(named_pathways(str(found / rule))) == expected
         assert str(policies[f"discovered-{rule}"].policies[0].ranges) == expected
-        verdict = next(r["verdict"] for r in report["found"] if (r["rule"], r["threshold"]) == (rule, -3))
+        verdict = next(
+            r["verdict"] for r in report["found"] if (r["rule"], r["threshold"]) == (rule, -3)
+        )
         scored = {
             "non-inferior": "is non-inferior",
             "inferior": "is inferior",
             "inconclusive": "inconclusive whether",
         }
-        assert (scored[verdict] if verdict else "not scored") in (found / rule / "pathways.yaml").read_text()
+        assert (scored[verdict] if verdict else "not scored") in (
+            found / rule / "pathways.yaml"
+        ).read_text()
         assert str(scaled_pathways(str(found / rule), report["layers"])) == expected
 
 

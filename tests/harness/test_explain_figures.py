@@ -7,12 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mapflow.harness.cli import main
+from mapflow.harness.cli.main import main
 from mapflow.harness.commands.explain import example_layout
 from mapflow.harness.reporting.edge_maps import changing_layers, compiled_edge_map, named_runs
 from mapflow.harness.reporting.policies import diagram
 from mapflow.model_adapters.interventions import parse_intervention
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures import (
     edge_map,
     edge_rows,
@@ -47,7 +47,11 @@ def test_blocks_hold_the_share_of_edges_kept(name):
                     for k in range(j * b, min((j + 1) * b, n))
                     if k <= q
                 ]
-                assert shares[i, j] == pytest.approx(np.mean(edges)) if edges else np.isnan(shares[i, j])
+                assert (
+                    shares[i, j] == pytest.approx(np.mean(edges))
+                    if edges
+                    else np.isnan(shares[i, j])
+                )
     by_layer = [one.token_mask(layer).sum() / (n * (n + 1) / 2) for layer in range(LAYERS)]
     assert found.by_layer == pytest.approx([float(share) for share in by_layer])
     rows = edge_rows([found])
@@ -100,7 +104,8 @@ def test_policy_diagrams_draw_the_shares_of_open_pairs(tmp_path):
     cut = {
         row["layer"]: row["open"]
         for row in policy_rows(policies)
-        if (row["intervention"], row["target"], row["source"]) == (f"_${NAMES[1]}$<i>", "question", "video")
+        if (row["intervention"], row["target"], row["source"])
+        == (f"_${NAMES[1]}$<i>", "question", "video")
     }
     assert cut == {1: 1, 2: 0, 3: 0, 4: 1, 5: 1, 6: 1}
     svg = save_figure(figure, tmp_path / "p", policy_rows(policies))[1]
@@ -116,11 +121,15 @@ def test_the_command_draws_what_it_explains(tmp_path, capsys):
     words = ["explain", "effective,random", *small, "--figure", out, "--map-layers", "7,1"]
     assert main(words) == 0
     assert "random:seed=0: not in the policy diagram" in capsys.readouterr().out
-    files = {f"p{part}.{kind}" for part in ("", "-edges", "-kept") for kind in ("png", "svg", "csv")}
+    files = {
+        f"p{part}.{kind}" for part in ("", "-edges", "-kept") for kind in ("png", "svg", "csv")
+    }
     assert {file.name for file in tmp_path.iterdir()} == files
     with (tmp_path / "p-edges.csv").open() as file:
         found = {(row["intervention"], row["layer"]) for row in csv.DictReader(file)}
-    assert found == {(name, layer) for name in ("effective", "random:seed=0") for layer in ("1", "7")}
+    assert found == {
+        (name, layer) for name in ("effective", "random:seed=0") for layer in ("1", "7")
+    }
     for more, said in (
         (["--figure", out, "--map-layers", "0"], "must be layers from 1 to 32"),
         (["--figure", out, "--map-layers", "1,x"], "must be layers from 1 to 32"),

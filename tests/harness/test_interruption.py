@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.harness.interruption import Interrupted, interruptible
-from mapflow.results.run_folder import read_records
-from mapflow.results.trace_record import TraceRecord
+from mapflow.harness.cli.interruption import Interrupted, interruptible
+from mapflow.results.records.trace import TraceRecord
+from mapflow.results.runs.folder import read_records
 
 BIN = Path(sys.executable).parent
 KINDS = {"records.jsonl": None, TraceRecord.FILE: TraceRecord}
@@ -26,7 +26,9 @@ def stopped(words: list[str], folder: Path, file: str, number: int) -> tuple[int
         stderr=subprocess.STDOUT,
         text=True,
     )
-    while process.poll() is None and not ((folder / file).is_file() and (folder / file).stat().st_size):
+    while process.poll() is None and not (
+        (folder / file).is_file() and (folder / file).stat().st_size
+    ):
         time.sleep(0.02)
     process.send_signal(number)
     said, _ = process.communicate(timeout=300)
@@ -40,10 +42,15 @@ def stopped(words: list[str], folder: Path, file: str, number: int) -> tuple[int
         (["mapflow", "trace"], TraceRecord.FILE, signal.SIGINT, 130),
     ],
 )  # fmt: skip
-def test_an_interrupted_run_says_so_in_one_line_and_keeps_its_records(words, file, number, code, tmp_path):
+def test_an_interrupted_run_says_so_in_one_line_and_keeps_its_records(
+    words, file, number, code, tmp_path
+):
     returned, said = stopped(words, tmp_path, file, number)
     assert returned == code, said
-    assert said.count(f"interrupted by {signal.Signals(number).name}; what was written so far is kept") == 1
+    assert (
+        said.count(f"interrupted by {signal.Signals(number).name}; what was written so far is kept")
+        == 1
+    )
     assert "Traceback" not in said
     kind = KINDS[file]
     kept = len(read_records(tmp_path, kind) if kind else read_records(tmp_path))
@@ -57,7 +64,11 @@ def test_a_second_signal_finds_the_systems_own_handling_and_the_old_handlers_com
         try:
             signal.raise_signal(signal.SIGTERM)
         finally:
-            assert signal.getsignal(signal.SIGINT) == signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            assert (
+                signal.getsignal(signal.SIGINT)
+                == signal.getsignal(signal.SIGTERM)
+                == signal.SIG_DFL
+            )
     assert caught.value.exit_code == 143
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 

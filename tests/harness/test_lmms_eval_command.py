@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.harness.lmms_eval_command import tasks_path
+from mapflow.harness.evaluation.lmms_eval import tasks_path
 
 BIN = Path(sys.executable).parent
 SUBTASKS = {"direction", "antonym", "sequence", "count", "scene"}
@@ -141,9 +141,14 @@ def test_unmodified_lmms_eval_prints_the_same_accuracy(main_job, summary, tmp_pa
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = dict(
-        re.findall(r"\|[ -]*mapflow_motion_?(\w*) *\|none *\| *\d*\|accuracy\|↑ *\|([\d. ]+)\|", done.stdout)
+        re.findall(
+            r"\|[ -]*mapflow_motion_?(\w*) *\|none *\| *\d*\|accuracy\|↑ *\|([\d. ]+)\|",
+            done.stdout,
+        )
     )
-    expected = {task.rpartition("_")[2]: value for task, value in summary["effective"]["accuracy"].items()}
+    expected = {
+        task.rpartition("_")[2]: value for task, value in summary["effective"]["accuracy"].items()
+    }
     assert {name: float(value) for name, value in printed.items()} == pytest.approx(
         expected | {"": summary["effective"]["macro"]}, abs=5e-5
     )
@@ -151,7 +156,7 @@ def test_unmodified_lmms_eval_prints_the_same_accuracy(main_job, summary, tmp_pa
 
 def test_two_processes_write_the_records_of_one(main_job, tmp_path):
     done = command(
-        "--nproc_per_node", "2", "-m", "mapflow.harness.lmms_eval_command", "--model", "mapflow_llava",
+        "--nproc_per_node", "2", "-m", "mapflow.harness.evaluation.lmms_eval", "--model", "mapflow_llava",
         "--intervention", "full,random", "--limit", "5", "--output_path", tmp_path / "two",
         program="torchrun", cwd=tmp_path, OMP_NUM_THREADS="1",
     )  # fmt: skip
@@ -165,10 +170,19 @@ def test_two_processes_write_the_records_of_one(main_job, tmp_path):
 BAD = {
     "unknown intervention": (["--intervention", "efective"], "did you mean 'effective'"),
     "unknown segment": (["--intervention", "vidoe->last"], "did you mean 'video'"),
-    "layer beyond the model": (["--intervention", "video->last@10-13"], "layer 13 is outside 1..12"),
-    "window": (["--intervention", "knockout:video->last@center=3,window=0"], "window=0 must be at least 1"),
+    "layer beyond the model": (
+        ["--intervention", "video->last@10-13"],
+        "layer 13 is outside 1..12",
+    ),
+    "window": (
+        ["--intervention", "knockout:video->last@center=3,window=0"],
+        "window=0 must be at least 1",
+    ),
     "ratio": (["--intervention", "random:ratio=1.2"], "ratio=1.2 is outside 0..1"),
-    "no such folder": (["--model_args", "pretrained=nowhere", "--tasks", "mapflow_motion"], "nowhere"),
+    "no such folder": (
+        ["--model_args", "pretrained=nowhere", "--tasks", "mapflow_motion"],
+        "nowhere",
+    ),
     "unknown argument": (
         ["--model_args", "pretraind=x", "--tasks", "mapflow_motion"],
         "no argument 'pretraind'",
@@ -180,7 +194,9 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_exit_2_and_nothing_written(case, tmp_path):
     words, complaint = BAD[case]
-    done = command("--model", "mapflow_llava", *words, "--output_path", tmp_path / "run", cwd=tmp_path)
+    done = command(
+        "--model", "mapflow_llava", *words, "--output_path", tmp_path / "run", cwd=tmp_path
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("lmms_eval: error: ")]
     assert complaint in line
@@ -198,7 +214,7 @@ def test_help_is_quick_and_names_our_flags(tmp_path):
             "-X",
             "importtime",
             "-m",
-            "mapflow.harness.cli",
+            "mapflow.harness.cli.main",
             "--help",
             cwd=tmp_path,
             program=Path(sys.executable),

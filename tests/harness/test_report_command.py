@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mapflow.harness.cli import main
+from mapflow.harness.cli.main import main
 from mapflow.harness.commands.explain import example_layout
 from mapflow.harness.reporting.policies import depth, policy_diagrams
 from mapflow.harness.reporting.questions import FRAME_HEIGHT, benchmark_documents, frames_of
 from mapflow.harness.reporting.viewer import viewer_data
 from mapflow.model_adapters.interventions import parse_intervention, reachable
-from mapflow.model_adapters.video_reader import read_frames
-from mapflow.results.question import Clip
-from mapflow.results.run import read_runs
-from mapflow.results.run_folder import RunFolder
-from mapflow.results.sweep_record import SweepRecord
+from mapflow.model_adapters.video.reader import read_frames
+from mapflow.results.contract.question import Clip
+from mapflow.results.records.sweep import SweepRecord
+from mapflow.results.runs.folder import RunFolder
+from mapflow.results.runs.run import read_runs
 from tests.results.browser import chromium
 from tests.results.records import a_record
 from tests.results.run_folders import answers, write_run
@@ -53,7 +53,9 @@ def test_a_diagram_agrees_with_the_token_masks(expression):
     layout = example_layout(8, 3)
     compiled = intervention.compile(layout, LAYERS, key="example")
     reads = {(target, source): shares for target, source, shares in diagram.reads}
-    frame_of = np.array([s.index if s.kind == "frame" else -1 for s in layout.segments])[layout.segment_of]
+    frame_of = np.array([s.index if s.kind == "frame" else -1 for s in layout.segments])[
+        layout.segment_of
+    ]
     for (target, source), shares in reads.items():
         rows = layout.positions("video" if target == "frame" else target)
         columns = layout.positions("video" if "frame" in source else source)
@@ -63,14 +65,19 @@ def test_a_diagram_agrees_with_the_token_masks(expression):
             pairs &= same if source == "same frame" else ~same
         for layer, share in enumerate(shares):
             open_ = compiled.token_mask(layer)[rows][:, columns].numpy()[pairs]
-            assert (share > 0) == open_.any() and (share == 1) == open_.all(), (target, source, layer)
+            assert (share > 0) == open_.any() and (share == 1) == open_.all(), (
+                target,
+                source,
+                layer,
+            )
     assert bool(diagram.paths) == reachable(compiled, "video", "last")
 
 
 def test_effective_is_drawn_as_the_paper_describes_it():
     (diagram,) = policy_diagrams({"interventions": {"effective": EFFECTIVE}}, EXAMPLE)
     reads = {
-        (t, s): [layer for layer, share in enumerate(shares, 1) if share] for t, s, shares in diagram.reads
+        (t, s): [layer for layer, share in enumerate(shares, 1) if share]
+        for t, s, shares in diagram.reads
     }
     assert reads["question", "video"] == list(range(2, 9))
     assert reads["frame", "earlier frames"] == list(range(2, 7))
@@ -79,7 +86,11 @@ def test_effective_is_drawn_as_the_paper_describes_it():
 
 def test_what_cannot_be_drawn_is_said():
     manifest = {
-        "interventions": {"random": "random:seed=0", "odd": "no such thing", "deep": "video->last@40"}
+        "interventions": {
+            "random": "random:seed=0",
+            "odd": "no such thing",
+            "deep": "video->last@40",
+        }
     }
     random, odd, deep = policy_diagrams(manifest, EXAMPLE)
     assert not random.reads and "single edges" in random.note
@@ -119,7 +130,9 @@ def folder(tmp_path, motion):
     records = records_of(motion, "full", [1, 1, 1, 1, 0, 0]) + records_of(
         motion, "effective", [1, 1, 1, 1, 1, 0]
     )
-    return write_run(tmp_path / "run", records, interventions={"full": "full", "effective": EFFECTIVE})
+    return write_run(
+        tmp_path / "run", records, interventions={"full": "full", "effective": EFFECTIVE}
+    )
 
 
 def test_frames_are_the_recorded_ones(motion):
@@ -154,12 +167,16 @@ def test_flipped_questions_are_first_in_line_for_frames(folder, motion):
         assert shown.stem == document["stem"] and list(shown.options) == document["options"]
     flipped_later = records_of(motion, "random:seed=0", [0, 1, 1, 1, 0, 0])
     write_run(
-        folder, flipped_later, interventions={"full": "full", "effective": EFFECTIVE, "random:seed=0": "x"}
+        folder,
+        flipped_later,
+        interventions={"full": "full", "effective": EFFECTIVE, "random:seed=0": "x"},
     )
     shown = [q.question_id for q in viewer_data(read_runs(folder), None, 2).questions if q.frames]
     assert shown == [motion[0]["question_id"], motion[4]["question_id"]]
     shown = [q.question_id for q in viewer_data(read_runs(folder), None, 1).questions if q.frames]
-    assert shown == [motion[4]["question_id"]], "flips of the second run come before those of the third"
+    assert shown == [motion[4]["question_id"]], (
+        "flips of the second run come before those of the third"
+    )
     assert "Frames of 1 of 6 questions" in viewer.notes[-1]
     assert not any(q.frames for q in viewer_data(read_runs(folder), None, 0).questions)
 
@@ -168,9 +185,14 @@ def test_benchmarks_that_are_not_at_hand_leave_ids_and_say_so(tmp_path, monkeypa
     monkeypatch.delenv("MAPFLOW_DATA", raising=False)
     runs = read_runs(write_run(tmp_path / "run", answers("full", [1, 0])))
     viewer = viewer_data(runs, None, 5)
-    assert [question.question_id for question in viewer.questions] == ["tvbench/one/0000", "tvbench/one/0001"]
+    assert [question.question_id for question in viewer.questions] == [
+        "tvbench/one/0000",
+        "tvbench/one/0001",
+    ]
     assert "Ids alone are shown for tvbench: " in viewer.notes[0]
-    foreign = read_runs(write_run(tmp_path / "b", answers("full", [1], question_id="other_task/{:06d}")))
+    foreign = read_runs(
+        write_run(tmp_path / "b", answers("full", [1], question_id="other_task/{:06d}"))
+    )
     assert "are not mapflow's to read" in viewer_data(foreign, None, 5).notes[0]
 
 
@@ -190,7 +212,9 @@ def test_a_sweep_alone_is_a_report_too(tmp_path):
 
 
 def page_data(path: Path):
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.S)
+    found = re.search(
+        r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.S
+    )
     assert found
     return json.loads(found[1])
 

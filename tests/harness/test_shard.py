@@ -3,14 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapflow.harness.shard import Shard
+from mapflow.harness.analyses.shard import Shard
 
 IDS = st.lists(st.text("ab/01é", min_size=1), unique=True, max_size=40)
 
 
 def shares(ids, world):
     documents = [{"question_id": name, "place": place} for place, name in enumerate(ids)]
-    return [[doc["question_id"] for doc in Shard(rank, world).share(documents)] for rank in range(world)]
+    return [
+        [doc["question_id"] for doc in Shard(rank, world).share(documents)] for rank in range(world)
+    ]
 
 
 @given(IDS, st.integers(1, 9))

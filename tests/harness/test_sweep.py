@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from mapflow.harness import sweep as sweeping
-from mapflow.harness import sweep_run
-from mapflow.harness.audit import NOISE, audited_layers
-from mapflow.harness.cli import main
+from mapflow.harness.analyses import sweep as sweeping
+from mapflow.harness.analyses import sweep_run
+from mapflow.harness.analyses.route_sets import check_routes, parse_routes, route_sets
+from mapflow.harness.analyses.sweep_audit import NOISE, audited_layers
+from mapflow.harness.cli.main import main
 from mapflow.harness.commands.sweep import parse_bytes
-from mapflow.harness.route_sets import check_routes, parse_routes, route_sets
-from mapflow.model_adapters.families import BUNDLED
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.families.registry import BUNDLED
 from mapflow.model_adapters.interventions import AttentionPlan, apply, parse_intervention
-from mapflow.model_adapters.llava import LlavaVideo
-from mapflow.results.errors import MapflowError
-from mapflow.results.run_folder import read_records
-from mapflow.results.sweep_record import SweepRecord, relative_change
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.sweep import SweepRecord, relative_change
+from mapflow.results.runs.folder import read_records
 from mapflow.tasks.documents import to_question
 from mapflow.tasks.lmms_functions import question_of
 from mapflow.tasks.loading import load_documents
@@ -58,7 +58,9 @@ def model() -> LlavaVideo:
 def test_records_hold_what_one_forward_pass_each_finds(whole, model):
     records = read_records(whole, SweepRecord)
     assert {record.key for record in records} == {
-        (doc["question_id"], route) for doc in load_documents(TASK, 3) for route in ROUTES.split(",")
+        (doc["question_id"], route)
+        for doc in load_documents(TASK, 3)
+        for route in ROUTES.split(",")
     }
     record = next(r for r in records if r.route == "video->question")
     doc = next(d for d in load_documents(TASK, 3) if d["question_id"] == record.question_id)
@@ -67,9 +69,13 @@ def test_records_hold_what_one_forward_pass_each_finds(whole, model):
 
     def naive(text: str) -> torch.Tensor:
         with apply(
-            AttentionPlan.of([parse_intervention(text).compile(prepared.layout, model.decoder.n_layers)])
+            AttentionPlan.of(
+                [parse_intervention(text).compile(prepared.layout, model.decoder.n_layers)]
+            )
         ):
-            hidden = model.decoder.core(inputs_embeds=inputs.embeds[None], use_cache=False).last_hidden_state
+            hidden = model.decoder.core(
+                inputs_embeds=inputs.embeds[None], use_cache=False
+            ).last_hidden_state
         return model.decoder.logits(hidden[:, -1])[0].softmax(-1)
 
     base = naive("full")
@@ -84,7 +90,9 @@ def test_records_hold_what_one_forward_pass_each_finds(whole, model):
         cut = naive(f"knockout:video->question@center={layer},window=9")
         moved = max(moved, float((cut - base).abs().max()))
         assert record.p_answers[layer - 1] == pytest.approx(float(cut[answer]), abs=bound)
-        assert record.p_targets[layer - 1] == pytest.approx(float(cut[prepared.target_id]), abs=bound)
+        assert record.p_targets[layer - 1] == pytest.approx(
+            float(cut[prepared.target_id]), abs=bound
+        )
         assert record.answers[layer - 1] == model.tokenizer.decode([int(cut.argmax())]).strip()
         change = (record.p_answers[layer - 1] - record.p_answer) / record.p_answer * 100
         assert record.change_answer[layer - 1] == pytest.approx(change)
@@ -105,7 +113,9 @@ def test_a_second_start_adds_what_is_missing_and_nothing_else(whole, tmp_path, m
     asked = []
     original = sweep_run.sweep_question
     monkeypatch.setattr(
-        sweep_run, "sweep_question", lambda *a: (asked.append(a[1].question.question_id), original(*a))[1]
+        sweep_run,
+        "sweep_question",
+        lambda *a: (asked.append(a[1].question.question_id), original(*a))[1],
     )
     assert sweep(folder) == 0
     assert lines(folder) == expected
@@ -117,7 +127,15 @@ def test_a_second_start_adds_what_is_missing_and_nothing_else(whole, tmp_path, m
 def test_a_killed_run_is_taken_up(whole, tmp_path):
     folder = tmp_path / "killed"
     process = subprocess.Popen(
-        [sys.executable, "-m", "mapflow.harness.cli", "sweep", "--output_path", str(folder), *COMMAND],
+        [
+            sys.executable,
+            "-m",
+            "mapflow.harness.cli.main",
+            "sweep",
+            "--output_path",
+            str(folder),
+            *COMMAND,
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -136,7 +154,7 @@ def test_four_processes_give_the_same_records_byte_for_byte(whole, tmp_path):
     folder = tmp_path / "four"
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "4"]
     done = subprocess.run(
-        [*run, "-m", "mapflow.harness.cli", "sweep", "--output_path", str(folder), *COMMAND],
+        [*run, "-m", "mapflow.harness.cli.main", "sweep", "--output_path", str(folder), *COMMAND],
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         capture_output=True,
         text=True,
@@ -159,8 +177,12 @@ def test_samples_of_one_kind(whole, tmp_path):
 
 def test_the_audit_passes_and_says_so(tmp_path, capsys):
     assert sweep(tmp_path / "a", *COMMAND[:-1], "1", "--audit", "0.3") == 0
-    (record,) = [r for r in read_records(tmp_path / "a", SweepRecord) if r.route == "video->question"]
-    assert record.audited == audited_layers(0.3, record.question_id, record.route, len(record.answers))
+    (record,) = [
+        r for r in read_records(tmp_path / "a", SweepRecord) if r.route == "video->question"
+    ]
+    assert record.audited == audited_layers(
+        0.3, record.question_id, record.route, len(record.answers)
+    )
     assert record.audited and record.audit_difference <= NOISE["float32"]
     assert "within the noise of float32" in capsys.readouterr().out
 
@@ -186,7 +208,9 @@ def test_a_small_memory_budget_is_met_one_window_at_a_time_and_said(whole, tmp_p
     ours = read_records(tmp_path / "s", SweepRecord)
     whole_ones = {r.key: r for r in read_records(whole, SweepRecord)}
     for record in ours:
-        assert record.p_answers == pytest.approx(whole_ones[record.key].p_answers, abs=NOISE["float32"])
+        assert record.p_answers == pytest.approx(
+            whole_ones[record.key].p_answers, abs=NOISE["float32"]
+        )
 
 
 def test_another_window_does_not_go_into_the_same_folder(whole, capsys):
@@ -195,7 +219,9 @@ def test_another_window_does_not_go_into_the_same_folder(whole, capsys):
 
 
 @pytest.mark.parametrize("style", ["top-down", "bottom-up"])
-def test_a_style_without_a_window_takes_its_run_up_whatever_the_window(tmp_path, style, monkeypatch):
+def test_a_style_without_a_window_takes_its_run_up_whatever_the_window(
+    tmp_path, style, monkeypatch
+):
     words = ("--task", TASK, "--routes", "question->last", "--limit", "1", "--style", style)
     assert sweep(tmp_path / "s", *words) == 0
     expected = lines(tmp_path / "s")
@@ -272,7 +298,10 @@ def test_tiny_probabilities_are_flagged_and_counted(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(sweeping, "relative_change", lambda base, found: None)
     assert sweep(tmp_path / "t", "--task", TASK, "--routes", "question->last", "--limit", "2") == 0
     records = read_records(tmp_path / "t", SweepRecord)
-    assert all(record.tiny == ("p_answer", "p_target") and record.change_answer is None for record in records)
+    assert all(
+        record.tiny == ("p_answer", "p_target") and record.change_answer is None
+        for record in records
+    )
     summary = json.loads((tmp_path / "t" / "summary.json").read_text())["question->last"]
     assert (summary["tiny_answer"], summary["tiny_target"], summary["n"]) == (2, 2, 2)
     assert summary["change_answer"] == []
@@ -288,6 +317,8 @@ def test_a_broken_video_is_a_record_and_exit_3(tmp_path, monkeypatch):
     assert {r.question_id for r in broken} == {documents[1]["question_id"]}
 
 
-@pytest.mark.parametrize(("text", "size"), [("1", 1), ("2G", 2**31), ("1.5 KiB", 1536), ("512mb", 2**29)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("1", 1), ("2G", 2**31), ("1.5 KiB", 1536), ("512mb", 2**29)]
+)
 def test_sizes(text, size):
     assert parse_bytes(text) == size

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.harness.chosen_runs import compared_runs
-from mapflow.harness.cli import main
+from mapflow.harness.cli.chosen_runs import compared_runs
+from mapflow.harness.cli.main import main
 from mapflow.harness.commands import ablate
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from tests.results.run_folders import answers, write_run
 
 FULL, EFFECTIVE = [1] * 30 + [0] * 10, [1] * 29 + [0] * 11
@@ -32,8 +32,15 @@ def test_compare_prints_a_sentence_a_pair(folder, capsys):
 
 
 def test_compare_takes_folders_with_an_intervention_and_another_baseline(folder, tmp_path, capsys):
-    other = write_run(tmp_path / "other:one", answers("full", EFFECTIVE), identity={"checkpoint": "big"})
-    assert main(["compare", f"{folder}:full", str(other), f"{folder}:random:seed=0", "--format", "json"]) == 0
+    other = write_run(
+        tmp_path / "other:one", answers("full", EFFECTIVE), identity={"checkpoint": "big"}
+    )
+    assert (
+        main(
+            ["compare", f"{folder}:full", str(other), f"{folder}:random:seed=0", "--format", "json"]
+        )
+        == 0
+    )
     rows = json.loads(capsys.readouterr().out)[0]["rows"]
     assert [(r["baseline"], r["treatment"]) for r in rows] == [
         ("tiny full", "big full"),
@@ -41,7 +48,11 @@ def test_compare_takes_folders_with_an_intervention_and_another_baseline(folder,
     ]
     assert main(["compare", str(folder), "--baseline", "effective", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)[0]["rows"]
-    assert (rows[0]["baseline"], rows[0]["treatment"], rows[0]["gained"]) == ("effective", "full", 1)
+    assert (rows[0]["baseline"], rows[0]["treatment"], rows[0]["gained"]) == (
+        "effective",
+        "full",
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +77,17 @@ def test_mistakes_are_one_line_and_exit_code_2(folder, capsys, words, said):
 
 def test_the_margin_decides_the_verdict(folder, capsys):
     for points, verdict in (("2", "inconclusive"), ("30", "non-inferior")):
-        main(["compare", f"{folder}:full", f"{folder}:effective", "--margin", points, "--format", "json"])
+        main(
+            [
+                "compare",
+                f"{folder}:full",
+                f"{folder}:effective",
+                "--margin",
+                points,
+                "--format",
+                "json",
+            ]
+        )
         assert json.loads(capsys.readouterr().out)[0]["rows"][0]["verdict"] == verdict
 
 
@@ -76,14 +97,20 @@ def test_benchmarks_that_only_one_run_has_need_intersect(folder, tmp_path):
     for words in ([f"{folder}:full", str(other)], [str(other), f"{folder}:full"]):
         with pytest.raises(MapflowError, match=r"has no answers to 'tomato'.*--intersect"):
             compared_runs(words)
-        assert [[run.benchmark for run in group] for group in compared_runs(words, intersect=True)] == [
-            ["tvbench", "tvbench"]
-        ]
+        assert [
+            [run.benchmark for run in group] for group in compared_runs(words, intersect=True)
+        ] == [["tvbench", "tvbench"]]
 
 
 @pytest.mark.parametrize(
     ("suffix", "sign"),
-    [(".md", "### "), (".tex", "\\toprule"), (".csv", "benchmark,"), (".json", "["), (".html", "<!doctype")],
+    [
+        (".md", "### "),
+        (".tex", "\\toprule"),
+        (".csv", "benchmark,"),
+        (".json", "["),
+        (".html", "<!doctype"),
+    ],
 )
 def test_the_outputs_name_chooses_the_format(folder, tmp_path, suffix, sign, capsys):
     path = tmp_path / f"board{suffix}"
@@ -95,7 +122,10 @@ def test_the_outputs_name_chooses_the_format(folder, tmp_path, suffix, sign, cap
 def test_ablate_reports_seeds_as_one_condition(folder, capsys):
     assert main(["ablate", str(folder), "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)[0]["rows"]
-    assert [(row["condition"], row["seeds"]) for row in rows] == [("effective", []), ("random", [0, 1])]
+    assert [(row["condition"], row["seeds"]) for row in rows] == [
+        ("effective", []),
+        ("random", [0, 1]),
+    ]
 
 
 def test_the_grid_is_interventions_times_seeds_times_ratios():
@@ -117,14 +147,16 @@ def test_ablate_runs_the_grid_with_what_follows_two_dashes(tmp_path, monkeypatch
 
     def pretend(command, check):
         asked.append(command)
-        write_run(tmp_path / "grid", answers("full", FULL) + answers("random:seed=4", EFFECTIVE, seed=4))
+        write_run(
+            tmp_path / "grid", answers("full", FULL) + answers("random:seed=4", EFFECTIVE, seed=4)
+        )
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(ablate.subprocess, "run", pretend)
     words = ["--interventions", "full,random", "--seeds", "4", "--run", str(tmp_path / "grid")]
     assert main(["ablate", *words, "--", "--model", "mapflow_hf", "--limit", "3"]) == 0
     assert asked[0][1:] == [
-        *("-m", "mapflow.harness.lmms_eval_command", "--model", "mapflow_hf", "--limit", "3"),
+        *("-m", "mapflow.harness.evaluation.lmms_eval", "--model", "mapflow_hf", "--limit", "3"),
         *("--intervention", "full", "--intervention", "random:seed=4"),
         *("--output_path", str(tmp_path / "grid")),
     ]
@@ -145,7 +177,7 @@ def test_a_failed_grid_hands_on_its_exit_code_and_missing_questions_are_reported
 
 def test_help_of_the_tables_imports_no_statistics():
     code = (
-        "import sys; from mapflow.harness.cli import main\n"
+        "import sys; from mapflow.harness.cli.main import main\n"
         "try: main(['{0}', '--help'])\nexcept SystemExit: pass\n"
         "assert not {{'statsmodels', 'scipy', 'torch', 'numpy'}} & set(sys.modules), 'heavy imports'"
     )
@@ -158,7 +190,7 @@ def test_help_of_the_tables_imports_no_statistics():
 
 def test_tables_need_no_torch(folder):
     code = (
-        "import sys; from mapflow.harness.cli import main\n"
+        "import sys; from mapflow.harness.cli.main import main\n"
         f"assert main(['compare', {str(folder)!r}]) == 0\nassert main(['leaderboard', {str(folder)!r}]) == 0\n"
         "assert not {'torch', 'lmms_eval'} & set(sys.modules)"
     )

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from mapflow.harness import lens as lens_module
-from mapflow.harness.cli import main
-from mapflow.harness.word_lists import SHIPPED, read_word_lists
-from mapflow.model_adapters.families import BUNDLED
+from mapflow.harness.analyses import lens as lens_module
+from mapflow.harness.analyses.word_lists import SHIPPED, read_word_lists
+from mapflow.harness.cli.main import main
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.families.registry import BUNDLED
 from mapflow.model_adapters.interventions import AttentionPlan, apply, parse_intervention
-from mapflow.model_adapters.llava import LlavaVideo
-from mapflow.results.lens_record import LensRecord, frequencies, frequency_csv
-from mapflow.results.run_folder import read_records
-from mapflow.results.trace_record import TraceRecord, summarize_trace
+from mapflow.results.records.lens import LensRecord, frequencies, frequency_csv
+from mapflow.results.records.trace import TraceRecord, summarize_trace
+from mapflow.results.runs.folder import read_records
 from mapflow.tasks.lmms_functions import question_of
 from mapflow.tasks.loading import load_documents
 
@@ -48,7 +48,9 @@ def runs(tmp_path_factory) -> dict[str, Path]:
 
 def naive(model: LlavaVideo, prepared, name: str) -> Iterator[torch.Tensor]:
     """Hidden states layer by layer: the model run once for each depth, cut off there."""
-    compiled = parse_intervention(name).compile(prepared.layout, model.decoder.n_layers, model.pathways)
+    compiled = parse_intervention(name).compile(
+        prepared.layout, model.decoder.n_layers, model.pathways
+    )
     (inputs,) = model.embed([prepared])
     core, layers = model.decoder.core, model.decoder.core.layers
     try:
@@ -66,7 +68,11 @@ def test_records_hold_what_shortened_models_answer(runs, model):
     traces = {record.key: record for record in read_records(runs["trace"], TraceRecord)}
     lenses = {record.key: record for record in read_records(runs["lens"], LensRecord)}
     documents = load_documents(TASK, 2)
-    assert set(traces) == set(lenses) == {(doc["question_id"], name) for doc in documents for name in NAMES}
+    assert (
+        set(traces)
+        == set(lenses)
+        == {(doc["question_id"], name) for doc in documents for name in NAMES}
+    )
     prepared = model.prepare(question_of(documents[0]))
     plain = model.plain_logits(prepared).argmax()
     video = prepared.layout.positions("video")
@@ -80,10 +86,14 @@ def test_records_hold_what_shortened_models_answer(runs, model):
         for layer, hidden in enumerate(depths):
             found = model.decoder.logits(hidden[-1:])[0].softmax(-1)
             assert trace.p_answers[layer] == pytest.approx(float(found[plain]), abs=1e-5)
-            assert trace.p_targets[layer] == pytest.approx(float(found[prepared.target_id]), abs=1e-5)
+            assert trace.p_targets[layer] == pytest.approx(
+                float(found[prepared.target_id]), abs=1e-5
+            )
             assert trace.tops[layer] == model.tokenizer.decode([int(found.argmax())]).strip()
             for letter, token in zip(prepared.question.letters, prepared.option_ids, strict=True):
-                assert trace.p_options[letter][layer] == pytest.approx(float(found[token]), abs=1e-5)
+                assert trace.p_options[letter][layer] == pytest.approx(
+                    float(found[token]), abs=1e-5
+                )
             seen = model.decoder.logits(hidden[video]).softmax(-1)
             assert torch.tensor(lens.ids[layer]).shape == (len(video), 5)
             ours = torch.tensor(lens.probabilities[layer])
@@ -97,10 +107,14 @@ def test_records_hold_what_shortened_models_answer(runs, model):
 def test_frames_of_video_tokens(runs, model):
     doc = load_documents(TASK, 1)[0]
     layout = model.prepare(question_of(doc)).layout
-    record = next(r for r in read_records(runs["lens"], LensRecord) if r.question_id == doc["question_id"])
+    record = next(
+        r for r in read_records(runs["lens"], LensRecord) if r.question_id == doc["question_id"]
+    )
     for frame in range(layout.n_frames):
         own = [i for i, each in enumerate(record.frames) if each == frame]
-        assert layout.positions("video")[own].tolist() == layout.positions(f"frame[{frame}]").tolist()
+        assert (
+            layout.positions("video")[own].tolist() == layout.positions(f"frame[{frame}]").tolist()
+        )
 
 
 def test_the_table_and_summary_are_means(runs, capsys):
@@ -141,7 +155,9 @@ def test_an_early_exit_ends_the_trace(runs, tmp_path, capsys):
     """Its last layer is the plain run's, and the table leaves the layers that do not run empty."""
     words = ("--task", TASK, "--limit", "1", "--intervention", "early-exit@3,full")
     assert mapflow("trace", tmp_path / "t", *words) == 0
-    early, full = sorted(read_records(tmp_path / "t", TraceRecord), key=lambda record: record.intervention)
+    early, full = sorted(
+        read_records(tmp_path / "t", TraceRecord), key=lambda record: record.intervention
+    )
     assert early.p_targets == pytest.approx(full.p_targets[:3], abs=1e-6)
     last = next(line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["4"])
     assert last.split()[1:4] == ["–"] * 3
@@ -224,7 +240,9 @@ def test_frequencies_count_entries():
 def test_word_lists_can_be_replaced_without_asking_again(runs, tmp_path, monkeypatch):
     """Each record's own words put into a list: everything is found."""
     records = read_records(runs["lens"], LensRecord)
-    everything = {word.strip().lower() for record in records for word in (record.words or {}).values()} - {""}
+    everything = {
+        word.strip().lower() for record in records for word in (record.words or {}).values()
+    } - {""}
     (tmp_path / "words.yaml").write_text(json.dumps({"mine": sorted(everything), "none": ["qqq"]}))
     monkeypatch.setattr(lens_module, "top_k", None)
     assert mapflow("lens", runs["lens"], *COMMAND, "--words", str(tmp_path / "words.yaml")) == 0
@@ -242,7 +260,9 @@ def test_the_shipped_lists_are_apart():
 
 
 def test_open_questions_have_no_false_options():
-    record = TraceRecord("q", "v", "t", "full", "open", True, False, "left", "left", (0.5,), (0.5,), {})
+    record = TraceRecord(
+        "q", "v", "t", "full", "open", True, False, "left", "left", (0.5,), (0.5,), {}
+    )
     summary = summarize_trace([record], "full")
     assert (summary.n, summary.n_false, summary.p_false, summary.p_targets) == (1, 0, (), (0.5,))
 
@@ -253,11 +273,19 @@ def test_open_questions_have_no_false_options():
         ("trace", ("--limit", "0"), "--limit 0 must be at least 1"),
         ("trace", ("--intervention", "nothing-such"), "nothing-such"),
         ("trace", ("--intervention", "video->last@99"), "99"),
-        ("trace", ("--intervention", "frame[99]->last"), "cannot be traced: this prompt has no 'frame[99]'"),
+        (
+            "trace",
+            ("--intervention", "frame[99]->last"),
+            "cannot be traced: this prompt has no 'frame[99]'",
+        ),
         ("trace", ("--model", "mapflow_hf"), "has no bundled checkpoint"),
         ("lens", ("--topk", "0"), "--topk 0 must be at least 1"),
         ("lens", ("--topk", "9999999"), "is more than the vocabulary's"),
-        ("lens", ("--intervention", "frame[99]->last"), "cannot be read: this prompt has no 'frame[99]'"),
+        (
+            "lens",
+            ("--intervention", "frame[99]->last"),
+            "cannot be read: this prompt has no 'frame[99]'",
+        ),
         ("lens", ("--words", "absent.yaml"), "word lists 'absent.yaml' cannot be read"),
     ],
 )

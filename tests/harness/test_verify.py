@@ -16,23 +16,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from mapflow.harness.cli import main
+from mapflow.harness.cli.main import main
 from mapflow.harness.verification import CHECKS, Subject, certify, verify
 from mapflow.harness.verification.noise import distance
 from mapflow.harness.verification.probe import probe_questions
-from mapflow.model_adapters.checkpoint import FAMILY_OF
-from mapflow.model_adapters.families import FAMILIES, family
-from mapflow.model_adapters.hf import HfVideo
-from mapflow.model_adapters.interventions import (
-    TokenLayout,
-    attention,
-    branch_masks,
-    decoder,
-    plan,
-    row_groups,
-)
-from mapflow.model_adapters.interventions.plan import AttentionPlan
-from mapflow.model_adapters.llava import LlavaVideo
+from mapflow.model_adapters.checkpoints.folder import FAMILY_OF
+from mapflow.model_adapters.families.hf.model import HfVideo
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.families.registry import FAMILIES, family
+from mapflow.model_adapters.interventions import TokenLayout
+from mapflow.model_adapters.interventions.execution import attention_plan as plan
+from mapflow.model_adapters.interventions.execution import branch_masks, decoder
+from mapflow.model_adapters.interventions.execution.attention_plan import AttentionPlan
+from mapflow.model_adapters.interventions.kernels import attention, row_groups
 
 sys.path.append(str(Path(__file__).parents[1] / "model_adapters"))
 from tiny_hf import FAMILIES as HF_FAMILIES
@@ -64,7 +60,11 @@ def test_the_llava_adapter_is_certified(llava):
 
 def test_a_prompt_long_enough_for_groups_is_certified(llava, monkeypatch):
     """Groups have kernels of their own, so rows that a cut cannot reach would not keep their bits."""
-    for module, name in ((row_groups, "FEW_ROWS"), (plan, "MANY_ROWS"), (branch_masks, "MANY_ROWS")):
+    for module, name in (
+        (row_groups, "FEW_ROWS"),
+        (plan, "MANY_ROWS"),
+        (branch_masks, "MANY_ROWS"),
+    ):
         monkeypatch.setattr(module, name, 1)
     assert failed(llava) == set()
 
@@ -91,7 +91,9 @@ def test_the_command_prints_a_list_and_says_by_its_exit_code(tmp_path, capsys, m
     assert out.splitlines()[-1] == f"{len(lines)} of {len(lines)} passed"
     assert {line[6:24].strip() for line in lines} >= set(CHECKS) - {"layers"}
 
-    monkeypatch.setattr(LlavaVideo, "plain_logits", lambda self, prepared: torch.ones(len(self.tokenizer)))
+    monkeypatch.setattr(
+        LlavaVideo, "plain_logits", lambda self, prepared: torch.ones(len(self.tokenizer))
+    )
     assert main(["verify", "mapflow_llava", "--pretrained", folder, "--device", "cpu"]) == 1
     assert "FAIL  own forward" in capsys.readouterr().out
 
@@ -136,7 +138,9 @@ def one_frame_for_all(layout: TokenLayout) -> TokenLayout:
     kept = [i for i, s in enumerate(layout.segments) if s.kind != "frame" or i == first]
     new = {old: index for index, old in enumerate(kept)}
     return TokenLayout(
-        tuple(layout.segments[i] for i in kept), torch.tensor([new[int(i)] for i in of]), layout.true_option
+        tuple(layout.segments[i] for i in kept),
+        torch.tensor([new[int(i)] for i in of]),
+        layout.true_option,
     )
 
 
@@ -204,7 +208,9 @@ def test_cuts_that_take_other_rows_along_are_found(llava, monkeypatch):
 def test_masks_that_are_not_causal_are_found(llava, monkeypatch):
     build = AttentionPlan._build
     monkeypatch.setattr(
-        AttentionPlan, "_build", lambda self, layer, *sizes: build(self, layer, *sizes) | ~self._full[layer]
+        AttentionPlan,
+        "_build",
+        lambda self, layer, *sizes: build(self, layer, *sizes) | ~self._full[layer],
     )
     assert {"layers reached", "causality", "cut in vain"} & failed(llava)
 
@@ -233,7 +239,9 @@ def test_generated_rows_that_escape_the_cuts_are_found(llava, monkeypatch):
     def everything(compiled, layer, device="cpu"):
         return torch.ones(len(compiled), len(compiled[0].layout), dtype=torch.bool)
 
-    monkeypatch.setattr("mapflow.model_adapters.interventions.kept_keys.readable_keys", everything)
+    monkeypatch.setattr(
+        "mapflow.model_adapters.interventions.execution.kept_keys.readable_keys", everything
+    )
     assert failed(llava) == {"cached decoding"}
 
 
@@ -243,7 +251,9 @@ def test_dropping_keys_that_generated_rows_read_is_found(llava, monkeypatch):
         keys[:, 0] = False
         return keys
 
-    monkeypatch.setattr("mapflow.model_adapters.interventions.kept_keys.readable_keys", without_the_first)
+    monkeypatch.setattr(
+        "mapflow.model_adapters.interventions.execution.kept_keys.readable_keys", without_the_first
+    )
     assert failed(llava) == {"cached decoding"}
 
 
@@ -298,4 +308,6 @@ def test_subject_keeps_every_layers_output(llava, tmp_path):
         inputs_embeds=subject.inputs[0].embeds[None], output_hidden_states=True
     ).hidden_states
     torch.testing.assert_close(residual[:-1], torch.cat(hidden[1:-1]))
-    assert len(residual) == llava.decoder.n_layers == tiny_config()["text_config"]["num_hidden_layers"]
+    assert (
+        len(residual) == llava.decoder.n_layers == tiny_config()["text_config"]["num_hidden_layers"]
+    )

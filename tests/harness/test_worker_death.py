@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.harness.cli import main
+from mapflow.harness.cli.main import main
 from tests.results.test_run_claim import Worker
 
 BIN = Path(sys.executable).parent
 WORDS = ("--model", "mapflow_llava", "--intervention", "full", "--limit", "6", "--output_path")
-TORCHRUN = ("torchrun", "--nproc_per_node", "2", "-m", "mapflow.harness.lmms_eval_command")
+TORCHRUN = ("torchrun", "--nproc_per_node", "2", "-m", "mapflow.harness.evaluation.lmms_eval")
 PATIENCE = 240  # seconds; lmms-eval's own is 60,000
 
 
@@ -73,7 +73,15 @@ def test_a_second_command_in_the_folder_is_refused(death):
 def test_an_analysis_is_refused_in_the_folder_of_another(command, tmp_path, capsys):
     other = Worker(tmp_path)
     code = main(
-        [*command, "--task", "mapflow_motion_direction", "--limit", "1", "--output_path", str(tmp_path)]
+        [
+            *command,
+            "--task",
+            "mapflow_motion_direction",
+            "--limit",
+            "1",
+            "--output_path",
+            str(tmp_path),
+        ]
     )
     other.kill()
     assert code == 2

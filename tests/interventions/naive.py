@@ -38,7 +38,9 @@ class Prompt:
             case "true_option":
                 return kind == "option" and index == self.true_option
             case "false_options":
-                return kind == "option" and self.true_option is not None and index != self.true_option
+                return (
+                    kind == "option" and self.true_option is not None and index != self.true_option
+                )
             case "system" | "stem" | "template" | "last":
                 return kind == name
         return name == f"{kind}[{index}]"
@@ -96,7 +98,11 @@ class Spec:
 def window(style: str, layer: int, size: int, n_layers: int) -> set[int]:
     """1-based layers of a knockout's window. `layer` is 1-based; design.md's rule counts from 0, end exclusive."""
     z = layer - 1
-    inside = {i + 1 for i in range(n_layers) if max(0, z - size // 2) <= i < min(n_layers, z - (-size // 2))}
+    inside = {
+        i + 1
+        for i in range(n_layers)
+        if max(0, z - size // 2) <= i < min(n_layers, z - (-size // 2))
+    }
     return {
         "center": inside,
         "inverse": set(range(1, n_layers + 1)) - inside,
@@ -133,7 +139,9 @@ def effective_cuts(prompt: Prompt, q: int, k: int, layer: int, ranges, strict: b
     )
 
 
-def named(prompt: Prompt, spec: Spec, term: Term, q: int, k: int, layer: int, n_layers: int) -> bool:
+def named(
+    prompt: Prompt, spec: Spec, term: Term, q: int, k: int, layer: int, n_layers: int
+) -> bool:
     """Does this term name the edge (q, k) in this 1-based layer? Random terms name none here."""
     match term.kind:
         case "route":

@@ -74,7 +74,16 @@ def pathway_ranges(n_layers: int) -> st.SearchStrategy:
 
 def names_in(prompt: Prompt) -> list[str]:
     """Everything that a route may say about this prompt."""
-    known = ["all", "system", "video", "question", "stem", "options", "true_option", "false_options"]
+    known = [
+        "all",
+        "system",
+        "video",
+        "question",
+        "stem",
+        "options",
+        "true_option",
+        "false_options",
+    ]
     known += ["template", "last"]
     known += sorted({f"{kind}[{i}]" for kind, i in prompt.positions if kind in ("frame", "option")})
     return [name for name in known if prompt.all_called(name)]
@@ -84,9 +93,12 @@ def routes(prompt: Prompt, n_layers: int) -> st.SearchStrategy[Term]:
     """Routes and knockouts."""
     name = st.sampled_from(names_in(prompt))
     edges = st.one_of(
-        st.just(Term("route", "cross-frame", "cross-frame")), st.builds(Term, st.just("route"), name, name)
+        st.just(Term("route", "cross-frame", "cross-frame")),
+        st.builds(Term, st.just("route"), name, name),
     )
-    windows = st.tuples(st.sampled_from(STYLES), st.integers(1, n_layers), st.integers(1, n_layers + 3))
+    windows = st.tuples(
+        st.sampled_from(STYLES), st.integers(1, n_layers), st.integers(1, n_layers + 3)
+    )
     return st.one_of(
         st.builds(replace, edges, layers=st.none() | spans(n_layers)),
         st.builds(replace, edges, kind=st.just("knockout"), window=windows),
@@ -97,7 +109,9 @@ def policies(prompt: Prompt, n_layers: int) -> st.SearchStrategy[Term]:
     """Routes, knockouts and both effective policies: everything that segments can express."""
     effective = st.builds(
         Term,
-        st.sampled_from(["effective"] * (1 + bool(prompt.all_called("template"))) + ["effective-strict"]),
+        st.sampled_from(
+            ["effective"] * (1 + bool(prompt.all_called("template"))) + ["effective-strict"]
+        ),
         ranges=st.none() | pathway_ranges(n_layers),
     )
     return st.one_of(routes(prompt, n_layers), routes(prompt, n_layers), effective)

@@ -24,8 +24,8 @@ from mapflow.model_adapters.interventions import (
     apply,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.attention import oracle_attention, sdpa_attention
-from mapflow.model_adapters.interventions.oracle import eager_attention
+from mapflow.model_adapters.interventions.kernels.attention import oracle_attention, sdpa_attention
+from mapflow.model_adapters.interventions.kernels.reference import eager_attention
 
 families = st.sampled_from(sorted(FAMILIES))
 LAYOUT = TokenLayout.from_runs(
@@ -54,7 +54,11 @@ def batches(draw, n_samples: int = 3, max_layers: int = 3):
         spec = draw(specs(prompt, n_layers, random=True))
         compiled = compile_spec(prompt, spec, n_layers, key=f"q{i}")
         samples.append(
-            (embeddings(len(prompt), seed=i), compiled, naive_masks(prompt, spec, n_layers, compiled))
+            (
+                embeddings(len(prompt), seed=i),
+                compiled,
+                naive_masks(prompt, spec, n_layers, compiled),
+            )
         )
     return n_layers, samples
 
@@ -71,11 +75,18 @@ def test_one_prompt_equals_oracle_and_naive_forward(family, case):
         slow = tiny(family, n_layers, "mapflow_eager")(inputs_embeds=embeds[None]).logits[0]
     assert torch.isfinite(fast).all()
     torch.testing.assert_close(fast, slow, **TOLERANCE)
-    twin = twin_logits(tiny(family, n_layers), embeds, naive_masks(prompt, spec, n_layers, compiled))
+    twin = twin_logits(
+        tiny(family, n_layers), embeds, naive_masks(prompt, spec, n_layers, compiled)
+    )
     torch.testing.assert_close(fast.double(), twin, **TOLERANCE)
 
 
-@given(families, batches(), st.sampled_from(["left", "right"]), st.sampled_from(["mapflow", "mapflow_eager"]))
+@given(
+    families,
+    batches(),
+    st.sampled_from(["left", "right"]),
+    st.sampled_from(["mapflow", "mapflow_eager"]),
+)
 @few
 @torch.no_grad()
 def test_padded_batches_equal_each_sample_alone(family, batch, side, attention):
@@ -119,7 +130,12 @@ def test_cached_decoding_equals_full_recomputation(family, batch, n_new, padded)
     cache = DynamicCache(config=model.config)
     steps = []
     with apply(AttentionPlan.of([compiled for _, compiled, _ in samples], starts=starts)):
-        model(inputs_embeds=inputs, attention_mask=present, position_ids=positions, past_key_values=cache)
+        model(
+            inputs_embeds=inputs,
+            attention_mask=present,
+            position_ids=positions,
+            past_key_values=cache,
+        )
         for step in range(n_new):
             present = torch.cat([present, present.new_ones(len(samples), 1)], 1)
             out = model(
@@ -130,8 +146,12 @@ def test_cached_decoding_equals_full_recomputation(family, batch, n_new, padded)
             )
             steps.append(out.logits[:, 0])
     for row, (embeds, _, masks) in enumerate(samples):
-        twin = twin_logits(model, torch.cat([embeds, new[row]]), [grown(mask, n_new) for mask in masks])
-        torch.testing.assert_close(torch.stack(steps, 1)[row].double(), twin[len(embeds) :], **TOLERANCE)
+        twin = twin_logits(
+            model, torch.cat([embeds, new[row]]), [grown(mask, n_new) for mask in masks]
+        )
+        torch.testing.assert_close(
+            torch.stack(steps, 1)[row].double(), twin[len(embeds) :], **TOLERANCE
+        )
 
 
 @given(cases(random=True, max_layers=3, max_frames=2), st.data())
@@ -178,7 +198,9 @@ def test_the_function_alone_with_any_suffix_of_queries(case, groups, padding, da
     with apply(AttentionPlan.of([compiled, compiled])):
         fast, _ = sdpa_attention(Layer(groups), query, key, value, outside)
         slow, weights = oracle_attention(Layer(groups), query, key, value, outside)
-    allowed_here = torch.tensor(naive_masks(prompt, spec, 1, compiled)[0])[n - n_queries :].repeat(2, 1, 1, 1)
+    allowed_here = torch.tensor(naive_masks(prompt, spec, 1, compiled)[0])[n - n_queries :].repeat(
+        2, 1, 1, 1
+    )
     allowed_here = allowed_here if outside is None else allowed_here & outside
     assert torch.isfinite(fast).all()
     torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-6)
@@ -208,8 +230,12 @@ def test_the_oracle_is_the_textbooks_formula():
     for head in range(4):
         for q in range(3):
             keys = range(q + 3)
-            scores = torch.tensor([float(query[0, head, q] @ key[0, head // 2, k]) * 0.3 for k in keys])
-            expected = sum(w * value[0, head // 2, k] for w, k in zip(scores.softmax(0), keys, strict=True))
+            scores = torch.tensor(
+                [float(query[0, head, q] @ key[0, head // 2, k]) * 0.3 for k in keys]
+            )
+            expected = sum(
+                w * value[0, head // 2, k] for w, k in zip(scores.softmax(0), keys, strict=True)
+            )
             torch.testing.assert_close(output[0, q, head], expected)
             assert weights[0, head, q, q + 3 :].tolist() == [0] * (2 - q)
 
@@ -223,7 +249,8 @@ def test_without_a_plan_it_is_sdpa_bit_by_bit(family, padded):
     if padded:
         present[1, :5] = 0
     ours, theirs = (
-        tiny(family, 3, name)(inputs_embeds=embeds, attention_mask=present) for name in ("mapflow", "sdpa")
+        tiny(family, 3, name)(inputs_embeds=embeds, attention_mask=present)
+        for name in ("mapflow", "sdpa")
     )
     assert torch.equal(ours.logits, theirs.logits)
     plan = AttentionPlan.of([parse_intervention("full").compile(LAYOUT, 3)] * 2, starts=[4, 4])
@@ -238,7 +265,8 @@ def test_apply_is_undone_also_by_an_exception_and_nests():
     model, embeds = tiny("llama-mha", 2), embeddings(8, seed=0)[None]
     plain = model(inputs_embeds=embeds).logits
     cut, other = (
-        AttentionPlan.of([parse_intervention(e).compile(LAYOUT, 2)]) for e in ("video->last", "all->stem")
+        AttentionPlan.of([parse_intervention(e).compile(LAYOUT, 2)])
+        for e in ("video->last", "all->stem")
     )
     with pytest.raises(RuntimeError, match="stop"), apply(cut):
         under_cut = model(inputs_embeds=embeds).logits

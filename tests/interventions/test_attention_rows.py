@@ -18,11 +18,11 @@ from mapflow.model_adapters.interventions import (
     TokenLayout,
     apply,
     attention_of_rows,
-    attention_rows,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.attention import EAGER, SDPA
-from mapflow.results.errors import MapflowError
+from mapflow.model_adapters.interventions.execution import attention_rows
+from mapflow.model_adapters.interventions.kernels.attention import EAGER, SDPA
+from mapflow.results.contract.errors import MapflowError
 
 N_LAYERS = 4
 LAYOUT = TokenLayout.from_runs(
@@ -130,7 +130,11 @@ def test_weights_that_are_no_plain_softmax_are_refused(option, monkeypatch):
     def unusual(*arguments, **options):
         return original(*arguments, **{**options, option: torch.ones(1)})
 
-    monkeypatch.setitem(attention_rows.AttentionInterface._global_mapping, attention_rows.ROWS, unusual)
-    with pytest.raises(MapflowError, match=f"LlamaAttention changes its attention weights by '{option}'"):
+    monkeypatch.setitem(
+        attention_rows.AttentionInterface._global_mapping, attention_rows.ROWS, unusual
+    )
+    with pytest.raises(
+        MapflowError, match=f"LlamaAttention changes its attention weights by '{option}'"
+    ):
         run("full")
     assert tiny("llama-gqa", N_LAYERS).model.config._attn_implementation == SDPA

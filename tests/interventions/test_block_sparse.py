@@ -10,9 +10,9 @@ from strategies import few
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
-from mapflow.model_adapters.interventions import block_sparse
-from mapflow.model_adapters.interventions.edges import ALIGNMENT, Edges
-from mapflow.model_adapters.interventions.oracle import eager_attention
+from mapflow.model_adapters.interventions.kernels import block_sparse
+from mapflow.model_adapters.interventions.kernels.edges import ALIGNMENT, Edges
+from mapflow.model_adapters.interventions.kernels.reference import eager_attention
 
 
 @pytest.fixture

@@ -34,7 +34,9 @@ def grids(draw, max_prompts: int = 3, min_interventions: int = 0):
     n_layers, grid = draw(st.integers(1, 4)), []
     for i in range(draw(st.integers(1, max_prompts))):
         prompt = draw(prompts(max_frames=2))
-        chosen = draw(st.lists(specs(prompt, n_layers, random=True), min_size=min_interventions, max_size=4))
+        chosen = draw(
+            st.lists(specs(prompt, n_layers, random=True), min_size=min_interventions, max_size=4)
+        )
         compiled = [compile_spec(prompt, spec, n_layers, key=f"q{i}") for spec in chosen]
         masks = [naive_masks(prompt, s, n_layers, c) for s, c in zip(chosen, compiled, strict=True)]
         grid.append((embeddings(len(prompt), seed=i), compiled, masks))
@@ -55,7 +57,9 @@ def test_one_branching_pass_equals_one_forward_each(family, grid):
     for logits, (embeds, compiled, masks) in zip(found, rows, strict=True):
         assert logits.shape[0] == len(compiled) and logits.dtype == torch.float32
         for own, mask in zip(logits, masks, strict=True):
-            torch.testing.assert_close(own.double(), twin_logits(model, embeds, mask)[-1], **TOLERANCE)
+            torch.testing.assert_close(
+                own.double(), twin_logits(model, embeds, mask)[-1], **TOLERANCE
+            )
     assert not hooks_of(model)
 
 
@@ -81,7 +85,9 @@ def test_generate_equals_greedy_recomputation(family, grid, n_new):
 def test_generation_stops_per_row_and_leaves_the_stop_out(family):
     """A row that has stopped stays as it is while the others go on."""
     decoder = Decoder(tiny(family, 3))
-    compiled = [parse_intervention(e).compile(LAYOUT, 3) for e in ("full", "video->last", "all->last")]
+    compiled = [
+        parse_intervention(e).compile(LAYOUT, 3) for e in ("full", "video->last", "all->last")
+    ]
     inputs = DecoderInputs(embeddings(len(LAYOUT), seed=4))
     free, _ = decoder.generate(inputs, compiled, max_new_tokens=6)
     assert all(len(row) == 6 for row in free)
@@ -98,14 +104,18 @@ def test_generated_positions_follow_next_position():
     compiled = [parse_intervention("video->last").compile(LAYOUT, 2)]
     embeds = embeddings(n, seed=4)
     counted, first = decoder.generate(DecoderInputs(embeds), compiled, max_new_tokens=4)
-    shifted = DecoderInputs(embeds, torch.arange(n)[None] + 7)  # rotary attention knows differences only
+    shifted = DecoderInputs(
+        embeds, torch.arange(n)[None] + 7
+    )  # rotary attention knows differences only
     again, first_again = decoder.generate(shifted, compiled, max_new_tokens=4)
     torch.testing.assert_close(first, first_again, **TOLERANCE)
     assert again == counted
     stretched = DecoderInputs(embeds, torch.arange(n)[None] * 5)
     _, other = decoder.generate(stretched, compiled, max_new_tokens=1)
     assert (other - first).abs().max() > 1e-3
-    torch.testing.assert_close(decoder.answer_logits([stretched], [compiled])[0], other, **TOLERANCE)
+    torch.testing.assert_close(
+        decoder.answer_logits([stretched], [compiled])[0], other, **TOLERANCE
+    )
 
 
 def test_layers_before_the_first_difference_run_once():
@@ -132,14 +142,18 @@ def test_layers_before_the_first_difference_run_once():
 
 def hooks_of(model) -> list:
     return [
-        hook for m in model.modules() for hook in (*m._forward_pre_hooks.values(), *m._forward_hooks.values())
+        hook
+        for m in model.modules()
+        for hook in (*m._forward_pre_hooks.values(), *m._forward_hooks.values())
     ]
 
 
 def test_hooks_and_plan_are_gone_after_an_exception():
     model = tiny("qwen2-gqa", 3)
     decoder = Decoder(model)
-    inputs = [DecoderInputs(embeddings(len(LAYOUT), seed=1), added={0: torch.zeros(len(LAYOUT), 32)})]
+    inputs = [
+        DecoderInputs(embeddings(len(LAYOUT), seed=1), added={0: torch.zeros(len(LAYOUT), 32)})
+    ]
     compiled = [parse_intervention(e).compile(LAYOUT, 3) for e in ("full", "video->last")]
     plain = model(inputs_embeds=inputs[0].embeds[None]).logits
 
@@ -164,12 +178,16 @@ def test_added_vectors_arrive_in_every_branch(family):
     model, n = tiny(family, 3), len(LAYOUT)
     added = {0: embeddings(n, seed=8), 1: embeddings(n, seed=9)}
     inputs = DecoderInputs(embeddings(n, seed=1), added=added)
-    compiled = [parse_intervention(e).compile(LAYOUT, 3) for e in ("full", "video->last@1", "stem->last@3")]
+    compiled = [
+        parse_intervention(e).compile(LAYOUT, 3) for e in ("full", "video->last@1", "stem->last@3")
+    ]
     (found,) = Decoder(model).answer_logits([inputs], [compiled])
     _, first = Decoder(model).generate(inputs, compiled, max_new_tokens=2)
     hooks = [
         model.model.layers[layer].register_forward_hook(
-            lambda m, a, out, v=vectors: (out[0] + v, *out[1:]) if isinstance(out, tuple) else out + v
+            lambda m, a, out, v=vectors: (
+                (out[0] + v, *out[1:]) if isinstance(out, tuple) else out + v
+            )
         )
         for layer, vectors in added.items()
     ]
@@ -199,7 +217,9 @@ def test_order_and_company_do_not_matter(data):
     (backwards,) = decoder.answer_logits([inputs], [compiled[::-1]])
     torch.testing.assert_close(together, backwards.flip(0), **TOLERANCE)
     for row, item in zip(together, compiled, strict=True):
-        torch.testing.assert_close(row[None], decoder.answer_logits([inputs], [[item]])[0], **TOLERANCE)
+        torch.testing.assert_close(
+            row[None], decoder.answer_logits([inputs], [[item]])[0], **TOLERANCE
+        )
 
 
 def test_a_prompt_without_interventions_changes_nothing_for_the_others():
@@ -208,8 +228,12 @@ def test_a_prompt_without_interventions_changes_nothing_for_the_others():
     compiled = [parse_intervention(e).compile(LAYOUT, 3) for e in ("full", "video->last@2")]
     none, first, last = decoder.answer_logits(inputs, [[], compiled, compiled[:1]])
     assert none.shape[0] == 0
-    torch.testing.assert_close(first, decoder.answer_logits([inputs[1]], [compiled])[0], **TOLERANCE)
-    torch.testing.assert_close(last, decoder.answer_logits([inputs[2]], [compiled[:1]])[0], **TOLERANCE)
+    torch.testing.assert_close(
+        first, decoder.answer_logits([inputs[1]], [compiled])[0], **TOLERANCE
+    )
+    torch.testing.assert_close(
+        last, decoder.answer_logits([inputs[2]], [compiled[:1]])[0], **TOLERANCE
+    )
 
 
 def test_two_draws_of_one_random_policy_are_two_branches():
@@ -218,6 +242,8 @@ def test_two_draws_of_one_random_policy_are_two_branches():
     draws = [random.compile(LAYOUT, 3, key=key) for key in ("a", "b")]
     (logits,) = decoder.answer_logits([inputs], [draws])
     assert (logits[0] - logits[1]).abs().max() > 1e-4
-    near = [parse_intervention(f"random:ratio={r},seed=1").compile(LAYOUT, 3) for r in (0.4, 0.4000001)]
+    near = [
+        parse_intervention(f"random:ratio={r},seed=1").compile(LAYOUT, 3) for r in (0.4, 0.4000001)
+    ]
     (logits,) = decoder.answer_logits([inputs], [near])
     assert torch.equal(logits[0], logits[1])

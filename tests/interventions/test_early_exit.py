@@ -13,12 +13,17 @@ from test_attention import TOLERANCE, families, naive_masks
 from test_decoder import LAYOUT, hooks_of
 from tiny_models import FAMILIES, embeddings, tiny, twin_logits
 
-from mapflow.harness.cli import main
-from mapflow.model_adapters.interventions import Compiled, Decoder, DecoderInputs, parse_intervention
-from mapflow.model_adapters.interventions.incremental import answer_logits
-from mapflow.model_adapters.interventions.liveness import live_row_layers
-from mapflow.model_adapters.interventions.reachability import certificate
-from mapflow.results.errors import MapflowError
+from mapflow.harness.cli.main import main
+from mapflow.model_adapters.interventions import (
+    Compiled,
+    Decoder,
+    DecoderInputs,
+    parse_intervention,
+)
+from mapflow.model_adapters.interventions.execution.incremental import answer_logits
+from mapflow.model_adapters.interventions.language.liveness import live_row_layers
+from mapflow.model_adapters.interventions.language.reachability import certificate
+from mapflow.results.contract.errors import MapflowError
 
 
 def compiled(text: str, n_layers: int) -> Compiled:
@@ -33,7 +38,9 @@ def test_answers_are_those_of_a_model_that_ends_there(family, drawn, data):
     grid, expected, model = [], [], tiny(family, n_layers)
     for number, prompt in enumerate(drawn):
         own = []
-        for spec in data.draw(st.lists(specs(prompt, n_layers, random=True), min_size=0, max_size=3)):
+        for spec in data.draw(
+            st.lists(specs(prompt, n_layers, random=True), min_size=0, max_size=3)
+        ):
             depth = data.draw(st.integers(1, n_layers))
             plain = compile_spec(prompt, spec, n_layers, key=f"q{number}")
             cut = plain.reads.clone()
@@ -60,7 +67,10 @@ def test_answers_are_those_of_a_model_that_ends_there(family, drawn, data):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_written_answers_come_from_that_layer_too(family):
     """Several depths in one call, against models that really are that short."""
-    model, texts = tiny(family, 3), ["early-exit@2+video->last", "full", "early-exit@1", "early-exit@2"]
+    model, texts = (
+        tiny(family, 3),
+        ["early-exit@2+video->last", "full", "early-exit@1", "early-exit@2"],
+    )
     inputs = DecoderInputs(embeddings(len(LAYOUT), seed=4))
     tokens, first = Decoder(model).generate(inputs, [compiled(text, 3) for text in texts], 4)
     assert len(model.model.layers) == 3
@@ -69,7 +79,10 @@ def test_written_answers_come_from_that_layer_too(family):
         short = deepcopy(model)
         short.model.layers = short.model.layers[:depth]
         short.config.num_hidden_layers = depth
-        rest = "+".join(term for term in text.split("+") if not term.startswith("early-exit")) or "full"
+        rest = (
+            "+".join(term for term in text.split("+") if not term.startswith("early-exit"))
+            or "full"
+        )
         expected, their_first = Decoder(short).generate(inputs, [compiled(rest, depth)], 4)
         assert [ids] == expected
         torch.testing.assert_close(logits, their_first[0])
@@ -78,7 +91,9 @@ def test_written_answers_come_from_that_layer_too(family):
 def test_the_model_is_whole_again_after_an_exception():
     decoder = Decoder(tiny("llama-gqa", 3))
     with pytest.raises(RuntimeError):
-        decoder.answer_logits([DecoderInputs(torch.zeros(len(LAYOUT), 7))], [[compiled("early-exit@1", 3)]])
+        decoder.answer_logits(
+            [DecoderInputs(torch.zeros(len(LAYOUT), 7))], [[compiled("early-exit@1", 3)]]
+        )
     assert len(decoder.core.layers) == 3
 
 
@@ -101,7 +116,12 @@ def test_no_path_leads_through_layers_that_do_not_run():
 
 @pytest.mark.parametrize(
     "text",
-    ["early-exit@20", "effective+early-exit@20", "early-exit@3+video->last@1-2", "random+early-exit@2"],
+    [
+        "early-exit@20",
+        "effective+early-exit@20",
+        "early-exit@3+video->last@1-2",
+        "random+early-exit@2",
+    ],
 )
 def test_the_one_line_form_parses_back(text):
     parsed = parse_intervention(text)
@@ -142,7 +162,10 @@ def test_explain_counts_rows_that_no_answer_depends_on(capsys):
     assert main(["explain", "effective-strict,effective", "--layers", "32"]) == 0
     strict, leaky = [line for line in capsys.readouterr().out.splitlines() if "row-layers" in line]
     # video in 19 layers; in 20-30 the other 125 rows; in 31 those that `last` still reads; in 32 `last` alone
-    assert f"{19 * 1277 + 11 * 125 + 65 + 1:,} of" in strict and "no answer depends on the others" in strict
+    assert (
+        f"{19 * 1277 + 11 * 125 + 65 + 1:,} of" in strict
+        and "no answer depends on the others" in strict
+    )
     assert (
         f"{30 * 1277 + 65 + 1:,} of" in leaky
     )  # the template reads video as long as `last` reads the template

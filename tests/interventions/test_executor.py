@@ -19,8 +19,8 @@ from mapflow.model_adapters.interventions import (
     TokenLayout,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.executor import answer_logits
-from mapflow.model_adapters.interventions.liveness import live_row_layers
+from mapflow.model_adapters.interventions.execution.executor import answer_logits
+from mapflow.model_adapters.interventions.language.liveness import live_row_layers
 
 LAYERS = 6
 RANGES = PathwayRanges(LayerSpan(1, 2), LayerSpan(1, 3), LayerSpan(3, 6))
@@ -41,7 +41,9 @@ def test_every_prompt_and_intervention_equals_a_forward_of_its_own(family, grid)
     n_layers, rows = grid
     decoder = Decoder(tiny(family, n_layers))
     found = answer_logits(
-        decoder, [DecoderInputs(embeds) for embeds, _, _ in rows], [compiled for _, compiled, _ in rows]
+        decoder,
+        [DecoderInputs(embeds) for embeds, _, _ in rows],
+        [compiled for _, compiled, _ in rows],
     )
     for logits, (embeds, _, masks) in zip(found, rows, strict=True):
         assert len(logits) == len(masks)

@@ -16,8 +16,8 @@ from mapflow.model_adapters.interventions import (
     parse_interventions,
     read_interventions,
 )
-from mapflow.model_adapters.interventions.grammar import split_interventions
-from mapflow.results.errors import MapflowError
+from mapflow.model_adapters.interventions.language.grammar import split_interventions
+from mapflow.results.contract.errors import MapflowError
 
 
 @given(cases(random=True))
@@ -41,7 +41,9 @@ def test_the_description_needs_no_model(case):
         return
     described = parse_intervention(intervention.describe(pathways))
     layout = layout_of(prompt)
-    ours, theirs = (i.compile(layout, n_layers, p) for i, p in ((intervention, pathways), (described, None)))
+    ours, theirs = (
+        i.compile(layout, n_layers, p) for i, p in ((intervention, pathways), (described, None))
+    )
     assert bool((ours.reads == theirs.reads).all()) and ours.budget == theirs.budget
 
 
@@ -55,8 +57,14 @@ def test_several_in_one_text(separator, found):
 
 
 def test_a_comma_before_a_key_continues():
-    assert split_interventions("full,random:ratio=0.58,seed=3") == ["full", "random:ratio=0.58,seed=3"]
-    assert split_interventions("full;random:ratio=0.58;seed=3") == ["full", "random:ratio=0.58,seed=3"]
+    assert split_interventions("full,random:ratio=0.58,seed=3") == [
+        "full",
+        "random:ratio=0.58,seed=3",
+    ]
+    assert split_interventions("full;random:ratio=0.58;seed=3") == [
+        "full",
+        "random:ratio=0.58,seed=3",
+    ]
     text = "knockout:video->last@window=3,top-down=2, effective:cross_frame=1-2;video_to_question=1, question_to_last=3 ,full"
     assert [str(i) for i in parse_interventions([text])] == [
         "knockout:video->last@top-down=2",
@@ -88,7 +96,11 @@ def test_canonical_forms():
 
 def test_parts_mean_what_they_say():
     intervention = parse_intervention("random:ratio=0.25,seed=7+video->last")
-    assert intervention.seed == 7 and intervention.random is not None and intervention.random.ratio == 0.25
+    assert (
+        intervention.seed == 7
+        and intervention.random is not None
+        and intervention.random.ratio == 0.25
+    )
     assert parse_intervention("full") == Intervention()
     assert parse_intervention("full").seed is None
     assert parse_intervention("keep:video->last").keep
@@ -169,7 +181,10 @@ def test_bad_input_is_one_clear_line(text):
 
 
 def test_policies_made_without_the_parser_are_checked_too():
-    effective, random = parse_intervention("effective").policies, parse_intervention("random").policies
+    effective, random = (
+        parse_intervention("effective").policies,
+        parse_intervention("random").policies,
+    )
     for policies, keep in ((effective, True), (random, True), ((), True), (random + random, False)):
         with pytest.raises(MapflowError):
             Intervention(policies, keep)
@@ -197,7 +212,13 @@ def test_hostile_text_gives_an_intervention_or_one_clear_line(text):
     "text", ["9" * 5000, "+" * 5000, "frame[" * 2000, "a->" * 3000, "\ud800.yaml", "\0.yaml"]
 )
 def test_monsters_are_refused(text):
-    for monster in (text, f"video->last@{text}", f"random:seed={text}", f"keep:{text}", f"{text}.yml"):
+    for monster in (
+        text,
+        f"video->last@{text}",
+        f"random:seed={text}",
+        f"keep:{text}",
+        f"{text}.yml",
+    ):
         with pytest.raises(MapflowError):
             parse_interventions([monster])
 
@@ -237,7 +258,10 @@ def test_a_file_names_interventions(tmp_path):
         "ranges": "effective:cross_frame=1-4,video_to_question=2-6,question_to_last=5",
         "tight": "effective-strict:cross_frame=1-4,video_to_question=2-6,question_to_last=5-8",
     }
-    assert [str(i) for i in parse_interventions([f"effective,{file}"])] == ["effective", *map(str, found)]
+    assert [str(i) for i in parse_interventions([f"effective,{file}"])] == [
+        "effective",
+        *map(str, found),
+    ]
     for intervention in found:
         assert parse_intervention(intervention.expression).policies == intervention.policies
 

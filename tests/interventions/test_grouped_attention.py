@@ -16,17 +16,19 @@ from mapflow.model_adapters.interventions import (
     DecoderInputs,
     Segment,
     TokenLayout,
-    branch_masks,
-    incremental,
     parse_intervention,
-    plan,
-    row_groups,
 )
-from mapflow.model_adapters.interventions.grouped_attention import GroupedEdges, grouped_attention
-from mapflow.model_adapters.interventions.intervention import Compiled
-from mapflow.model_adapters.interventions.oracle import eager_attention
-from mapflow.model_adapters.interventions.pathways import PathwayRanges
-from mapflow.model_adapters.interventions.plan import AttentionPlan
+from mapflow.model_adapters.interventions.execution import attention_plan as plan
+from mapflow.model_adapters.interventions.execution import branch_masks, incremental
+from mapflow.model_adapters.interventions.execution.attention_plan import AttentionPlan
+from mapflow.model_adapters.interventions.kernels import row_groups
+from mapflow.model_adapters.interventions.kernels.grouped_attention import (
+    GroupedEdges,
+    grouped_attention,
+)
+from mapflow.model_adapters.interventions.kernels.reference import eager_attention
+from mapflow.model_adapters.interventions.language.intervention import Compiled
+from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
 
 PATHWAYS = PathwayRanges.from_mapping(
     {"cross_frame": "1-2", "video_to_question": "2-3", "question_to_last": "3-4"}, "here"
@@ -103,7 +105,9 @@ def test_frames_that_are_apart_are_one_batch_and_frames_together_one_stretch():
     apart[:, 0] = True
     sizes = np.array([70, *[40] * 5])
     groups, left = row_groups.row_groups(together, sizes)
-    assert not left and [(group.start, group.stop, group.before) for group in groups] == [(0, 270, ())]
+    assert not left and [(group.start, group.stop, group.before) for group in groups] == [
+        (0, 270, ())
+    ]
     groups, left = row_groups.row_groups(apart, sizes)
     # the first frame reads all before it, so it belongs to the system's stretch
     assert not left and [(group.count, group.size, group.before) for group in groups] == [
@@ -153,7 +157,11 @@ def test_runs_with_groups_equal_runs_without(family):
     decoder, inputs = Decoder(model), DecoderInputs(embeddings(len(VIDEO), seed=2))
     expected = torch.stack([decoder.answer_logits([inputs], [[one]])[0][0] for one in own])
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in ((row_groups, "FEW_ROWS"), (plan, "MANY_ROWS"), (branch_masks, "MANY_ROWS")):
+        for module, name in (
+            (row_groups, "FEW_ROWS"),
+            (plan, "MANY_ROWS"),
+            (branch_masks, "MANY_ROWS"),
+        ):
             patch.setattr(module, name, 1)
         assert any(
             isinstance(AttentionPlan.of([one]).mask(layer, len(VIDEO), len(VIDEO)), GroupedEdges)

@@ -21,18 +21,22 @@ from mapflow.model_adapters.interventions import (
     DecoderInputs,
     Segment,
     TokenLayout,
+    parse_intervention,
+)
+from mapflow.model_adapters.interventions.execution import attention_plan as plan
+from mapflow.model_adapters.interventions.execution import branch_masks, incremental
+from mapflow.model_adapters.interventions.kernels import (
     attention,
     block_sparse,
-    branch_masks,
-    incremental,
     masked_attention,
-    parse_intervention,
-    plan,
     row_groups,
 )
-from mapflow.model_adapters.interventions.edges import Edges
-from mapflow.model_adapters.interventions.grouped_attention import GroupedEdges, grouped_attention
-from mapflow.model_adapters.interventions.oracle import eager_attention
+from mapflow.model_adapters.interventions.kernels.edges import Edges
+from mapflow.model_adapters.interventions.kernels.grouped_attention import (
+    GroupedEdges,
+    grouped_attention,
+)
+from mapflow.model_adapters.interventions.kernels.reference import eager_attention
 
 HEADS = st.sampled_from([(4, 4), (4, 2), (4, 1)])
 UNEQUAL = TokenLayout.from_runs(
@@ -66,8 +70,14 @@ def tensors(n: int, heads: tuple[int, int]) -> tuple[nn.Module, list[Tensor]]:
 
 def timed_frames(n_frames: int, size: int = 4) -> TokenLayout:
     """The time stands before every frame, as text that no policy takes for video."""
-    pairs = [run for i in range(n_frames) for run in ((Segment("template"), 1), (Segment("frame", i), size))]
-    return TokenLayout.from_runs([(Segment("system"), 2), *pairs, (Segment("stem"), 3), (Segment("last"), 1)])
+    pairs = [
+        run
+        for i in range(n_frames)
+        for run in ((Segment("template"), 1), (Segment("frame", i), size))
+    ]
+    return TokenLayout.from_runs(
+        [(Segment("system"), 2), *pairs, (Segment("stem"), 3), (Segment("last"), 1)]
+    )
 
 
 @given(cases(max_layers=4), HEADS, st.integers(1, 4), st.integers(1, 8))
@@ -96,7 +106,10 @@ def test_groups_of_any_policy_equal_the_oracle_under_its_definition(case, heads,
 def test_answers_with_groups_equal_answers_without(family, case):
     prompt, spec, n_layers = case
     compiled = compile_spec(prompt, spec, n_layers)
-    decoder, inputs = Decoder(tiny(family, n_layers)), DecoderInputs(embeddings(len(prompt), seed=5))
+    decoder, inputs = (
+        Decoder(tiny(family, n_layers)),
+        DecoderInputs(embeddings(len(prompt), seed=5)),
+    )
     expected = decoder.answer_logits([inputs], [[compiled]])[0]
     used: list[GroupedEdges] = []
 
@@ -106,7 +119,9 @@ def test_answers_with_groups_equal_answers_without(family, case):
 
     with grouping(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "grouped_attention", noted)
-        torch.testing.assert_close(decoder.answer_logits([inputs], [[compiled]])[0], expected, **TOLERANCE)
+        torch.testing.assert_close(
+            decoder.answer_logits([inputs], [[compiled]])[0], expected, **TOLERANCE
+        )
         torch.testing.assert_close(
             incremental.answer_logits(decoder, inputs, [compiled]), expected, **TOLERANCE
         )
@@ -115,8 +130,12 @@ def test_answers_with_groups_equal_answers_without(family, case):
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("layout", [UNEQUAL, timed_frames(6)], ids=["unequal frames", "timed frames"])
-@pytest.mark.parametrize("text", ["cross-frame", "cross-frame+all->stem", "all->frame[3]+cross-frame"])
+@pytest.mark.parametrize(
+    "layout", [UNEQUAL, timed_frames(6)], ids=["unequal frames", "timed frames"]
+)
+@pytest.mark.parametrize(
+    "text", ["cross-frame", "cross-frame+all->stem", "all->frame[3]+cross-frame"]
+)
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2)])
 def test_many_rows_that_group_with_none_go_by_blocks(monkeypatch, layout, text, heads):
     """Otherwise sdpa would compute every pair of them; kernels uncompiled, as compiling takes long."""
@@ -133,7 +152,9 @@ def test_many_rows_that_group_with_none_go_by_blocks(monkeypatch, layout, text, 
         edges = AttentionPlan.of([compiled]).mask(0, n, n)
     assert isinstance(edges, GroupedEdges)
     module, (query, key, value) = tensors(n, heads)
-    query, key, value = (torch.cat([part, part.flip(-1)], -1) for part in (query, key, value))  # 16 a head
+    query, key, value = (
+        torch.cat([part, part.flip(-1)], -1) for part in (query, key, value)
+    )  # 16 a head
     found = grouped_attention(module, query, key, value, edges, scaling=0.4)
     expected, _ = eager_attention(query, key, value, compiled.token_mask(0)[None, None], 0.4)
     torch.testing.assert_close(found, expected, **TOLERANCE)
@@ -142,7 +163,9 @@ def test_many_rows_that_group_with_none_go_by_blocks(monkeypatch, layout, text, 
 
 def test_a_softcap_keeps_away_from_blocks(monkeypatch):
     monkeypatch.setattr(masked_attention, "pays", lambda query, key: True)
-    monkeypatch.setattr(masked_attention, "block_sparse_attention", lambda *args: pytest.fail("blocks"))
+    monkeypatch.setattr(
+        masked_attention, "block_sparse_attention", lambda *args: pytest.fail("blocks")
+    )
     heard = {}
 
     def sdpa(module, query, key, value, mask, **options):

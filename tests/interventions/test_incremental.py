@@ -22,14 +22,20 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from mapflow.model_adapters.interventions import AttentionPlan, Compiled, Decoder, apply, parse_intervention
-from mapflow.model_adapters.interventions.decoder_inputs import DecoderInputs
-from mapflow.model_adapters.interventions.incremental import answer_logits
-from mapflow.model_adapters.interventions.liveness import live_segments
-from mapflow.model_adapters.interventions.planner import Widths, plan
-from mapflow.model_adapters.interventions.row_index import RowIndex
-from mapflow.model_adapters.interventions.schedule import schedule
-from mapflow.results.errors import MapflowError
+from mapflow.model_adapters.interventions import (
+    AttentionPlan,
+    Compiled,
+    Decoder,
+    apply,
+    parse_intervention,
+)
+from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
+from mapflow.model_adapters.interventions.execution.incremental import answer_logits
+from mapflow.model_adapters.interventions.execution.memory_plan import Widths, plan
+from mapflow.model_adapters.interventions.execution.row_index import RowIndex
+from mapflow.model_adapters.interventions.execution.schedule import schedule
+from mapflow.model_adapters.interventions.language.liveness import live_segments
+from mapflow.results.contract.errors import MapflowError
 
 SINGLE, DOUBLE = 1e-6, 1e-7
 """Bounds on probabilities. In double precision what is left is the rounding of logits to float32."""
@@ -87,13 +93,17 @@ def naive(decoder: Decoder, inputs: DecoderInputs, compiled: Sequence[Compiled])
     for one in compiled:
         with apply(AttentionPlan.of([one])), decoder._adding(inputs.added):
             hidden = decoder.core(
-                inputs_embeds=inputs.embeds[None], position_ids=inputs.batched_position_ids, use_cache=False
+                inputs_embeds=inputs.embeds[None],
+                position_ids=inputs.batched_position_ids,
+                use_cache=False,
             ).last_hidden_state
         rows.append(decoder.logits(hidden[:, -1]))
     return torch.cat(rows).softmax(-1)
 
 
-def check(decoder: Decoder, inputs: DecoderInputs, compiled: Sequence[Compiled], **planned) -> float:
+def check(
+    decoder: Decoder, inputs: DecoderInputs, compiled: Sequence[Compiled], **planned
+) -> float:
     """Returns by how much the interventions differ from the first of them."""
     widths = Widths.of(decoder.core.config, 4)
     fast = answer_logits(decoder, inputs, compiled, plan(compiled, widths, **planned)).softmax(-1)
@@ -158,7 +168,9 @@ def sweep(routes: Sequence[str] = ROUTES, size: int = 3, n_layers: int = LAYERS)
 def test_all_windows_of_a_sweep_equal_one_forward_pass_each(name, size, dtype):
     decoder, inputs = decoder_of(name, LAYERS, dtype), inputs_of(len(PROMPT), dtype)
     compiled = sweep(size=size)
-    assert check(decoder, inputs, compiled) > 1000 * SINGLE, "the cuts change nothing: the test shows nothing"
+    assert check(decoder, inputs, compiled) > 1000 * SINGLE, (
+        "the cuts change nothing: the test shows nothing"
+    )
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -194,14 +206,20 @@ def test_hooks_and_plan_are_gone_after_an_error():
     decoder = decoder_of("llama-mha", 2)
     compiled = sweep(n_layers=2)
     with pytest.raises(RuntimeError):
-        answer_logits(decoder, DecoderInputs(torch.zeros(len(PROMPT), HIDDEN + 1).double()), compiled)
-    assert all(not layer._forward_hooks and not layer._forward_pre_hooks for layer in decoder.layers)
+        answer_logits(
+            decoder, DecoderInputs(torch.zeros(len(PROMPT), HIDDEN + 1).double()), compiled
+        )
+    assert all(
+        not layer._forward_hooks and not layer._forward_pre_hooks for layer in decoder.layers
+    )
     check(decoder, inputs_of(len(PROMPT)), compiled)
 
 
 def test_a_model_that_works_between_its_layers_is_refused():
     decoder = decoder_of("llama-mha", 2)
-    hook = decoder.layers[0].register_forward_hook(lambda module, args, output: output * 2, prepend=False)
+    hook = decoder.layers[0].register_forward_hook(
+        lambda module, args, output: output * 2, prepend=False
+    )
     outer = decoder.layers[1].register_forward_pre_hook(lambda module, args: (args[0] * 2,))
     try:
         with pytest.raises(MapflowError, match="between its layers"):
@@ -279,7 +297,9 @@ def test_one_intervention_computes_the_rows_that_it_changes_and_that_somebody_re
         own = [set(runs.rows(job.own).tolist()) for job in jobs if not job.is_trunk]
         assert rows <= set().union(*computed)
         if rows and rows != computed[0]:
-            assert {runs.run_of_row[row] for row in rows} <= {runs.run_of_row[row] for row in computed[0]}
+            assert {runs.run_of_row[row] for row in rows} <= {
+                runs.run_of_row[row] for row in computed[0]
+            }
             assert computed == own or len(computed[0]) * 2 <= len(own[0])
 
 
@@ -307,7 +327,9 @@ def test_row_layers_of_the_paper_s_windows_by_hand():
     ends = [min(layers, layer + size // 2 + 1) for layer in range(layers)]
     rows = sum(layers - start for start in starts)
     shared = [end for start, end in zip(starts, ends, strict=True) if start == 0]
-    rows -= sum(sum(end > layer for end in shared) - 1 for layer in range(min(layers, max(shared) - 1)))
+    rows -= sum(
+        sum(end > layer for end in shared) - 1 for layer in range(min(layers, max(shared) - 1))
+    )
     assert planned.row_layers == rows + n * (layers - 1) + 1
     assert planned.key_row_layers == n
     assert planned.naive_row_layers == (layers + 1) * layers * n
@@ -321,7 +343,9 @@ def test_passes_and_batches_shrink_with_the_budget_and_say_when_one_is_too_large
     for budget in (whole.bytes, whole.bytes // 2, whole.bytes // 4):
         some = plan(compiled, widths, budget)
         assert some.bytes <= budget and not some.notes
-        assert sorted(i for one in some.passes for i in one.interventions) == list(range(len(compiled)))
+        assert sorted(i for one in some.passes for i in one.interventions) == list(
+            range(len(compiled))
+        )
         assert some.row_layers >= whole.row_layers
     tiny_budget = plan(compiled, widths, 1)
     assert [len(one.interventions) for one in tiny_budget.passes] == [1] * len(compiled)

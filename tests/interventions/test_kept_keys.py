@@ -22,7 +22,7 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
-from mapflow.harness.cli import main
+from mapflow.harness.cli.main import main
 from mapflow.harness.commands.explain import example_layout
 from mapflow.model_adapters.interventions import (
     AttentionPlan,
@@ -34,9 +34,13 @@ from mapflow.model_adapters.interventions import (
     apply,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.attention import EAGER, SDPA
-from mapflow.model_adapters.interventions.kept_keys import KeptKeys, keys_kept, readable_keys
-from mapflow.model_adapters.interventions.pathways import PathwayRanges
+from mapflow.model_adapters.interventions.execution.kept_keys import (
+    KeptKeys,
+    keys_kept,
+    readable_keys,
+)
+from mapflow.model_adapters.interventions.kernels.attention import EAGER, SDPA
+from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
 
 LAYOUT = TokenLayout.from_runs(
     [
@@ -86,7 +90,9 @@ def generated(decoder: Decoder, inputs: DecoderInputs, own: list[Compiled], n_ne
 
 
 @torch.inference_mode()
-def recomputed(decoder: Decoder, inputs: DecoderInputs, one: Compiled, written: list[int]) -> torch.Tensor:
+def recomputed(
+    decoder: Decoder, inputs: DecoderInputs, one: Compiled, written: list[int]
+) -> torch.Tensor:
     """`[step, vocab]` logits by the naive way: for every token the whole sequence again, no cache, the float32 oracle."""
     table, rows = decoder.core.get_input_embeddings(), []
     decoder.core.set_attn_implementation(EAGER)
@@ -110,7 +116,9 @@ def recomputed(decoder: Decoder, inputs: DecoderInputs, one: Compiled, written: 
     return torch.stack(rows)
 
 
-def assert_recomputed(decoder: Decoder, inputs: DecoderInputs, own: list[Compiled], n_new: int = N_NEW):
+def assert_recomputed(
+    decoder: Decoder, inputs: DecoderInputs, own: list[Compiled], n_new: int = N_NEW
+):
     tokens, steps = generated(decoder, inputs, own, n_new)
     for one, written, found in zip(own, tokens, steps, strict=True):
         torch.testing.assert_close(found, recomputed(decoder, inputs, one, written), **TOLERANCE)
@@ -165,7 +173,9 @@ def test_a_cache_holds_the_readable_keys_of_every_layer_and_no_others(texts):
     assert keys_kept(own) == (columns_held, 4 * len(LAYOUT))
     per_key = 2 * len(own) * HEADS // 2 * (HIDDEN // HEADS) * 4  # keys and values, float32
     assert (
-        plan.bytes_kept == columns_held * per_key == sum(c.keys.nbytes + c.values.nbytes for c in kept.layers)
+        plan.bytes_kept
+        == columns_held * per_key
+        == sum(c.keys.nbytes + c.values.nbytes for c in kept.layers)
     )
     assert plan.bytes_whole == 4 * len(LAYOUT) * per_key
     assert ("full" in texts) <= (plan.bytes_kept == plan.bytes_whole)
@@ -175,12 +185,16 @@ def test_a_cache_holds_the_readable_keys_of_every_layer_and_no_others(texts):
 def test_one_intervention_needs_no_mask_to_decode(text):
     plan, kept, _ = prefilled(Decoder(tiny("llama-mha", 4)), [compiled(text)])
     plan.generated = 1
-    assert all(plan.mask(n, 1, layer.get_seq_length() + 1) is None for n, layer in enumerate(kept.layers))
+    assert all(
+        plan.mask(n, 1, layer.get_seq_length() + 1) is None for n, layer in enumerate(kept.layers)
+    )
 
 
 def test_layers_that_keep_alike_share_one_mask_a_step():
     """Masks are made where rows differ, once for all layers: what a step costs is mostly launches."""
-    plan, kept, _ = prefilled(Decoder(tiny("llama-gqa", 4)), [compiled("full"), compiled("video->last")])
+    plan, kept, _ = prefilled(
+        Decoder(tiny("llama-gqa", 4)), [compiled("full"), compiled("video->last")]
+    )
     plan.generated = 1
     masks = [plan.mask(n, 1, layer.get_seq_length() + 1) for n, layer in enumerate(kept.layers)]
     assert masks[0] is not None and all(mask is masks[0] for mask in masks)
@@ -193,7 +207,9 @@ def test_random_edges_are_drawn_once(monkeypatch):
     """Drawing sorts every edge of a layer; what the last row keeps is read off the prefill's own mask."""
     drawn, one = [], compiled("random:ratio=0.4,seed=1")
     real = Compiled.blocked
-    monkeypatch.setattr(Compiled, "blocked", lambda self, *args: drawn.append(args[0]) or real(self, *args))
+    monkeypatch.setattr(
+        Compiled, "blocked", lambda self, *args: drawn.append(args[0]) or real(self, *args)
+    )
     decoder = Decoder(tiny("llama-gqa", 4))
     decoder.generate(DecoderInputs(embeddings(len(LAYOUT), seed=3)), [one], 3)
     assert drawn == [0, 1, 2, 3]
@@ -211,13 +227,20 @@ def test_every_step_equals_the_whole_caches(family, texts):
     for one, written, found in zip(own, tokens, steps, strict=True):
         whole = DynamicCache(config=decoder.core.config)
         with apply(AttentionPlan.of([one])):
-            rows = [decoder.core(inputs_embeds=inputs.embeds[None], past_key_values=whole, use_cache=True)]
+            rows = [
+                decoder.core(
+                    inputs_embeds=inputs.embeds[None], past_key_values=whole, use_cache=True
+                )
+            ]
             for step, token in enumerate(written[:-1]):
                 position = torch.tensor([[len(inputs) + step]])
                 one_more = torch.tensor([[token]])
                 rows.append(
                     decoder.core(
-                        input_ids=one_more, position_ids=position, past_key_values=whole, use_cache=True
+                        input_ids=one_more,
+                        position_ids=position,
+                        past_key_values=whole,
+                        use_cache=True,
                     )
                 )
         expected = torch.stack([decoder.logits(row.last_hidden_state[:, -1])[0] for row in rows])
@@ -235,7 +258,10 @@ def test_every_step_equals_recomputation_without_a_cache(name, grid, n_new):
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_every_step_of_the_named_policies_equals_recomputation(name):
-    decoder, inputs = decoder_of(name, 4, torch.float32), DecoderInputs(embeddings(len(LAYOUT), seed=3))
+    decoder, inputs = (
+        decoder_of(name, 4, torch.float32),
+        DecoderInputs(embeddings(len(LAYOUT), seed=3)),
+    )
     assert_recomputed(decoder, inputs, [compiled(text) for text in TEXTS])
     for text in TEXTS:
         assert_recomputed(decoder, inputs, [compiled(text)])

@@ -27,8 +27,8 @@ from mapflow.model_adapters.interventions import (
     Window,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.segment_masks import causal_pairs
-from mapflow.results.errors import MapflowError
+from mapflow.model_adapters.interventions.language.segment_masks import causal_pairs
+from mapflow.results.contract.errors import MapflowError
 
 
 @given(cases())
@@ -69,7 +69,9 @@ def test_counts_equal_mask_sums(case):
 def test_empty_rows_are_rows_without_a_key(case):
     prompt, spec, n_layers = case
     masks = [allowed(prompt, spec, layer + 1, n_layers) for layer in range(n_layers)]
-    assert compile_spec(prompt, spec, n_layers).n_empty_rows == sum(not any(row) for m in masks for row in m)
+    assert compile_spec(prompt, spec, n_layers).n_empty_rows == sum(
+        not any(row) for m in masks for row in m
+    )
 
 
 @given(st.data())
@@ -135,7 +137,9 @@ def test_the_papers_own_windows():
     assert Window("center", 1, 9).indices(32) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("expression", ["video->last@3-9", "video->last@9", "knockout:video->last@center=9"])
+@pytest.mark.parametrize(
+    "expression", ["video->last@3-9", "video->last@9", "knockout:video->last@center=9"]
+)
 def test_layers_that_the_model_lacks_are_refused(expression):
     layout = TokenLayout.from_runs([(Segment("frame", 0), 2), (Segment("last"), 1)])
     with pytest.raises(MapflowError, match=r"layer 9 .* 1\.\.8"):
@@ -150,15 +154,21 @@ def test_layer_zero_is_refused():
         LayerSpan(0, 3)
 
 
-@pytest.mark.parametrize("name", ["options", "true_option", "false_options", "option[0]", "frame[2]"])
+@pytest.mark.parametrize(
+    "name", ["options", "true_option", "false_options", "option[0]", "frame[2]"]
+)
 def test_what_the_prompt_lacks_is_an_error_naming_what_it_has(name):
-    layout = TokenLayout.from_runs([(Segment("frame", 0), 2), (Segment("stem"), 2), (Segment("last"), 1)])
+    layout = TokenLayout.from_runs(
+        [(Segment("frame", 0), 2), (Segment("stem"), 2), (Segment("last"), 1)]
+    )
     with pytest.raises(MapflowError, match=r"no '" + name.replace("[", r"\[") + "'.*stem, last"):
         parse_intervention(f"{name}->last").compile(layout, 4)
 
 
 def test_effective_without_ranges_is_an_error():
-    layout = TokenLayout.from_runs([(Segment("frame", 0), 2), (Segment("stem"), 2), (Segment("last"), 1)])
+    layout = TokenLayout.from_runs(
+        [(Segment("frame", 0), 2), (Segment("stem"), 2), (Segment("last"), 1)]
+    )
     for expression in ("effective", "effective-strict", "random"):
         with pytest.raises(MapflowError, match="ranges"):
             parse_intervention(expression).compile(layout, 4)
@@ -169,7 +179,17 @@ def test_effective_without_ranges_is_an_error():
 def test_names_select_their_positions(prompt):
     layout = layout_of(prompt)
     assert len(layout) == len(prompt)
-    for name in ("all", "system", "video", "question", "stem", "options", "true_option", "frame[0]", "last"):
+    for name in (
+        "all",
+        "system",
+        "video",
+        "question",
+        "stem",
+        "options",
+        "true_option",
+        "frame[0]",
+        "last",
+    ):
         if prompt.all_called(name):
             assert layout.positions(name).tolist() == prompt.all_called(name)
     assert layout.sizes.sum() == len(prompt)
@@ -206,7 +226,8 @@ def test_the_papers_edge_counts():
 def test_strict_differs_from_effective_in_the_template_alone():
     layout = seven_b_layout(1267)
     faithful, strict = (
-        parse_intervention(e).compile(layout, 32, SEVEN_B) for e in ("effective", "effective-strict")
+        parse_intervention(e).compile(layout, 32, SEVEN_B)
+        for e in ("effective", "effective-strict")
     )
     changed = (faithful.reads ^ strict.reads).any(0).nonzero().tolist()
     assert {layout.segments[t].kind for t, _ in changed} == {"template"}

@@ -21,7 +21,9 @@ START, N = 3, 12
 ELIGIBLE = [(q, k) for q in range(START, N) for k in range(START, q + 1)]
 
 
-def cut_edges(expression: str, key: str, layer: int = 0, layout: TokenLayout = LAYOUT, n_layers: int = 8):
+def cut_edges(
+    expression: str, key: str, layer: int = 0, layout: TokenLayout = LAYOUT, n_layers: int = 8
+):
     blocked = parse_intervention(expression).compile(layout, n_layers, None, key).blocked(layer)
     return set() if blocked is None else {(q, k) for q, k in blocked.nonzero().tolist()}
 
@@ -59,8 +61,12 @@ def test_a_ratio_is_a_share_of_all_causal_edges(prompt, ratio, seed, key):
 def test_without_a_ratio_as_many_edges_as_effective_cuts(prompt, n_layers, data):
     ranges = data.draw(pathway_ranges(n_layers))
     spec = Spec((Term("effective"),), default_ranges=ranges)
-    kept = sum(sum(map(sum, allowed(prompt, spec, layer, n_layers))) for layer in range(1, n_layers + 1))
-    compiled = parse_intervention("random").compile(layout_of(prompt), n_layers, as_ranges(ranges), "q")
+    kept = sum(
+        sum(map(sum, allowed(prompt, spec, layer, n_layers))) for layer in range(1, n_layers + 1)
+    )
+    compiled = parse_intervention("random").compile(
+        layout_of(prompt), n_layers, as_ranges(ranges), "q"
+    )
     assert compiled.edges_kept == kept
     cut = (compiled.total_by_layer - compiled.edges_by_layer).tolist()
     assert max(cut) - min(cut) <= 1, "spread evenly over the layers"
@@ -137,7 +143,9 @@ def test_seed_layer_and_key_do_not_run_into_each_other():
     """seed 1 with key "2" is not seed 12 with an empty key, and so on."""
     texts = [(1, "1/a"), (11, "a"), (1, "/a"), (1, "a"), (1, "1a")]
     draws = [
-        frozenset(cut_edges(f"random:ratio=0.3,seed={s}", k, layer)) for s, k in texts for layer in (0, 1)
+        frozenset(cut_edges(f"random:ratio=0.3,seed={s}", k, layer))
+        for s, k in texts
+        for layer in (0, 1)
     ]
     assert len(set(draws)) == len(draws)
 

@@ -19,8 +19,8 @@ from mapflow.model_adapters.interventions import (
     parse_intervention,
     reachable,
 )
-from mapflow.model_adapters.interventions.liveness import live_row_layers, live_segments
-from mapflow.model_adapters.interventions.reachability import STATIONS, layer_ranges
+from mapflow.model_adapters.interventions.language.liveness import live_row_layers, live_segments
+from mapflow.model_adapters.interventions.language.reachability import STATIONS, layer_ranges
 
 
 def masks_of(prompt, spec, n_layers):
@@ -36,7 +36,9 @@ def test_equals_propagation_over_tokens(case, data):
     for _ in range(4):
         source, target = data.draw(st.sampled_from(names)), data.draw(st.sampled_from(names))
         informed = influenced(masks_of(prompt, spec, n_layers), prompt.all_called(source))
-        assert reachable(compiled, source, target) == bool(informed & set(prompt.all_called(target)))
+        assert reachable(compiled, source, target) == bool(
+            informed & set(prompt.all_called(target))
+        )
 
 
 @given(cases(), st.data())
@@ -72,14 +74,18 @@ def test_closing_what_a_certificate_names_closes_the_way(case, data):
     hops = {(path.stations[-2], layer) for path in paths for layer in path.layers[-1]}
     extra = "+".join(f"{station}->last@{layer}" for station, layer in sorted(hops))
     text = f"{spec}+{extra}" if spec.terms else extra
-    closed = parse_intervention(text).compile(layout_of(prompt), n_layers, as_ranges(spec.default_ranges))
+    closed = parse_intervention(text).compile(
+        layout_of(prompt), n_layers, as_ranges(spec.default_ranges)
+    )
     assert not reachable(closed, "video", "last")
 
 
 def run(kind, size):
     """One run of a layout: frames of up to three positions, everything else as one segment."""
     return (
-        [(Segment("frame", i // 3), 1) for i in range(size)] if kind == "frame" else [(Segment(kind), size)]
+        [(Segment("frame", i // 3), 1) for i in range(size)]
+        if kind == "frame"
+        else [(Segment(kind), size)]
     )
 
 
@@ -103,7 +109,10 @@ def test_the_papers_policy_leaks_through_the_template_and_strict_does_not():
     ranges = "cross_frame=2-3,video_to_question=2-4,question_to_last=5-7"
     leaky = certificate(parse_intervention(f"effective:{ranges}").compile(layout, 8))
     tight = certificate(parse_intervention(f"effective-strict:{ranges}").compile(layout, 8))
-    assert {path.stations for path in leaky} >= {("video", "template", "last"), ("video", "question", "last")}
+    assert {path.stations for path in leaky} >= {
+        ("video", "template", "last"),
+        ("video", "question", "last"),
+    }
     leak = next(path for path in leaky if path.stations == ("video", "template", "last"))
     # what arrives in the last layer is of no use to anyone afterwards; the first can carry nothing yet
     assert leak.layers == (tuple(range(1, 8)), tuple(range(2, 9)))
@@ -142,7 +151,9 @@ def test_unreachable_means_bitwise_unchanged_and_reachable_means_changed(case, d
     embeds = embeddings(len(prompt), seed=1)
     changed = embeds.clone()
     changed[prompt.all_called(source)] = embeddings(len(prompt), seed=2)[prompt.all_called(source)]
-    before, after = (last_hidden(model, e, compiled)[prompt.all_called(target)] for e in (embeds, changed))
+    before, after = (
+        last_hidden(model, e, compiled)[prompt.all_called(target)] for e in (embeds, changed)
+    )
     if reachable(compiled, source, target):
         assert (before - after).abs().max() > 1e-6
     else:
@@ -175,7 +186,9 @@ def test_dead_rows_may_hold_anything(case, seed):
 
         return hook
 
-    hooks = [layer.register_forward_hook(poison(d + 1)) for d, layer in enumerate(model.model.layers)]
+    hooks = [
+        layer.register_forward_hook(poison(d + 1)) for d, layer in enumerate(model.model.layers)
+    ]
     try:
         poisoned = torch.where(~live[0][layout.segment_of][:, None], noise, embeds)
         assert torch.equal(last_hidden(model, poisoned, compiled)[-1], clean)
@@ -212,6 +225,8 @@ def all_contiguous(prompt) -> bool:
 
 @pytest.mark.parametrize("n_layers", [1, 3])
 def test_a_full_run_needs_every_row_until_its_last_layer(n_layers):
-    layout = TokenLayout.from_runs([(Segment("frame", 0), 3), (Segment("stem"), 2), (Segment("last"), 1)])
+    layout = TokenLayout.from_runs(
+        [(Segment("frame", 0), 3), (Segment("stem"), 2), (Segment("last"), 1)]
+    )
     compiled = parse_intervention("full").compile(layout, n_layers)
     assert live_row_layers(compiled) == 6 * (n_layers - 1) + 1

@@ -14,7 +14,7 @@ from test_decoder import LAYOUT, hooks_of
 from tiny_models import embeddings, tiny, twin_logits
 
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, Intervention
-from mapflow.model_adapters.interventions.readout import (
+from mapflow.model_adapters.interventions.execution.readout import (
     ROWS_AT_ONCE,
     embedding_logits,
     final_norm,
@@ -24,7 +24,7 @@ from mapflow.model_adapters.interventions.readout import (
     probabilities,
     top_k,
 )
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 
 @given(families, prompts(max_frames=2), st.data())
@@ -46,7 +46,9 @@ def test_each_layer_answers_as_a_model_that_ends_there(family, prompt, data):
             theirs = twin_logits(
                 copy(model), embeds, masks[:depth]
             )  # it keeps a double of each model it meets
-            torch.testing.assert_close(decoder.logits(outputs[depth - 1]).double(), theirs, **TOLERANCE)
+            torch.testing.assert_close(
+                decoder.logits(outputs[depth - 1]).double(), theirs, **TOLERANCE
+            )
     finally:
         model.model.layers = layers
     assert not hooks_of(model)
@@ -71,7 +73,9 @@ def test_the_released_variants(run):
     theirs = decoder.core(inputs_embeds=embeds[None], output_hidden_states=True).hidden_states
     *before, end = [states[0, [6, 2]] for states in theirs]
     torch.testing.assert_close(hidden[:-1], torch.stack(before))
-    torch.testing.assert_close(layer_outputs(decoder, hidden, norm=False), torch.stack([*before[1:], end]))
+    torch.testing.assert_close(
+        layer_outputs(decoder, hidden, norm=False), torch.stack([*before[1:], end])
+    )
     torch.testing.assert_close(layer_inputs(decoder, hidden), torch.stack([*before[:-1], end]))
     torch.testing.assert_close(
         embedding_logits(decoder)(end), end @ decoder.core.get_input_embeddings().weight.T
@@ -103,5 +107,7 @@ def test_hooks_are_removed_by_an_exception(run):
     decoder, _ = run
     compiled, before = Intervention().compile(LAYOUT, 3), hooks_of(decoder.model)
     with pytest.raises(Exception, match=r"."):
-        hidden_states(decoder, DecoderInputs(torch.zeros(len(LAYOUT), 7)), compiled, torch.tensor([0]))
+        hidden_states(
+            decoder, DecoderInputs(torch.zeros(len(LAYOUT), 7)), compiled, torch.tensor([0])
+        )
     assert hooks_of(decoder.model) == before

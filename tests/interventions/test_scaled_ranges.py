@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import quick
 
-from mapflow.model_adapters.checkpoint_pathways import PUBLISHED, named_pathways, scaled_pathways
+from mapflow.model_adapters.checkpoints.pathways import PUBLISHED, named_pathways, scaled_pathways
 from mapflow.model_adapters.interventions import (
     LayerSpan,
     PathwayRanges,
@@ -16,7 +16,7 @@ from mapflow.model_adapters.interventions import (
     TokenLayout,
     parse_intervention,
 )
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 MODELS = sorted(file.stem for file in PUBLISHED.glob("*.yaml"))
 LAYOUT = TokenLayout.from_runs(
@@ -46,7 +46,9 @@ def test_at_twice_the_depth_every_layer_becomes_two(model):
     before, after = named_pathways(model), scaled_pathways(model, 2 * depth(model))
     for name in ("cross_frame", "video_to_question", "question_to_last"):
         own, twice = getattr(before, name), getattr(after, name)
-        doubled = [layer for one in range(own.first, own.last + 1) for layer in (2 * one - 1, 2 * one)]
+        doubled = [
+            layer for one in range(own.first, own.last + 1) for layer in (2 * one - 1, 2 * one)
+        ]
         assert list(range(twice.first, twice.last + 1)) == doubled
 
 
@@ -76,7 +78,9 @@ def test_a_scaled_policy_cuts_what_its_explicit_form_cuts(policy):
     # 6-15, 6-20, 16-25 of 32 layers: (5, 15], (5, 20], (15, 25] times 12/32, rounded
     assert str(ranges) == "cross_frame=3-6,video_to_question=3-8,question_to_last=7-9"
     scaled = resolved.compile(LAYOUT, 12, None, key="q")
-    explicit = parse_intervention(policy + (":seed=4" if seed else "")).compile(LAYOUT, 12, ranges, key="q")
+    explicit = parse_intervention(policy + (":seed=4" if seed else "")).compile(
+        LAYOUT, 12, ranges, key="q"
+    )
     for layer in range(12):
         assert scaled.token_mask(layer).equal(explicit.token_mask(layer))
     if policy != "random":
@@ -134,9 +138,13 @@ def test_own_files_scale_where_they_say_how_deep_their_model_is(tmp_path):
         scaled_pathways(str(tmp_path), 8)
     (tmp_path / "pathways.yaml").write_text(ranges + "layers: 4\n")
     assert (
-        str(scaled_pathways(str(tmp_path), 8)) == "cross_frame=1-4,video_to_question=3-6,question_to_last=7-8"
+        str(scaled_pathways(str(tmp_path), 8))
+        == "cross_frame=1-4,video_to_question=3-6,question_to_last=7-8"
     )
-    assert str(named_pathways(str(tmp_path))) == "cross_frame=1-2,video_to_question=2-3,question_to_last=4"
+    assert (
+        str(named_pathways(str(tmp_path)))
+        == "cross_frame=1-2,video_to_question=2-3,question_to_last=4"
+    )
     (tmp_path / "pathways.yaml").write_text(ranges + "layers: many\n")
     with pytest.raises(MapflowError, match="layers='many' is not a number of layers"):
         named_pathways(str(tmp_path))

@@ -12,7 +12,13 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 HIDDEN, VOCAB, HEADS = 32, 61, 4
 SIZES = {
@@ -60,7 +66,9 @@ def _double(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model).double()
 
 
-def twin_logits(model: PreTrainedModel, embeds: Tensor, masks: Sequence[Sequence[Sequence[bool]]]) -> Tensor:
+def twin_logits(
+    model: PreTrainedModel, embeds: Tensor, masks: Sequence[Sequence[Sequence[bool]]]
+) -> Tensor:
     """Logits of every row of one prompt, in float64; `masks[layer][query][key]`. An empty row reads nothing."""
     model = _double(model)
     hidden = embeds.double()

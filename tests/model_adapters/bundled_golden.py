@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mapflow.model_adapters.answering import answer
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.inference.answering import answer
 from mapflow.model_adapters.interventions import parse_interventions
-from mapflow.model_adapters.llava import LlavaVideo
 from mapflow.model_adapters.mini import planted
 from mapflow.tasks.lmms_functions import question_of
 from mapflow.tasks.loading import load_documents

@@ -37,7 +37,9 @@ from mapflow.model_adapters.interventions import (
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 
 LOGITS, PROBABILITIES, FEATURES, PERCENTAGE_POINTS = 1e-4, 1e-5, 1e-5, 1e-2
-RELATIVE = 2e-5  # of hidden states: the released code's own float32 is up to 1e-5 away from its float64
+RELATIVE = (
+    2e-5  # of hidden states: the released code's own float32 is up to 1e-5 away from its float64
+)
 NAMES = {
     "Video": "video",
     "Question": "question",
@@ -99,7 +101,9 @@ class Golden:
 
     def _sample(self, index: int, facts: Mapping[str, Any]) -> Sample:
         arrays = _arrays(self.folder / f"sample{index}.npz")
-        return Sample(index, facts, arrays, self.family.encode(self.model, facts, arrays, str(index)))
+        return Sample(
+            index, facts, arrays, self.family.encode(self.model, facts, arrays, str(index))
+        )
 
     def has(self, name: str) -> bool:
         return (self.folder / f"{name}.json").is_file()
@@ -191,7 +195,9 @@ def check_layout(sample: Sample) -> None:
         "stem": facts["question_without_options_range"],
         "true_option": facts["true_option_range"],
     }
-    expected |= {f"frame[{index}]": each for index, each in enumerate(facts.get("frame_ranges", []))}
+    expected |= {
+        f"frame[{index}]": each for index, each in enumerate(facts.get("frame_ranges", []))
+    }
     for name, (start, end) in expected.items():
         assert span(layout, name) == list(range(start, end)), name
     assert layout.n_frames == len(facts.get("frame_ranges", sample.arrays["frames"]))
@@ -241,12 +247,16 @@ def route(words: str) -> str:
 
 
 def compiled(golden: Golden, sample: Sample, expression: str) -> Compiled:
-    return parse_intervention(expression).compile(sample.prepared.layout, golden.model.decoder.n_layers)
+    return parse_intervention(expression).compile(
+        sample.prepared.layout, golden.model.decoder.n_layers
+    )
 
 
 def answers(golden: Golden, sample: Sample, interventions: Sequence[Compiled]) -> Tensor:
     """Last-position logits, a row an intervention."""
-    (logits,) = golden.model.decoder.answer_logits(golden.model.embed([sample.prepared]), [interventions])
+    (logits,) = golden.model.decoder.answer_logits(
+        golden.model.embed([sample.prepared]), [interventions]
+    )
     return logits
 
 
@@ -284,7 +294,13 @@ def check_knockouts(golden: Golden) -> None:
             ]
             logits = answers(golden, sample, placed).unflatten(0, (len(routes), n_layers))
             theirs = {n: a[sample.index, :, config] for n, a in arrays.items() if a.ndim == 4}
-            assert {"new_score", "new_score_gt", "prob_max", "new_answer_t", "relative_diff"} <= set(theirs)
+            assert {
+                "new_score",
+                "new_score_gt",
+                "prob_max",
+                "new_answer_t",
+                "relative_diff",
+            } <= set(theirs)
             assert_scores(logits, sample.facts, theirs)
             full = arrays.get(f"sample{sample.index}_{style}{size}")
             if full is not None:
@@ -338,12 +354,16 @@ def check_effective(golden: Golden) -> None:
     assert facts
     for key, _, sample in of_samples(golden, facts):
         theirs = facts[key]
-        item = compiled(golden, sample, effective_expression(theirs["ranges"], golden.model.decoder.n_layers))
+        item = compiled(
+            golden, sample, effective_expression(theirs["ranges"], golden.model.decoder.n_layers)
+        )
         assert (item.edges_kept, item.edges_total) == (
             theirs["new_attention_cnt"],
             theirs["base_attention_cnt"],
         )
-        assert 100 * item.edges_kept / item.edges_total == pytest.approx(theirs["attention_amount"], abs=1e-9)
+        assert 100 * item.edges_kept / item.edges_total == pytest.approx(
+            theirs["attention_amount"], abs=1e-9
+        )
         if f"{key}_allowed" in arrays:
             assert_mask(item, arrays[f"{key}_allowed"])
         logits = answers(golden, sample, [item])[0]
@@ -390,7 +410,9 @@ def plan_of(allowed: Tensor) -> AttentionPlan:
     n_layers, n, _ = allowed.shape
     everything = torch.ones(1, n_layers, 2, 2, dtype=torch.bool)
     segment_of = torch.zeros(1, n, dtype=torch.long)
-    return AttentionPlan(everything, segment_of, torch.tensor([n - 1]), lambda layer: ~allowed[layer][None])
+    return AttentionPlan(
+        everything, segment_of, torch.tensor([n - 1]), lambda layer: ~allowed[layer][None]
+    )
 
 
 def plain_logits(golden: Golden, sample: Sample, plan: AttentionPlan) -> Tensor:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from golden import Family, Golden, Sample, goldens
 
-from mapflow.model_adapters.llava import LlavaVideo
+from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.video_llm import Prepared
-from mapflow.results.question import Clip, Prompt, Question
+from mapflow.results.contract.question import Clip, Prompt, Question
 
 __all__ = ["Golden", "Sample", "completion_question", "llava_goldens"]
 
@@ -51,7 +51,9 @@ def completion_question(
     texts = sorted([facts["answer"], *facts["false_options"]])
     options = tuple(re.sub(r"^\(\w\) ", "", text) for text in texts)
     label = facts["question"].partition(stem)[0]
-    prompt = Prompt(opening, label, "\nOptions:\n", "({letter}) {text}", "\n", instruction, answer_prefix)
+    prompt = Prompt(
+        opening, label, "\nOptions:\n", "({letter}) {text}", "\n", instruction, answer_prefix
+    )
     return Question(
         question_id=question_id,
         video_id=question_id,

@@ -12,21 +12,28 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mapflow.model_adapters import video_decoding
-from mapflow.model_adapters.frame_sampling import segment_midpoints
-from mapflow.model_adapters.video_reader import VideoError, read_frames
-from mapflow.results.errors import MapflowError
+from mapflow.model_adapters.video import decoding as video_decoding
+from mapflow.model_adapters.video.reader import VideoError, read_frames
+from mapflow.model_adapters.video.sampling import segment_midpoints
+from mapflow.results.contract.errors import MapflowError
 
 av = pytest.importorskip("av")
 
 SQUARE = 16
 FRAMES = 60
-VARIED_TIMES = np.cumsum(np.random.default_rng(0).integers(10, 200, FRAMES)).tolist()  # milliseconds
+VARIED_TIMES = np.cumsum(
+    np.random.default_rng(0).integers(10, 200, FRAMES)
+).tolist()  # milliseconds
 
 # name: codec, size, encoder options, times in ms (None: 25 a second)
 VIDEOS = {
     "h264.mp4": ("libx264", (64, 48), {"g": "12", "bf": "3"}, None),
-    "open_gop.mp4": ("libx264", (64, 48), {"g": "12", "bf": "3", "x264-params": "open-gop=1"}, None),
+    "open_gop.mp4": (
+        "libx264",
+        (64, 48),
+        {"g": "12", "bf": "3", "x264-params": "open-gop=1"},
+        None,
+    ),
     "hevc.mp4": ("libx265", (64, 48), {"x265-params": "log-level=none:keyint=12:open-gop=1"}, None),
     "vfr.mp4": ("libx264", (64, 48), {"g": "12"}, VARIED_TIMES),
     "vfr.mkv": ("libx264", (64, 48), {"g": "12"}, VARIED_TIMES),
@@ -39,7 +46,12 @@ VIDEOS = {
     "mjpeg.mov": ("mjpeg", (64, 48), {}, None),
     "mpeg2.mpg": ("mpeg2video", (64, 48), {"g": "12", "bf": "2"}, None),
     "vp8.webm": ("libvpx", (64, 48), {"g": "20", "auto-alt-ref": "1", "lag-in-frames": "16"}, None),
-    "vp9.webm": ("libvpx-vp9", (67, 49), {"g": "20", "deadline": "realtime", "cpu-used": "8"}, None),
+    "vp9.webm": (
+        "libvpx-vp9",
+        (67, 49),
+        {"g": "20", "deadline": "realtime", "cpu-used": "8"},
+        None,
+    ),
     "av1.mkv": ("libaom-av1", (64, 48), {"g": "20", "usage": "realtime", "cpu-used": "8"}, None),
     "plain.gif": ("gif", (64, 48), {}, None),
     "odd.gif": ("gif", (67, 49), {}, None),
@@ -62,7 +74,9 @@ def number_in(pixels):
     number = 0
     for bit in range(8):
         row, column = divmod(bit, 4)
-        middle = pixels[row * SQUARE + 4 : row * SQUARE + 12, column * SQUARE + 4 : column * SQUARE + 12]
+        middle = pixels[
+            row * SQUARE + 4 : row * SQUARE + 12, column * SQUARE + 4 : column * SQUARE + 12
+        ]
         number |= int(middle.mean() > 128) << bit
     return number
 
@@ -71,7 +85,9 @@ def numbers_in(frames):
     return [number_in(pixels) for pixels in frames.pixels]
 
 
-def write_video(path, codec, size=(64, 48), options=None, times=None, frames=FRAMES, rate=25, **more):
+def write_video(
+    path, codec, size=(64, 48), options=None, times=None, frames=FRAMES, rate=25, **more
+):
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV cannot encode {codec}")
     base = Fraction(1, rate) if times is None else Fraction(1, 1000)

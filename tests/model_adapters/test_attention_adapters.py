@@ -9,13 +9,13 @@ from test_incremental_adapters import frames
 from tiny_hf import FAMILIES
 from tiny_llava import tiny_config, tiny_question, write_tiny_llava
 
-from mapflow.harness.attention_maps import AttentionMaps, check_rows, failed, map_question
+from mapflow.harness.analyses.attention import AttentionMaps, check_rows, failed, map_question
+from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.interventions import AttentionPlan, apply, parse_interventions
-from mapflow.model_adapters.interventions.attention import EAGER, SDPA
-from mapflow.model_adapters.llava import LlavaVideo
+from mapflow.model_adapters.interventions.kernels.attention import EAGER, SDPA
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-from mapflow.results.attention_record import PARTS
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.attention import PARTS
 
 INTERVENTIONS = tuple(
     parse_interventions(["full,video->last@2-3,keep:all->system+all->last@2-4,random:ratio=0.3"])
@@ -39,7 +39,9 @@ def oracle(model: VideoLLM, prepared: Prepared, intervention) -> list[torch.Tens
     try:
         with apply(AttentionPlan.of([compiled])), decoder._adding(inputs.added):
             decoder.core(
-                inputs_embeds=inputs.embeds[None], position_ids=inputs.batched_position_ids, use_cache=False
+                inputs_embeds=inputs.embeds[None],
+                position_ids=inputs.batched_position_ids,
+                use_cache=False,
             )
     finally:
         decoder.core.set_attn_implementation(SDPA)
@@ -59,7 +61,9 @@ def test_records_are_the_oracles_means(family, rows, tmp_path):
     assert [record.intervention for record in records] == list(map(str, INTERVENTIONS))
     for intervention, record in zip(INTERVENTIONS, records, strict=True):
         assert record.error is None and record.shares is not None and record.n_rows == len(reading)
-        slow = torch.stack([one[:, reading].mean((0, 1)) for one in oracle(model, prepared, intervention)])
+        slow = torch.stack(
+            [one[:, reading].mean((0, 1)) for one in oracle(model, prepared, intervention)]
+        )
         close = {"atol": 5e-6, "rtol": 1e-4}
         torch.testing.assert_close(torch.tensor(record.weights), slow[:, video], **close)
         assert list(record.shares) == list(PARTS)
@@ -83,19 +87,25 @@ def test_records_are_the_oracles_means(family, rows, tmp_path):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> LlavaVideo:
-    return LlavaVideo.load(write_tiny_llava(tmp_path_factory.mktemp("tiny"), tiny_config(kv_heads=2)))
+    return LlavaVideo.load(
+        write_tiny_llava(tmp_path_factory.mktemp("tiny"), tiny_config(kv_heads=2))
+    )
 
 
 def ask(model: LlavaVideo, rows: str, intervention: str = "full", **changes):
     prepared = model.encode(tiny_question(**changes), frames(4, 28))
-    return map_question(model, prepared, AttentionMaps(tuple(parse_interventions([intervention])), rows))
+    return map_question(
+        model, prepared, AttentionMaps(tuple(parse_interventions([intervention])), rows)
+    )
 
 
 def test_rows_that_the_prompt_lacks_are_said_with_the_reason(model):
     with pytest.raises(MapflowError) as caught:
         ask(model, "options", options=(), target="left")
     said = str(caught.value)
-    assert said.startswith("question tiny-1 cannot be mapped: this prompt has no 'options'; its segments are")
+    assert said.startswith(
+        "question tiny-1 cannot be mapped: this prompt has no 'options'; its segments are"
+    )
     assert said.endswith("an open-ended question has no options") and "\n" not in said
     with pytest.raises(MapflowError, match=r"this prompt has no 'frame\[99\]'") as caught:
         ask(model, "frame[99]")

@@ -11,17 +11,17 @@ import torch
 from tiny_llava import tiny_config, tiny_weights, write_tiny_llava, write_weights
 from torch import nn
 
-from mapflow.model_adapters.checkpoint import digest, read_config, weight_files
-from mapflow.model_adapters.llava import LlavaVideo
-from mapflow.model_adapters.llava_network import LlavaNetwork
-from mapflow.model_adapters.network_loading import (
+from mapflow.model_adapters.checkpoints.folder import digest, read_config, weight_files
+from mapflow.model_adapters.checkpoints.network_loading import (
     SafetensorsWeights,
     device_of,
     load_network,
     rename,
     resolve_dtype,
 )
-from mapflow.results.errors import MapflowError
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.families.llava.network import LlavaNetwork
+from mapflow.results.contract.errors import MapflowError
 
 ROTARY = "language_model.model.rotary_emb.inv_freq"
 
@@ -48,7 +48,9 @@ def fails(folder, *words: str, **how) -> None:
 def test_every_tensor_arrives_unchanged(folder):
     ((old, new),) = LlavaNetwork.renames
     loaded = parameters(folder)
-    saved = {rename(name, [(old, new)]): value for name, value in tiny_weights(tiny_config()).items()}
+    saved = {
+        rename(name, [(old, new)]): value for name, value in tiny_weights(tiny_config()).items()
+    }
     assert loaded.keys() == saved.keys()
     for name, value in saved.items():
         assert torch.equal(loaded[name], value), name
@@ -107,7 +109,9 @@ def test_precision_is_the_callers_but_not_for_tables(folder, dtype):
     assert {parameter.dtype for parameter in network.parameters()} == {dtype}
     buffers = dict(network.named_buffers())
     assert buffers[ROTARY].dtype == torch.float32
-    assert torch.equal(buffers[ROTARY], LlavaNetwork.from_config_dict(tiny_config()).get_buffer(ROTARY))
+    assert torch.equal(
+        buffers[ROTARY], LlavaNetwork.from_config_dict(tiny_config()).get_buffer(ROTARY)
+    )
     assert not any(tensor.is_meta for tensor in [*network.parameters(), *buffers.values()])
 
 
@@ -154,7 +158,11 @@ def test_modules_may_be_placed_one_by_one(folder):
 
 def test_longest_prefix_decides_the_device():
     placement = {"": "cpu", "a": "cuda:0", "a.b": "cuda:1"}
-    assert [device_of(name, placement) for name in ("a.b.w", "a.bb.w", "c")] == ["cuda:1", "cuda:0", "cpu"]
+    assert [device_of(name, placement) for name in ("a.b.w", "a.bb.w", "c")] == [
+        "cuda:1",
+        "cuda:0",
+        "cpu",
+    ]
 
 
 def test_auto_precision_is_the_checkpoints_except_on_the_cpu():
@@ -165,7 +173,9 @@ def test_auto_precision_is_the_checkpoints_except_on_the_cpu():
     assert resolve_dtype("bfloat16", {}, "cpu") == torch.bfloat16
 
 
-@pytest.mark.parametrize(("how", "word"), [({"dtype": "float8"}, "float8"), ({"device_map": "tpu0"}, "tpu0")])
+@pytest.mark.parametrize(
+    ("how", "word"), [({"dtype": "float8"}, "float8"), ({"device_map": "tpu0"}, "tpu0")]
+)
 def test_unknown_precision_or_device(folder, how, word):
     fails(folder, word, **how)
 

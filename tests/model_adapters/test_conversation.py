@@ -19,7 +19,7 @@ from mapflow.model_adapters.conversation import (
     user_pieces,
 )
 from mapflow.model_adapters.interventions import Segment
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 SYSTEM, LABEL, STEM, TEMPLATE, LAST = (
     Segment(kind) for kind in ("system", "label", "stem", "template", "last")
@@ -28,7 +28,9 @@ FIRST, SECOND = Segment("option", 0), Segment("option", 1)
 
 
 def wrap(words=WORDS) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer(words), bos_token="<s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tiny_tokenizer(words), bos_token="<s>", unk_token="<unk>"
+    )
 
 
 TOKENIZER = wrap()
@@ -40,7 +42,8 @@ def named(conversation: Conversation, tokenizer=TOKENIZER) -> list[tuple[str, Se
     tokens = tokenizer.convert_ids_to_tokens(conversation.input_ids.tolist())
     layout = conversation.layout
     return [
-        (token, layout.segments[int(index)]) for token, index in zip(tokens, layout.segment_of, strict=True)
+        (token, layout.segments[int(index)])
+        for token, index in zip(tokens, layout.segment_of, strict=True)
     ]
 
 
@@ -65,7 +68,9 @@ def test_start_token_goes_with_the_first_piece_and_the_last_token_is_last():
 )
 def test_a_straddling_token_belongs_to_what_the_paper_counts_it_to(before, after, owner):
     """ "▁ball" is one token; the border runs through its middle."""
-    said = named(tokenize(TOKENIZER, [Text("x ba", before), Text("ll!", after), Text(".", TEMPLATE)], OPEN))
+    said = named(
+        tokenize(TOKENIZER, [Text("x ba", before), Text("ll!", after), Text(".", TEMPLATE)], OPEN)
+    )
     assert dict(said)["▁ball"] == owner
 
 
@@ -88,14 +93,24 @@ def test_several_placeholders():
 
 
 def test_bytes_of_one_character_stay_together():
-    said = named(tokenize(TOKENIZER, [Text("a", LABEL), Text("é漢", STEM), Text("😀b", TEMPLATE)], OPEN))
+    said = named(
+        tokenize(TOKENIZER, [Text("a", LABEL), Text("é漢", STEM), Text("😀b", TEMPLATE)], OPEN)
+    )
     assert [segment for _, segment in said] == [LABEL] * 3 + [STEM] * 5 + [TEMPLATE] * 4 + [LAST]
 
 
 def test_parts_of_a_question_keep_their_kind():
     pieces = user_pieces(QUESTION, "completion")
     assert "".join(piece.text for piece in pieces).startswith("Question: Where")
-    assert [piece.segment for piece in pieces] == [LABEL, STEM, LABEL, FIRST, LABEL, SECOND, TEMPLATE]
+    assert [piece.segment for piece in pieces] == [
+        LABEL,
+        STEM,
+        LABEL,
+        FIRST,
+        LABEL,
+        SECOND,
+        TEMPLATE,
+    ]
 
 
 def test_true_option_is_the_target():
@@ -160,7 +175,9 @@ def test_placeholder_in_the_question_is_an_error():
 
 def test_unknown_placeholder_is_an_error():
     with pytest.raises(MapflowError, match="splits the video placeholder '<video>'"):
-        tokenize(TOKENIZER, [Text("a", SYSTEM), Video("<video>", ((Segment("frame", 0), 2),))], OPEN)
+        tokenize(
+            TOKENIZER, [Text("a", SYSTEM), Video("<video>", ((Segment("frame", 0), 2),))], OPEN
+        )
 
 
 def test_letters_are_bare():

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.model_adapters.answering import answer
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.inference.answering import answer
 from mapflow.model_adapters.interventions import parse_interventions
-from mapflow.model_adapters.llava import LlavaVideo
 from mapflow.model_adapters.mini import planted
 from mapflow.tasks.lmms_functions import question_of
 from mapflow.tasks.loading import load_documents
@@ -29,7 +29,12 @@ def asked(request):
     """The precision, a model in it, a few questions, and what it answers when each is asked alone."""
     model = LlavaVideo.load(CHECKPOINT, dtype=request.param)
     prepared = [model.prepare(question_of(doc)) for doc in load_documents("mapflow_motion", 1)][:3]
-    return request.param, model, prepared, [answer(model, [one], INTERVENTIONS)[0] for one in prepared]
+    return (
+        request.param,
+        model,
+        prepared,
+        [answer(model, [one], INTERVENTIONS)[0] for one in prepared],
+    )
 
 
 def assert_close(dtype, found, expected) -> None:
@@ -54,4 +59,6 @@ def test_a_batch_moves_margins_within_the_precisions_own_noise(asked):
 def test_other_interventions_in_the_same_run_move_margins_within_that_noise_too(asked):
     dtype, model, prepared, alone = asked
     for one, expected in zip(prepared, alone, strict=True):
-        assert_close(dtype, [answer(model, [one], [single])[0][0] for single in INTERVENTIONS], expected)
+        assert_close(
+            dtype, [answer(model, [one], [single])[0][0] for single in INTERVENTIONS], expected
+        )

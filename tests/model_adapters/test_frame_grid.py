@@ -15,14 +15,14 @@ from tiny_internvl import write_tiny_internvl
 from tiny_llava import tiny_config, tiny_question, write_tiny_llava
 from tiny_videollama3 import chat_question, write_tiny_videollama3
 
+from mapflow.model_adapters.families.hf.model import HfVideo
+from mapflow.model_adapters.families.internvl.model import InternVLVideo
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.families.videollama3.model import VideoLlama3
 from mapflow.model_adapters.frame_grid import View, centred_view, token_grid
-from mapflow.model_adapters.hf import HfVideo
-from mapflow.model_adapters.internvl import InternVLVideo
 from mapflow.model_adapters.interventions import Segment, TokenLayout
-from mapflow.model_adapters.llava import LlavaVideo
 from mapflow.model_adapters.video_llm import VideoLLM
-from mapflow.model_adapters.videollama3 import VideoLlama3
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 OWN = ("llava", "own_internvl", "videollama3")
 UNKNOWN = (
@@ -98,13 +98,20 @@ def test_a_change_on_the_picture_is_a_change_of_the_token_there(family, tmp_path
 def test_what_is_not_known_is_said(family, tmp_path):
     model = load(family, tmp_path)
     prepared = model.encode(question(family), np.zeros((4, 16, 16, 3), np.uint8))  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(MapflowError, match=r"where the video tokens of .* lie on a frame is not known"):
+    with pytest.raises(
+        MapflowError, match=r"where the video tokens of .* lie on a frame is not known"
+    ):
         model.token_grid(prepared)
 
 
 def test_text_in_a_frame_and_a_line_end_are_no_part_of_the_picture():
     layout = TokenLayout.from_runs(
-        [(Segment("system"), 1), (Segment("frame", 0), 5), (Segment("frame", 1), 6), (Segment("last"), 1)]
+        [
+            (Segment("system"), 1),
+            (Segment("frame", 0), 5),
+            (Segment("frame", 1), 6),
+            (Segment("last"), 1),
+        ]
     )
     ids = torch.tensor([7, 1, 9, 9, 9, 9, 1, 9, 9, 9, 9, 9, 7])
     found = token_grid(layout, ids, torch.tensor([9]), 2, 2, trailing=1)
@@ -117,7 +124,9 @@ def test_text_in_a_frame_and_a_line_end_are_no_part_of_the_picture():
 def test_a_view_is_what_resizing_and_cropping_leaves(height, width, edge, data):
     crop = data.draw(st.integers(1, edge)), data.draw(st.integers(1, edge))
     top, left, bottom, right = centred_view(height, width, edge, crop)
-    assert 0 <= top < bottom <= height or (bottom - top == 0 and crop[0] * min(height, width) < edge)
+    assert 0 <= top < bottom <= height or (
+        bottom - top == 0 and crop[0] * min(height, width) < edge
+    )
     scale = edge / min(height, width)
     assert (bottom - top) * scale == pytest.approx(crop[0], abs=scale)
     assert (right - left) * scale == pytest.approx(crop[1], abs=scale)

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapflow.model_adapters.frame_sampling import segment_midpoints, trimmed_linspace
-from mapflow.results.errors import MapflowError
+from mapflow.model_adapters.video.sampling import segment_midpoints, trimmed_linspace
+from mapflow.results.contract.errors import MapflowError
 
 RULES = (segment_midpoints, trimmed_linspace)
-FRAME_RATES = st.sampled_from([1.0, 10.0, 15.0, 23.976, 24000 / 1001, 25.0, 29.97, 30000 / 1001, 30.0, 60.0])
+FRAME_RATES = st.sampled_from(
+    [1.0, 10.0, 15.0, 23.976, 24000 / 1001, 25.0, 29.97, 30000 / 1001, 30.0, 60.0]
+)
 frames_asked = st.integers(1, 64)
 video_lengths = st.integers(1, 5000)
 
@@ -62,7 +64,8 @@ def test_trimmed_linspace_spreads_over_all_frames(n_frames, n):
     got = trimmed_linspace(n_frames, 30.0, n)
     # numpy's step is a float: where the exact value is whole it may round down to the frame before, as in the original
     assert all(
-        i == math.floor(x) or (x.denominator == 1 and i == x - 1) for i, x in zip(got, exact, strict=True)
+        i == math.floor(x) or (x.denominator == 1 and i == x - 1)
+        for i, x in zip(got, exact, strict=True)
     )
     assert list(got) == np.linspace(0, n_frames - 1, n, dtype=int).tolist()
 
@@ -93,11 +96,16 @@ def test_indices_lie_inside_and_never_decrease(video, n, rule):
     for bounds in ((None, None), (start, end), (start, None), (None, end)):
         try:
             indices = rule(n_frames, fps, n, *bounds)
-        except MapflowError:  # only a start in the last frame's second half, which rounds past the end
+        except (
+            MapflowError
+        ):  # only a start in the last frame's second half, which rounds past the end
             assert bounds[0] is not None and math.ceil(start * fps - 1e-6) >= n_frames - 1
             continue
         assert len(indices) == n
-        assert all(0 <= a <= b < n_frames for a, b in zip(indices, (*indices[1:], indices[-1]), strict=True))
+        assert all(
+            0 <= a <= b < n_frames
+            for a, b in zip(indices, (*indices[1:], indices[-1]), strict=True)
+        )
         assert all(type(i) is int for i in indices)
 
 

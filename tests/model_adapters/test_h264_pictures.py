@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_videos import FRAMES, av, decode_whole, exactly, number_in, write_once, write_video
 
-from mapflow.model_adapters import video_decoding, video_index, video_reader
-from mapflow.model_adapters.h264_pictures import Bits, H264Pictures, NotUnderstood
-from mapflow.model_adapters.video_index import index_packets
-from mapflow.model_adapters.video_reader import VideoError, read_frames
-from mapflow.results.question import Clip
+from mapflow.model_adapters.video import decoding as video_decoding
+from mapflow.model_adapters.video import index as video_index
+from mapflow.model_adapters.video import reader as video_reader
+from mapflow.model_adapters.video.h264 import Bits, H264Pictures, NotUnderstood
+from mapflow.model_adapters.video.index import index_packets
+from mapflow.model_adapters.video.reader import VideoError, read_frames
+from mapflow.results.contract.question import Clip
 
 STREAMS = {
     "b-frames": {"g": "12", "bf": "3"},
@@ -52,7 +54,11 @@ def index_of(path):
         stream = container.streams.video[0]
         codec = stream.codec_context
         return index_packets(
-            container.demux(stream), codec.name, container.format.name, lambda: None, codec.extradata
+            container.demux(stream),
+            codec.name,
+            container.format.name,
+            lambda: None,
+            codec.extradata,
         )
 
 
@@ -71,7 +77,11 @@ def test_wanted_frames_are_those_of_decoding_all(clip, stream, container, wanted
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.sampled_from(sorted(STREAMS)), st.sampled_from(CONTAINERS), st.sets(st.integers(0, FRAMES - 1)))
+@given(
+    st.sampled_from(sorted(STREAMS)),
+    st.sampled_from(CONTAINERS),
+    st.sets(st.integers(0, FRAMES - 1)),
+)
 def test_any_unneeded_pictures_may_be_left_out(clip, stream, container, chosen):
     path, whole = clip(stream, container)
     index = index_of(path)
@@ -81,7 +91,9 @@ def test_any_unneeded_pictures_may_be_left_out(clip, stream, container, chosen):
         video = opened.streams.video[0]
         video.codec_context.thread_count = 1
         frames = video_decoding._decode(opened.demux(video), video, lambda: None, skip)
-        found = {number_of[frame.pts]: video_decoding.upright_rgb(frame, 64, 48) for frame in frames}
+        found = {
+            number_of[frame.pts]: video_decoding.upright_rgb(frame, 64, 48) for frame in frames
+        }
     assert set(found) == set(range(FRAMES)) - {number_of[time] for time in skip}
     assert all(np.array_equal(found[number], whole[number]) for number in found)
 
@@ -100,7 +112,9 @@ def test_the_short_cut_is_taken(stream, container, clip, monkeypatch):
     unneeded = int(index_of(path).unneeded.sum())
     assert unneeded == 0 if stream == "baseline" else unneeded > FRAMES // 5
     monkeypatch.setattr(video_decoding, "_decode", counting)
-    if stream != "refresh":  # whose keyframes show no whole picture: it is decoded from the beginning
+    if (
+        stream != "refresh"
+    ):  # whose keyframes show no whole picture: it is decoded from the beginning
         monkeypatch.setattr(video_reader, "decode_all", None)
         read_frames(Clip(str(path)), exactly(FRAMES - 1), 1)
         assert len(decoded) <= FRAMES - unneeded + 1
@@ -108,16 +122,25 @@ def test_the_short_cut_is_taken(stream, container, clip, monkeypatch):
 
 def test_other_streams_are_decoded_whole(tmp_path):
     videos = write_once(tmp_path)
-    for name in ("h264.ts", "hevc.mp4", "mpeg4.avi", "vp9.webm"):  # no lengths before the units; other codecs
+    for name in (
+        "h264.ts",
+        "hevc.mp4",
+        "mpeg4.avi",
+        "vp9.webm",
+    ):  # no lengths before the units; other codecs
         assert not index_of(videos(name)).unneeded.any(), name
     fields = {"g": "12", "bf": "3", "flags": "+ildct+ilme", "x264-params": "tff=1:b-adapt=0"}
-    assert not index_of(write_video(tmp_path / "fields.mp4", "libx264", options=fields)).unneeded.any()
+    assert not index_of(
+        write_video(tmp_path / "fields.mp4", "libx264", options=fields)
+    ).unneeded.any()
 
 
 # By hand: a set of parameters of whole frames that counts modulo 16, and slices with macroblock 0, type 0 and set 0.
 
 SEQUENCE = bytes([0x67, 66, 0, 10, 0b1_1_011_010, 0b1_010_010_1, 0b1_1000000])
-EXTRADATA = bytes([1, 66, 0, 10, 0xFF, 0xE1, 0, len(SEQUENCE)]) + SEQUENCE + bytes([1, 0, 2, 0x68, 0xC0])
+EXTRADATA = (
+    bytes([1, 66, 0, 10, 0xFF, 0xE1, 0, len(SEQUENCE)]) + SEQUENCE + bytes([1, 0, 2, 0x68, 0xC0])
+)
 
 
 def unit(contents):
@@ -152,7 +175,10 @@ IDR, REF1, LONE1, REF2, LONE2 = (
         ((IDR, LONE2, REF1), "..."),  # its own number is wrong
         ((IDR, LONE1, LONE2, REF1), "...."),  # one that stays moves the count
         ((IDR, LONE1, REF2), "..."),  # a reference picture is missing anyway
-        ((picture("ref", 15), picture("none", 0), picture("ref", 0)), ".x."),  # the count begins anew
+        (
+            (picture("ref", 15), picture("none", 0), picture("ref", 0)),
+            ".x.",
+        ),  # the count begins anew
         ((IDR, LONE1 + LONE1, REF1), "..."),  # two pictures, or fields, in one packet
         ((IDR, LONE1 + picture("none", 1, first=False), REF1), ".x."),  # a second slice of the same
         ((IDR, LONE1 + picture("ref", 1, first=False), REF1), "..."),
@@ -218,7 +244,9 @@ def outcome(path, wanted):
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(st.sampled_from(["b-frames", "pyramid", "open"]), st.data())
-def test_damage_gives_the_same_pictures_with_and_without_the_short_cut(clip, tmp_path_factory, stream, data):
+def test_damage_gives_the_same_pictures_with_and_without_the_short_cut(
+    clip, tmp_path_factory, stream, data
+):
     """Bits flipped in pictures that are decoded either way. Not in their headers: a picture without a readable one
     shows what lies in memory, and ffmpeg does not say so."""
     path, _ = clip(stream, "mp4")
@@ -227,17 +255,23 @@ def test_damage_gives_the_same_pictures_with_and_without_the_short_cut(clip, tmp
     decoded = ~index.unneeded | np.isin(index.pts, index.shown[wanted])
     with av.open(str(path)) as container:
         places = [(p.pos, p.size) for p in container.demux(container.streams.video[0]) if p.size]
-    places = [place for place, each in zip(places, decoded, strict=True) if each and place[1] > HEADERS]
+    places = [
+        place for place, each in zip(places, decoded, strict=True) if each and place[1] > HEADERS
+    ]
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         begin, size = data.draw(st.sampled_from(places))
-        content[begin + data.draw(st.integers(HEADERS, size - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        content[begin + data.draw(st.integers(HEADERS, size - 1))] ^= 1 << data.draw(
+            st.integers(0, 7)
+        )
     damaged = tmp_path_factory.getbasetemp() / "damaged.mp4"
     damaged.write_bytes(content)
     short = outcome(damaged, wanted)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            video_reader, "index_packets", lambda *each: video_index.index_packets(*each).needing_all()
+            video_reader,
+            "index_packets",
+            lambda *each: video_index.index_packets(*each).needing_all(),
         )
         assert short == outcome(damaged, wanted)
 
@@ -253,4 +287,7 @@ def test_damage_in_what_is_left_out_costs_nothing(clip, tmp_path):
     content[begin + 8 : begin + size] = bytes(size - 8)
     (tmp_path / "damaged.mp4").write_bytes(content)
     frames = read_frames(Clip(str(tmp_path / "damaged.mp4")), exactly(FRAMES - 1), 1)
-    assert np.array_equal(frames.pixels[0], whole[FRAMES - 1]) and number_in(frames.pixels[0]) == FRAMES - 1
+    assert (
+        np.array_equal(frames.pixels[0], whole[FRAMES - 1])
+        and number_in(frames.pixels[0]) == FRAMES - 1
+    )

@@ -15,13 +15,13 @@ import pytest
 import torch
 from tiny_hf import FAMILIES, write_tiny_hf
 
-from mapflow.model_adapters.answering import answer
-from mapflow.model_adapters.hf import HfVideo, clip_times
+from mapflow.model_adapters.families.hf.model import HfVideo, clip_times
+from mapflow.model_adapters.inference.answering import answer
 from mapflow.model_adapters.interventions import PathwayRanges, parse_intervention
-from mapflow.model_adapters.interventions.attention import EAGER, SDPA
-from mapflow.model_adapters.video_reader import SampledFrames
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import Clip, Prompt, Question
+from mapflow.model_adapters.interventions.kernels.attention import EAGER, SDPA
+from mapflow.model_adapters.video.reader import SampledFrames
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Clip, Prompt, Question
 
 sys.path.append(str(Path(__file__).parents[1] / "interventions"))
 import naive
@@ -148,7 +148,9 @@ def naive_spec(text: str) -> naive.Spec:
     return naive.Spec(terms[text], keep=text.startswith("keep:"), default_ranges=ranges)
 
 
-def masked_plain_logits(model: HfVideo, prepared, masks: list[torch.Tensor], monkeypatch) -> torch.Tensor:
+def masked_plain_logits(
+    model: HfVideo, prepared, masks: list[torch.Tensor], monkeypatch
+) -> torch.Tensor:
     """The whole model's own forward, its language model's eager attention masked layer by layer."""
     core = model.decoder.core
     core.set_attn_implementation("eager")
@@ -176,21 +178,28 @@ def masked_plain_logits(model: HfVideo, prepared, masks: list[torch.Tensor], mon
 def test_interventions_equal_a_naive_masked_forward(model, text, monkeypatch):
     prepared = model.encode(ask(), clip())
     prompt, spec = naive_prompt(prepared), naive_spec(text)
-    masks = [torch.tensor(naive.allowed(prompt, spec, layer + 1, LAYERS)) for layer in range(LAYERS)]
+    masks = [
+        torch.tensor(naive.allowed(prompt, spec, layer + 1, LAYERS)) for layer in range(LAYERS)
+    ]
     slow = masked_plain_logits(model, prepared, masks, monkeypatch)
     model.decoder.core.set_attn_implementation(SDPA)
     (fast,) = model.decoder.answer_logits(
-        model.embed([prepared]), [[compiled(model, prepared, "full"), compiled(model, prepared, text)]]
+        model.embed([prepared]),
+        [[compiled(model, prepared, "full"), compiled(model, prepared, text)]],
     )
     torch.testing.assert_close(fast[1], slow, rtol=0, atol=2e-5)
-    assert (fast[0] - fast[1]).abs().max() > 1e-2, "an intervention that changes nothing proves nothing"
+    assert (fast[0] - fast[1]).abs().max() > 1e-2, (
+        "an intervention that changes nothing proves nothing"
+    )
 
 
 def test_random_blocking_equals_a_naive_masked_forward(model, monkeypatch):
     prepared = model.encode(ask(), clip())
     item = compiled(model, prepared, "random:ratio=0.3,seed=5")
     n = len(prepared.layout)
-    masks = [torch.ones(n, n, dtype=torch.bool).tril() & ~item.blocked(layer) for layer in range(LAYERS)]
+    masks = [
+        torch.ones(n, n, dtype=torch.bool).tril() & ~item.blocked(layer) for layer in range(LAYERS)
+    ]
     assert all(int((~m).sum()) == n * (n - 1) // 2 + int(n * (n + 1) // 2 * 0.3) for m in masks)
     slow = masked_plain_logits(model, prepared, masks, monkeypatch)
     model.decoder.core.set_attn_implementation(SDPA)
@@ -218,10 +227,13 @@ def test_layout_tiles_the_rendered_chat(model):
     steps = layout.n_frames
     assert steps == 4 // model.frames_per_segment
     per_frame = [
-        len(set(visual.tolist()) & set(layout.positions(f"frame[{i}]").tolist())) for i in range(steps)
+        len(set(visual.tolist()) & set(layout.positions(f"frame[{i}]").tolist()))
+        for i in range(steps)
     ]
     assert (
-        per_frame[0] > 0 and set(per_frame[:-1]) <= {per_frame[0]} and per_frame[-1] - per_frame[0] in (0, 1)
+        per_frame[0] > 0
+        and set(per_frame[:-1]) <= {per_frame[0]}
+        and per_frame[-1] - per_frame[0] in (0, 1)
     )
 
 
@@ -270,7 +282,9 @@ def test_mrope_positions_are_the_models_own(model):
     grid = prepared.vision["video_grid_thw"]
     options = {"video_grid_thw": grid, "attention_mask": torch.ones_like(prepared.input_ids[None])}
     options |= {
-        k: prepared.vision[k] for k in ("second_per_grid_ts", "mm_token_type_ids") if k in prepared.vision
+        k: prepared.vision[k]
+        for k in ("second_per_grid_ts", "mm_token_type_ids")
+        if k in prepared.vision
     }
     expected, delta = model.model.model.get_rope_index(prepared.input_ids[None], **options)
     assert torch.equal(inputs.position_ids, expected[:, 0])
@@ -280,7 +294,9 @@ def test_mrope_positions_are_the_models_own(model):
 def test_records_of_several_questions_and_interventions(model):
     prepared = [
         model.encode(ask(), clip()),
-        model.encode(ask("Which?", ("up", "down", "up again"), question_id="tiny-2", target=0), clip(seed=3)),
+        model.encode(
+            ask("Which?", ("up", "down", "up again"), question_id="tiny-2", target=0), clip(seed=3)
+        ),
     ]
     interventions = [parse_intervention(text) for text in ("full", "effective", "random:seed=1")]
     together = answer(model, prepared, interventions)
@@ -300,7 +316,11 @@ def test_cached_decoding_equals_generate_of_transformers(model):
     core = model.decoder.core
     core.set_attn_implementation("sdpa")
     expected = model.model.generate(
-        **model._inputs(prepared), max_new_tokens=5, do_sample=False, eos_token_id=None, pad_token_id=0
+        **model._inputs(prepared),
+        max_new_tokens=5,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
     )
     assert tokens[0] == expected[0, len(prepared.input_ids) :].tolist()
 
@@ -326,9 +346,15 @@ def test_capture_leaves_no_hook_and_names_what_it_does_not_know(model):
 def test_the_vision_tower_keeps_its_own_attention(folder):
     import transformers
 
-    untouched = transformers.AutoModelForImageTextToText.from_pretrained(folder).config.vision_config
+    untouched = transformers.AutoModelForImageTextToText.from_pretrained(
+        folder
+    ).config.vision_config
     model = HfVideo.load(folder)
-    assert model.model.config.vision_config._attn_implementation == untouched._attn_implementation != SDPA
+    assert (
+        model.model.config.vision_config._attn_implementation
+        == untouched._attn_implementation
+        != SDPA
+    )
     assert model.decoder.core.config._attn_implementation == SDPA
 
 
@@ -358,6 +384,11 @@ def test_times_count_from_the_clips_beginning():
         stream=0,
     )
     told = clip_times(sampled, Clip("x", start=5.0, end=9.0))
-    assert told == {"fps": 10.0, "total_num_frames": 41, "duration": 4.1, "frames_indices": [2, 12, 22, 32]}
+    assert told == {
+        "fps": 10.0,
+        "total_num_frames": 41,
+        "duration": 4.1,
+        "frames_indices": [2, 12, 22, 32],
+    }
     whole = clip_times(sampled, Clip("x"))
     assert whole["frames_indices"] == [52, 62, 72, 82] and whole["total_num_frames"] == 200

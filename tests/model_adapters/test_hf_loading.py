@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from test_hf import PROMPT, ask, clip
 from tiny_hf import write_tiny_hf
 
-from mapflow.model_adapters.hf import HfVideo
-from mapflow.model_adapters.lmms_model import MapflowHf
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import Prompt
+from mapflow.model_adapters.families.hf.model import HfVideo
+from mapflow.model_adapters.lmms.models import MapflowHf
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Prompt
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,10 @@ def one_line(excinfo) -> str:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"architectures": ["PllavaForConditionalGeneration"], "model_type": "pllava"}, "mapflow_llava"),
+        (
+            {"architectures": ["PllavaForConditionalGeneration"], "model_type": "pllava"},
+            "mapflow_llava",
+        ),
         (
             {
                 "architectures": ["InternVLChatModel"],
@@ -59,7 +62,10 @@ def one_line(excinfo) -> str:
             },
             "Python code from the checkpoint, which is never run",
         ),
-        ({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}, "no image-text-to-text model"),
+        (
+            {"architectures": ["LlamaForCausalLM"], "model_type": "llama"},
+            "no image-text-to-text model",
+        ),
         ({"architectures": ["Unheard"], "model_type": "unheard"}, "no image-text-to-text model"),
     ],
 )
@@ -72,9 +78,11 @@ def test_other_families_checkpoints(folder, config, said):
 
 
 def test_other_adapters_send_transformers_models_here(original):
-    from mapflow.model_adapters.llava import LlavaVideo
+    from mapflow.model_adapters.families.llava.model import LlavaVideo
 
-    with pytest.raises(MapflowError, match=r"Qwen2_5_VLForConditionalGeneration.*--model mapflow_hf"):
+    with pytest.raises(
+        MapflowError, match=r"Qwen2_5_VLForConditionalGeneration.*--model mapflow_hf"
+    ):
         LlavaVideo.load(original)
 
 
@@ -111,7 +119,9 @@ def test_missing_differing_and_surplus_tensors(folder):
     save_file({k: v for k, v in weights.items() if k != name}, file, metadata={"format": "pt"})
     with pytest.raises(MapflowError, match=r"lacks 1 of the model's tensors: .*down_proj"):
         HfVideo.load(folder)
-    save_file({**weights, name: weights[name][:, :-1].contiguous()}, file, metadata={"format": "pt"})
+    save_file(
+        {**weights, name: weights[name][:, :-1].contiguous()}, file, metadata={"format": "pt"}
+    )
     with pytest.raises(MapflowError, match="cannot be loaded"):
         HfVideo.load(folder)
     save_file({**weights, "model.stranger.weight": torch.zeros(2)}, file, metadata={"format": "pt"})
@@ -145,17 +155,24 @@ def test_lora_is_merged_where_peft_put_it(folder, tmp_path):
     module = "model.language_model.layers.1.self_attn.q_proj"
     a, b = torch.randn(2, 32), torch.randn(32, 2)
     save_file(
-        {f"base_model.model.{module}.lora_A.weight": a, f"base_model.model.{module}.lora_B.weight": b},
+        {
+            f"base_model.model.{module}.lora_A.weight": a,
+            f"base_model.model.{module}.lora_B.weight": b,
+        },
         adapter / "adapter_model.safetensors",
     )
-    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4}))
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4})
+    )
     merged = HfVideo.load(folder, lora=adapter)
     plain = HfVideo.load(folder)
     weight = dict(plain.model.named_parameters())[f"{module}.weight"]
     assert not torch.equal(weight, dict(merged.model.named_parameters())[f"{module}.weight"])
     weight.copy_(weight + 2.0 * b @ a)
     prepared = plain.encode(ask(), clip())
-    torch.testing.assert_close(merged.plain_logits(prepared), plain.plain_logits(prepared), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        merged.plain_logits(prepared), plain.plain_logits(prepared), rtol=0, atol=1e-5
+    )
     assert merged.digest != plain.digest and merged.name.endswith("+adapter")
 
 
@@ -181,7 +198,9 @@ def test_templates_that_change_the_wording_are_refused(original):
 
 def test_system_text_and_begun_answer_keep_their_places(original):
     model = HfVideo.load(original)
-    prompt = Prompt(**{**vars(PROMPT), "system": "Watch closely.", "answer_prefix": "Best option:("})
+    prompt = Prompt(
+        **{**vars(PROMPT), "system": "Watch closely.", "answer_prefix": "Best option:("}
+    )
     prepared = model.encode(ask(prompts={"chat": prompt}), clip())
     layout = prepared.layout
     said = model.tokenizer.decode(prepared.input_ids[layout.positions("system")])

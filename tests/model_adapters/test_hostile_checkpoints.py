@@ -10,11 +10,11 @@ import sys
 import pytest
 from tiny_llava import tiny_config, write_tiny_llava
 
-from mapflow.model_adapters import checkpoint
-from mapflow.model_adapters.checkpoint import check_sizes, read_json, weight_files
-from mapflow.model_adapters.hf_loading import load_processor, native_config
-from mapflow.model_adapters.llava import LlavaVideo
-from mapflow.results.errors import MapflowError
+from mapflow.model_adapters.checkpoints import folder as checkpoint
+from mapflow.model_adapters.checkpoints.folder import check_sizes, read_json, weight_files
+from mapflow.model_adapters.families.hf.loading import load_processor, native_config
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.results.contract.errors import MapflowError
 
 
 @pytest.fixture
@@ -53,7 +53,9 @@ def test_an_index_names_files_of_its_own_folder_alone(folder, tmp_path, shard):
     refused(folder, "no safetensors file in its own folder")
 
 
-@pytest.mark.parametrize("index", [{}, {"weight_map": []}, {"weight_map": None}, {"weight_map": {}}])
+@pytest.mark.parametrize(
+    "index", [{}, {"weight_map": []}, {"weight_map": None}, {"weight_map": {}}]
+)
 def test_an_index_without_shards(folder, index):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -128,16 +130,24 @@ def test_sizes_that_no_model_has_are_refused_before_anything_is_built(folder, pa
 
 
 def test_sizes_of_real_models_are_believed(tmp_path):
-    vision = {"image_size": 448, "num_hidden_layers": 45, "hidden_size": 3200, "intermediate_size": 12800}
+    vision = {
+        "image_size": 448,
+        "num_hidden_layers": 45,
+        "hidden_size": 3200,
+        "intermediate_size": 12800,
+    }
     text = {"num_hidden_layers": 126, "vocab_size": 262_208, "max_position_embeddings": 10_485_760}
     check_sizes({"text_config": text, "vision_config": vision}, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "architectures", [None, [], 5, {}, [None], [["x"]], "LlavaForConditionalGeneration", ["\x1b[2J"]]
+    "architectures",
+    [None, [], 5, {}, [None], [["x"]], "LlavaForConditionalGeneration", ["\x1b[2J"]],
 )
 def test_architectures_that_are_none(folder, architectures):
-    (folder / "config.json").write_text(json.dumps({**tiny_config(), "architectures": architectures}))
+    (folder / "config.json").write_text(
+        json.dumps({**tiny_config(), "architectures": architectures})
+    )
     refused(folder, "is no llava checkpoint")
     with contextlib.suppress(MapflowError):  # model_type may name a model all the same
         native_config(folder)
@@ -160,7 +170,13 @@ EVIL = "import pathlib\npathlib.Path({mark!r}).write_text('ran')\nclass Evil: pa
 
 def plant(folder, mark) -> None:
     """Code, and every entry that asks for it."""
-    for name in ("evil", "configuration_evil", "tokenization_evil", "modeling_evil", "processing_evil"):
+    for name in (
+        "evil",
+        "configuration_evil",
+        "tokenization_evil",
+        "modeling_evil",
+        "processing_evil",
+    ):
         (folder / f"{name}.py").write_text(EVIL.format(mark=str(mark)))
     autos = (
         "AutoConfig",
@@ -170,7 +186,12 @@ def plant(folder, mark) -> None:
         "AutoModelForImageTextToText",
         "AutoImageProcessor",
     )
-    for name in ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
+    for name in (
+        "config.json",
+        "tokenizer_config.json",
+        "processor_config.json",
+        "preprocessor_config.json",
+    ):
         file = folder / name
         content = json.loads(file.read_text()) if file.is_file() else {}
         content["auto_map"] = {auto: "evil.EvilTokenizer" for auto in autos}
@@ -191,10 +212,14 @@ def test_code_in_a_checkpoint_is_never_run(folder, tmp_path):
         "auto_map": {"AutoConfig": "evil.EvilConfig"},
     }
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(MapflowError, match="needs Python code from the checkpoint, which is never run"):
+    with pytest.raises(
+        MapflowError, match="needs Python code from the checkpoint, which is never run"
+    ):
         native_config(folder)
     refused(folder, "is no llava checkpoint")
-    assert not mark.exists() and not [name for name in sys.modules if name.rpartition(".")[2] == "evil"]
+    assert not mark.exists() and not [
+        name for name in sys.modules if name.rpartition(".")[2] == "evil"
+    ]
 
 
 def test_pickles_are_never_loaded(folder):

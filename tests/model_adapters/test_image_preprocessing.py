@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mapflow.model_adapters.image_preprocessing import ImagePreprocessing, working_size
-from mapflow.results.errors import MapflowError
+from mapflow.model_adapters.video.resizing import ImagePreprocessing, working_size
+from mapflow.results.contract.errors import MapflowError
 
 CONFIG = {
     "size": {"shortest_edge": 56},
@@ -36,14 +36,24 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(20, 300), st.integers(20, 300), st.integers(0, 99), st.sampled_from([28, 49, 56]))
+@given(
+    st.integers(20, 300), st.integers(20, 300), st.integers(0, 99), st.sampled_from([28, 49, 56])
+)
 def test_equals_resize_then_clip(height, width, seed, edge):
     frames = picture(height, width, seed)
     settings_ = {"size": {"shortest_edge": edge}, "crop_size": {"height": edge, "width": edge}}
     rows, columns = working_size(height, width, edge)
     short = min(rows, columns)
-    scaled = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-    first = Image.fromarray(frames[0]).resize(scaled, Image.Resampling.BICUBIC).crop((0, 0, columns, rows))
+    scaled = (
+        (short, int(short * height / width))
+        if width <= height
+        else (int(short * width / height), short)
+    )
+    first = (
+        Image.fromarray(frames[0])
+        .resize(scaled, Image.Resampling.BICUBIC)
+        .crop((0, 0, columns, rows))
+    )
     config: dict[str, Any] = CONFIG | settings_
     expected = Clip(**config)(first, return_tensors="np")["pixel_values"][0]
     ours = preprocessing(**settings_)(frames)[0].numpy()
@@ -57,7 +67,11 @@ def test_equals_resize_then_clip(height, width, seed, edge):
         ((70, 96), 56, (70, 96)),  # between: left alone
         ((720, 1280), 336, (360, 640)),  # larger: the longest edge becomes 640 …
         ((1280, 720), 336, (640, 360)),
-        ((480, 1920), 336, (336, 1344)),  # … unless the short edge would fall below the tower's resolution
+        (
+            (480, 1920),
+            336,
+            (336, 1344),
+        ),  # … unless the short edge would fall below the tower's resolution
         ((64, 64), 56, (64, 64)),
         (
             (49, 119),
@@ -86,7 +100,9 @@ def test_values_are_normalised_bytes():
     values = preprocessing()(frames)
     assert values.dtype == torch.float32
     assert values.shape == (2, 3, 56, 56)
-    for channel, (mean, std) in enumerate(zip(CONFIG["image_mean"], CONFIG["image_std"], strict=True)):
+    for channel, (mean, std) in enumerate(
+        zip(CONFIG["image_mean"], CONFIG["image_std"], strict=True)
+    ):
         assert torch.allclose(values[:, channel], torch.tensor((0.2 - mean) / std))
 
 
@@ -110,7 +126,8 @@ def test_steps_may_not_be_left_out(changes, word):
 def test_missing_entry_is_named():
     with pytest.raises(MapflowError, match=r"preprocessor_config\.json has no 'image_mean'"):
         ImagePreprocessing.from_config(
-            {key: value for key, value in CONFIG.items() if key != "image_mean"}, "preprocessor_config.json"
+            {key: value for key, value in CONFIG.items() if key != "image_mean"},
+            "preprocessor_config.json",
         )
 
 

@@ -11,7 +11,8 @@ from tiny_hf import FAMILIES, write_tiny_hf
 from tiny_llava import tiny_config, write_tiny_llava
 from tiny_llava import tiny_question as tiny_llava_question
 
-from mapflow.model_adapters.hf import HfVideo
+from mapflow.model_adapters.families.hf.model import HfVideo
+from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.interventions import (
     AttentionPlan,
     Compiled,
@@ -19,10 +20,9 @@ from mapflow.model_adapters.interventions import (
     apply,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.incremental import answer_logits
-from mapflow.model_adapters.llava import LlavaVideo
+from mapflow.model_adapters.interventions.execution.incremental import answer_logits
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-from mapflow.results.question import Clip, Prompt, Question
+from mapflow.results.contract.question import Clip, Prompt, Question
 
 SINGLE, DOUBLE = 1e-6, 1e-7
 ROUTES = (
@@ -70,7 +70,9 @@ def frames(n: int, size: int) -> np.ndarray:
 def sweep(prepared: Prepared, n_layers: int) -> list[Compiled]:
     texts = ["full"]
     for layer in range(1, n_layers + 1):
-        sized = [f"{style}={layer},window={k}" for style in ("center", "inverse") for k in (1, 3, 9)]
+        sized = [
+            f"{style}={layer},window={k}" for style in ("center", "inverse") for k in (1, 3, 9)
+        ]
         windows = [*sized, f"top-down={layer}", f"bottom-up={layer}"]
         texts += [f"knockout:{route}@{window}" for route in ROUTES for window in windows]
     return [parse_intervention(text).compile(prepared.layout, n_layers) for text in texts]
@@ -83,7 +85,9 @@ def naive(model: VideoLLM, prepared: Prepared, compiled: Sequence[Compiled]) -> 
     for one in compiled:
         with apply(AttentionPlan.of([one])), model.decoder._adding(inputs.added):
             hidden = model.decoder.core(
-                inputs_embeds=inputs.embeds[None], position_ids=inputs.batched_position_ids, use_cache=False
+                inputs_embeds=inputs.embeds[None],
+                position_ids=inputs.batched_position_ids,
+                use_cache=False,
             ).last_hidden_state
         rows.append(model.decoder.logits(hidden[:, -1]))
     return torch.cat(rows).softmax(-1)
@@ -103,7 +107,9 @@ def check(model: VideoLLM, prepared: Prepared, bound: float) -> None:
 @pytest.mark.parametrize("kv_heads", [4, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_llava(tmp_path, kv_heads, dtype):
-    model = LlavaVideo.load(write_tiny_llava(tmp_path, tiny_config(kv_heads=kv_heads)), dtype=torch.float32)
+    model = LlavaVideo.load(
+        write_tiny_llava(tmp_path, tiny_config(kv_heads=kv_heads)), dtype=torch.float32
+    )
     model.model.to(dtype)
     if dtype == torch.float32:
         model.network.language_model.lm_head.weight.data.mul_(0.3)
@@ -118,7 +124,9 @@ def test_families_of_transformers(tmp_path, family):
     prepared = model.encode(CHAT, frames(4, 16))
     (single,) = model.embed([prepared])
     double = DecoderInputs(
-        single.embeds.double(), single.position_ids, {k: v.double() for k, v in single.added.items()}
+        single.embeds.double(),
+        single.position_ids,
+        {k: v.double() for k, v in single.added.items()},
     )
     model.decoder.core.double()
     model.model.get_output_embeddings().double()

@@ -7,7 +7,7 @@ import torch
 from golden_pllava import Golden, Sample, llava_goldens
 
 from mapflow.model_adapters.interventions import Intervention, parse_intervention
-from mapflow.model_adapters.interventions.incremental import answer_logits
+from mapflow.model_adapters.interventions.execution.incremental import answer_logits
 
 PROBABILITIES, LOGITS, PERCENT = 1e-5, 1e-4, 1e-2
 SEGMENTS = {
@@ -34,7 +34,9 @@ def knockout(name: str, style: str, window: int, layer: int) -> Intervention:
     return parse_intervention(f"knockout:{route_of(name)}@{style}={layer + 1}{sized}")
 
 
-def probabilities(golden: Golden, sample: Sample, interventions: list[Intervention]) -> torch.Tensor:
+def probabilities(
+    golden: Golden, sample: Sample, interventions: list[Intervention]
+) -> torch.Tensor:
     layout, layers = sample.prepared.layout, golden.model.decoder.n_layers
     compiled = [one.compile(layout, layers) for one in interventions]
     (inputs,) = golden.model.embed([sample.prepared])
@@ -66,11 +68,17 @@ def test_every_golden_knockout(golden_root):
             target = probs[1:, sample.prepared.target_id].view(shape)
             for ours, name in ((score, "new_score"), (target, "new_score_gt")):
                 theirs = torch.from_numpy(arrays[name][sample.index])
-                assert (ours - theirs).abs().max().item() <= PROBABILITIES, (str(golden), sample.index, name)
+                assert (ours - theirs).abs().max().item() <= PROBABILITIES, (
+                    str(golden),
+                    sample.index,
+                    name,
+                )
             answers = torch.from_numpy(arrays["new_answer_t"][sample.index])
             assert (probs[1:].argmax(-1).view(shape) == answers).all()
             change = (score - probs[0, base]) / probs[0, base] * 100
-            assert (change - torch.from_numpy(arrays["relative_diff"][sample.index])).abs().max() <= PERCENT
+            assert (
+                change - torch.from_numpy(arrays["relative_diff"][sample.index])
+            ).abs().max() <= PERCENT
             for config, (style, window) in enumerate(facts["configs"]):
                 if f"sample{sample.index}_{style}{window}" in arrays:
                     theirs = torch.from_numpy(arrays[f"sample{sample.index}_{style}{window}"])

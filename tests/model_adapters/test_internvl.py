@@ -23,17 +23,19 @@ from torch.nn.functional import conv2d, gelu, layer_norm
 
 from mapflow.harness.verification import verify
 from mapflow.harness.verification.probe import write_clip
-from mapflow.model_adapters.answering import answer
-from mapflow.model_adapters.internvl import InternVLVideo
-from mapflow.model_adapters.internvl_network import InternVLNetwork, pixel_shuffle
+from mapflow.model_adapters.families.internvl.model import InternVLVideo
+from mapflow.model_adapters.families.internvl.network import InternVLNetwork, pixel_shuffle
+from mapflow.model_adapters.inference.answering import answer
 from mapflow.model_adapters.interventions import Intervention, LayerSpan
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import Clip
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Clip
 
 VARIANTS = {
     "as released": (tiny_internvl_config(), 1),
     "query and key norms, no bias, rms norms, shards": (
-        tiny_internvl_config(vision={"qk_normalization": True, "qkv_bias": False, "norm_type": "rms_norm"}),
+        tiny_internvl_config(
+            vision={"qk_normalization": True, "qkv_bias": False, "norm_type": "rms_norm"}
+        ),
         4,
     ),
     "an earlier layer, grouped heads": (
@@ -67,17 +69,26 @@ def norm(x: Tensor, weights: Mapping[str, Tensor], name: str) -> Tensor:
     return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
 
 
-def slow_video_tokens(config: Mapping[str, Any], weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+def slow_video_tokens(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], pixels: Tensor
+) -> Tensor:
     """From the released tensors as they are: fused projections, a loop over heads, a loop over squares of patches."""
     vision = config["vision_config"]
     depth, heads = vision["num_hidden_layers"], vision["num_attention_heads"]
     patch, side = vision["patch_size"], vision["image_size"] // vision["patch_size"]
-    tower = {n.removeprefix("vision_model."): w for n, w in weights.items() if n.startswith("vision_model.")}
+    tower = {
+        n.removeprefix("vision_model."): w
+        for n, w in weights.items()
+        if n.startswith("vision_model.")
+    }
 
     def linear(x: Tensor, name: str) -> Tensor:
         return x @ tower[f"{name}.weight"].T + tower.get(f"{name}.bias", torch.zeros(()))
 
-    kernel, bias = tower["embeddings.patch_embedding.weight"], tower["embeddings.patch_embedding.bias"]
+    kernel, bias = (
+        tower["embeddings.patch_embedding.weight"],
+        tower["embeddings.patch_embedding.bias"],
+    )
     x = conv2d(pixels, kernel, bias, stride=patch).flatten(2).transpose(1, 2)
     x = torch.cat([tower["embeddings.class_embedding"].expand(len(x), -1, -1), x], 1)
     x = x + tower["embeddings.position_embedding"]
@@ -100,11 +111,15 @@ def slow_video_tokens(config: Mapping[str, Any], weights: Mapping[str, Tensor], 
     near = [(r, c) for r in range(merge) for c in range(merge)]
     shuffled = torch.stack(
         [
-            torch.stack([torch.cat([f[i + r, j + c] for r, c in near]) for i in squares for j in squares])
+            torch.stack(
+                [torch.cat([f[i + r, j + c] for r, c in near]) for i in squares for j in squares]
+            )
             for f in grid
         ]
     )
-    wide = layer_norm(shuffled, shuffled.shape[-1:], weights["mlp1.0.weight"], weights["mlp1.0.bias"])
+    wide = layer_norm(
+        shuffled, shuffled.shape[-1:], weights["mlp1.0.weight"], weights["mlp1.0.bias"]
+    )
     hidden = gelu(wide @ weights["mlp1.1.weight"].T + weights["mlp1.1.bias"])
     return (hidden @ weights["mlp1.3.weight"].T + weights["mlp1.3.bias"]).flatten(0, 1)
 
@@ -124,7 +139,12 @@ def test_video_tokens_equal_the_slow_twin(variant):
     assert torch.equal(inputs.embeds[rest], table[prepared.input_ids[rest]])
 
 
-@given(rows=st.integers(1, 4), columns=st.integers(1, 4), merge=st.integers(1, 3), width=st.integers(1, 3))
+@given(
+    rows=st.integers(1, 4),
+    columns=st.integers(1, 4),
+    merge=st.integers(1, 3),
+    width=st.integers(1, 3),
+)
 def test_pixel_shuffle_keeps_every_value_in_its_square(rows, columns, merge, width):
     values = torch.arange(2.0 * rows * columns * merge**2 * width)
     patches = values.view(2, rows * merge, columns * merge, width)
@@ -132,7 +152,9 @@ def test_pixel_shuffle_keeps_every_value_in_its_square(rows, columns, merge, wid
     assert shuffled.shape == (2, rows, columns, merge**2 * width)
     for row in range(rows):
         for column in range(columns):
-            square = patches[:, row * merge : (row + 1) * merge, column * merge : (column + 1) * merge]
+            square = patches[
+                :, row * merge : (row + 1) * merge, column * merge : (column + 1) * merge
+            ]
             assert torch.equal(shuffled[:, row, column], square.flatten(1))
 
 
@@ -142,7 +164,9 @@ def slow_tables(config: Mapping[str, Any], n: int) -> tuple[Tensor, Tensor]:
     original, longest = text["original_max_position_embeddings"], text["max_position_embeddings"]
     factors = text["rope_scaling"]["long_factor" if n > original else "short_factor"]
     size = text["hidden_size"] // text["num_attention_heads"]
-    frequencies = torch.tensor([1 / (factor * 10000 ** (2 * i / size)) for i, factor in enumerate(factors)])
+    frequencies = torch.tensor(
+        [1 / (factor * 10000 ** (2 * i / size)) for i, factor in enumerate(factors)]
+    )
     angles = torch.arange(n)[:, None] * frequencies
     grown = math.sqrt(1 + math.log(longest / original) / math.log(original))
     angles = torch.cat([angles, angles], -1)
@@ -167,7 +191,10 @@ def test_rows_beyond_the_configs_sliding_window_are_read(model):
     assert len(embeds) > config["num_hidden_layers"] * config["sliding_window"]
     changed = embeds.clone()
     changed[0] += 1
-    last = [model.decoder.core(inputs_embeds=x[None]).last_hidden_state[0, -1] for x in (embeds, changed)]
+    last = [
+        model.decoder.core(inputs_embeds=x[None]).last_hidden_state[0, -1]
+        for x in (embeds, changed)
+    ]
     assert (last[0] - last[1]).abs().max() > 1e-4
 
 
@@ -187,10 +214,13 @@ def test_half_precision_stays_near(model, tmp_path):
 
 def test_clips_of_a_batch_do_not_mix(model):
     prepared = [
-        model.encode(tiny_question(stem=f"{'very ' * n}?"), frames_for(2 + n, seed=n)) for n in range(3)
+        model.encode(tiny_question(stem=f"{'very ' * n}?"), frames_for(2 + n, seed=n))
+        for n in range(3)
     ]
     for item, together in zip(prepared, model.embed(prepared), strict=True):
-        torch.testing.assert_close(together.embeds, model.embed([item])[0].embeds, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            together.embeds, model.embed([item])[0].embeds, rtol=0, atol=1e-5
+        )
         assert len(together) == len(item.layout) == len(item.input_ids)
 
 
@@ -219,7 +249,11 @@ def test_layout_names_every_position(model):
 
     def said(name: str) -> str:
         positions = prepared.layout.positions(name).tolist()
-        return "".join(tokens[position] for position in positions).replace("▁", "").replace("<0x0A>", "\n")
+        return (
+            "".join(tokens[position] for position in positions)
+            .replace("▁", "")
+            .replace("<0x0A>", "\n")
+        )
 
     assert said("system") == "<s>Watchtheball.\n<|user|>\n<img>"
     assert said("frame[2]") == "<IMG_CONTEXT>" * model.network.tokens_per_frame
@@ -270,7 +304,10 @@ def test_lora_on_the_fused_tower_and_the_language_model(tmp_path):
     factors = {}
     for module in modules:
         rows, columns = weights[f"{module}.weight"].shape
-        a, b = torch.randn(2, columns, generator=generator), torch.randn(rows, 2, generator=generator)
+        a, b = (
+            torch.randn(2, columns, generator=generator),
+            torch.randn(rows, 2, generator=generator),
+        )
         factors |= {
             f"base_model.model.{module}.lora_A.weight": a,
             f"base_model.model.{module}.lora_B.weight": b,
@@ -292,7 +329,9 @@ def test_lora_on_the_fused_tower_and_the_language_model(tmp_path):
 
 
 def test_pathways_come_with_the_name(tmp_path):
-    named = write_tiny_internvl(tmp_path / "models--byminji--Mini-InternVL-4B-Video-FT" / "snapshots" / "0")
+    named = write_tiny_internvl(
+        tmp_path / "models--byminji--Mini-InternVL-4B-Video-FT" / "snapshots" / "0"
+    )
     pathways = InternVLVideo.load(named).pathways
     assert pathways is not None
     assert pathways.question_to_last == LayerSpan(11, 30)
@@ -344,7 +383,9 @@ def test_pickled_weights_are_refused(tmp_path):
 def test_another_language_models_conversation_is_refused(tmp_path):
     folder = write_tiny_internvl(tmp_path, tiny_internvl_config(template="internlm2-chat"))
     file = folder / "tokenizer.json"
-    file.write_text(file.read_text(encoding="utf-8").replace("<|user|>", "<|human|>"), encoding="utf-8")
+    file.write_text(
+        file.read_text(encoding="utf-8").replace("<|user|>", "<|human|>"), encoding="utf-8"
+    )
     fails(folder, "<|user|>", "internlm2-chat", "mapflow_hf")
 
 

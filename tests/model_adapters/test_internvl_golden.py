@@ -31,7 +31,7 @@ from golden import (
 from golden import goldens as find_goldens
 from golden_pllava import completion_question
 
-from mapflow.model_adapters.internvl import InternVLVideo
+from mapflow.model_adapters.families.internvl.model import InternVLVideo
 from mapflow.model_adapters.video_llm import Prepared
 
 VIDEO_TURN = " <|user|>\n<img><IMG_CONTEXT></img>\n <|user|>\n"
@@ -42,7 +42,10 @@ def load(folder: Path) -> InternVLVideo:
 
 
 def encode(
-    model: InternVLVideo, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], question_id: str
+    model: InternVLVideo,
+    facts: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    question_id: str,
 ) -> Prepared:
     question = completion_question(facts, question_id, VIDEO_TURN, " <|assistant|>\n")
     return model.encode(question, arrays["frames"])
@@ -97,7 +100,9 @@ def test_layout_ranges(goldens):
         first, each = sample.facts["vision_range"][0], golden.model.network.tokens_per_frame
         for frame in range(len(sample.arrays["frames"])):
             start = first + frame * each
-            assert span(sample.prepared.layout, f"frame[{frame}]") == list(range(start, start + each))
+            assert span(sample.prepared.layout, f"frame[{frame}]") == list(
+                range(start, start + each)
+            )
 
 
 def test_base_run(goldens):

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mapflow.model_adapters.lmms_model import MapflowLlava
-from mapflow.results.run_folder import RECORDS, sort_records
+from mapflow.model_adapters.lmms.models import MapflowLlava
+from mapflow.results.runs.folder import RECORDS, sort_records
 from mapflow.tasks.lmms_functions import question_of
 from mapflow.tasks.loading import load_documents
 
@@ -41,7 +41,9 @@ def answer_share(folder: Path, rank: int, world: int, batch_size: int = 1) -> No
 
 
 def start(folder: Path, world: int) -> list:
-    workers = [FORK.Process(target=answer_share, args=(folder, rank, world)) for rank in range(world)]
+    workers = [
+        FORK.Process(target=answer_share, args=(folder, rank, world)) for rank in range(world)
+    ]
     for worker in workers:
         worker.start()
     return workers
@@ -96,7 +98,9 @@ def test_another_number_of_workers_gives_the_same_records(undisturbed, tmp_path)
     assert (tmp_path / RECORDS).read_bytes() == undisturbed
 
 
-def test_another_order_and_batches_give_the_same_records_in_float32(undisturbed, tmp_path, monkeypatch):
+def test_another_order_and_batches_give_the_same_records_in_float32(
+    undisturbed, tmp_path, monkeypatch
+):
     """Also those of random blocking, whose masks are drawn from the seed, the question and the layer."""
     original = load_documents
 

@@ -9,15 +9,22 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_llava import PLACEHOLDER, PROMPT, tiny_config, tiny_question, tiny_weights, write_tiny_llava
+from tiny_llava import (
+    PLACEHOLDER,
+    PROMPT,
+    tiny_config,
+    tiny_question,
+    tiny_weights,
+    write_tiny_llava,
+)
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.model_adapters.interventions import LayerSpan
-from mapflow.model_adapters.llava import LlavaVideo
-from mapflow.model_adapters.llava_network import LlavaNetwork
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import Clip
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Clip
 
 # A square grid that divides evenly; and what the bundled goldens do not have: grouped heads, shards, overlapping bins.
 VARIANTS = {
@@ -31,7 +38,9 @@ VARIANTS = {
 @pytest.fixture(scope="module", params=VARIANTS.values(), ids=list(VARIANTS))
 def variant(request, tmp_path_factory):
     config, shards = request.param
-    return config, LlavaVideo.load(write_tiny_llava(tmp_path_factory.mktemp("tiny"), config, shards=shards))
+    return config, LlavaVideo.load(
+        write_tiny_llava(tmp_path_factory.mktemp("tiny"), config, shards=shards)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +49,9 @@ def model(tmp_path_factory) -> LlavaVideo:
 
 
 def frames_for(model: LlavaVideo, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (model.network.n_frames, 60, 80, 3), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(
+        0, 256, (model.network.n_frames, 60, 80, 3), dtype=np.uint8
+    )
 
 
 def bins(size: int, wanted: int) -> list[range]:
@@ -53,15 +64,24 @@ def slow_video_tokens(config: dict, weights: dict[str, Tensor], pixels: Tensor) 
     settings = {key: value for key, value in config["vision_config"].items() if key != "model_type"}
     tower = CLIPVisionModel(CLIPVisionConfig(**settings)).eval()
     prefix = "vision_tower."
-    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    own = {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
     if not hasattr(tower, "vision_model"):
         own = {name.removeprefix("vision_model."): value for name, value in own.items()}
     tower.load_state_dict(own)
-    features = tower(pixels, output_hidden_states=True).hidden_states[config["vision_feature_layer"]][:, 1:]
+    features = tower(pixels, output_hidden_states=True).hidden_states[
+        config["vision_feature_layer"]
+    ][:, 1:]
     linear = [
-        [weights[f"multi_modal_projector.linear_{n}.{leaf}"] for leaf in ("weight", "bias")] for n in (1, 2)
+        [weights[f"multi_modal_projector.linear_{n}.{leaf}"] for leaf in ("weight", "bias")]
+        for n in (1, 2)
     ]
-    hidden = nn.functional.gelu(features @ linear[0][0].T + linear[0][1]) @ linear[1][0].T + linear[1][1]
+    hidden = (
+        nn.functional.gelu(features @ linear[0][0].T + linear[0][1]) @ linear[1][0].T + linear[1][1]
+    )
     side = config["vision_config"]["image_size"] // config["vision_config"]["patch_size"]
     grid = hidden.unflatten(1, (side, side))
     frames, rows, columns = config["pooling_shape"]
@@ -82,23 +102,34 @@ def test_forward_equals_the_slow_twin(variant):
     prepared = model.encode(tiny_question(), frames_for(model))
     video = slow_video_tokens(config, weights, prepared.vision["pixel_values"])
     torch.testing.assert_close(
-        model.network.encode_video(prepared.vision["pixel_values"][None])[0], video, rtol=1e-4, atol=1e-4
+        model.network.encode_video(prepared.vision["pixel_values"][None])[0],
+        video,
+        rtol=1e-4,
+        atol=1e-4,
     )
     settings = {key: value for key, value in config["text_config"].items() if key != "model_type"}
     llama = LlamaForCausalLM(LlamaConfig(**settings)).eval()
     prefix = "language_model."
-    llama.load_state_dict({n.removeprefix(prefix): v for n, v in weights.items() if n.startswith(prefix)})
+    llama.load_state_dict(
+        {n.removeprefix(prefix): v for n, v in weights.items() if n.startswith(prefix)}
+    )
     embeds = llama.model.embed_tokens(prepared.input_ids)
     embeds[prepared.layout.positions("video")] = video
     expected = llama(inputs_embeds=embeds[None]).logits[0]
-    ours = model.network.language_model(inputs_embeds=model.embed([prepared])[0].embeds[None]).logits[0]
+    ours = model.network.language_model(
+        inputs_embeds=model.embed([prepared])[0].embeds[None]
+    ).logits[0]
     torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_clips_of_a_batch_do_not_mix(model):
-    prepared = [model.encode(tiny_question(stem=f"{'very ' * n}?"), frames_for(model, n)) for n in range(3)]
+    prepared = [
+        model.encode(tiny_question(stem=f"{'very ' * n}?"), frames_for(model, n)) for n in range(3)
+    ]
     for item, together in zip(prepared, model.embed(prepared), strict=True):
-        torch.testing.assert_close(together.embeds, model.embed([item])[0].embeds, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            together.embeds, model.embed([item])[0].embeds, rtol=0, atol=1e-5
+        )
         assert len(together) == len(item.layout) == len(item.input_ids)
 
 
@@ -113,7 +144,10 @@ def test_half_precision_stays_near(model, tmp_path):
     half = LlavaVideo.load(write_tiny_llava(tmp_path), dtype="bfloat16")
     pixels = model.encode(tiny_question(), frames_for(model)).vision["pixel_values"][None]
     with torch.inference_mode():
-        full, rounded = model.network.encode_video(pixels), half.network.encode_video(pixels.bfloat16())
+        full, rounded = (
+            model.network.encode_video(pixels),
+            half.network.encode_video(pixels.bfloat16()),
+        )
     assert rounded.dtype == torch.bfloat16
     assert (full - rounded).abs().mean() < 0.02 * full.abs().mean()
 
@@ -136,7 +170,9 @@ def test_layout_names_every_position(model):
     tokens = model.tokenizer.convert_ids_to_tokens(prepared.input_ids.tolist())
 
     def said(name: str) -> str:
-        return "".join(tokens[position] for position in layout.positions(name).tolist()).replace("▁", " ")
+        return "".join(tokens[position] for position in layout.positions(name).tolist()).replace(
+            "▁", " "
+        )
 
     assert said("system") == "<s> Watch the ball.<0x0A> USER: "
     assert said("stem") == "Where does the ball go?"
@@ -146,7 +182,9 @@ def test_layout_names_every_position(model):
         said("question")
         == " Question: Where does the ball go?<0x0A>Options:<0x0A>(A) the left<0x0A>(B) the right"
     )
-    assert said("template") == " <0x0A> USER: <0x0A>Only give the best option. ASSISTANT:Best option"
+    assert (
+        said("template") == " <0x0A> USER: <0x0A>Only give the best option. ASSISTANT:Best option"
+    )
     assert said("last") == ":("
     assert said("frame[2]") == PLACEHOLDER * 4
 
@@ -156,8 +194,12 @@ def test_answer_ids(model):
     prepared = model.encode(tiny_question(target=1), frames_for(model))
     assert spelled(list(prepared.option_ids)) == ["A", "B"]
     assert spelled(prepared.target_id) == "B"
-    prompt = replace(PROMPT, options_label="", instruction="", answer_prefix="\nThe ball goes to the")
-    opened = model.encode(tiny_question(options=(), target="left", prompt=prompt), frames_for(model))
+    prompt = replace(
+        PROMPT, options_label="", instruction="", answer_prefix="\nThe ball goes to the"
+    )
+    opened = model.encode(
+        tiny_question(options=(), target="left", prompt=prompt), frames_for(model)
+    )
     assert opened.option_ids == ()
     assert spelled(opened.target_id) == "▁left"
     with pytest.raises(MapflowError, match="'option"):
@@ -173,18 +215,23 @@ def test_twice_the_frames_share_their_positions_by_pooling(model):
     frames, others = frames_for(model), frames_for(model, seed=1)
     woven = np.stack([frames, others], 1).reshape(-1, *frames.shape[1:])
     single, other, double = (
-        model.embed([model.encode(tiny_question(), shown)])[0].embeds for shown in (frames, others, woven)
+        model.embed([model.encode(tiny_question(), shown)])[0].embeds
+        for shown in (frames, others, woven)
     )
     torch.testing.assert_close(double, (single + other) / 2, atol=1e-5, rtol=0)
 
 
 def test_pathways_come_with_the_folder_or_with_the_name(tmp_path):
     assert LlavaVideo.load(write_tiny_llava(tmp_path / "plain")).pathways is None
-    named = write_tiny_llava(tmp_path / "models--byminji--LLaVA-NeXT-13B-Video-FT" / "snapshots" / "0")
+    named = write_tiny_llava(
+        tmp_path / "models--byminji--LLaVA-NeXT-13B-Video-FT" / "snapshots" / "0"
+    )
     pathways = LlavaVideo.load(named).pathways
     assert pathways is not None
     assert pathways.question_to_last == LayerSpan(16, 30)
-    (named / "pathways.yaml").write_text("cross_frame: 1-2\nvideo_to_question: 2-3\nquestion_to_last: 3-4\n")
+    (named / "pathways.yaml").write_text(
+        "cross_frame: 1-2\nvideo_to_question: 2-3\nquestion_to_last: 3-4\n"
+    )
     pathways = LlavaVideo.load(named).pathways
     assert pathways is not None
     assert pathways.cross_frame == LayerSpan(1, 2)
@@ -198,7 +245,9 @@ def test_a_saved_network_loads_again(model, tmp_path):
     folder = write_tiny_llava(tmp_path)
     saved = load_file(folder / "model.safetensors")
     ((old, new),) = LlavaNetwork.renames
-    names = {old + n.removeprefix(new) if n.startswith(new) else n for n in model.network.state_dict()}
+    names = {
+        old + n.removeprefix(new) if n.startswith(new) else n for n in model.network.state_dict()
+    }
     assert names == set(saved)
 
 

@@ -83,7 +83,9 @@ def generations(golden: Golden) -> Iterator[tuple[Sample, str, dict, np.ndarray]
                     expression = effective_expression(ranges, golden.model.decoder.n_layers)
                 else:
                     source, target = (LETTERS[letter] for letter in name.split("_")[0].split("2"))
-                    expression = "+".join(f"{source}->{target}@{layer + 1}" for layer in facts["layerlist"])
+                    expression = "+".join(
+                        f"{source}->{target}@{layer + 1}" for layer in facts["layerlist"]
+                    )
                 yield sample, expression, facts, arrays[f"{name}_scores"]
 
 
@@ -106,7 +108,9 @@ def test_decoding_under_knockout(goldens):
 
 
 @torch.inference_mode()
-def step_logits(golden: Golden, inputs: DecoderInputs, item: Compiled, new_ids: Sequence[int]) -> np.ndarray:
+def step_logits(
+    golden: Golden, inputs: DecoderInputs, item: Compiled, new_ids: Sequence[int]
+) -> np.ndarray:
     """Cached decoding with the golden's tokens: the logits that each of them was chosen from."""
     model = golden.model.network.language_model
     cache, steps = DynamicCache(config=model.config), []

@@ -12,10 +12,10 @@ import torch
 from golden import PROBABILITIES, Golden, Sample
 from golden_pllava import llava_goldens
 
-from mapflow.harness.lens import Lens, lens_question
-from mapflow.harness.trace import Trace, nearest_id, trace_question
+from mapflow.harness.analyses.lens import Lens, lens_question
+from mapflow.harness.analyses.trace import Trace, nearest_id, trace_question
 from mapflow.model_adapters.interventions import Intervention
-from mapflow.model_adapters.interventions.readout import (
+from mapflow.model_adapters.interventions.execution.readout import (
     embedding_logits,
     hidden_states,
     layer_inputs,
@@ -52,8 +52,12 @@ def test_trace(traced, norm, name):
         false = row["false_opt"]
         assert list(record.false_options) == false
         assert [record.target] == row["true_opt"]
-        ours = np.array([record.p_answers, record.p_targets, *(record.p_options[one] for one in false)])
-        theirs = np.array([[layer["base_score"], *layer["true"], *layer["false"]] for layer in layers])
+        ours = np.array(
+            [record.p_answers, record.p_targets, *(record.p_options[one] for one in false)]
+        )
+        theirs = np.array(
+            [[layer["base_score"], *layer["true"], *layer["false"]] for layer in layers]
+        )
         agree(ours.T, theirs / 100)
         most = [golden.model.tokenizer.decode([layer["topk_ids"][0]]).strip() for layer in layers]
         assert list(record.tops) == most
@@ -62,7 +66,9 @@ def test_trace(traced, norm, name):
 def test_candidates_are_those_that_the_released_code_takes(traced):
     for golden, _, row in traced:
         for letters, ids in (("true_opt", "true_opt_t"), ("false_opt", "false_opt_t")):
-            found = [nearest_id(golden.model.tokenizer, one, row["answer_t"]) for one in row[letters]]
+            found = [
+                nearest_id(golden.model.tokenizer, one, row["answer_t"]) for one in row[letters]
+            ]
             assert found == row[ids]
 
 
@@ -113,7 +119,12 @@ def lenses(root: Path) -> Iterator[tuple[Golden, Sample, np.ndarray, np.ndarray]
         for name in arrays:
             if name.endswith("_preds"):
                 index = int(name.removeprefix("sample").removesuffix("_preds"))
-                yield golden, golden.samples[index], arrays[name], arrays[name.replace("_preds", "_probs")]
+                yield (
+                    golden,
+                    golden.samples[index],
+                    arrays[name],
+                    arrays[name.replace("_preds", "_probs")],
+                )
 
 
 def agree(ours: np.ndarray, theirs: np.ndarray) -> None:

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from mapflow.model_adapters.lmms_model import MapflowHf, MapflowLlava
-from mapflow.results.answers import NOT_ASKED
-from mapflow.results.errors import MapflowError
-from mapflow.results.run_folder import read_records
+from mapflow.model_adapters.lmms.models import MapflowHf, MapflowLlava
+from mapflow.results.contract.answers import NOT_ASKED
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.folder import read_records
 
 MOTION = Path(__file__).parents[2] / "tasks" / "motion" / "data"
 FOREIGN = "Question: {question}\nOptions:\nA. {0}\nB. {1}\nAnswer with the option's letter from the given choices directly."
@@ -21,7 +21,14 @@ def requests_of(model, documents, prompt, task="somebodys_task"):
     model.task_dict = {task: {"test": documents}}
     return [
         SimpleNamespace(
-            args=(prompt(doc), {"max_new_tokens": 3}, lambda doc: [doc["video"]], number, task, "test")
+            args=(
+                prompt(doc),
+                {"max_new_tokens": 3},
+                lambda doc: [doc["video"]],
+                number,
+                task,
+                "test",
+            )
         )
         for number, doc in enumerate(documents)
     ]
@@ -33,8 +40,12 @@ def test_another_tasks_multiple_choice_prompt_is_asked_under_interventions(tmp_p
         {"video": str(MOTION / "video" / "antonym" / row["video"]), "answer": "AB"[row["candidates"].index(row["answer"])], **{k: row[k] for k in ("question", "candidates")}}
         for row in rows
     ]  # fmt: skip
-    model = MapflowLlava(intervention="full;video->options;question->last@1-3", records=str(tmp_path))
-    asked = requests_of(model, documents, lambda d: FOREIGN.format(*d["candidates"], question=d["question"]))
+    model = MapflowLlava(
+        intervention="full;video->options;question->last@1-3", records=str(tmp_path)
+    )
+    asked = requests_of(
+        model, documents, lambda d: FOREIGN.format(*d["candidates"], question=d["question"])
+    )
     answers = model.generate_until(asked)
     records = read_records(tmp_path)
     assert len(records) == 2 * 3
@@ -51,7 +62,9 @@ def test_another_tasks_multiple_choice_prompt_is_asked_under_interventions(tmp_p
 
 def test_a_video_that_cannot_be_read_is_a_record_not_an_end(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"\0" * 100)
-    documents = [{"video": str(tmp_path / name), "answer": "A"} for name in ("broken.mp4", "missing.mp4")]
+    documents = [
+        {"video": str(tmp_path / name), "answer": "A"} for name in ("broken.mp4", "missing.mp4")
+    ]
     model = MapflowLlava(intervention="full;effective", records=str(tmp_path / "run"))
     answers = model.generate_until(
         requests_of(model, documents, lambda d: FOREIGN.format("x", "y", question="?"))
@@ -65,16 +78,22 @@ def test_a_video_that_cannot_be_read_is_a_record_not_an_end(tmp_path):
         assert (record.correct, record.p_answer, record.edges_kept) == (None, None, None)
 
 
-def test_a_video_that_is_there_by_now_is_asked_about_again_and_others_are_not(tmp_path, monkeypatch):
+def test_a_video_that_is_there_by_now_is_asked_about_again_and_others_are_not(
+    tmp_path, monkeypatch
+):
     good = next((MOTION / "video" / "antonym").glob("*.mp4"))
     shutil.copy(good, tmp_path / "good.mp4")
-    documents = [{"video": str(tmp_path / name), "answer": "A"} for name in ("good.mp4", "late.mp4")]
+    documents = [
+        {"video": str(tmp_path / name), "answer": "A"} for name in ("good.mp4", "late.mp4")
+    ]
     asked = []
 
     def run():
         model = MapflowLlava(intervention="full;video->options", records=str(tmp_path / "run"))
         prepare = model.video_llm.prepare
-        monkeypatch.setattr(model.video_llm, "prepare", lambda q: (asked.append(q.video_id), prepare(q))[1])
+        monkeypatch.setattr(
+            model.video_llm, "prepare", lambda q: (asked.append(q.video_id), prepare(q))[1]
+        )
         return model.generate_until(
             requests_of(model, documents, lambda d: FOREIGN.format("x", "y", question="?"))
         )

@@ -13,17 +13,22 @@ from safetensors.torch import save_file
 from tiny_llava import tiny_config, tiny_question, tiny_weights, write_tiny_llava
 from torch import Tensor
 
-from mapflow.model_adapters.checkpoint import digest, weight_files
-from mapflow.model_adapters.llava import LlavaVideo
-from mapflow.results.errors import MapflowError
+from mapflow.model_adapters.checkpoints.folder import digest, weight_files
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.results.contract.errors import MapflowError
 
 RANK, ALPHA = 3, 12.0
 Q, K = (f"language_model.model.layers.1.self_attn.{name}_proj" for name in "qk")
 
 
-def factors(seed: int, inputs: int = 32, outputs: int = 32, rank: int = RANK) -> tuple[Tensor, Tensor]:
+def factors(
+    seed: int, inputs: int = 32, outputs: int = 32, rank: int = RANK
+) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    a, b = torch.randn(rank, inputs, generator=generator), torch.randn(outputs, rank, generator=generator)
+    a, b = (
+        torch.randn(rank, inputs, generator=generator),
+        torch.randn(outputs, rank, generator=generator),
+    )
     return 0.2 * a, 0.2 * b
 
 
@@ -48,7 +53,9 @@ def pair(module: str, seed: int, infix: str = "") -> dict[str, Tensor]:
 
 
 def logits(model: LlavaVideo) -> Tensor:
-    frames = np.random.default_rng(0).integers(0, 256, (model.network.n_frames, 30, 40, 3), dtype=np.uint8)
+    frames = np.random.default_rng(0).integers(
+        0, 256, (model.network.n_frames, 30, 40, 3), dtype=np.uint8
+    )
     embeds = model.embed([model.encode(tiny_question(), frames)])[0].embeds
     with torch.no_grad():
         return model.network.language_model(inputs_embeds=embeds[None]).logits[0]
@@ -58,7 +65,9 @@ def side_by_side(model: LlavaVideo, changes: dict[str, tuple[Tensor, Tensor, flo
     """The unmerged twin: W x + scale · B (A x), by a hook on each changed module."""
     handles = [
         model.network.get_submodule(name).register_forward_hook(
-            lambda _, inputs, output, a=a, b=b, scale=scale: output + scale * (inputs[0] @ a.T @ b.T)
+            lambda _, inputs, output, a=a, b=b, scale=scale: (
+                output + scale * (inputs[0] @ a.T @ b.T)
+            )
         )
         for name, (a, b, scale) in changes.items()
     ]
@@ -76,10 +85,14 @@ def base(tmp_path) -> Path:
 def test_merged_equals_side_by_side(base, tmp_path):
     adapter = write_adapter(tmp_path / "adapter", pair(Q, 1) | pair(K, 2, infix=".default"))
     scale = ALPHA / RANK
-    expected = side_by_side(LlavaVideo.load(base), {Q: (*factors(1), scale), K: (*factors(2), scale)})
+    expected = side_by_side(
+        LlavaVideo.load(base), {Q: (*factors(1), scale), K: (*factors(2), scale)}
+    )
     merged = logits(LlavaVideo.load(base, lora=adapter))
     torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
-    assert (merged - logits(LlavaVideo.load(base))).abs().max() > 0.01, "the adapter must change something"
+    assert (merged - logits(LlavaVideo.load(base))).abs().max() > 0.01, (
+        "the adapter must change something"
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +125,9 @@ def test_scale(base, tmp_path, config, scale_of_q):
 def test_adapter_on_the_language_model_alone(base, tmp_path):
     whole = write_adapter(tmp_path / "whole", pair(Q, 1))
     inner = write_adapter(tmp_path / "inner", pair(Q.removeprefix("language_model."), 1))
-    assert torch.equal(logits(LlavaVideo.load(base, lora=whole)), logits(LlavaVideo.load(base, lora=inner)))
+    assert torch.equal(
+        logits(LlavaVideo.load(base, lora=whole)), logits(LlavaVideo.load(base, lora=inner))
+    )
 
 
 def test_tower_embeddings_and_whole_tensors(base, tmp_path):
@@ -188,7 +203,11 @@ def test_digest_covers_the_adapter(base, tmp_path):
     [
         (pair("language_model.model.layers.99.self_attn.q_proj", 1), {}, "layers.99"),
         ({f"{Q}.lora_A.weight": factors(1)[0]}, {}, "lora_A"),
-        ({f"{Q}.lora_A.weight": factors(1)[0], f"{Q}.lora_B.weight": factors(1, rank=2)[1]}, {}, "lora_B"),
+        (
+            {f"{Q}.lora_A.weight": factors(1)[0], f"{Q}.lora_B.weight": factors(1, rank=2)[1]},
+            {},
+            "lora_B",
+        ),
         (pair(Q, 1) | {"multi_modal_projector.linear_1.weight": torch.zeros(2, 2)}, {}, "linear_1"),
         (pair(Q, 1), {"use_dora": True}, "DoRA"),
         (pair(Q, 1), {"peft_type": "IA3"}, "IA3"),

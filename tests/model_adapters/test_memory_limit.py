@@ -7,13 +7,13 @@ from functools import partial
 import pytest
 import torch
 
-from mapflow.harness.analysis_run import Analysis, run_analysis
-from mapflow.harness.shard import Shard
-from mapflow.model_adapters.answering import answer, failed
-from mapflow.model_adapters.families import checkpoint, family
+from mapflow.harness.analyses.run import Analysis, run_analysis
+from mapflow.harness.analyses.shard import Shard
+from mapflow.model_adapters.families.registry import checkpoint, family
+from mapflow.model_adapters.inference.answering import answer, failed
+from mapflow.model_adapters.inference.memory_limit import answer_within_memory, out_of_memory
 from mapflow.model_adapters.interventions import Intervention, parse_interventions
-from mapflow.model_adapters.memory_limit import answer_within_memory, out_of_memory
-from mapflow.results.record import Record
+from mapflow.results.records.record import Record
 from mapflow.tasks.lmms_functions import question_of
 from mapflow.tasks.loading import load_documents
 
@@ -22,7 +22,9 @@ ERRORS = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
     "cpu": RuntimeError(CPU),
     "mps": RuntimeError("MPS backend out of memory (MPS allocated: 9 GiB)"),
-    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cublas": RuntimeError(
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    ),
     "python": MemoryError(),
 }
 FULL, TOO_LARGE = Intervention(), "out of memory: too large for cpu even alone"
@@ -55,7 +57,9 @@ def memory_for(model, monkeypatch):
 
         def answer_logits(inputs, compiled):
             asked.append((len(inputs), len(compiled[0])))
-            if sum(map(len, compiled)) > rows or any(len(own[0].layout) == never for own in compiled):
+            if sum(map(len, compiled)) > rows or any(
+                len(own[0].layout) == never for own in compiled
+            ):
                 raise type(error)(*error.args)  # a new one: tracebacks hold tensors
             return original(inputs, compiled)
 
@@ -81,7 +85,9 @@ def test_other_errors_are_not(error, model, prepared, memory_for):
 
 
 @pytest.mark.parametrize("rows", [1, 4, 9])
-def test_whatever_fits_is_answered_as_if_memory_had_sufficed(rows, model, prepared, expected, memory_for):
+def test_whatever_fits_is_answered_as_if_memory_had_sufficed(
+    rows, model, prepared, expected, memory_for
+):
     asked = memory_for(rows, ERRORS["cuda"])
     found = answer_within_memory(model, prepared, INTERVENTIONS)
     assert len(prepared) == 3
@@ -119,7 +125,9 @@ def test_memory_is_given_back_between_tries(model, prepared, memory_for, monkeyp
     alive, emptied = [], []
 
     def embed(batch):
-        assert all(reference() is None for reference in alive), "tensors of a failed try still lie in memory"
+        assert all(reference() is None for reference in alive), (
+            "tensors of a failed try still lie in memory"
+        )
         inputs = original(batch)
         alive.extend(weakref.ref(one.embeds) for one in inputs)
         return inputs
@@ -135,7 +143,9 @@ def test_memory_is_given_back_between_tries(model, prepared, memory_for, monkeyp
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @torch.inference_mode()
-def test_logits_that_are_not_finite_are_an_error_never_an_answer(value, model, prepared, monkeypatch):
+def test_logits_that_are_not_finite_are_an_error_never_an_answer(
+    value, model, prepared, monkeypatch
+):
     original = model.decoder.answer_logits
 
     def broken(inputs, compiled):
@@ -150,8 +160,12 @@ def test_logits_that_are_not_finite_are_an_error_never_an_answer(value, model, p
     assert not any(r.error for records in others for r in records)
 
 
-@pytest.mark.parametrize("error", [ERRORS["cpu"], RuntimeError("shape mismatch")], ids=["memory", "other"])
-def test_an_analysis_fails_one_question_for_memory_and_stops_for_anything_else(error, model, tmp_path):
+@pytest.mark.parametrize(
+    "error", [ERRORS["cpu"], RuntimeError("shape mismatch")], ids=["memory", "other"]
+)
+def test_an_analysis_fails_one_question_for_memory_and_stops_for_anything_else(
+    error, model, tmp_path
+):
     asked = []
 
     def ask(one):
@@ -174,7 +188,9 @@ def test_an_analysis_fails_one_question_for_memory_and_stops_for_anything_else(e
             run()
 
 
-def test_a_written_answer_whose_later_logits_are_not_finite_is_no_answer(model, prepared, monkeypatch):
+def test_a_written_answer_whose_later_logits_are_not_finite_is_no_answer(
+    model, prepared, monkeypatch
+):
     original, calls = model.decoder.logits, []
 
     def broken(hidden):

@@ -20,10 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mapflow.model_adapters.conversation import load_tokenizer
-from mapflow.model_adapters.frame_sampling import segment_midpoints
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.model_adapters.interventions import DecoderInputs, parse_intervention
-from mapflow.model_adapters.llava import LlavaVideo
-from mapflow.model_adapters.llava_network import LlavaNetwork
 from mapflow.model_adapters.mini import planted, samples
 from mapflow.model_adapters.mini.conversation import FORMATS, as_question, converse, load_prompt
 from mapflow.model_adapters.mini.evaluate import segments_of_prompt
@@ -37,7 +36,8 @@ from mapflow.model_adapters.mini.network import (
 from mapflow.model_adapters.mini.pixels import look, reduction, sampled_times
 from mapflow.model_adapters.mini.samples import FIRST_MIX, encode, make_rows, questions
 from mapflow.model_adapters.mini.train import Settings, train
-from mapflow.results.errors import MapflowError
+from mapflow.model_adapters.video.sampling import segment_midpoints
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.motion import build
 from mapflow.tasks.motion.render import batch_scenes
 from mapflow.tasks.motion.scenes import fingerprint
@@ -94,10 +94,15 @@ def test_tokenizer_keeps_letters_alone_and_offsets_true(tokenizer):
         encoded = tokenizer(text, return_offsets_mapping=True)
         tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
         assert tokens.count(letter) == 2
-        assert [tokens[index - 1] for index, token in enumerate(tokens) if token == letter] == ["(", "("]
+        assert [tokens[index - 1] for index, token in enumerate(tokens) if token == letter] == [
+            "(",
+            "(",
+        ]
         spans = encoded["offset_mapping"]
         assert all(
-            text[a:b] == letter for token, (a, b) in zip(tokens, spans, strict=True) if token == letter
+            text[a:b] == letter
+            for token, (a, b) in zip(tokens, spans, strict=True)
+            if token == letter
         )
         assert tokenizer.decode(encoded["input_ids"], skip_special_tokens=True).strip() == text
 
@@ -120,7 +125,9 @@ def test_every_word_of_a_prompt_is_one_token(tokenizer, drawn):
                 r"[A-Za-z]+|[0-9]|[^A-Za-z0-9\s▁]", text.replace("<image>", "").replace("</s>", "")
             )
             tokens = tokenizer.tokenize(text.replace("</s>", ""))
-            spoken = [token.lstrip("▁") for token in tokens if token not in ("<image>", "<0x0A>", "▁")]
+            spoken = [
+                token.lstrip("▁") for token in tokens if token not in ("<image>", "<0x0A>", "▁")
+            ]
             assert spoken == words
 
 
@@ -156,7 +163,9 @@ def test_pixels_are_the_adapters_up_to_rounding(adapter, drawn):
 def test_blemishes_are_small_and_keep_the_picture(drawn):
     batch = batch_scenes([scene for scene, _ in drawn])
     torch.manual_seed(0)
-    clean, worn = (look(batch, sampled_times(), reduction(), blemished) for blemished in (False, True))
+    clean, worn = (
+        look(batch, sampled_times(), reduction(), blemished) for blemished in (False, True)
+    )
     assert not torch.equal(clean, worn)
     assert (clean - worn).abs().mean() < 0.1 * clean.std()
 
@@ -190,12 +199,16 @@ def test_distinct_layers_stand_for_all_of_them():
 def test_planted_pathways_are_the_only_ones():
     """By walking kept edges: video reaches last, and does not once any one of the three pathways is cut."""
     reads = planted.planted(12)
-    assert not (reads & ~planted.effective(12)).any(), "planting only ever cuts more than the policy does"
+    assert not (reads & ~planted.effective(12)).any(), (
+        "planting only ever cuts more than the policy does"
+    )
     first, *_, last_frame = planted.FRAMES
     assert reaches(reads, first, planted.LAST)
     everywhere = range(12)
     cuts = {
-        "cross-frame": planted.without_cross_frame(reads, planted.layers(*planted.RANGES["cross_frame"])),
+        "cross-frame": planted.without_cross_frame(
+            reads, planted.layers(*planted.RANGES["cross_frame"])
+        ),
         "video->question": planted.without(reads, [planted.QUESTION], planted.FRAMES, everywhere),
         "question->last": planted.without(reads, [planted.LAST], [planted.QUESTION], everywhere),
     }
@@ -244,7 +257,9 @@ def test_forward_is_the_decoders(tokenizer, folder, adapter, drawn, expression):
     }
     network.load_state_dict(weights)
     scenes, asks = zip(*drawn[:3], strict=True)
-    pieces = [converse(prompt, scene, ask, "choice") for scene, ask in zip(scenes, asks, strict=True)]
+    pieces = [
+        converse(prompt, scene, ask, "choice") for scene, ask in zip(scenes, asks, strict=True)
+    ]
     prefix, ids, segments = encode(tokenizer, pieces)
     everywhere = segments_of_prompt(len(prefix) - 1, segments)
     reads = getattr(planted, expression)(12)[None]
@@ -255,11 +270,15 @@ def test_forward_is_the_decoders(tokenizer, folder, adapter, drawn, expression):
         last = (segments == planted.LAST).long().argmax(1)
         logits = network.language_model.lm_head(hidden[range(3), last])
     spans = ",".join(f"{name}={first}-{end}" for name, (first, end) in planted.RANGES.items())
-    intervention = parse_intervention(expression + (f":{spans}" if expression == "effective" else ""))
+    intervention = parse_intervention(
+        expression + (f":{spans}" if expression == "effective" else "")
+    )
     for index, ask in enumerate(asks):
         prepared = adapter.encode(as_question(prompt, ask), *clip_frames(scenes[index]))
         text = adapter.network.language_model.get_input_embeddings()(prepared.input_ids)
-        text[prepared.layout.positions("video")] = adapter.network.encode_video(pixels[index : index + 1])[0]
+        text[prepared.layout.positions("video")] = adapter.network.encode_video(
+            pixels[index : index + 1]
+        )[0]
         compiled = intervention.compile(prepared.layout, 12)
         (expected,) = adapter.decoder.answer_logits([DecoderInputs(text.detach())], [[compiled]])
         torch.testing.assert_close(logits[index], expected[0], atol=1e-4, rtol=1e-4)
@@ -277,7 +296,9 @@ def test_training_never_meets_a_held_out_question():
 
 
 def test_rows_depend_on_the_seed_alone(tokenizer):
-    first, again, other = (make_rows(seed, 40, FIRST_MIX, tokenizer, frozenset()) for seed in ("a", "a", "b"))
+    first, again, other = (
+        make_rows(seed, 40, FIRST_MIX, tokenizer, frozenset()) for seed in ("a", "a", "b")
+    )
     assert torch.equal(first.ids, again.ids) and torch.equal(first.scenes.knots, again.scenes.knots)
     assert not torch.equal(first.ids, other.ids)
     factory = samples.RowFactory(tokenizer, workers=2, chunk=16)
@@ -286,13 +307,22 @@ def test_rows_depend_on_the_seed_alone(tokenizer):
     finally:
         factory.close()
     assert len(pooled) == 40
-    assert torch.equal(pooled[:16].ids, alone.ids) and torch.equal(pooled[:16].scenes.cuts, alone.scenes.cuts)
+    assert torch.equal(pooled[:16].ids, alone.ids) and torch.equal(
+        pooled[:16].scenes.cuts, alone.scenes.cuts
+    )
     assert 0 < int(first.choices.sum()) < 40
 
 
 def test_two_steps_of_training_write_a_checkpoint_of_the_released_layout(tmp_path, golden_root):
     settings = Settings(
-        steps=2, time_limit=600.0, batch=4, rows=4, pathways=True, seed=0, learning_rate=1e-3, log_every=10
+        steps=2,
+        time_limit=600.0,
+        batch=4,
+        rows=4,
+        pathways=True,
+        seed=0,
+        learning_rate=1e-3,
+        log_every=10,
     )
     metrics = train(tmp_path / "mini", settings, workers=1, device=torch.device("cpu"))
     assert metrics["steps"] == 2
@@ -334,7 +364,10 @@ def test_training_goes_on_from_a_checkpoint_s_weights(folder, tmp_path):
     [
         (lambda weights: weights.popitem(), "lacks "),
         (lambda weights: weights.update(stranger=torch.zeros(1)), "has the unknown stranger"),
-        (lambda weights: weights.update({min(weights): torch.zeros(3, 3)}), "does not fit this network"),
+        (
+            lambda weights: weights.update({min(weights): torch.zeros(3, 3)}),
+            "does not fit this network",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_and_not_drawn_anew(folder, tmp_path, spoil, said):

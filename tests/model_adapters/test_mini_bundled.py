@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.model_adapters.answering import answer
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.inference.answering import answer
 from mapflow.model_adapters.interventions import parse_intervention
-from mapflow.model_adapters.llava import LlavaVideo
 from mapflow.model_adapters.mini import planted
 from mapflow.tasks.data_folder import VideoFile
 from mapflow.tasks.documents import candidates_to_document, to_question
@@ -60,7 +60,9 @@ def first_questions(subtask: str) -> list:
 def test_planted_pathways_carry_everything_and_nothing_else_does():
     first, last = planted.RANGES["cross_frame"]
     cuts = (f"cross-frame@{first}-{last}", "video->question", "question->last")
-    scores = accuracies("pathways", "full", "effective", "effective-strict", "video->last", "random", *cuts)
+    scores = accuracies(
+        "pathways", "full", "effective", "effective-strict", "video->last", "random", *cuts
+    )
     for kept in ("full", "effective", "effective-strict", "video->last"):
         assert scores[kept] >= 0.95, kept
     for cut in ("random", *cuts):

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mapflow.model_adapters import partial_resize
-from mapflow.model_adapters.image_preprocessing import ImagePreprocessing
-from mapflow.model_adapters.partial_resize import resize_window, source_span
+from mapflow.model_adapters.video import partial_resize
+from mapflow.model_adapters.video.partial_resize import resize_window, source_span
+from mapflow.model_adapters.video.resizing import ImagePreprocessing
 
 FILTERS = [
     Image.Resampling.BOX,
@@ -61,7 +61,9 @@ def test_nothing_outside_the_source_span_matters(sizes, resample):
     begin, end = source_span(length, new, wanted)
     other = 255 - frame
     other[begin:end] = frame[begin:end]
-    one, two = (np.asarray(Image.fromarray(each).resize((4, new), resample)) for each in (frame, other))
+    one, two = (
+        np.asarray(Image.fromarray(each).resize((4, new), resample)) for each in (frame, other)
+    )
     assert np.array_equal(one[slice(*wanted)], two[slice(*wanted)])
 
 
@@ -73,7 +75,9 @@ def test_pixel_values_are_those_of_whole_frames(size, monkeypatch):
     resized = []
     original = Image.Image.resize
     monkeypatch.setattr(
-        Image.Image, "resize", lambda self, *rest: resized.append(self.size) or original(self, *rest)
+        Image.Image,
+        "resize",
+        lambda self, *rest: resized.append(self.size) or original(self, *rest),
     )
     preprocess = ImagePreprocessing(336, (336, 336), (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
     frames = picture(*size)[None]

@@ -14,15 +14,20 @@ from tiny_internvl import write_tiny_internvl
 from tiny_llava import tiny_config, write_tiny_llava
 from tiny_llava import tiny_question as tiny_llava_question
 
-from mapflow.model_adapters.hf import HfVideo
-from mapflow.model_adapters.internvl import InternVLVideo
+from mapflow.model_adapters.families.hf.model import HfVideo
+from mapflow.model_adapters.families.internvl.model import InternVLVideo
+from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.interventions import DecoderInputs, parse_intervention
-from mapflow.model_adapters.interventions.answer_loss import answer_loss
-from mapflow.model_adapters.interventions.attention import EAGER
-from mapflow.model_adapters.llava import LlavaVideo
-from mapflow.model_adapters.pathway_tuning import Regularisation, regularised_loss, trainable, tune
+from mapflow.model_adapters.interventions.execution.answer_loss import answer_loss
+from mapflow.model_adapters.interventions.kernels.attention import EAGER
+from mapflow.model_adapters.training.pathway_tuning import (
+    Regularisation,
+    regularised_loss,
+    trainable,
+    tune,
+)
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 
 POLICY = "video->last+cross-frame@2-3+question->last@1"
 
@@ -83,7 +88,9 @@ def test_a_loss_is_the_answer_s_probability_in_an_ordinary_run(tmp_path):
     compiled = parse_intervention(POLICY).compile(prepared.layout, model.decoder.n_layers)
     (logits,) = model.decoder.answer_logits(model.embed([prepared]), [[compiled]])
     loss = regularised_loss(model, prepared, parse_intervention(POLICY))
-    assert float(loss) == pytest.approx(-float(logits[0].log_softmax(-1)[prepared.target_id]), abs=1e-5)
+    assert float(loss) == pytest.approx(
+        -float(logits[0].log_softmax(-1)[prepared.target_id]), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("family", ["internvl", *FAMILIES])
@@ -111,12 +118,16 @@ def test_every_family_trains(tmp_path, family):
 
 def test_a_policy_s_share_of_the_steps_and_its_order_depend_on_seed_and_number_alone():
     a, b = parse_intervention("effective"), parse_intervention("video->last")
-    drawn = [str(Regularisation((a, b), share=0.6, seed=3).of_step(number)) for number in range(3000)]
+    drawn = [
+        str(Regularisation((a, b), share=0.6, seed=3).of_step(number)) for number in range(3000)
+    ]
     counts = Counter(drawn)
     assert counts["full"] == pytest.approx(1200, abs=120)
     assert counts["effective"] == pytest.approx(900, abs=120)
     assert drawn[7] == str(Regularisation((a, b), share=0.6, seed=3).of_step(7))
-    assert drawn != [str(Regularisation((a, b), share=0.6, seed=4).of_step(number)) for number in range(3000)]
+    assert drawn != [
+        str(Regularisation((a, b), share=0.6, seed=4).of_step(number)) for number in range(3000)
+    ]
 
 
 def test_tuning_teaches_the_natural_model_a_policy_that_it_does_not_follow():

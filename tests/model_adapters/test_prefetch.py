@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from mapflow.model_adapters.prefetch import prefetch
+from mapflow.model_adapters.inference.prefetch import prefetch
 
 
 class Loaded:
@@ -18,7 +18,9 @@ class Loaded:
 
 
 def prefetch_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("mapflow-prefetch")]
+    return [
+        thread for thread in threading.enumerate() if thread.name.startswith("mapflow-prefetch")
+    ]
 
 
 @pytest.fixture(autouse=True)

@@ -8,14 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapflow.model_adapters import question_loading
-from mapflow.model_adapters.answering import answer
 from mapflow.model_adapters.device_copies import Arriving, bytes_held, pinned, to_device
-from mapflow.model_adapters.families import checkpoint, family
+from mapflow.model_adapters.families.registry import checkpoint, family
+from mapflow.model_adapters.inference import question_loading
+from mapflow.model_adapters.inference.answering import answer
+from mapflow.model_adapters.inference.question_loading import MOST_THREADS, loading_threads
+from mapflow.model_adapters.inference.question_runner import (
+    WINDOW,
+    answer_questions,
+    batches_by_length,
+    one_behind,
+)
 from mapflow.model_adapters.interventions import parse_interventions
-from mapflow.model_adapters.question_loading import MOST_THREADS, loading_threads
-from mapflow.model_adapters.question_runner import WINDOW, answer_questions, batches_by_length, one_behind
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.lmms_functions import question_of
 from mapflow.tasks.loading import load_documents
 
@@ -45,7 +50,9 @@ def test_one_at_a_time_gives_the_twins_records_in_order(model, asked, one_by_one
     assert [records for _, records in found] == [one_by_one[q.question_id] for q in asked]
 
 
-def test_batches_answer_every_question_once_and_within_the_precisions_noise(model, asked, one_by_one):
+def test_batches_answer_every_question_once_and_within_the_precisions_noise(
+    model, asked, one_by_one
+):
     found = list(answer_questions(model, asked, INTERVENTIONS, batch_size=3))
     assert sorted(q.question_id for q, _ in found) == sorted(one_by_one)
     for question, records in found:
@@ -61,18 +68,24 @@ def test_batches_answer_every_question_once_and_within_the_precisions_noise(mode
                 assert record.option_probs == pytest.approx(alone.option_probs, abs=0.1)
 
 
-def test_a_question_that_cannot_be_asked_is_an_error_record_among_the_others(model, asked, one_by_one):
+def test_a_question_that_cannot_be_asked_is_an_error_record_among_the_others(
+    model, asked, one_by_one
+):
     broken = replace(asked[1], clip=replace(asked[1].clip, path="nowhere.mp4"))
     found = list(answer_questions(model, [asked[0], broken, asked[2]], INTERVENTIONS))
     assert len(found) == 3
     by_id = {q.question_id: records for q, records in found}
     assert all("nowhere.mp4" in record.error for record in by_id[broken.question_id])
-    assert [r.intervention for r in by_id[broken.question_id]] == [str(one) for one in INTERVENTIONS]
+    assert [r.intervention for r in by_id[broken.question_id]] == [
+        str(one) for one in INTERVENTIONS
+    ]
     assert by_id[asked[0].question_id] == one_by_one[asked[0].question_id]
     assert by_id[asked[2].question_id] == one_by_one[asked[2].question_id]
 
 
-def test_what_is_no_fault_of_a_question_ends_the_run_after_what_was_answered(model, asked, monkeypatch):
+def test_what_is_no_fault_of_a_question_ends_the_run_after_what_was_answered(
+    model, asked, monkeypatch
+):
     original = model.prepare
 
     def prepare(question):
@@ -101,14 +114,18 @@ def test_batches_hold_every_prompt_once_neighbours_in_length(lengths, size):
     assert [len(prepared.layout) for prepared in flat] == sorted(lengths)
     assert all(len(batch) == size for batch in batches[:-1])
     assert not batches or 1 <= len(batches[-1]) <= size
-    if len(window) % size == 0:  # else one batch is smaller, and which one should be depends on the lengths
+    if (
+        len(window) % size == 0
+    ):  # else one batch is smaller, and which one should be depends on the lengths
         blind = [window[i : i + size] for i in range(0, len(window), size)]
         assert padding(batches) <= padding(blind)
     assert WINDOW > 1
 
 
 def padding(batches):
-    return sum(max(len(p.layout) for p in batch) - len(p.layout) for batch in batches for p in batch)
+    return sum(
+        max(len(p.layout) for p in batch) - len(p.layout) for batch in batches for p in batch
+    )
 
 
 @pytest.mark.parametrize("fails_at", [None, 0, 1, 3])
@@ -132,7 +149,9 @@ def test_an_answer_is_read_when_the_next_work_has_begun_and_none_is_lost(fails_a
         with pytest.raises(LookupError, match=f"no {fails_at}"):
             run()
     begun = 4 if fails_at is None else fails_at
-    expected = [step for n in range(begun) for step in ([f"begin {n}"] + ([f"read {n - 1}"] if n else []))]
+    expected = [
+        step for n in range(begun) for step in ([f"begin {n}"] + ([f"read {n - 1}"] if n else []))
+    ]
     assert happened == expected + ([f"read {begun - 1}"] if begun else [])
 
 
@@ -144,7 +163,9 @@ def test_threads_are_the_process_s_share_of_the_cores(cores, processes, threads)
     assert loading_threads(cores, processes) == threads
 
 
-def test_beside_a_gpu_questions_come_pinned_by_as_many_threads_as_the_share_of_cores(asked, monkeypatch):
+def test_beside_a_gpu_questions_come_pinned_by_as_many_threads_as_the_share_of_cores(
+    asked, monkeypatch
+):
     """Without a GPU: `pinned` and `prefetch` are watched instead."""
     seen = {}
 
@@ -157,7 +178,8 @@ def test_beside_a_gpu_questions_come_pinned_by_as_many_threads_as_the_share_of_c
     monkeypatch.setattr(question_loading.os, "sched_getaffinity", lambda pid: set(range(12)))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     fake = SimpleNamespace(
-        decoder=SimpleNamespace(device=torch.device("cuda", 0)), prepare=lambda question: question.question_id
+        decoder=SimpleNamespace(device=torch.device("cuda", 0)),
+        prepare=lambda question: question.question_id,
     )
     found = list(question_loading.load_ahead(fake, asked[:2], lambda question: question))
     assert found == [(question, ("pinned", question.question_id)) for question in asked[:2]]
@@ -172,7 +194,9 @@ def test_a_questions_weight_is_its_tensors_bytes(model, asked):
 
 def test_what_arrives_is_what_was_sent():
     sent = [torch.randn(3, 5), torch.tensor([True, False]), torch.arange(4)]
-    assert all(torch.equal(here, there) for here, there in zip(sent, Arriving(sent).wait(), strict=True))
+    assert all(
+        torch.equal(here, there) for here, there in zip(sent, Arriving(sent).wait(), strict=True)
+    )
     assert to_device(sent[0], "cpu", torch.bfloat16).dtype == torch.bfloat16
     assert torch.equal(to_device(sent[2], "cpu"), sent[2])
 

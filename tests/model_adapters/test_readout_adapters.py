@@ -7,10 +7,15 @@ import torch
 from test_incremental_adapters import CHAT, frames
 from tiny_hf import FAMILIES, write_tiny_hf
 
-from mapflow.harness.lens import Lens, lens_question
-from mapflow.harness.trace import Trace, trace_question
-from mapflow.model_adapters.hf import HfVideo
-from mapflow.model_adapters.interventions import AttentionPlan, DecoderInputs, apply, parse_interventions
+from mapflow.harness.analyses.lens import Lens, lens_question
+from mapflow.harness.analyses.trace import Trace, trace_question
+from mapflow.model_adapters.families.hf.model import HfVideo
+from mapflow.model_adapters.interventions import (
+    AttentionPlan,
+    DecoderInputs,
+    apply,
+    parse_interventions,
+)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -43,7 +48,9 @@ def test_families_of_transformers(tmp_path, family):
             finally:
                 core.layers = layers
             answers = decoder.logits(hidden[-1:])[0].softmax(-1)
-            assert trace.p_targets[depth - 1] == pytest.approx(float(answers[prepared.target_id]), rel=1e-4)
+            assert trace.p_targets[depth - 1] == pytest.approx(
+                float(answers[prepared.target_id]), rel=1e-4
+            )
             found = torch.tensor(lens.probabilities[depth - 1])
             seen = decoder.logits(hidden[video]).softmax(-1)
             torch.testing.assert_close(found, seen.topk(3).values, rtol=1e-4, atol=1e-6)

@@ -24,13 +24,19 @@ from synthetic_videos import (
     write_video,
 )
 
-from mapflow.model_adapters import video_decoding, video_index, video_reader
-from mapflow.model_adapters.frame_sampling import segment_midpoints, trimmed_linspace
-from mapflow.model_adapters.video_reader import VideoError, read_frames
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import Clip
+from mapflow.model_adapters.video import decoding as video_decoding
+from mapflow.model_adapters.video import index as video_index
+from mapflow.model_adapters.video import reader as video_reader
+from mapflow.model_adapters.video.reader import VideoError, read_frames
+from mapflow.model_adapters.video.sampling import segment_midpoints, trimmed_linspace
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Clip
 
-CUT_UNNOTICED = {"h264.ts", "h264.flv", "mpeg2.mpg"}  # containers that promise nothing (truncation.py)
+CUT_UNNOTICED = {
+    "h264.ts",
+    "h264.flv",
+    "mpeg2.mpg",
+}  # containers that promise nothing (truncation.py)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +61,9 @@ def test_sound_alone_is_no_video(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=8000, layout="mono")
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        sound = av.AudioFrame.from_ndarray(
+            np.zeros((1, 4096), np.float32), format="fltp", layout="mono"
+        )
         sound.sample_rate, sound.pts = 8000, 0
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
@@ -100,7 +108,8 @@ def test_noise_in_place_of_the_pictures_is_refused(videos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("start", "end"), [(1.0, 1.0), (2.0, 1.0), (math.nan, 1.0), (0.0, math.inf), (50.0, 60.0), (-2.0, -1.0)]
+    ("start", "end"),
+    [(1.0, 1.0), (2.0, 1.0), (math.nan, 1.0), (0.0, math.inf), (50.0, 60.0), (-2.0, -1.0)],
 )
 def test_bad_bounds_name_the_clip_and_the_bounds(start, end, videos):
     for rule in (segment_midpoints, trimmed_linspace):
@@ -136,7 +145,9 @@ def test_absurd_headers_cost_no_memory(videos, tmp_path, monkeypatch):
         at = huge.index(b"avc1") + 4 + 24
         huge[at : at + 4] = struct.pack(">HH", width, height)
         path.write_bytes(huge)
-        with contextlib.suppress(VideoError):  # the stream itself says 64 × 48: either is fine, memory is not
+        with contextlib.suppress(
+            VideoError
+        ):  # the stream itself says 64 × 48: either is fine, memory is not
             assert read_frames(Clip(str(path)), segment_midpoints, 8).pixels.shape == (8, 48, 64, 3)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 300 * 1024, f"{grown // 1024} MiB"
@@ -174,7 +185,9 @@ def test_a_slow_video_ends_at_its_limit(videos, monkeypatch):
 
     monkeypatch.setattr(video_decoding, "_decode", slow)
     begun = time.monotonic()
-    assert "not read within 0.2 s" in error_of(Clip(str(videos("h264.mp4"))), every_frame, time_limit=0.2)
+    assert "not read within 0.2 s" in error_of(
+        Clip(str(videos("h264.mp4"))), every_frame, time_limit=0.2
+    )
     assert time.monotonic() - begun < 0.8, "noticed between packets, before the grace period ends"
 
 
@@ -193,7 +206,10 @@ def test_a_decoder_that_hangs_ends_at_its_limit(videos, monkeypatch):
 
 def test_what_nobody_foresaw_is_the_files_fault_and_memory_is_not(videos, monkeypatch):
     clip = Clip(str(videos("h264.mp4")))
-    for error, raised in ((IndexError("pop from an empty deque"), VideoError), (MemoryError(), MemoryError)):
+    for error, raised in (
+        (IndexError("pop from an empty deque"), VideoError),
+        (MemoryError(), MemoryError),
+    ):
 
         def unforeseen(*_, error=error):
             raise error
@@ -209,4 +225,6 @@ def test_without_pyav_the_module_loads_and_says_what_to_install(videos, monkeypa
     monkeypatch.setattr(video_reader, "find_spec", lambda _: None)
     with pytest.raises(MapflowError, match="pip install av") as caught:
         read_frames(Clip(str(videos("h264.mp4"))), segment_midpoints, 8)
-    assert not isinstance(caught.value, VideoError), "it is the machine that lacks something, not the video"
+    assert not isinstance(caught.value, VideoError), (
+        "it is the machine that lacks something, not the video"
+    )

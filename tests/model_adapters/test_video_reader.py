@@ -23,10 +23,12 @@ from synthetic_videos import (
     write_video,
 )
 
-from mapflow.model_adapters import video_decoding, video_index, video_reader
-from mapflow.model_adapters.frame_sampling import segment_midpoints, trimmed_linspace
-from mapflow.model_adapters.video_reader import read_frames
-from mapflow.results.question import Clip
+from mapflow.model_adapters.video import decoding as video_decoding
+from mapflow.model_adapters.video import index as video_index
+from mapflow.model_adapters.video import reader as video_reader
+from mapflow.model_adapters.video.reader import read_frames
+from mapflow.model_adapters.video.sampling import segment_midpoints, trimmed_linspace
+from mapflow.results.contract.question import Clip
 
 DECODED_WHOLE = {"vp8.webm", "h264.avi", "mpeg4_b.avi", "mpeg2.mpg", "plain.gif", "odd.gif"}
 
@@ -54,12 +56,16 @@ def videos(tmp_path_factory):
 def test_frame_i_is_the_ith_picture(name, videos, ways):
     clip = Clip(str(videos(name)))
     every = read_frames(clip, every_frame, 1)
-    assert every.n_source == FRAMES and every.indices == tuple(range(FRAMES)) and every.repeated == 0
+    assert (
+        every.n_source == FRAMES and every.indices == tuple(range(FRAMES)) and every.repeated == 0
+    )
     assert numbers_in(every) == list(range(FRAMES))
     width, height = VIDEOS[name][1]
     assert every.pixels.shape == (FRAMES, height, width, 3) and every.pixels.dtype == np.uint8
     whole, count = decode_whole(clip.path)
-    assert count == FRAMES and np.array_equal(every.pixels, np.stack([whole[i] for i in range(FRAMES)]))
+    assert count == FRAMES and np.array_equal(
+        every.pixels, np.stack([whole[i] for i in range(FRAMES)])
+    )
 
     for wanted in ((57, 3, 3, 30), (0,), (FRAMES - 1,), (11, 12, 13), (47, 48, 23, 24)):
         some = read_frames(clip, exactly(*wanted), 1)
@@ -76,13 +82,17 @@ def test_constant_rate_files_have_the_papers_indices_and_times(name, videos):
     assert frames.fps == 25.0
     assert frames.indices == segment_midpoints(FRAMES, 25.0, 8, 0.5, 1.9)
     assert numbers_in(frames) == list(frames.indices)
-    np.testing.assert_allclose(frames.timestamps, np.array(frames.indices) / 25, atol=0.011)  # gif: 1/100 s
+    np.testing.assert_allclose(
+        frames.timestamps, np.array(frames.indices) / 25, atol=0.011
+    )  # gif: 1/100 s
 
 
 @pytest.mark.parametrize("name", ["vfr.mp4", "vfr.mkv"])
 def test_variable_rate_frames_keep_their_own_times(name, videos):
     frames = read_frames(Clip(str(videos(name))), segment_midpoints, 8)
-    assert numbers_in(frames) == list(frames.indices) == list(segment_midpoints(FRAMES, frames.fps, 8))
+    assert (
+        numbers_in(frames) == list(frames.indices) == list(segment_midpoints(FRAMES, frames.fps, 8))
+    )
     expected = [VARIED_TIMES[i] / 1000 for i in frames.indices]
     shift = frames.timestamps[0] - expected[0]
     assert shift in (pytest.approx(0, abs=2e-3), pytest.approx(-VARIED_TIMES[0] / 1000, abs=2e-3))
@@ -178,7 +188,11 @@ def test_real_videos_equal_their_whole_decoding(real_data):
             continue
         n = read_frames(Clip(str(path)), exactly(0), 1).n_source
         rng = np.random.default_rng(n)
-        choices = (segment_midpoints(n, 25.0, 8), tuple(rng.integers(n, size=12).tolist()), (0, n - 1))
+        choices = (
+            segment_midpoints(n, 25.0, 8),
+            tuple(rng.integers(n, size=12).tolist()),
+            (0, n - 1),
+        )
         whole, count = decode_whole(path, keep={i for indices in choices for i in indices})
         assert count == n, path.name
         for indices in choices:
@@ -223,11 +237,15 @@ def test_real_videos_equal_decord(real_data):
             continue
         frames = read_frames(Clip(str(path)), segment_midpoints, 8)
         assert (frames.n_source, frames.fps) == (len(reader), reader.get_avg_fps()), path.name
-        assert np.array_equal(frames.pixels, reader.get_batch(list(frames.indices)).asnumpy()), path.name
+        assert np.array_equal(frames.pixels, reader.get_batch(list(frames.indices)).asnumpy()), (
+            path.name
+        )
 
 
 def test_real_rotated_video_stands_upright(real_data):
-    upright, turned = (Path(real_data) / "videos" / f"decord_video_{degrees}.mov" for degrees in (0, 90))
+    upright, turned = (
+        Path(real_data) / "videos" / f"decord_video_{degrees}.mov" for degrees in (0, 90)
+    )
     if not (upright.is_file() and turned.is_file()):
         pytest.skip("no rotated video among the real data")
     wide, tall = (read_frames(Clip(str(path)), exactly(0), 1).pixels for path in (upright, turned))

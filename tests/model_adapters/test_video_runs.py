@@ -24,4 +24,6 @@ def test_one_run_decodes_and_encodes_a_question_s_video_once_three_runs_thrice(b
 def test_one_run_s_records_are_those_of_three_runs(bench):
     assert bench.largest_difference() <= 1e-5
     together = bench.together()
-    assert len({tuple(record.option_probs.values()) for record in together}) == len(together), "cuts show"
+    assert len({tuple(record.option_probs.values()) for record in together}) == len(together), (
+        "cuts show"
+    )

@@ -27,11 +27,11 @@ from torch.nn.functional import conv2d, gelu, layer_norm
 
 from mapflow.harness.verification import verify
 from mapflow.harness.verification.probe import write_clip
+from mapflow.model_adapters.families.videollama3.model import VideoLlama3
+from mapflow.model_adapters.families.videollama3.network import VideoLlama3Network
 from mapflow.model_adapters.interventions import LayerSpan
-from mapflow.model_adapters.videollama3 import VideoLlama3
-from mapflow.model_adapters.videollama3_network import VideoLlama3Network
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import Clip
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Clip
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,16 @@ def slow_video_tokens(
     frames, rows, columns = grid
     # Undo the order of squares: [frame, square row, square column, row in square, column in square].
     squares = patches.view(frames, rows // 2, columns // 2, 2, 2, 3, patch, patch)
-    images = squares.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(frames, 3, rows * patch, columns * patch)
-    kernel, bias = tower["embeddings.patch_embedding.weight"], tower["embeddings.patch_embedding.bias"]
-    x = conv2d(images, kernel, bias, stride=patch).flatten(2).transpose(1, 2)  # [frame, row · column, width]
+    images = squares.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(
+        frames, 3, rows * patch, columns * patch
+    )
+    kernel, bias = (
+        tower["embeddings.patch_embedding.weight"],
+        tower["embeddings.patch_embedding.bias"],
+    )
+    x = (
+        conv2d(images, kernel, bias, stride=patch).flatten(2).transpose(1, 2)
+    )  # [frame, row · column, width]
     frequencies = torch.tensor([10000 ** (-2 * i / (size // 2)) for i in range(size // 4)])
     place = torch.tensor([(row, column) for row in range(rows) for column in range(columns)])
     angles = torch.cat([place[:, :1] * frequencies, place[:, 1:] * frequencies], 1)
@@ -92,7 +99,9 @@ def slow_video_tokens(
             queries, keys = (rotated(part[head]).flatten(0, 1) for part in (q, k))
             scores = queries @ keys.T / math.sqrt(size)
             scores = scores + bonus if mixing else scores.masked_fill(bonus == 0, -math.inf)
-            mixed.append((scores.softmax(-1) @ v[head].flatten(0, 1)).view(frames, rows * columns, size))
+            mixed.append(
+                (scores.softmax(-1) @ v[head].flatten(0, 1)).view(frames, rows * columns, size)
+            )
         x = x + linear(torch.cat(mixed, -1), f"{at}.self_attn.out_proj")
         inner = linear(norm(x, f"{at}.layer_norm2"), f"{at}.mlp.fc1")
         x = x + linear(gelu(inner, approximate="tanh"), f"{at}.mlp.fc2")
@@ -103,7 +112,8 @@ def slow_video_tokens(
         .flatten(0, 2)
     )
     readout = [
-        [weights[f"model.mm_projector.readout.{n}.{leaf}"] for leaf in ("weight", "bias")] for n in (0, 2)
+        [weights[f"model.mm_projector.readout.{n}.{leaf}"] for leaf in ("weight", "bias")]
+        for n in (0, 2)
     ]
     return gelu(x @ readout[0][0].T + readout[0][1]) @ readout[1][0].T + readout[1][1]
 
@@ -116,7 +126,10 @@ def test_video_tokens_equal_the_slow_twin(folder, vision_attention):
     prepared = model.encode(chat_question(), frames_for())
     frames, rows, columns = prepared.vision["grid"].tolist()
     expected = slow_video_tokens(
-        weights, prepared.vision["pixel_values"], (frames, rows, columns), vision_attention == "released"
+        weights,
+        prepared.vision["pixel_values"],
+        (frames, rows, columns),
+        vision_attention == "released",
     )
     (inputs,) = model.embed([prepared])
     shown = prepared.input_ids == model.placeholder_id
@@ -135,7 +148,8 @@ def test_only_the_released_attention_lets_frames_mix(folder):
         changed = frames.copy()
         changed[0] = 255 - changed[0]
         first, second = (
-            model.embed([model.encode(chat_question(), shown)])[0].embeds for shown in (frames, changed)
+            model.embed([model.encode(chat_question(), shown)])[0].embeds
+            for shown in (frames, changed)
         )
         layout = model.encode(chat_question(), frames).layout
         moved = (first - second).abs().amax(-1)
@@ -145,17 +159,24 @@ def test_only_the_released_attention_lets_frames_mix(folder):
 
 def test_names_tell_the_two_attentions_apart(folder, model):
     assert model.name == "tiny"
-    assert VideoLlama3.load(folder, vision_attention="released").name == "tiny+released-vision-attention"
+    assert (
+        VideoLlama3.load(folder, vision_attention="released").name
+        == "tiny+released-vision-attention"
+    )
     with pytest.raises(MapflowError, match="vision_attention='eager' must be isolated or released"):
         VideoLlama3.load(folder, vision_attention="eager")  # type: ignore[arg-type]
 
 
 def test_the_local_layout_is_the_same_model(tmp_path, model):
     """Its tower has a prefix more, and its tower's config and preprocessor lie in a folder beside it."""
-    local = VideoLlama3.load(write_tiny_videollama3(tmp_path / "saved", tiny_videollama3_config(local=True)))
+    local = VideoLlama3.load(
+        write_tiny_videollama3(tmp_path / "saved", tiny_videollama3_config(local=True))
+    )
     expected = model.network.state_dict()
     assert local.network.state_dict().keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in local.network.state_dict().items())
+    assert all(
+        torch.equal(value, expected[name]) for name, value in local.network.state_dict().items()
+    )
     assert local.preprocessing == model.preprocessing
 
 
@@ -177,7 +198,9 @@ def test_it_is_certified_with_the_released_attention(folder):
 def test_half_precision_stays_near(folder, model):
     prepared = model.encode(chat_question(), frames_for())
     for vision_attention in ("isolated", "released"):
-        full = VideoLlama3.load(folder, vision_attention=vision_attention).embed([prepared])[0].embeds
+        full = (
+            VideoLlama3.load(folder, vision_attention=vision_attention).embed([prepared])[0].embeds
+        )
         half = VideoLlama3.load(folder, dtype="bfloat16", vision_attention=vision_attention)
         rounded = half.embed([prepared])[0].embeds
         assert rounded.dtype == torch.bfloat16
@@ -193,7 +216,9 @@ def test_network_can_be_built_without_memory():
 
 
 def test_clips_of_different_sizes_share_a_batch(model):
-    prepared = [model.encode(chat_question(), frames_for(2 + n, 40 + 30 * n, 90, n)) for n in range(3)]
+    prepared = [
+        model.encode(chat_question(), frames_for(2 + n, 40 + 30 * n, 90, n)) for n in range(3)
+    ]
     for item, together in zip(prepared, model.embed(prepared), strict=True):
         assert torch.equal(together.embeds, model.embed([item])[0].embeds)
         assert len(together) == len(item.layout) == len(item.input_ids)
@@ -201,8 +226,13 @@ def test_clips_of_different_sizes_share_a_batch(model):
 
 def test_rendered_prompt(model):
     prepared = model.encode(chat_question(), frames_for(3), times=(0.0, 0.75, 2.26))
-    ids, each = prepared.input_ids.tolist(), int((prepared.input_ids == model.placeholder_id).sum()) // 3
-    assert model.tokenizer.decode(ids, skip_special_tokens=False).replace("<image>" * each, "<video>") == (
+    ids, each = (
+        prepared.input_ids.tolist(),
+        int((prepared.input_ids == model.placeholder_id).sum()) // 3,
+    )
+    assert model.tokenizer.decode(ids, skip_special_tokens=False).replace(
+        "<image>" * each, "<video>"
+    ) == (
         "<|im_start|>user\nTime 0.0s:<video>,Time 0.8s:<video>,Time 2.3s:<video>\n"
         "Question: Where does the ball go?\nOptions:\n(A) to the left\n(B) to the right.\n"
         "Answer with the option's letter from the given choices directly.<|im_end|>\n<|im_start|>assistant\n"
@@ -214,9 +244,9 @@ def test_layout_names_every_position(model):
 
     def said(name: str) -> str:
         positions = prepared.layout.positions(name)
-        return model.tokenizer.decode(prepared.input_ids[positions], skip_special_tokens=False).replace(
-            "<image>", ""
-        )
+        return model.tokenizer.decode(
+            prepared.input_ids[positions], skip_special_tokens=False
+        ).replace("<image>", "")
 
     assert said("system") == "<|im_start|>user\n"
     assert said("frame[0]") == "Time 0.0s:"
@@ -267,14 +297,16 @@ def test_prepare_reads_the_papers_frames(model, tmp_path):
 
 
 def test_pathways_come_with_the_name(tmp_path):
-    named = write_tiny_videollama3(tmp_path / "models--DAMO-NLP-SG--VideoLLaMA3-7B" / "snapshots" / "0")
+    named = write_tiny_videollama3(
+        tmp_path / "models--DAMO-NLP-SG--VideoLLaMA3-7B" / "snapshots" / "0"
+    )
     pathways = VideoLlama3.load(named).pathways
     assert pathways is not None
     assert pathways.question_to_last == LayerSpan(21, 28)
 
 
 def test_lmms_eval_hands_the_choice_of_attention_over(folder):
-    from mapflow.model_adapters.lmms_model import MapflowInternvl, MapflowVideollama3
+    from mapflow.model_adapters.lmms.models import MapflowInternvl, MapflowVideollama3
 
     adapter = MapflowVideollama3(pretrained=str(folder), device="cpu", vision_attention="released")
     assert adapter.video_llm.name.endswith("+released-vision-attention")
@@ -282,7 +314,9 @@ def test_lmms_eval_hands_the_choice_of_attention_over(folder):
         MapflowInternvl(pretrained=str(folder), vision_attention="released")
     with pytest.raises(MapflowError, match="trust_remote_code is refused: code from a checkpoint"):
         MapflowVideollama3(pretrained=str(folder), trust_remote_code=True)
-    with pytest.raises(MapflowError, match="mapflow_videollama3 has no bundled checkpoint; give pretrained"):
+    with pytest.raises(
+        MapflowError, match="mapflow_videollama3 has no bundled checkpoint; give pretrained"
+    ):
         MapflowVideollama3()
     with pytest.raises(MapflowError, match="load it with --model mapflow_videollama3"):
         MapflowInternvl(pretrained=str(folder), device="cpu")

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mapflow.model_adapters.video_reader import SampledFrames, VideoError
-from mapflow.model_adapters.videollama3 import told_times
-from mapflow.model_adapters.videollama3_pixels import PatchPreprocessing
-from mapflow.results.question import Clip
+from mapflow.model_adapters.families.videollama3.model import told_times
+from mapflow.model_adapters.families.videollama3.pixels import PatchPreprocessing
+from mapflow.model_adapters.video.reader import SampledFrames, VideoError
+from mapflow.results.contract.question import Clip
 
 PREPROCESSING = PatchPreprocessing(
     patch=7, mean=(0.5, 0.4, 0.3), std=(0.25, 0.3, 0.35), min_tokens=4, max_tokens=400
@@ -49,7 +49,9 @@ def test_patches_by_loops():
     assert (n, rows, columns) == (2, 8, 10)
     expected = []
     for frame in frames:
-        pixels = np.asarray(Image.fromarray(frame).resize((70, 56), Image.Resampling.BICUBIC)) / 255.0
+        pixels = (
+            np.asarray(Image.fromarray(frame).resize((70, 56), Image.Resampling.BICUBIC)) / 255.0
+        )
         pixels = (pixels - PREPROCESSING.mean) / PREPROCESSING.std
         for top in range(0, 56, 14):
             for left in range(0, 70, 14):
@@ -65,7 +67,9 @@ def sampled(indices: tuple[int, ...], fps: float, n_source: int) -> SampledFrame
 
 
 def test_told_times_lie_evenly_between_both_ends():
-    assert told_times(sampled((0, 33, 66, 99), 25.0, 100), Clip("x")) == pytest.approx([0, 4 / 3, 8 / 3, 4])
+    assert told_times(sampled((0, 33, 66, 99), 25.0, 100), Clip("x")) == pytest.approx(
+        [0, 4 / 3, 8 / 3, 4]
+    )
     within = told_times(sampled((50, 62, 74), 25.0, 100), Clip("x", start=2.0, end=3.0))
     assert within == pytest.approx([2.0, 2.5, 3.0])
     beyond = told_times(sampled((50, 74, 99), 25.0, 100), Clip("x", start=2.0, end=9.0))

@@ -34,9 +34,9 @@ from golden import (
 )
 from golden import goldens as find_goldens
 
+from mapflow.model_adapters.families.videollama3.model import VideoLlama3
 from mapflow.model_adapters.video_llm import Prepared
-from mapflow.model_adapters.videollama3 import VideoLlama3
-from mapflow.results.question import Clip, Prompt, Question
+from mapflow.results.contract.question import Clip, Prompt, Question
 
 
 def question_of(facts: Mapping[str, Any], question_id: str) -> Question:
@@ -69,7 +69,9 @@ def isolated(folder: Path) -> VideoLlama3:
 def encode(
     model: VideoLlama3, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], question_id: str
 ) -> Prepared:
-    return model.encode(question_of(facts, question_id), arrays["frames"], arrays["timestamps"].tolist())
+    return model.encode(
+        question_of(facts, question_id), arrays["frames"], arrays["timestamps"].tolist()
+    )
 
 
 FAMILY = Family("Videollama3Qwen2ForCausalLM", load, encode)

@@ -108,7 +108,10 @@ def qwen2_5_vl(layers: int) -> tuple[Any, Any]:
     }  # fmt: skip
     text = text_config(hf.Qwen2_5_VLTextConfig, len(tok), layers, rope_parameters=MROPE)
     config = hf.Qwen2_5_VLConfig(
-        text_config=text.to_dict(), vision_config=vision, **_qwen_ids(tok), tie_word_embeddings=False
+        text_config=text.to_dict(),
+        vision_config=vision,
+        **_qwen_ids(tok),
+        tie_word_embeddings=False,
     )
     processor = hf.Qwen2_5_VLProcessor(
         hf.Qwen2VLImageProcessor(**MERGED, temporal_patch_size=2),
@@ -128,7 +131,10 @@ def qwen3_vl(layers: int) -> tuple[Any, Any]:
     }  # fmt: skip
     text = text_config(hf.Qwen3VLTextConfig, len(tok), layers, head_dim=8, rope_parameters=MROPE)
     config = hf.Qwen3VLConfig(
-        text_config=text.to_dict(), vision_config=vision, **_qwen_ids(tok), tie_word_embeddings=False
+        text_config=text.to_dict(),
+        vision_config=vision,
+        **_qwen_ids(tok),
+        tie_word_embeddings=False,
     )
     processor = hf.Qwen3VLProcessor(
         hf.Qwen2VLImageProcessor(**MERGED, temporal_patch_size=2),

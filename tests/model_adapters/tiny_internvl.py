@@ -140,7 +140,9 @@ def random_weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict
     }
 
 
-def write_tiny_internvl(folder: Path, config: Mapping[str, Any] | None = None, shards: int = 1) -> Path:
+def write_tiny_internvl(
+    folder: Path, config: Mapping[str, Any] | None = None, shards: int = 1
+) -> Path:
     """A complete folder; with `shards` > 1 the weights are spread over that many files and an index."""
     folder.mkdir(parents=True, exist_ok=True)
     config = tiny_internvl_config() if config is None else config

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from torch import Tensor
 
-from mapflow.model_adapters.llava_network import LlavaNetwork
-from mapflow.results.question import Clip, Prompt, Question
+from mapflow.model_adapters.families.llava.network import LlavaNetwork
+from mapflow.results.contract.question import Clip, Prompt, Question
 
 WORDS = (
     "▁USER",
@@ -55,11 +55,20 @@ def tiny_tokenizer(words: Sequence[str] = WORDS) -> Tokenizer:
         byte_fallback=True,
     )
     tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in (*SPECIAL, PLACEHOLDER)])
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False) for token in (*SPECIAL, PLACEHOLDER)]
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
     )

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
-from mapflow.results.question import Clip, Prompt, Question
+from mapflow.results.contract.question import Clip, Prompt, Question
 
 SPECIAL = ("<|im_end|>", "<|endoftext|>", "<|im_start|>", "<image>")
 TOWER = "tiny-navit"
@@ -107,7 +107,11 @@ def released_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     local = "vision_encoder_config" not in config
     tower = "model.vision_encoder.vision_encoder." if local else "model.vision_encoder."
     width, inner, patch = vision["hidden_size"], vision["intermediate_size"], vision["patch_size"]
-    hidden, mlp, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    hidden, mlp, vocabulary = (
+        config["hidden_size"],
+        config["intermediate_size"],
+        config["vocab_size"],
+    )
     kv = config["num_key_value_heads"] * hidden // config["num_attention_heads"]
     shapes: dict[str, tuple[int, ...]] = {
         tower + "embeddings.patch_embedding.weight": (width, 3, patch, patch),
@@ -125,18 +129,27 @@ def released_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes["lm_head.weight"] = (vocabulary, hidden)
     for layer in range(vision["num_hidden_layers"]):
         at = f"{tower}encoder.layers.{layer}."
-        shapes |= {f"{at}layer_norm{n}.{leaf}": (width,) for n in (1, 2) for leaf in ("weight", "bias")}
+        shapes |= {
+            f"{at}layer_norm{n}.{leaf}": (width,) for n in (1, 2) for leaf in ("weight", "bias")
+        }
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes |= {f"{at}self_attn.{part}.weight": (width, width), f"{at}self_attn.{part}.bias": (width,)}
+            shapes |= {
+                f"{at}self_attn.{part}.weight": (width, width),
+                f"{at}self_attn.{part}.bias": (width,),
+            }
         shapes |= {at + "mlp.fc1.weight": (inner, width), at + "mlp.fc1.bias": (inner,)}
         shapes |= {at + "mlp.fc2.weight": (width, inner), at + "mlp.fc2.bias": (width,)}
     for layer in range(config["num_hidden_layers"]):
         at = f"model.layers.{layer}."
         shapes |= {
-            f"{at}{norm}.weight": (hidden,) for norm in ("input_layernorm", "post_attention_layernorm")
+            f"{at}{norm}.weight": (hidden,)
+            for norm in ("input_layernorm", "post_attention_layernorm")
         }
         for part, rows in (("q_proj", hidden), ("k_proj", kv), ("v_proj", kv)):
-            shapes |= {f"{at}self_attn.{part}.weight": (rows, hidden), f"{at}self_attn.{part}.bias": (rows,)}
+            shapes |= {
+                f"{at}self_attn.{part}.weight": (rows, hidden),
+                f"{at}self_attn.{part}.bias": (rows,),
+            }
         shapes |= {
             at + "self_attn.o_proj.weight": (hidden, hidden),
             at + "mlp.down_proj.weight": (hidden, mlp),
@@ -171,7 +184,11 @@ def write_tiny_videollama3(folder: Path, config: Mapping[str, Any] | None = None
         "min_tokens": 4,
         "max_tokens": 96,
     }
-    tokens = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "tokenizer_class": "Qwen2Tokenizer"}
+    tokens = {
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "tokenizer_class": "Qwen2Tokenizer",
+    }
     _write(folder / "config.json", config)
     _write(folder / "tokenizer_config.json", tokens)
     _write(tower / "preprocessor_config.json", preprocessor)

@@ -25,7 +25,9 @@ def chromium() -> Iterator:
     ):
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=programs[1]))
+    driver = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(executable_path=programs[1])
+    )
     driver.set_page_load_timeout(120)
     try:
         yield driver

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mapflow.results.record import Record
+from mapflow.results.records.record import Record
 
 
 def a_record(question: int = 0, intervention: str = "full", **changes: Any) -> Record:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mapflow.results.record import Record
-from mapflow.results.run_folder import RunFolder
+from mapflow.results.records.record import Record
+from mapflow.results.runs.folder import RunFolder
 from tests.results.records import a_record
 
 IDENTITY = {
@@ -23,7 +23,10 @@ def answers(intervention: str, correct: Sequence[int | None], **changes: Any) ->
     chosen = {"question_id": "tvbench/one/{:04d}", **changes}
     found = []
     for i, right in enumerate(correct):
-        own = {name: value.format(i) if isinstance(value, str) else value for name, value in chosen.items()}
+        own = {
+            name: value.format(i) if isinstance(value, str) else value
+            for name, value in chosen.items()
+        }
         if right is None:
             own |= {"error": "no video", "correct": None, "valid": None, "prediction": None}
         else:
@@ -33,7 +36,11 @@ def answers(intervention: str, correct: Sequence[int | None], **changes: Any) ->
 
 
 def write_run(
-    folder: Path, records: Sequence[Record], *, identity: Mapping[str, Any] | None = None, **about: Any
+    folder: Path,
+    records: Sequence[Record],
+    *,
+    identity: Mapping[str, Any] | None = None,
+    **about: Any,
 ) -> Path:
     """A finished run; its manifest names the interventions in order of appearance."""
     named = {record.intervention: f"{record.intervention} in full" for record in records}

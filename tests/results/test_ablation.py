@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from mapflow.results.ablation import ablation_table, condition_of
-from mapflow.results.errors import MapflowError
-from mapflow.results.run import read_runs
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.run import read_runs
 from mapflow.results.statistics import holm, mcnemar_exact, seed_condition
 from mapflow.results.statistics.mcnemar import Cells
+from mapflow.results.tables.ablation import ablation_table, condition_of
 from tests.results.run_folders import answers, write_run
 
 RNG = np.random.default_rng(5)

@@ -4,10 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapflow.results.answers import parse_answer
-from mapflow.results.question import LETTERS
+from mapflow.results.contract.answers import parse_answer
+from mapflow.results.contract.question import LETTERS
 
-SIDES = ("Up and to the right.", "Up and to the left.", "Down and to the left.", "Down and to the right.")
+SIDES = (
+    "Up and to the right.",
+    "Up and to the left.",
+    "Down and to the left.",
+    "Down and to the right.",
+)
 COUNTS = ("2", "3", "5", "4")
 MOVES = ("Left.", "Right.", "First to the left then to the right.", "Not moving at all")
 SEVEN = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta")
@@ -96,7 +101,9 @@ def test_does_not_guess(text, options):
 
 
 WORDS = st.lists(
-    st.sampled_from(["red", "cube", "sphere", "moves", "slowly", "upward", "twice"]), min_size=2, max_size=4
+    st.sampled_from(["red", "cube", "sphere", "moves", "slowly", "upward", "twice"]),
+    min_size=2,
+    max_size=4,
 )
 
 

@@ -2,17 +2,19 @@
 
 import pytest
 
-from mapflow.results.attention_record import (
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.attention import (
     PARTS,
     AttentionRecord,
     attention_table,
     summarize_attention,
 )
-from mapflow.results.errors import MapflowError
 
 
 def record(question: str, name: str = "full", video=(0.5, 0.25), **changes) -> AttentionRecord:
-    shares = {part: tuple((1 - share) / 4 for share in video) for part in PARTS} | {"video": tuple(video)}
+    shares = {part: tuple((1 - share) / 4 for share in video) for part in PARTS} | {
+        "video": tuple(video)
+    }
     values = {"shares": shares, "n_rows": 1, "frames": (0, 1), "weights": ((0.5, 0.0), (0.2, 0.05))}
     return AttentionRecord(question, "v", "t", name, "paper", "last", **{**values, **changes})
 
@@ -32,10 +34,14 @@ def test_means_leave_out_what_could_not_be_asked():
         record("c", shares=None, error="no such file"),
         record("a", "effective", video=(0.0, 0.0)),
     ]
-    full, cut, absent = (summarize_attention(records, name) for name in ("full", "effective", "random"))
+    full, cut, absent = (
+        summarize_attention(records, name) for name in ("full", "effective", "random")
+    )
     assert (full.n, full.errors, cut.n, absent.n) == (2, 1, 1, 0)
     assert full.shares["video"] == pytest.approx((0.3, 0.15))
-    assert [sum(full.shares[part][layer] for part in PARTS) for layer in (0, 1)] == pytest.approx([1, 1])
+    assert [sum(full.shares[part][layer] for part in PARTS) for layer in (0, 1)] == pytest.approx(
+        [1, 1]
+    )
     assert full.to_json()["shares"]["video"] == full.shares["video"]
     assert attention_table([full, cut, absent]).splitlines()[2:] == [
         "      1   30.00         0.00         –",

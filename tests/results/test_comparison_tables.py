@@ -3,17 +3,23 @@
 import numpy as np
 import pytest
 
-from mapflow.results.comparison_tables import (
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.run import read_runs
+from mapflow.results.statistics import (
+    RunOutcomes,
+    compare_runs,
+    holm,
+    minimal_detectable_effect,
+    sentence,
+)
+from mapflow.results.tables.comparison_tables import (
     all_differ,
     compare_groups,
     compare_with_baseline,
     comparison_table,
     subtask_table,
 )
-from mapflow.results.errors import MapflowError
-from mapflow.results.formats import render
-from mapflow.results.run import read_runs
-from mapflow.results.statistics import RunOutcomes, compare_runs, holm, minimal_detectable_effect, sentence
+from mapflow.results.tables.formats import render
 from tests.results.run_folders import answers, write_run
 
 BEFORE = [1] * 30 + [0] * 10
@@ -21,7 +27,9 @@ AFTER = [1] * 27 + [0] * 3 + [1] * 2 + [0] * 8
 
 
 def runs_of(folder, **answers_by_intervention):
-    records = [r for name, correct in answers_by_intervention.items() for r in answers(name, correct)]
+    records = [
+        r for name, correct in answers_by_intervention.items() for r in answers(name, correct)
+    ]
     return read_runs(write_run(folder, records))
 
 
@@ -51,7 +59,9 @@ def test_questions_that_either_run_could_not_ask_are_left_out_of_both_and_counte
     assert "2 questions could not be asked" in render([comparison_table([one])], "terminal")
 
 
-def test_other_question_sets_are_refused_even_where_only_errors_differ_and_intersected_on_request(tmp_path):
+def test_other_question_sets_are_refused_even_where_only_errors_differ_and_intersected_on_request(
+    tmp_path,
+):
     full = runs_of(tmp_path / "a", full=BEFORE)[0]
     for name, shorter in (("plain", AFTER[:-4]), ("with errors", [None, *AFTER[1:-4]])):
         effective = runs_of(tmp_path / name, effective=shorter)[0]
@@ -63,7 +73,9 @@ def test_other_question_sets_are_refused_even_where_only_errors_differ_and_inter
         assert "left out: 4 of full" in render([comparison_table([one])], "terminal")
 
 
-def test_a_question_that_one_run_could_not_ask_and_the_other_was_never_asked_is_a_mismatch(tmp_path):
+def test_a_question_that_one_run_could_not_ask_and_the_other_was_never_asked_is_a_mismatch(
+    tmp_path,
+):
     full = runs_of(tmp_path / "a", full=[*BEFORE[:-1], None])[0]
     effective = runs_of(tmp_path / "b", effective=AFTER[:-1])[0]
     with pytest.raises(MapflowError, match="answer different questions"):
@@ -80,7 +92,9 @@ def test_gold_answers_that_differ_are_refused(tmp_path):
 
 
 def test_p_values_are_corrected_over_everything_compared_together(tmp_path):
-    groups = [runs_of(tmp_path / n, full=BEFORE, effective=AFTER, random=BEFORE[::-1]) for n in "ab"]
+    groups = [
+        runs_of(tmp_path / n, full=BEFORE, effective=AFTER, random=BEFORE[::-1]) for n in "ab"
+    ]
     pairs = compare_groups(groups)
     assert len(pairs) == 4
     expected = holm(np.array([one.comparison.test.p_value for one in pairs]))
@@ -115,7 +129,11 @@ def test_runs_where_nothing_could_be_asked_are_refused(tmp_path):
 
 def test_protocol_frames_dtype_versions_and_weights_that_differ_are_warned_of(tmp_path):
     full = runs_of(tmp_path / "a", full=BEFORE)[0]
-    changed = {"dtype": "bfloat16", "versions": {"torch": "2.1", "mapflow": "0.1"}, "digest": "f" * 64}
+    changed = {
+        "dtype": "bfloat16",
+        "versions": {"torch": "2.1", "mapflow": "0.1"},
+        "digest": "f" * 64,
+    }
     records = answers("effective", AFTER, protocol="official", frame_indices=(0, 2))
     effective = read_runs(write_run(tmp_path / "b", records, identity=changed))[0]
     (one,) = compare_with_baseline(full, [effective])
@@ -140,7 +158,8 @@ def test_subtasks_have_their_own_rows_and_add_up(tmp_path):
         for i, r in enumerate(answers(name, correct))
     ]
     halves = [
-        type(r)(**{**vars(r), "task": "t_one" if int(r.question_id[-4:]) < 30 else "t_two"}) for r in records
+        type(r)(**{**vars(r), "task": "t_one" if int(r.question_id[-4:]) < 30 else "t_two"})
+        for r in records
     ]
     full, effective = read_runs(write_run(tmp_path, halves))
     pairs = compare_with_baseline(full, [effective])

@@ -9,14 +9,14 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
-from mapflow.harness.cli import main
-from mapflow.results.errors import MapflowError
+from mapflow.harness.cli.main import main
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures import route_curves, route_rows, save_figure
 from mapflow.results.figures.palette import PENS, pen
+from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.report.sweeps import SweepCurve, sweep_curves
-from mapflow.results.run_folder import RunFolder, write_json
+from mapflow.results.runs.folder import RunFolder, write_json
 from mapflow.results.statistics import simultaneous_bands
-from mapflow.results.sweep_record import SweepRecord
 
 CURVES = [
     SweepCurve(
@@ -60,7 +60,9 @@ def test_three_files_of_one_name_the_same_every_time(tmp_path):
         texts.append([file.read_bytes() for file in files])
     assert texts[0] == texts[1]
     assert imread(tmp_path / "a" / "f.png").std() > 0.05, "not a blank sheet"
-    assert "video → question" in (tmp_path / "a" / "f.svg").read_text(encoding="utf-8"), "text stays text"
+    assert "video → question" in (tmp_path / "a" / "f.svg").read_text(encoding="utf-8"), (
+        "text stays text"
+    )
     with (tmp_path / "a" / "f.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["mean"]) for row in rows] == [*CURVES[0].mean, *CURVES[1].mean]
@@ -106,7 +108,9 @@ def test_the_command_draws_a_sweep_in_the_order_it_was_asked_for(tmp_path, capsy
         rows = list(csv.DictReader(file))
     assert [row["route"] for row in rows] == ["b->c"] * 6 + ["a->b"] * 6
     expected = {(c.route, i + 1): c.low[i] for c in sweep_curves(records) for i in range(6)}
-    assert {(row["route"], int(row["layer"])): float(row["low"]) for row in rows} == pytest.approx(expected)
+    assert {(row["route"], int(row["layer"])): float(row["low"]) for row in rows} == pytest.approx(
+        expected
+    )
     assert main(["figure", str(tmp_path / "absent")]) == 2
 
 

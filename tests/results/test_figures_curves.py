@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from mapflow.harness.cli import main
-from mapflow.results.errors import MapflowError
+from mapflow.harness.cli.main import main
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures import (
     answer_curves,
     answer_panels,
@@ -19,10 +19,10 @@ from mapflow.results.figures import (
 )
 from mapflow.results.figures.mean_curves import RESAMPLES, mean_curve
 from mapflow.results.figures.panels import wrapped
-from mapflow.results.lens_record import LensRecord, frequencies
-from mapflow.results.record import Record
-from mapflow.results.run_folder import RunFolder
-from mapflow.results.trace_record import TraceRecord
+from mapflow.results.records.lens import LensRecord, frequencies
+from mapflow.results.records.record import Record
+from mapflow.results.records.trace import TraceRecord
+from mapflow.results.runs.folder import RunFolder
 
 LAYERS = 5
 LISTS = {"spatial": frozenset({"left"}), "_$time$": frozenset({"then"})}
@@ -41,7 +41,10 @@ def traces(norm: bool = True, names=("full", "keep:a->b")) -> list[TraceRecord]:
                     tuple(p[0]), tuple(p[1]), {"B": p[2], "C": p[3]}, false,
                 )
             )  # fmt: skip
-    return [*made, TraceRecord("x", "v", "t", names[0], "paper", norm, False, "A", error="unreadable")]
+    return [
+        *made,
+        TraceRecord("x", "v", "t", names[0], "paper", norm, False, "A", error="unreadable"),
+    ]
 
 
 def readings() -> list[LensRecord]:
@@ -91,7 +94,10 @@ def test_answer_rows_are_means_over_questions():
         assert [row["mean"] for row in found] == pytest.approx(mean)
         assert {row["n"] for row in found} == {8 if "false" in curve else 9}
         assert all(row["low"] < row["mean"] < row["high"] for row in found)
-        assert all("pointwise 95 %" in row["interval"] and str(RESAMPLES) in row["interval"] for row in found)
+        assert all(
+            "pointwise 95 %" in row["interval"] and str(RESAMPLES) in row["interval"]
+            for row in found
+        )
 
 
 def test_intervals_are_those_of_videos_drawn_one_by_one():
@@ -102,13 +108,19 @@ def test_intervals_are_those_of_videos_drawn_one_by_one():
     assert curve.mean == pytest.approx(np.average(values, axis=0, weights=weights))
     for layer in range(2):
         low, high = slow_interval(values[:, layer], videos, weights)
-        assert (curve.low[layer], curve.high[layer]) == pytest.approx((low, high), abs=0.1 * (high - low))
+        assert (curve.low[layer], curve.high[layer]) == pytest.approx(
+            (low, high), abs=0.1 * (high - low)
+        )
     assert (curve.n, curve.n_videos) == (30, 12)
 
 
 def test_one_video_has_curves_without_bands():
     curve = mean_curve(np.array([[0.1, 0.2], [0.3, 0.4]]), ["v", "v"])
-    assert curve.mean == pytest.approx((0.2, 0.3)) and curve.low == () and "one video" in curve.interval
+    assert (
+        curve.mean == pytest.approx((0.2, 0.3))
+        and curve.low == ()
+        and "one video" in curve.interval
+    )
     assert curve.rows({"a": 1})[0]["low"] is None
 
 
@@ -136,7 +148,9 @@ def test_lens_rows_are_shares_of_all_entries():
         for one in frequencies(records, ["full", "_$a_b$"], LISTS)
         for title, hits in one.hits.items()
     }
-    assert {(r["words"], r["intervention"], r["layer"]): r["mean"] for r in rows} == pytest.approx(expected)
+    assert {(r["words"], r["intervention"], r["layer"]): r["mean"] for r in rows} == pytest.approx(
+        expected
+    )
     assert all(row["low"] <= row["mean"] <= row["high"] for row in rows)
 
 
@@ -200,7 +214,9 @@ def test_the_command_knows_what_a_folder_holds(tmp_path, capsys):
         (["traceTrue", "traceTrue"], "traced twice"),
         (["traceTrue", "--words", str(lists)], "--words is for a lens"),
     ):
-        arguments = [word if "/" in word or word[0] == "-" else str(tmp_path / word) for word in words]
+        arguments = [
+            word if "/" in word or word[0] == "-" else str(tmp_path / word) for word in words
+        ]
         assert main(["figure", *arguments]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures import (
     AttentionOverlay,
     LensOverlay,
@@ -30,7 +30,9 @@ def pictures(n: int = N_FRAMES, grey: int = 128) -> np.ndarray:
     return np.full((n, HEIGHT, WIDTH, 3), grey, np.uint8)
 
 
-def overlay(*maps: np.ndarray, names=("full", "video->last@2", "effective"), title="") -> AttentionOverlay:
+def overlay(
+    *maps: np.ndarray, names=("full", "video->last@2", "effective"), title=""
+) -> AttentionOverlay:
     return AttentionOverlay(pictures(), (3, 17), dict(zip(names, maps, strict=False)), title)
 
 
@@ -109,7 +111,10 @@ def test_rows_columns_and_shares_are_named():
     labels = [panel.get_ylabel() for panel in panels[::N_FRAMES]]
     assert labels[0] == "full\n24.00 %" and labels[1].startswith("video → last@2\n")
     figure = difference_overlay(overlay(*maps))
-    assert [panel.get_title() for panel in figure.axes[:2]] == ["frame 3: +12.00 %", "frame 17: +12.00 %"]
+    assert [panel.get_title() for panel in figure.axes[:2]] == [
+        "frame 3: +12.00 %",
+        "frame 17: +12.00 %",
+    ]
     assert list(differences(overlay(*maps))) == ["full − video->last@2", "full − effective"]
 
 
@@ -125,8 +130,13 @@ def test_one_scale_for_all_that_one_token_does_not_spoil():
 
 
 def test_colours_end_where_they_should():
-    assert colours(False)(0.0)[3] == 0 and 0.5 < colours(False)(1.0)[3] < 0.9, "the picture shows through"
-    assert colours(True)(0.0)[2] > colours(True)(0.0)[0] and colours(True)(1.0)[0] > colours(True)(1.0)[2]
+    assert colours(False)(0.0)[3] == 0 and 0.5 < colours(False)(1.0)[3] < 0.9, (
+        "the picture shows through"
+    )
+    assert (
+        colours(True)(0.0)[2] > colours(True)(0.0)[0]
+        and colours(True)(1.0)[0] > colours(True)(1.0)[2]
+    )
     assert colours(True)(0.5)[3] < 0.02
 
 
@@ -156,7 +166,9 @@ def test_nothing_to_draw_is_said():
 def words(*rows: tuple[str, ...]) -> LensOverlay:
     table = tuple(rows)
     shape = (1, len(table), len(table[0]))
-    return LensOverlay(pictures(1), (5,), (table,), np.linspace(0, 1, int(np.prod(shape))).reshape(shape))
+    return LensOverlay(
+        pictures(1), (5,), (table,), np.linspace(0, 1, int(np.prod(shape))).reshape(shape)
+    )
 
 
 def test_every_word_stands_in_the_middle_of_its_patch():
@@ -174,7 +186,14 @@ def test_every_word_stands_in_the_middle_of_its_patch():
     assert panel.get_title() == "frame 5"
     greys = [float(text.get_color()) for text in panel.texts]
     assert greys == sorted(greys, reverse=True) and greys[-1] == 0, "the more probable the blacker"
-    assert [row["word"] for row in lens_overlay_rows(drawn)] == ["left", "right", "up", "ball", "", "then"]
+    assert [row["word"] for row in lens_overlay_rows(drawn)] == [
+        "left",
+        "right",
+        "up",
+        "ball",
+        "",
+        "then",
+    ]
 
 
 @pytest.mark.filterwarnings("error")
@@ -195,7 +214,11 @@ def test_what_is_drawn_fits(word):
 
 
 def test_what_the_font_lacks_is_a_box():
-    assert drawable("右b") == "□b" and drawable("left") == "left" and drawable("abcdefghi") == "abcdefg…"
+    assert (
+        drawable("右b") == "□b"
+        and drawable("left") == "left"
+        and drawable("abcdefghi") == "abcdefg…"
+    )
 
 
 @pytest.mark.parametrize(("n", "rows", "columns"), [(8, 12, 12), (16, 2, 3), (1, 1, 1), (3, 20, 4)])

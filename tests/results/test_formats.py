@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mapflow.results.errors import MapflowError
-from mapflow.results.formats import FORMATS, Column, Table, latex_text, render
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.tables.formats import FORMATS, Column, Table, latex_text, render
 
 HOSTILE = '<script>alert(1)</script> | a_b & 50% $x$ #1 {y} ~^\\ " −0.3…+0.7 ± 日本 <!-- \n# new'
 COLUMNS = (

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapflow.results.errors import MapflowError
-from mapflow.results.formats import FORMATS, Column, Table, html_table, render
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import visible, visible_json, visible_lines
 from mapflow.results.report import (
     Answer,
     PolicyDiagram,
@@ -21,7 +21,7 @@ from mapflow.results.report import (
     render_report,
 )
 from mapflow.results.report.page import script_json
-from mapflow.results.visible_text import visible, visible_json, visible_lines
+from mapflow.results.tables.formats import FORMATS, Column, Table, html_table, render
 
 ACTING = (
     "\x1b[2J\x1b]0;owned\x07\x1b]8;;http://x\x1b\\ \x9b31m \x08\x0c\r\x7f\x85 \u202eevil\u202c \u2066x\u2069 \u200f \u061c"
@@ -30,7 +30,11 @@ ACTING = (
 EVIL = f"{ACTING} <script>alert(1)</script> </script><!--<script> \" onload='x' javascript:alert(1) =cmd|'/c'!A1 \\input{{x}} [a](javascript:x) ![b](//x)"
 COLUMNS = (Column("name " + EVIL, lambda row: row["name"], right=False),)
 TABLE = Table(
-    "Title " + EVIL, COLUMNS, [{"name": EVIL}, {"name": "=1+1"}], ["Note " + EVIL], [("model " + EVIL, EVIL)]
+    "Title " + EVIL,
+    COLUMNS,
+    [{"name": EVIL}, {"name": "=1+1"}],
+    ["Note " + EVIL],
+    [("model " + EVIL, EVIL)],
 )
 FORBIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0041]"
@@ -84,9 +88,14 @@ class Page(HTMLParser):
 
 
 def contents(text: str) -> ReportContents:
-    answers = [Answer(text, True, True, {"A": 0.5, text: 0.5}, None), Answer(None, None, None, None, text)]
+    answers = [
+        Answer(text, True, True, {"A": 0.5, text: 0.5}, None),
+        Answer(None, None, None, None, text),
+    ]
     question = ViewedQuestion(text, text, text, text, answers, text, [text, text], [text])
-    table = Table(text, (Column(text, lambda row: row["name"]),), [{"name": text}], [text], [(text, text)])
+    table = Table(
+        text, (Column(text, lambda row: row["name"]),), [{"name": text}], [text], [(text, text)]
+    )
     return ReportContents(
         title=text,
         leaderboard=table,
@@ -128,7 +137,11 @@ def test_script_json_is_json_without_an_end_of_the_tag(text):
 def test_visible_text_shows_and_harmless_text_is_left_alone(text):
     once = visible(text)
     assert not FORBIDDEN.search(once) and len(once.splitlines()) <= 1
-    assert visible(once) == once == visible(visible_lines(text)).replace("\n", "\\n").replace("\t", "\\t")
+    assert (
+        visible(once)
+        == once
+        == visible(visible_lines(text)).replace("\n", "\\n").replace("\t", "\\t")
+    )
     assert visible_lines("Grüße, 日本 😀 ± → e\u0301\n\tok") == "Grüße, 日本 😀 ± → e\u0301\n\tok"
     assert json.loads(visible_json(json.dumps([text], ensure_ascii=False))) == [text]
 

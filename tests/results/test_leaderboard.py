@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapflow.results.errors import MapflowError
-from mapflow.results.formats import FORMATS, render
-from mapflow.results.leaderboard import leaderboard, letter_display
-from mapflow.results.published import published_for
-from mapflow.results.run import read_runs
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.run import read_runs
 from mapflow.results.statistics import accuracy
+from mapflow.results.tables.formats import FORMATS, render
+from mapflow.results.tables.leaderboard import leaderboard, letter_display
+from mapflow.results.tables.published import published_for
 from tests.results.run_folders import answers, write_run
 
 GOOD, ALSO_GOOD, BAD = [1] * 60 + [0] * 20, [1] * 59 + [0] * 21, [0] * 60 + [1] * 20
@@ -38,9 +38,13 @@ def test_a_row_holds_what_was_counted(tmp_path):
 
 def test_macro_averages_subtasks(tmp_path):
     one = answers("full", [1] * 30 + [0] * 10)
-    two = answers("full", [1, 0, 0, 0], task="t_two", question_id="tvbench/two/{:04d}", video_id="two/{}")
+    two = answers(
+        "full", [1, 0, 0, 0], task="t_two", question_id="tvbench/two/{:04d}", video_id="two/{}"
+    )
     row = board(tmp_path, one, two).rows[0]
-    assert row["macro"] == pytest.approx((0.75 + 0.25) / 2) and row["micro"] == pytest.approx(31 / 44)
+    assert row["macro"] == pytest.approx((0.75 + 0.25) / 2) and row["micro"] == pytest.approx(
+        31 / 44
+    )
 
 
 def test_ties_share_a_letter_and_a_worse_run_has_another(tmp_path):
@@ -55,7 +59,10 @@ def test_ties_are_corrected_for_the_number_of_pairs(tmp_path):
     apart = {"video_id": "one/{}.mp4"}
     best, worst = answers("full", [1] * 40, **apart), answers("random", [0] * 6 + [1] * 34, **apart)
     alone = board(tmp_path / "two", best, worst).rows
-    assert [row["ties"] for row in alone if "ties" in row] == ["a", "b"]  # exact McNemar, 6 : 0, p = 0.031
+    assert [row["ties"] for row in alone if "ties" in row] == [
+        "a",
+        "b",
+    ]  # exact McNemar, 6 : 0, p = 0.031
     between = answers("effective", [0] * 3 + [1] * 37, **apart)
     rows = board(tmp_path / "three", best, between, worst).rows
     assert [row["ties"] for row in rows if "ties" in row] == ["a", "a", "a"]  # three pairs: 0.094
@@ -91,7 +98,9 @@ def test_the_papers_rows_stand_beside_ours_for_their_benchmarks_alone(tmp_path):
 def test_guessing_is_a_row_where_every_question_has_options(tmp_path):
     two = answers("full", [1, 0], n_options=2, task="t_two", question_id="tvbench/two/{:04d}")
     guessing = [
-        r for r in board(tmp_path / "a", answers("full", [1, 0, 1, 1]), two).rows if r["model"] == "guessing"
+        r
+        for r in board(tmp_path / "a", answers("full", [1, 0, 1, 1]), two).rows
+        if r["model"] == "guessing"
     ]
     assert guessing[0]["micro"] == pytest.approx((4 / 4 + 2 / 2) / 6)
     assert guessing[0]["macro"] == pytest.approx((1 / 4 + 1 / 2) / 2)
@@ -111,7 +120,9 @@ def test_runs_over_other_questions_are_compared_over_the_shared_ones_and_it_is_s
 def test_runs_of_other_protocols_are_warned_of(tmp_path):
     a = read_runs(write_run(tmp_path / "a", answers("full", GOOD)))
     b = read_runs(
-        write_run(tmp_path / "b", answers("full", BAD, protocol="official"), identity={"checkpoint": "b"})
+        write_run(
+            tmp_path / "b", answers("full", BAD, protocol="official"), identity={"checkpoint": "b"}
+        )
     )
     assert "tiny full and b full: Warning: protocols differ (paper and official)" in render(
         [leaderboard([*a, *b])], "csv"
@@ -132,7 +143,9 @@ def test_extremes_are_no_crash(tmp_path, correct):
 
 def test_one_video_alone_is_no_evidence_of_a_difference(tmp_path):
     rows = board(
-        tmp_path, answers("full", [1] * 20, video_id="v"), answers("effective", [0] * 20, video_id="v")
+        tmp_path,
+        answers("full", [1] * 20, video_id="v"),
+        answers("effective", [0] * 20, video_id="v"),
     ).rows
     assert [row["ties"] for row in rows if "ties" in row] == ["a", "a"]
     assert rows[0]["high"] - rows[0]["low"] > 0.5
@@ -140,4 +153,6 @@ def test_one_video_alone_is_no_evidence_of_a_difference(tmp_path):
 
 @pytest.mark.parametrize("how", FORMATS)
 def test_every_format_prints_it(tmp_path, how):
-    assert "effective" in render([board(tmp_path, answers("full", GOOD), answers("effective", BAD))], how)
+    assert "effective" in render(
+        [board(tmp_path, answers("full", GOOD), answers("effective", BAD))], how
+    )

@@ -6,7 +6,7 @@ from importlib.resources import files
 import pytest
 import yaml
 
-from mapflow.results.published import published, published_for
+from mapflow.results.tables.published import published, published_for
 
 
 def test_every_row_says_where_it_comes_from():
@@ -24,7 +24,9 @@ def test_no_row_twice():
 def test_edge_shares_are_the_edges():
     """As printed: rounded to a percent, but for the 13B row that its note speaks of."""
     full = {
-        (row.table, row.model): row.edges for row in published() if row.intervention == "full" and row.edges
+        (row.table, row.model): row.edges
+        for row in published()
+        if row.intervention == "full" and row.edges
     }
     for row in published():
         if row.edges is None or "13B" in row.model:

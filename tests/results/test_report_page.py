@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from mapflow.results.formats import Column, Table
+from mapflow.results.contract.visible_text import visible_lines
 from mapflow.results.report import (
     Answer,
     PolicyDiagram,
@@ -19,7 +19,7 @@ from mapflow.results.report import (
 )
 from mapflow.results.report.page import script_json
 from mapflow.results.report.policy_svg import policy_svg, spans
-from mapflow.results.visible_text import visible_lines
+from mapflow.results.tables.formats import Column, Table
 from tests.results.browser import chromium
 
 HOSTILE = "</script><script>window.hurt = 1</script><img src=x onerror='window.hurt = 2'><!-- &lt;b&gt; {{ 7 * 7 }} \u2028"
@@ -29,7 +29,10 @@ TASKS = ("t_one", "t_two", "t_three")
 
 
 def a_table(title="Leaderboard"):
-    columns = (Column("model", lambda r: r["model"], right=False), Column("n", lambda r: str(r["n"])))
+    columns = (
+        Column("model", lambda r: r["model"], right=False),
+        Column("n", lambda r: str(r["n"])),
+    )
     return Table(title, columns, [{"model": HOSTILE, "n": 3}], [HOSTILE], [("model", HOSTILE)])
 
 
@@ -40,7 +43,9 @@ def contents(questions, runs=("full", "effective"), **changes):
         "viewer": ViewerData(runs, questions, [HOSTILE]),
         "comparisons": [a_table("Comparisons with the baseline")],
         "warnings": [HOSTILE],
-        "policies": [PolicyDiagram(HOSTILE, HOSTILE, [(HOSTILE, "video", (0, 1, 0.5))], [HOSTILE], HOSTILE)],
+        "policies": [
+            PolicyDiagram(HOSTILE, HOSTILE, [(HOSTILE, "video", (0, 1, 0.5))], [HOSTILE], HOSTILE)
+        ],
         "sweeps": [],
     }
     return ReportContents(**(fields | changes))
@@ -69,11 +74,15 @@ def page(tmp_path_factory, outcomes):
             an_answer(correct[1, i], valid=not invalid[i], error="no video" if failed[i] else None),
         ]
         stem, options = (
-            (HOSTILE, [HOSTILE, "two"]) if i == 5 else (f"Where does shape {i} go?", ["left", "right"])
+            (HOSTILE, [HOSTILE, "two"])
+            if i == 5
+            else (f"Where does shape {i} go?", ["left", "right"])
         )
         frames = [PIXEL] * 2 if i < 4 else ["https://example.org/a.jpg"] if i == 5 else []
         task = HOSTILE if i == 5 else TASKS[i % 3]
-        questions.append(ViewedQuestion(f"b/{i:05d}", task, f"v{i}.mp4", "A", answers, stem, options, frames))
+        questions.append(
+            ViewedQuestion(f"b/{i:05d}", task, f"v{i}.mp4", "A", answers, stem, options, frames)
+        )
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(render_report(contents(questions)), encoding="utf-8")
     return path
@@ -111,9 +120,15 @@ def test_it_opens_without_console_errors_and_asks_nothing_of_the_network(driver)
     assert driver.execute_script("return document.documentElement.dataset.ready") == "yes"
     for row in range(6):  # rows are drawn anew by every click; the sixth names an image elsewhere
         driver.execute_script("document.querySelectorAll('.row')[arguments[0]].click()", row)
-    assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    assert [
+        entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")
+    ] == []
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    asked = [
+        m["params"]["request"]["url"]
+        for m in messages
+        if m["method"] == "Network.requestWillBeSent"
+    ]
     assert asked and all(url.startswith(("file:", "data:")) for url in asked)
 
 
@@ -238,7 +253,9 @@ def test_the_file_holds_no_address_and_no_tag_from_data(page):
         assert not any(name.startswith("on") for name in attributes), tag
         for name in ("src", "href"):
             assert attributes.get(name, "#").startswith(("#", "data:"))
-    assert ("meta", "default-src 'none'") in [(tag, a.get("content", "")[:18]) for tag, a in tags.found]
+    assert ("meta", "default-src 'none'") in [
+        (tag, a.get("content", "")[:18]) for tag, a in tags.found
+    ]
 
 
 def test_json_in_a_script_tag_comes_back_and_cannot_end_it():

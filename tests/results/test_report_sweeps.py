@@ -6,9 +6,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mapflow.results.report.sweeps import RESOLUTION, SweepCurve, shared_scale, sweep_curves, sweep_svg
+from mapflow.results.records.sweep import SweepRecord
+from mapflow.results.report.sweeps import (
+    RESOLUTION,
+    SweepCurve,
+    shared_scale,
+    sweep_curves,
+    sweep_svg,
+)
 from mapflow.results.statistics import simultaneous_bands
-from mapflow.results.sweep_record import SweepRecord
 
 RNG = np.random.default_rng(3)
 CHANGE = RNG.normal(0, 3, (40, 12))
@@ -39,7 +45,9 @@ def test_bands_are_the_librarys_and_questions_without_a_change_count_for_none():
     found = simultaneous_bands(CHANGE, videos, resolution=RESOLUTION)
     assert curve.n == 40
     assert curve.mean == pytest.approx(CHANGE.mean(axis=0).tolist())
-    assert curve.low == pytest.approx(found.low.tolist()) and curve.high == pytest.approx(found.high.tolist())
+    assert curve.low == pytest.approx(found.low.tolist()) and curve.high == pytest.approx(
+        found.high.tolist()
+    )
     assert [layer for layer, marked in enumerate(curve.significant) if marked] == [4, 5, 6]
 
 
@@ -50,7 +58,9 @@ def test_one_video_has_a_curve_without_a_band_and_says_why():
 
 
 def test_a_panel_draws_every_layer_and_marks_the_significant_ones():
-    curve = SweepCurve("a<b->c", 9, (-10, -20, 0), (-15, -25, -5), (-5, -15, 5), (True, True, False))
+    curve = SweepCurve(
+        "a<b->c", 9, (-10, -20, 0), (-15, -25, -5), (-5, -15, 5), (True, True, False)
+    )
     scale = shared_scale([curve])
     assert scale == (-25, 5)
     root = ElementTree.fromstring(sweep_svg(curve, *scale))
@@ -67,7 +77,9 @@ def test_a_panel_draws_every_layer_and_marks_the_significant_ones():
 def test_wide_bands_do_not_flatten_the_curves():
     wide = SweepCurve("r", 3, (-30.0, 2.0), (-900.0, -800.0), (700.0, 900.0), (False, False))
     assert shared_scale([wide]) == (-100, 20)
-    heights = [float(p.split(",")[1]) for p in re.findall(r"[\d.]+,[\d.]+", sweep_svg(wide, -100, 20))]
+    heights = [
+        float(p.split(",")[1]) for p in re.findall(r"[\d.]+,[\d.]+", sweep_svg(wide, -100, 20))
+    ]
     assert min(heights) >= 0 and max(heights) <= 180
     assert shared_scale([SweepCurve("r", 3, (10.0, 300.0))]) == (0, 300)
 

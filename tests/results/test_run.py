@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mapflow.results.errors import MapflowError
-from mapflow.results.run import labels, read_runs
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.run import labels, read_runs
 from tests.results.records import a_record
 from tests.results.run_folders import answers, write_run
 
@@ -112,7 +112,13 @@ def test_labels_are_as_short_as_they_can_be(tmp_path):
     assert len(set(labels([a[0], a[0]]))) == 1
 
 
-SAMPLE = {"doc_id": 0, "target": "A", "filtered_resps": ["A"], "input": "Question …", "doc_hash": "x"}
+SAMPLE = {
+    "doc_id": 0,
+    "target": "A",
+    "filtered_resps": ["A"],
+    "input": "Question …",
+    "doc_hash": "x",
+}
 
 
 def write_samples(folder, task, samples, date="20260101_000000"):
@@ -135,7 +141,10 @@ def test_our_tasks_sample_logs_pair_with_our_records(tmp_path):
     write_samples(tmp_path, "t_one", samples)
     (tmp_path / "20260101_000000_results.json").write_text(
         json.dumps(
-            {"model_name": "llava", "config": {"model_args": "pretrained=/x/y,intervention=effective;full"}}
+            {
+                "model_name": "llava",
+                "config": {"model_args": "pretrained=/x/y,intervention=effective;full"},
+            }
         )
     )
     (logged,) = read_runs(tmp_path)
@@ -163,7 +172,8 @@ def test_other_tasks_are_read_by_their_one_score(tmp_path, metrics, right):
 
 
 @pytest.mark.parametrize(
-    "metrics", [{}, {"bleu": 0.31}, {"acc": 0.5}, {"a_score": {"score": 1}, "b_score": {"score": 0}}]
+    "metrics",
+    [{}, {"bleu": 0.31}, {"acc": 0.5}, {"a_score": {"score": 1}, "b_score": {"score": 0}}],
 )
 def test_tasks_without_one_score_are_refused(tmp_path, metrics):
     with pytest.raises(MapflowError, match=r"samples_foreign\.jsonl:1: no single score of 0 or 1"):

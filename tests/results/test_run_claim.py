@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.results.errors import MapflowError
-from mapflow.results.run_claim import claim
-from mapflow.results.run_folder import RunFolder, read_records
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.claim import claim
+from mapflow.results.runs.folder import RunFolder, read_records
 from tests.results.records import a_record
 
 FORK = multiprocessing.get_context("fork")
-JOB = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29512", "TORCHELASTIC_RUN_ID": "none"}
+JOB = {
+    "WORLD_SIZE": "2",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29512",
+    "TORCHELASTIC_RUN_ID": "none",
+}
 
 
 class Worker:
@@ -60,7 +65,9 @@ def worker():
 
 def test_a_second_run_is_refused_and_told_who_has_the_folder(tmp_path, worker):
     first = worker(tmp_path)
-    with pytest.raises(MapflowError, match=rf"in use by process {first.process.pid} on .*--output_path"):
+    with pytest.raises(
+        MapflowError, match=rf"in use by process {first.process.pid} on .*--output_path"
+    ):
         RunFolder(tmp_path, {}, {})
     assert read_records(tmp_path) == [a_record(0)]
 
@@ -71,7 +78,9 @@ def test_a_killed_run_leaves_no_lock(tmp_path, worker):
     assert read_records(tmp_path) == [a_record(0), a_record(1)]
 
 
-def test_the_workers_of_one_job_share_the_folder_and_another_job_waits_for_the_last_of_them(tmp_path, worker):
+def test_the_workers_of_one_job_share_the_folder_and_another_job_waits_for_the_last_of_them(
+    tmp_path, worker
+):
     ranks = [worker(tmp_path, **JOB, RANK=rank) for rank in "01"]
     assert [one.refusal for one in ranks] == [None, None]
     assert "in use by" in worker(tmp_path, **JOB | {"MASTER_PORT": "29513"}, RANK="0").refusal

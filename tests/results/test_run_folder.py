@@ -8,11 +8,11 @@ import resource
 
 import pytest
 
-from mapflow.harness.run_output import RunOutput
-from mapflow.results import run_folder
-from mapflow.results.errors import MapflowError
-from mapflow.results.record import Record
-from mapflow.results.run_folder import MANIFEST, RECORDS, RunFolder, read_records, sort_records
+from mapflow.harness.evaluation.run_output import RunOutput
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.record import Record
+from mapflow.results.runs import folder as run_folder
+from mapflow.results.runs.folder import MANIFEST, RECORDS, RunFolder, read_records, sort_records
 from tests.results.records import a_record
 
 FULL = "No space left on device"
@@ -109,7 +109,9 @@ def test_records_reach_the_disk_after_seconds_not_after_hours(tmp_path, monkeypa
 
 def test_a_name_that_stands_for_another_intervention_now_is_refused(tmp_path):
     RunFolder(tmp_path, IDENTITY, {"interventions": {"effective": "layers 2-6", "full": "full"}})
-    with pytest.raises(MapflowError, match=r"its effective is 'layers 2-6', this one's 'layers 2-8'"):
+    with pytest.raises(
+        MapflowError, match=r"its effective is 'layers 2-6', this one's 'layers 2-8'"
+    ):
         RunFolder(tmp_path, IDENTITY, {"interventions": {"effective": "layers 2-8"}})
 
 
@@ -117,7 +119,9 @@ def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path, monkeypatch):
     run = RunFolder(tmp_path, IDENTITY, {})
     run.append([a_record(0)])
     with monkeypatch.context() as full:
-        full.setattr(run_folder.os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, FULL)))
+        full.setattr(
+            run_folder.os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, FULL))
+        )
         with pytest.raises(MapflowError, match=f"cannot be written: {FULL}"):
             run.append([a_record(1)])
     assert len(read_records(tmp_path)) == 1
@@ -167,7 +171,9 @@ def _fill_the_disk(folder, pipe):
     pipe.send("no error")
 
 
-def test_a_disk_that_fills_in_the_middle_of_a_line_costs_that_line_and_the_run_goes_on_later(tmp_path):
+def test_a_disk_that_fills_in_the_middle_of_a_line_costs_that_line_and_the_run_goes_on_later(
+    tmp_path,
+):
     many = [a_record(0, f"knockout:{n}") for n in range(50)]
     RunFolder(tmp_path, IDENTITY, {}).append(many)
     whole = (tmp_path / RECORDS).read_bytes()
@@ -200,7 +206,10 @@ def _open_read_only(folder, pipe):
     if os.geteuid() == 0:
         os.setuid(65534)  # for root nothing is read-only
     said = []
-    for job in (lambda: RunFolder(folder / "run", IDENTITY, {}), lambda: RunOutput(str(folder / "run"))):
+    for job in (
+        lambda: RunFolder(folder / "run", IDENTITY, {}),
+        lambda: RunOutput(str(folder / "run")),
+    ):
         try:
             job()
         except MapflowError as error:
@@ -241,7 +250,15 @@ def test_an_unwritable_place_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    ["", "{", "[]", '"x"', '{"question_id": 1, "extra": 2}', '{"p_answer": NaN}', '{"question_id": "q"}'],
+    [
+        "",
+        "{",
+        "[]",
+        '"x"',
+        '{"question_id": 1, "extra": 2}',
+        '{"p_answer": NaN}',
+        '{"question_id": "q"}',
+    ],
 )
 def test_a_line_that_is_no_record_is_named_by_file_and_number(tmp_path, line):
     (tmp_path / RECORDS).write_text(a_record(0).to_line() + "\n" + line + "\n")
@@ -261,7 +278,9 @@ def test_a_line_holds_every_field():
 
 def test_a_run_that_is_taken_up_with_more_interventions_names_all_of_them(tmp_path):
     RunFolder(tmp_path, IDENTITY, {"interventions": {"full": "full"}, "device": "cpu"})
-    RunFolder(tmp_path, IDENTITY, {"interventions": {"random": "random:seed=0"}, "device": "cuda:0"})
+    RunFolder(
+        tmp_path, IDENTITY, {"interventions": {"random": "random:seed=0"}, "device": "cuda:0"}
+    )
     manifest = json.loads((tmp_path / MANIFEST).read_text())
     assert manifest["interventions"] == {"full": "full", "random": "random:seed=0"}
     assert list(manifest["interventions"]) == ["full", "random"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics import (
     Cells,
     RunOutcomes,
@@ -30,7 +30,9 @@ def runs(n=600, flips=0.1, per_video=3, tasks=3, seed=0):
     task = [f"t{i // per_video % tasks}" for i in range(n)] if tasks else None
     full = rng.random(n) < 0.55
     other = np.where(rng.random(n) < flips, ~full, full)
-    return RunOutcomes("full", ids, full, video, task), RunOutcomes("effective", ids, other, video, task)
+    return RunOutcomes("full", ids, full, video, task), RunOutcomes(
+        "effective", ids, other, video, task
+    )
 
 
 def numbers(value):
@@ -70,7 +72,10 @@ def test_the_order_of_records_changes_no_bit():
     order = np.random.default_rng(1).permutation(600)
     columns = (np.asarray(effective.question_id)[order], np.asarray(effective.correct)[order])
     shuffled = RunOutcomes(
-        "effective", *columns, np.asarray(effective.video_id)[order], np.asarray(effective.task)[order]
+        "effective",
+        *columns,
+        np.asarray(effective.video_id)[order],
+        np.asarray(effective.task)[order],
     )
     assert compare_runs(full, effective) == compare_runs(full, shuffled)
 
@@ -97,10 +102,14 @@ def test_the_sentence():
         "effective is non-inferior to full on TVBench: −0.3 points, 95 % CI −1.5…+0.9, margin 2;"
         " 127 lost, 119 gained"
     )
-    flipped = sentence(compare_runs(RunOutcomes("full", ids, before), RunOutcomes("random", ids, ~before)))
+    flipped = sentence(
+        compare_runs(RunOutcomes("full", ids, before), RunOutcomes("random", ids, ~before))
+    )
     assert flipped.startswith("it is inconclusive whether random is inferior to full: −5.1 points")
     wrong = sentence(
-        compare_runs(RunOutcomes("full", ids, before), RunOutcomes("random", ids, before & (ids < 900)))
+        compare_runs(
+            RunOutcomes("full", ids, before), RunOutcomes("random", ids, before & (ids < 900))
+        )
     )
     assert wrong.startswith("random is inferior to full: −") and wrong.endswith("lost, 0 gained")
     assert [points(x) for x in (0.0, -0.0004, 0.0123, -0.4)] == ["0.0", "0.0", "+1.2", "−40.0"]
@@ -108,7 +117,10 @@ def test_the_sentence():
 
 def test_a_family_of_comparisons_is_corrected_together():
     full, effective = runs(seed=1)
-    rest = [dataclasses.replace(runs(seed=1, flips=f)[1], name=name) for name, f in (("a", 0.3), ("b", 0.4))]
+    rest = [
+        dataclasses.replace(runs(seed=1, flips=f)[1], name=name)
+        for name, f in (("a", 0.3), ("b", 0.4))
+    ]
     found = compare_to_baseline(full, [effective, *rest])
     p_values = sorted(each.test.p_value for each in found)
     assert min(each.p_holm for each in found) == pytest.approx(min(1.0, 3 * p_values[0]))
@@ -130,7 +142,12 @@ def test_a_family_of_comparisons_is_corrected_together():
 )
 def test_extreme_runs_have_an_answer_without_nan(before, after, per_video):
     mixed = np.arange(60) % 2 == 0
-    columns = {"all": np.ones(60, bool), "none": np.zeros(60, bool), "mixed": mixed, "one flip": mixed.copy()}
+    columns = {
+        "all": np.ones(60, bool),
+        "none": np.zeros(60, bool),
+        "mixed": mixed,
+        "one flip": mixed.copy(),
+    }
     columns["one flip"][0] = False
     ids, video = np.arange(60), np.arange(60) // per_video
     task = np.repeat([0, 1, 2], 20) if per_video == 1 else video % 3

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, t
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics import (
     accuracy,
     cluster_bootstrap,
@@ -24,7 +24,12 @@ from mapflow.results.statistics import (
 
 @pytest.mark.parametrize(
     ("successes", "n", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
 )
 def test_wilson_reproduces_newcombe_1998_table_1(successes, n, low, high):
     """Newcombe (1998), Statistics in Medicine 17:857, Table I, method 3."""
@@ -74,11 +79,16 @@ def test_tango_agrees_with_the_closed_form(gained, lost, ties):
     n = gained + lost + ties
     found = tango_interval(gained, lost, n)
     roots = quartic_limits(gained, lost, n, norm.isf(0.025))
-    assert min(abs(found.low - r) for r in roots) < 1e-6 and min(abs(found.high - r) for r in roots) < 1e-6
+    assert (
+        min(abs(found.low - r) for r in roots) < 1e-6
+        and min(abs(found.high - r) for r in roots) < 1e-6
+    )
 
 
 @settings(max_examples=60)
-@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 500), st.sampled_from([0.9, 0.95, 0.99]))
+@given(
+    st.integers(0, 40), st.integers(0, 40), st.integers(0, 500), st.sampled_from([0.9, 0.95, 0.99])
+)
 def test_tango_limits_solve_the_score_equation_and_mirror(gained, lost, ties, confidence):
     n = max(1, gained + lost + ties)
     found, z = tango_interval(gained, lost, n, confidence), norm.isf((1 - confidence) / 2)
@@ -124,7 +134,9 @@ def test_design_effect_of_identical_answers_is_the_cluster_size():
     assert design_effect(values, np.arange(len(values))) == design_effect(values, None) == 1.0
     assert kish_design_effect(np.full(4000, 5), 0.5) == 3.0
     tied, unequal = np.zeros(6), np.array([0, 0, 0, 0, 1, 1])
-    assert design_effect(tied, unequal) == pytest.approx((16 + 4) / 6), "the worst case where nothing varies"
+    assert design_effect(tied, unequal) == pytest.approx((16 + 4) / 6), (
+        "the worst case where nothing varies"
+    )
 
 
 def test_clustered_interval_is_tango_on_effective_counts():
@@ -180,7 +192,9 @@ def test_macro_average_counts_every_subtask_the_same():
     parts = [paired_difference(difference[task == t]).interval() for t in (0, 1)]
     below = np.hypot(*[part.estimate - part.low for part in parts]) / 2
     above = np.hypot(*[part.high - part.estimate for part in parts]) / 2
-    assert (found.interval.low, found.interval.high) == pytest.approx((0.15 - below, 0.15 + above), abs=1e-12)
+    assert (found.interval.low, found.interval.high) == pytest.approx(
+        (0.15 - below, 0.15 + above), abs=1e-12
+    )
     assert found.test.p_value < 0.001
     accurate = macro_accuracy(difference == 1, task)
     assert accurate.estimate == pytest.approx(0.15) and accurate.low > 0
@@ -200,7 +214,8 @@ def test_a_subtask_without_flips_still_adds_its_uncertainty():
     difference = np.where(task == 0, rng.choice([-1, 0, 1], 240), 0)
     found = macro_difference(difference, task, cluster).interval
     parts = [
-        paired_difference(difference[task == code], np.repeat(np.arange(30), 4)).interval() for code in (0, 1)
+        paired_difference(difference[task == code], np.repeat(np.arange(30), 4)).interval()
+        for code in (0, 1)
     ]
     below = np.hypot(*[part.estimate - part.low for part in parts]) / 2
     assert found.estimate - found.low == pytest.approx(below, abs=1e-12)
@@ -209,7 +224,11 @@ def test_a_subtask_without_flips_still_adds_its_uncertainty():
 def test_subtasks_that_share_videos_are_not_independent():
     """Every video asks one question of either subtask with the same outcome: two subtasks say no more than one."""
     outcome = np.random.default_rng(4).choice([-1, 0, 1], 150)
-    difference, task, cluster = np.tile(outcome, 2), np.repeat([0, 1], 150), np.tile(np.arange(150), 2)
+    difference, task, cluster = (
+        np.tile(outcome, 2),
+        np.repeat([0, 1], 150),
+        np.tile(np.arange(150), 2),
+    )
     shared = macro_difference(difference, task, cluster).interval
     single = paired_difference(outcome).interval()
     assert (shared.low, shared.high) == pytest.approx((single.low, single.high), abs=1e-9)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics import RunOutcomes, cluster_sums, pair
 
 IDS = ["q1", "q2", "q3", "q4"]
@@ -48,7 +48,9 @@ def test_every_question_is_its_own_cluster_without_videos():
     paired = pair([run(), run("random")])
     assert paired.n_clusters == paired.n == 4 and not paired.clustered
     assert not pair([run(video_id=list("abcd")), run("random")]).clustered
-    assert pair([run(), run("random", video_id=list("abca"))]).n_clusters == 3, "any run may name the videos"
+    assert pair([run(), run("random", video_id=list("abca"))]).n_clusters == 3, (
+        "any run may name the videos"
+    )
 
 
 def test_numbers_serve_as_ids_and_columns():
@@ -80,7 +82,10 @@ def test_cluster_sums_are_exact_for_one_and_many_columns():
         ([run(correct=[1, 0, 1])], ["'full'", "correct", "(3,)"]),
         ([run(ids=["q1", None, "q3", "q4"])], ["question_id", "row 2"]),
         ([run(video_id=["a", "b", float("nan"), "d"])], ["video_id", "row 3"]),
-        ([run(gold=list("ABCD")), run("x", gold=list("ABDD"))], ["'q3'", "gold", "'C'", "'D'", "'x'"]),
+        (
+            [run(gold=list("ABCD")), run("x", gold=list("ABDD"))],
+            ["'q3'", "gold", "'C'", "'D'", "'x'"],
+        ),
         ([run(video_id=list("aabb")), run("x", video_id=list("aaab"))], ["'q3'", "video_id"]),
         ([run(task=list("aabb")), run("x", task=list("aaab"))], ["'q3'", "task"]),
         (

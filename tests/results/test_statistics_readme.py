@@ -19,7 +19,12 @@ def test_the_page_names_only_what_exists():
     from mapflow.results import statistics
 
     text = PAGE.read_text(encoding="utf-8")
-    named = {name for line in text.splitlines() if line.startswith("| `") for name in line.split("`")[1::2]}
+    named = {
+        name
+        for line in text.splitlines()
+        if line.startswith("| `")
+        for name in line.split("`")[1::2]
+    }
     functions = {name.rstrip("()") for name in named if name.endswith("()")}
     assert functions and functions <= set(statistics.__all__), functions - set(statistics.__all__)
     assert (PAGE.parent / "calibration.png").is_file()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics import clustered_variance, seed_condition, simultaneous_bands
 
 
@@ -30,7 +30,9 @@ def test_one_layer_is_nearly_a_t_test():
         reference = stats.ttest_1samp(change[:, layer], 0.0)
         interval = reference.confidence_interval(0.95)
         assert found.p_adjusted[0] == pytest.approx(reference.pvalue, abs=0.02)
-        assert (found.low[0], found.high[0]) == pytest.approx((interval.low, interval.high), abs=0.15)
+        assert (found.low[0], found.high[0]) == pytest.approx(
+            (interval.low, interval.high), abs=0.15
+        )
 
 
 def test_bands_are_standard_errors_times_the_critical_value():
@@ -51,7 +53,10 @@ def test_skewed_changes_need_a_larger_critical_value():
 
 def test_more_layers_need_more_evidence():
     change, cluster = sweep()
-    alone, together = simultaneous_bands(change[:, :1], cluster), simultaneous_bands(change, cluster)
+    alone, together = (
+        simultaneous_bands(change[:, :1], cluster),
+        simultaneous_bands(change, cluster),
+    )
     assert together.critical_value > alone.critical_value + 0.3
     assert (together.p_adjusted[0] >= alone.p_adjusted[0]).all()
     bonferroni = stats.norm.isf(0.025 / 12)
@@ -90,7 +95,11 @@ def test_layers_without_any_change_are_certain_and_insignificant():
     change[:, 3] = -7.0
     found = simultaneous_bands(change, cluster)
     assert (found.mean[2], found.low[2], found.high[2], found.p_adjusted[2]) == (0, 0, 0, 1)
-    assert found.significant[3] and found.low[3] == pytest.approx(-7) and found.high[3] == pytest.approx(-7)
+    assert (
+        found.significant[3]
+        and found.low[3] == pytest.approx(-7)
+        and found.high[3] == pytest.approx(-7)
+    )
     assert np.isfinite(found.p_adjusted).all()
 
 
@@ -122,7 +131,9 @@ def test_seed_condition_agrees_with_its_formulas():
     component = np.var(accuracies, ddof=1) - explained
     assert found.seed_component == pytest.approx(component**0.5)
     variance = clustered_variance(seeds.mean(0) - baseline, cluster) + component / 5
-    assert found.test.statistic == pytest.approx((accuracies.mean() - baseline.mean()) / variance**0.5)
+    assert found.test.statistic == pytest.approx(
+        (accuracies.mean() - baseline.mean()) / variance**0.5
+    )
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.2])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics import (
     Cells,
     benjamini_hochberg,
@@ -85,7 +85,9 @@ def test_sign_flip_of_many_clusters_is_nearly_normal_and_keeps_its_tail():
     difference[:600] = 1
     totals = np.bincount(cluster, difference)
     z = totals.sum() / np.sqrt((totals**2).sum())
-    assert cluster_sign_flip(difference, cluster).p_mid == pytest.approx(2 * stats.norm.sf(abs(z)), rel=0.02)
+    assert cluster_sign_flip(difference, cluster).p_mid == pytest.approx(
+        2 * stats.norm.sf(abs(z)), rel=0.02
+    )
     assert 1e-300 <= cluster_sign_flip(np.ones(5000, int), np.arange(5000)).p_mid < 1e-290
 
 
@@ -102,7 +104,9 @@ def test_sampled_sign_flips_agree_with_enumerated_ones():
 def test_cochran_reproduces_agresti():
     """Three drugs, 46 patients (Agresti, Categorical Data Analysis; SAS PROC FREQ, "Cochran's Q"): Q = 8.4706."""
     table = {"FFF": 6, "UFF": 2, "FFU": 16, "UFU": 4, "FUF": 2, "UUF": 6, "FUU": 4, "UUU": 6}
-    answers = [[letter == "F" for letter in row] for row, count in table.items() for _ in range(count)]
+    answers = [
+        [letter == "F" for letter in row] for row, count in table.items() for _ in range(count)
+    ]
     found = cochran_q(np.array(answers).T)
     assert round(found.statistic, 4) == 8.4706 and round(found.p_value, 4) == 0.0145
 
@@ -120,12 +124,16 @@ def test_clustered_comparison_of_two_runs_is_a_t_test_of_video_totals():
 def test_clustered_comparison_of_three_runs_is_hotelling():
     rng = np.random.default_rng(3)
     cluster, correct = np.repeat(np.arange(40), 5), rng.random((3, 200)) < 0.5
-    totals = np.stack([np.bincount(cluster, correct[k].astype(int) - correct[0]) for k in (1, 2)], axis=1)
+    totals = np.stack(
+        [np.bincount(cluster, correct[k].astype(int) - correct[0]) for k in (1, 2)], axis=1
+    )
     t_squared = 40 * totals.mean(0) @ np.linalg.inv(np.cov(totals.T)) @ totals.mean(0)
     reference = stats.f.sf(t_squared * (40 - 2) / (2 * 39), 2, 38)
     assert cochran_q(correct, cluster).p_value == pytest.approx(reference, abs=1e-10)
     copied = np.concatenate([correct, correct[2:]])
-    assert cochran_q(copied, cluster).p_value == pytest.approx(reference, abs=1e-8), "a copy adds nothing"
+    assert cochran_q(copied, cluster).p_value == pytest.approx(reference, abs=1e-8), (
+        "a copy adds nothing"
+    )
 
 
 def test_runs_that_agree_do_not_differ():
@@ -134,7 +142,9 @@ def test_runs_that_agree_do_not_differ():
     with pytest.raises(MapflowError, match="at least two runs"):
         cochran_q(same[:1])
     with pytest.raises(MapflowError, match="too few"):
-        cochran_q(np.array([[1, 0, 1, 0], [0, 0, 1, 1], [1, 1, 1, 1]], bool), np.array([0, 0, 1, 1]))
+        cochran_q(
+            np.array([[1, 0, 1, 0], [0, 0, 1, 1], [1, 1, 1, 1]], bool), np.array([0, 0, 1, 1])
+        )
 
 
 def test_mantel_haenszel_reproduces_liu_1992():
@@ -232,7 +242,9 @@ def test_chance_level_of_equal_options_is_binomial():
     assert found.p_above == pytest.approx(
         stats.binomtest(120, 400, 0.25, alternative="greater").pvalue, abs=1e-12
     )
-    assert chance_level_test(np.zeros(400, bool), np.full(400, 4)).p_below < 1e-40, "a format collapse"
+    assert chance_level_test(np.zeros(400, bool), np.full(400, 4)).p_below < 1e-40, (
+        "a format collapse"
+    )
 
 
 def test_chance_refuses_open_questions():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics import (
     PairedDifference,
     equivalence,
@@ -23,7 +23,12 @@ from mapflow.results.statistics import (
 
 @pytest.mark.parametrize(
     ("gained", "lost", "verdict"),
-    [(119, 127, "non-inferior"), (100, 250, "inferior"), (110, 140, "inconclusive"), (0, 0, "non-inferior")],
+    [
+        (119, 127, "non-inferior"),
+        (100, 250, "inferior"),
+        (110, 140, "inconclusive"),
+        (0, 0, "non-inferior"),
+    ],
 )
 def test_the_interval_decides(gained, lost, verdict):
     counted = PairedDifference(gained, lost, 2525, 1.0)
@@ -109,9 +114,13 @@ def test_power_of_non_inferiority_agrees_with_simulated_verdicts():
     cells = rng.multinomial(
         n, [(discordance + difference) / 2, (discordance - difference) / 2, 1 - discordance], 1500
     )
-    verdicts = [non_inferiority(PairedDifference(int(g), int(lo), n, 1.0)).verdict for g, lo, _ in cells]
+    verdicts = [
+        non_inferiority(PairedDifference(int(g), int(lo), n, 1.0)).verdict for g, lo, _ in cells
+    ]
     simulated = np.mean([v == "non-inferior" for v in verdicts])
-    assert power_of_non_inferiority(n, discordance, difference) == pytest.approx(simulated, abs=0.05)
+    assert power_of_non_inferiority(n, discordance, difference) == pytest.approx(
+        simulated, abs=0.05
+    )
 
 
 @pytest.mark.parametrize(("n", "difference"), [(2525, -0.003), (1484, -0.010), (1484, 0.002)])
@@ -121,7 +130,9 @@ def test_largest_discordance_is_where_the_interval_touches_the_margin(n, differe
     for share, wins in ((limit * 0.97, True), (limit * 1.03, False)):
         gained, lost = (share + difference) / 2 * n, (share - difference) / 2 * n
         scale = 1000  # whole counts of a finer table, worth n questions
-        counted = PairedDifference(round(gained * scale), round(lost * scale), n * scale, float(scale))
+        counted = PairedDifference(
+            round(gained * scale), round(lost * scale), n * scale, float(scale)
+        )
         assert (counted.interval().low > -0.02) == wins
 
 

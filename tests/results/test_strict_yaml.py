@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapflow.harness.word_lists import read_word_lists
-from mapflow.model_adapters.checkpoint_pathways import read_pathways
+from mapflow.harness.analyses.word_lists import read_word_lists
+from mapflow.model_adapters.checkpoints.pathways import read_pathways
 from mapflow.model_adapters.interventions import read_interventions
-from mapflow.results import strict_yaml
-from mapflow.results.errors import MapflowError
-from mapflow.results.strict_yaml import parse_yaml, read_yaml
+from mapflow.results.contract import strict_yaml
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.strict_yaml import parse_yaml, read_yaml
 
 LAUGHS = "\n".join(
     ["a0: &a0 [ha, ha]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
@@ -45,7 +45,10 @@ def test_refused_in_one_line(text):
 
 
 def test_what_people_write_is_read():
-    assert parse_yaml("a: [6-15, 7, on]\nb: {c: null}", "here") == {"a": ["6-15", 7, True], "b": {"c": None}}
+    assert parse_yaml("a: [6-15, 7, on]\nb: {c: null}", "here") == {
+        "a": ["6-15", 7, True],
+        "b": {"c": None},
+    }
     assert parse_yaml("a: [6-15, 7, on]\nb: {c: null}", "here", text_only=True) == {
         "a": ["6-15", "7", "on"],
         "b": {"c": "null"},
@@ -57,7 +60,10 @@ def test_what_people_write_is_read():
     [
         (read_interventions, "mine: full\nmine: random"),
         (read_word_lists, "mine: [left]\nmine: [right]"),
-        (read_pathways, "cross_frame: 1-2\nvideo_to_question: 1-2\nquestion_to_last: 2\nmine: 1\nmine: 2"),
+        (
+            read_pathways,
+            "cross_frame: 1-2\nvideo_to_question: 1-2\nquestion_to_last: 2\nmine: 1\nmine: 2",
+        ),
     ],
 )
 def test_every_file_that_a_user_writes_is_read_strictly(tmp_path, read, text):
@@ -85,9 +91,9 @@ def test_too_large_and_unreadable_files(tmp_path, monkeypatch):
 
 
 @given(
-    st.lists(st.sampled_from([*"a:[]{}&*!|>'\"#-?, \n", "!!int ", "!!set ", "!!omap ", "<<", "1e3"])).map(
-        "".join
-    )
+    st.lists(
+        st.sampled_from([*"a:[]{}&*!|>'\"#-?, \n", "!!int ", "!!set ", "!!omap ", "<<", "1e3"])
+    ).map("".join)
 )
 @settings(max_examples=400, deadline=None)
 def test_any_text_is_read_or_refused_in_one_line(text):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mapflow.results.summary import short_names, summarize, summary_table
+from mapflow.results.tables.summary import short_names, summarize, summary_table
 from tests.results.records import a_record
 
 RECORDS = [
@@ -39,7 +39,19 @@ def test_the_table_has_a_row_an_intervention_and_a_column_a_subtask():
     table = summary_table(summarize([*RECORDS, a_record(0, "effective", correct=False)]))
     header, _, full, effective = table.splitlines()
     assert header.split()[:3] == ["intervention", "one", "two"]
-    assert full.split() == ["full", "33.3", "100.0", "66.7", "50.0", "37.5", "75.0", "15", "37.5", "4", "1"]
+    assert full.split() == [
+        "full",
+        "33.3",
+        "100.0",
+        "66.7",
+        "50.0",
+        "37.5",
+        "75.0",
+        "15",
+        "37.5",
+        "4",
+        "1",
+    ]
     assert effective.split() == [
         "effective",
         "0.0",

@@ -25,24 +25,38 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mapflow.results.run_folder import RECORDS, SUMMARY
+from mapflow.results.runs.folder import RECORDS, SUMMARY
 
 MARK = "MAPFLOW_SOAK"
-WORDS = ("-m", "mapflow.harness.lmms_eval_command", "--model", "mapflow_llava", "--intervention")
+WORDS = ("-m", "mapflow.harness.evaluation.lmms_eval", "--model", "mapflow_llava", "--intervention")
 
 
 class Job:
     """The command under way, in `workers` processes; `output` is what it prints."""
 
-    def __init__(self, folder: Path, workers: int, options: argparse.Namespace, output: Path) -> None:
+    def __init__(
+        self, folder: Path, workers: int, options: argparse.Namespace, output: Path
+    ) -> None:
         self._mark = uuid.uuid4().hex
         launcher = (
             [sys.executable]
             if workers == 1
             else [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", str(workers)]
         )
-        words = [*launcher, *WORDS, options.intervention, "--limit", str(options.limit), "--output_path"]
-        own = {MARK: self._mark, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        words = [
+            *launcher,
+            *WORDS,
+            options.intervention,
+            "--limit",
+            str(options.limit),
+            "--output_path",
+        ]
+        own = {
+            MARK: self._mark,
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
         with output.open("w") as file:
             self.process = subprocess.Popen(
                 [*words, str(folder)], env=os.environ | own, stdout=file, stderr=subprocess.STDOUT
@@ -108,7 +122,9 @@ def undisturbed(options: argparse.Namespace, place: Path) -> Undisturbed:
     if job.process.wait() != 0:
         raise SystemExit((place / "undisturbed.log").read_text())
     seconds = time.monotonic() - begun
-    return Undisturbed(*finished(place / "undisturbed", place / "undisturbed.log"), start_up, seconds)
+    return Undisturbed(
+        *finished(place / "undisturbed", place / "undisturbed.log"), start_up, seconds
+    )
 
 
 def whole_lines(folder: Path) -> set[bytes]:
@@ -129,7 +145,9 @@ def wait_for_the_moment(job: Job, folder: Path, truth: Undisturbed, chance: rand
         return moment
     total = truth.files[RECORDS].count(b"\n")
     wanted = len(whole_lines(folder)) + chance.randint(1, max(1, total // 4))
-    while job.process.poll() is None and len(whole_lines(folder)) < wanted:  # past the end, the run just ends
+    while (
+        job.process.poll() is None and len(whole_lines(folder)) < wanted
+    ):  # past the end, the run just ends
         time.sleep(0.002)
     time.sleep(chance.uniform(0.0, 0.1))
     return "answering"
@@ -154,13 +172,24 @@ def soak(options: argparse.Namespace, place: Path) -> dict[str, object]:
     chance = random.Random(options.seed)
     begun = time.monotonic()
     truth = undisturbed(options, place)
-    print(f"undisturbed: {truth.seconds:.1f} s, {truth.start_up:.1f} s of it to the first record", flush=True)
+    print(
+        f"undisturbed: {truth.seconds:.1f} s, {truth.start_up:.1f} s of it to the first record",
+        flush=True,
+    )
     kills: Counter[str] = Counter()
     ends: list[float] = []
     tries = completed = 0
     while True:
-        folder, tries, last = place / f"run-{completed}", tries + 1, sum(kills.values()) >= options.kills
-        before, workers, output = whole_lines(folder), chance.choice((1, 2)), place / f"try-{tries}.log"
+        folder, tries, last = (
+            place / f"run-{completed}",
+            tries + 1,
+            sum(kills.values()) >= options.kills,
+        )
+        before, workers, output = (
+            whole_lines(folder),
+            chance.choice((1, 2)),
+            place / f"try-{tries}.log",
+        )
         job = Job(folder, workers, options, output)
         what = "left alone" if last else wait_for_the_moment(job, folder, truth, chance)
         if last:
@@ -173,7 +202,9 @@ def soak(options: argparse.Namespace, place: Path) -> dict[str, object]:
                 kills[what] += 1
                 ends.append(seconds)
         code, kept = job.process.returncode, whole_lines(folder)
-        print(f"try {tries}: {workers} workers, {what}, exit {code}, {len(kept)} records", flush=True)
+        print(
+            f"try {tries}: {workers} workers, {what}, exit {code}, {len(kept)} records", flush=True
+        )
         if not before <= kept:
             raise SystemExit(f"try {tries}: {len(before - kept)} records were lost")
         if code == 0:
@@ -201,7 +232,9 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, default=8, help="questions of each of the five subtasks")
+    parser.add_argument(
+        "--limit", type=int, default=8, help="questions of each of the five subtasks"
+    )
     parser.add_argument("--intervention", default="full,random")
     parser.add_argument(
         "--patience", type=float, default=120.0, help="seconds until the rest must have ended"

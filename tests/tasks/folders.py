@@ -11,7 +11,12 @@ from typing import Any
 
 def tvbench_row(video: str = "clip.mp4", **changes: Any) -> dict[str, Any]:
     """A well-formed question of TVBench's; `changes` replace fields, None removes one."""
-    row = {"video": video, "question": "Which way?", "candidates": ["Left.", "Right."], "answer": "Right."}
+    row = {
+        "video": video,
+        "question": "Which way?",
+        "candidates": ["Left.", "Right."],
+        "answer": "Right.",
+    }
     return {key: value for key, value in {**row, **changes}.items() if value is not None}
 
 
@@ -38,7 +43,9 @@ def write_tvbench(root: Path, questions: Mapping[str, Sequence[Mapping[str, Any]
 def write_tomato(root: Path, questions: Mapping[str, Sequence[Mapping[str, Any]]]) -> Path:
     """`root`/data/<file>.json, numbered as the publisher numbers them; returns `root`."""
     for file, rows in questions.items():
-        _write(root / "data" / f"{file}.json", {str(number): row for number, row in enumerate(rows)})
+        _write(
+            root / "data" / f"{file}.json", {str(number): row for number, row in enumerate(rows)}
+        )
     return root
 
 

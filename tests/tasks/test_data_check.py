@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks import hub
 from mapflow.tasks.benchmarks import BENCHMARKS, benchmark
 from mapflow.tasks.data_check import check_data, render_check
@@ -34,7 +34,9 @@ def by_name(check):
 
 
 def test_counts_questions_and_videos_once_each(tmp_path):
-    rows = [tvbench_row(f"{name}.mp4") for name in ("found", "found", "packed", "missing", "broken")]
+    rows = [
+        tvbench_row(f"{name}.mp4") for name in ("found", "found", "packed", "missing", "broken")
+    ]
     write_tvbench(tmp_path, {"action_count": rows})
     put(tmp_path / "video/action_count/found.mp4")
     put(tmp_path / "video/action_count/broken.mp4", b"")
@@ -43,7 +45,12 @@ def test_counts_questions_and_videos_once_each(tmp_path):
         TVBENCH, folder(tmp_path), lambda path: None if path.stat().st_size else "the file is empty"
     )
     one = by_name(check)["action_count"]
-    assert (one.questions, one.found, one.packed, one.missing) == (5, 2, 1, ("action_count/missing.mp4",))
+    assert (one.questions, one.found, one.packed, one.missing) == (
+        5,
+        2,
+        1,
+        ("action_count/missing.mp4",),
+    )
     assert one.undecodable == {"action_count/broken.mp4": "the file is empty"}
     assert one.problem == "5 questions where 536 are published" and not one.complete
     text = render_check(check)
@@ -55,11 +62,15 @@ def test_without_a_decoder_nothing_is_called_broken(tmp_path):
     write_tvbench(tmp_path, {"action_count": [tvbench_row()]})
     put(tmp_path / "video/action_count/clip.mp4")
     check = check_data(TVBENCH, folder(tmp_path))
-    assert by_name(check)["action_count"].undecodable is None and "broken" not in render_check(check)
+    assert by_name(check)["action_count"].undecodable is None and "broken" not in render_check(
+        check
+    )
 
 
 def test_a_hostile_file_is_a_problem_not_the_end(tmp_path):
-    write_tvbench(tmp_path, {"action_count": [tvbench_row("../x.mp4")], "object_count": [tvbench_row()]})
+    write_tvbench(
+        tmp_path, {"action_count": [tvbench_row("../x.mp4")], "object_count": [tvbench_row()]}
+    )
     checks = by_name(check_data(TVBENCH, folder(tmp_path)))
     assert "field 'video'" in (checks["action_count"].problem or "")
     assert checks["object_count"].questions == 1
@@ -125,7 +136,10 @@ def test_prepare_unpacks_once_and_says_what_to_fetch_by_hand(tmp_path):
     write_zip(tmp_path / "tvbench/video/action_count.zip", {"action_count/clip.mp4": b"video"})
     where = folder_to_prepare(TVBENCH, tmp_path)
     (one,) = prepare_data(TVBENCH, where)
-    assert one.files == 1 and (tmp_path / "tvbench/video/action_count/clip.mp4").read_bytes() == b"video"
+    assert (
+        one.files == 1
+        and (tmp_path / "tvbench/video/action_count/clip.mp4").read_bytes() == b"video"
+    )
     text = render_prepare(TVBENCH, where, prepare_data(TVBENCH, where))
     assert "nothing new" in text and "NTU RGB+D" in text and str(where.root) in text
     assert "Google Drive" in render_prepare(TOMATO, folder_to_prepare(TOMATO, tmp_path), [])
@@ -149,7 +163,9 @@ def test_prepare_fetches_when_asked(tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     unpacked = prepare_data(TVBENCH, folder_to_prepare(TVBENCH, tmp_path), fetch=True)
-    assert {(repository, kind) for repository, kind, _ in asked} == {("FunAILab/TVBench", "dataset")}
+    assert {(repository, kind) for repository, kind, _ in asked} == {
+        ("FunAILab/TVBench", "dataset")
+    }
     assert len(unpacked) == len(asked) == 10
     assert local_folder(TVBENCH.layout, tmp_path).root == tmp_path / "tvbench"
 
@@ -172,7 +188,9 @@ def test_hub_out_of_reach(tmp_path, monkeypatch):
 def test_tomatos_questions_from_the_hubs_table(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setenv("MAPFLOW_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_args, **_kwargs: str(tmp_path))
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda *_args, **_kwargs: str(tmp_path)
+    )
     rows = datasets.Dataset.from_list([tomato_row(), tomato_row("0002-00")])
     monkeypatch.setattr("datasets.load_dataset", lambda repository, *, split: rows)
     folder = hub.fetch(TOMATO.layout, "shape_trend")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.archives import Archive
 from mapflow.tasks.benchmarks import BENCHMARKS
 from mapflow.tasks.data_folder import DataFolder, data_folder, local_folder
@@ -53,12 +53,19 @@ def test_a_data_folder_that_is_none(tmp_path, monkeypatch):
             "1.1/clip.MP4",
         ),
         ("video/egocentric_sequence/1.1.zip", "clip.MP4", "egocentric_sequence", "1.1/clip.MP4"),
-        ("video/egocentric_sequence/1.1.zip", "1.1/clip.MP4", "egocentric_sequence", "1.1/clip.MP4"),
+        (
+            "video/egocentric_sequence/1.1.zip",
+            "1.1/clip.MP4",
+            "egocentric_sequence",
+            "1.1/clip.MP4",
+        ),
         ("video.zip", "video/action_count/clip.mp4", "action_count", "clip.mp4"),
         ("video.zip", "action_count/clip.mp4", "action_count", "clip.mp4"),
     ],
 )
-def test_zips_are_read_as_they_are_and_unpack_to_the_same_place(tmp_path, archive, entry, subtask, name):
+def test_zips_are_read_as_they_are_and_unpack_to_the_same_place(
+    tmp_path, archive, entry, subtask, name
+):
     write_zip(tmp_path / archive, {entry: b"the video", "__MACOSX/x": b""})
     found = DataFolder(TVBENCH, tmp_path).video(subtask, name)
     assert found.exists and found.archive == tmp_path / archive
@@ -96,7 +103,9 @@ def test_a_damaged_entry_leaves_the_video_missing(tmp_path, capsys):
     content[100:140] = b"x" * 40
     archive.write_bytes(content)
     write_tvbench(tmp_path, {"action_count": [tvbench_row()]})
-    (document,) = BENCHMARKS["tvbench"].read_documents(DataFolder(TVBENCH, tmp_path), "action_count")
+    (document,) = BENCHMARKS["tvbench"].read_documents(
+        DataFolder(TVBENCH, tmp_path), "action_count"
+    )
     question = question_of(document)
     assert not Path(question.clip.path).exists()
     assert "tvbench/action_count/0000" in capsys.readouterr().err
@@ -109,7 +118,8 @@ def link_entry() -> zipfile.ZipInfo:
 
 
 @pytest.mark.parametrize(
-    "name", ["../clip.mp4", "a/../../clip.mp4", "/etc/clip.mp4", "..\\clip.mp4", "C:/clip.mp4", "~/x"]
+    "name",
+    ["../clip.mp4", "a/../../clip.mp4", "/etc/clip.mp4", "..\\clip.mp4", "C:/clip.mp4", "~/x"],
 )
 def test_zips_that_reach_outside_are_refused(tmp_path, name):
     write_zip(tmp_path / "video" / "action_count.zip", {"fine.mp4": b"", name: b"evil"})
@@ -132,7 +142,9 @@ def test_a_file_that_is_no_zip(tmp_path):
     put(tmp_path / "video" / "action_count.zip", b"not a zip")
     with pytest.raises(MapflowError, match="not a readable zip"):
         DataFolder(TVBENCH, tmp_path).video("action_count", "clip.mp4")
-    assert not DataFolder(TVBENCH, tmp_path).video("object_count", "clip.mp4").exists  # nobody else's trouble
+    assert (
+        not DataFolder(TVBENCH, tmp_path).video("object_count", "clip.mp4").exists
+    )  # nobody else's trouble
 
 
 def test_unpacking_through_a_link_is_refused(tmp_path):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.model_adapters.families import BUNDLED
-from mapflow.model_adapters.frame_sampling import segment_midpoints
-from mapflow.model_adapters.video_reader import VideoError, read_frames
-from mapflow.results.question import Clip
+from mapflow.model_adapters.families.registry import BUNDLED
+from mapflow.model_adapters.video.reader import VideoError, read_frames
+from mapflow.model_adapters.video.sampling import segment_midpoints
+from mapflow.results.contract.question import Clip
 
 from .folders import put, tomato_row, tvbench_row, write_tomato, write_tvbench, write_zip
 
@@ -31,7 +31,8 @@ def test_broken_and_missing_videos_do_not_stop_a_run(real_data, tmp_path):
     write_tvbench(data / "tvbench", {"action_count": rows})
     zipped, *loose = videos
     write_zip(
-        data / "tvbench" / "video" / "action_count.zip", {f"action_count/{zipped.name}": zipped.read_bytes()}
+        data / "tvbench" / "video" / "action_count.zip",
+        {f"action_count/{zipped.name}": zipped.read_bytes()},
     )
     for path in loose:
         put(data / "tvbench" / "video" / "action_count" / path.name, path.read_bytes())
@@ -42,7 +43,12 @@ def test_broken_and_missing_videos_do_not_stop_a_run(real_data, tmp_path):
     done = subprocess.run(
         [
             Path(sys.executable).parent / "lmms_eval",
-            *("--model", "mapflow_llava", "--tasks", "mapflow_tvbench_action_count,mapflow_tomato_count"),
+            *(
+                "--model",
+                "mapflow_llava",
+                "--tasks",
+                "mapflow_tvbench_action_count,mapflow_tomato_count",
+            ),
             *("--data_dir", str(data), "--output_path", str(tmp_path / "out")),
         ],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "MAPFLOW_CACHE": str(tmp_path / "cache")},

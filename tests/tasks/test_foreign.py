@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapflow.results.foreign_prompt import foreign_question, split_prompt
-from mapflow.results.question import Clip
+from mapflow.results.contract.foreign_prompt import foreign_question, split_prompt
+from mapflow.results.contract.question import Clip
 
 DIRECTLY = "Answer with the option's letter from the given choices directly."
 VIDEOMME = (
@@ -43,7 +43,11 @@ def texts(prompt, kind):
         ),
         ("Who?\nA) he\nB) she", "Who?", ["A) he", "B) she"]),
         ("Who? (A) he (B) she\nPick one.", "Who?", ["(A) he", "(B) she"]),
-        ("One line.\nWho?\nA. he\n  or him\nB. she", "One line.\nWho?", ["A. he\n  or him", "B. she"]),
+        (
+            "One line.\nWho?\nA. he\n  or him\nB. she",
+            "One line.\nWho?",
+            ["A. he\n  or him", "B. she"],
+        ),
         ("Which option is right?\nA. x\nB. y", "Which option is right?", ["A. x", "B. y"]),
         (
             f"This video's subtitles are listed below: \nA. nobody\nB. knows\n{VIDEOMME}Who?\nA. x\nB. y\nC. z\nThe best answer is:",

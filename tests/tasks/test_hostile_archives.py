@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks import archives
 from mapflow.tasks.archives import Archive
 
@@ -81,7 +81,10 @@ def test_the_same_place_twice(tmp_path, again):
 
 
 def bomb(path, size: int) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("clip.mp4", "w") as entry:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("clip.mp4", "w") as entry,
+    ):
         for _ in range(size >> 20):
             entry.write(bytes(1 << 20))
 

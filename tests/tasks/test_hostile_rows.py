@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from mapflow.results.errors import MapflowError
+from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.benchmarks import BENCHMARKS
 from mapflow.tasks.data_folder import DataFolder
 from mapflow.tasks.rows import file_name_of
@@ -72,7 +72,9 @@ def read_tomato(root, *rows, subtask="count"):
     ],
 )
 def test_tvbench_names_question_and_field(tmp_path, field, changes):
-    with pytest.raises(MapflowError, match=rf"^tvbench/action_count/0001: field '{field}'") as refused:
+    with pytest.raises(
+        MapflowError, match=rf"^tvbench/action_count/0001: field '{field}'"
+    ) as refused:
         read_tvbench(tmp_path, tvbench_row(), tvbench_row(**changes))
     assert "\n" not in str(refused.value)
 

@@ -12,10 +12,10 @@ import pytest
 
 pytest.importorskip("lmms_eval")
 
-from mapflow.results.answers import NOT_ASKED
-from mapflow.results.errors import MapflowError
-from mapflow.results.foreign_prompt import split_prompt
-from mapflow.results.question import Question
+from mapflow.results.contract.answers import NOT_ASKED
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.foreign_prompt import split_prompt
+from mapflow.results.contract.question import Question
 from mapflow.tasks.benchmarks import BENCHMARKS
 from mapflow.tasks.lmms_functions import pooled, process_results, valid_answer_rate
 
@@ -67,7 +67,8 @@ def write_all(root):
         rows = [tvbench_row(start=0.0, end=1.0), tvbench_row("b.mp4", start=1.0, end=2.0)]
         if subtask == "moving_direction":
             rows = [
-                {**row, "question": "Which direction does the red cube move in the video?"} for row in rows
+                {**row, "question": "Which direction does the red cube move in the video?"}
+                for row in rows
             ]
             rows = [
                 {**row, "candidates": ["Up and to the left.", "x"], "answer": "Up and to the left."}
@@ -106,7 +107,9 @@ def test_groups_load_offline(load, tmp_path, group, subtasks):
 
 
 def test_clips_of_one_file_keep_their_bounds(load, tmp_path):
-    task = load("mapflow_tvbench_action_sequence", write_all(tmp_path))["mapflow_tvbench_action_sequence"]
+    task = load("mapflow_tvbench_action_sequence", write_all(tmp_path))[
+        "mapflow_tvbench_action_sequence"
+    ]
     clips = [task.config.doc_to_visual(document)[0].clip for document in task.test_docs()]
     assert [(clip.start, clip.end) for clip in clips] == [(0.0, 1.0), (1.0, 2.0)]
 
@@ -158,7 +161,9 @@ def test_lmms_eval_aggregates_macro_micro_and_demonstrations(load_nested, tmp_pa
     counted = {}
     for size, (subtask, file) in enumerate(BENCHMARKS["tomato"].layout.questions.items(), 1):
         kinds = ["human" if number % 2 else "object" for number in range(size)]
-        write_tomato(tmp_path, {Path(file).stem: [tomato_row(demonstration_type=kind) for kind in kinds]})
+        write_tomato(
+            tmp_path, {Path(file).stem: [tomato_row(demonstration_type=kind) for kind in kinds]}
+        )
         answers = ["B" if number % 3 else "C" for number in range(size)]
         if size == 6:
             answers[5] = NOT_ASKED
@@ -176,7 +181,9 @@ def test_lmms_eval_aggregates_macro_micro_and_demonstrations(load_nested, tmp_pa
         results[name]["samples"] = len(counted[name])
     group = consolidate_group_results(results, defaultdict(str), nested)[0]["mapflow_tomato"]
 
-    asked = {name: [pair for pair in pairs if pair[1] != NOT_ASKED] for name, pairs in counted.items()}
+    asked = {
+        name: [pair for pair in pairs if pair[1] != NOT_ASKED] for name, pairs in counted.items()
+    }
     everything = [pair for pairs in asked.values() for pair in pairs]
 
     def right(pairs):
@@ -185,14 +192,24 @@ def test_lmms_eval_aggregates_macro_micro_and_demonstrations(load_nested, tmp_pa
     assert group["accuracy,none"] == pytest.approx(sum(map(right, asked.values())) / 6)
     assert group["micro,none"] == pytest.approx(right(everything))
     for kind in ("human", "object"):
-        assert group[f"{kind},none"] == pytest.approx(right([pair for pair in everything if pair[0] == kind]))
+        assert group[f"{kind},none"] == pytest.approx(
+            right([pair for pair in everything if pair[0] == kind])
+        )
     assert json.dumps(group["micro,none"])  # a plain number to whoever writes it down
 
 
 def test_invalid_answers_are_wrong_and_counted(load, tmp_path):
     task = load("mapflow_tvbench_action_count", write_all(tmp_path))["mapflow_tvbench_action_count"]
     document = task.test_docs()[0]
-    answers = ["B", "A", "b", "(B)", "4", "", NOT_ASKED]  # the paper's protocol: the bare letter alone
+    answers = [
+        "B",
+        "A",
+        "b",
+        "(B)",
+        "4",
+        "",
+        NOT_ASKED,
+    ]  # the paper's protocol: the bare letter alone
     scored = [task.process_results(document, [answer]) for answer in answers]
     assert [score.get("accuracy") for score in scored] == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, None]
     assert [score["answer"]["valid"] for score in scored] == [True, True, *[False] * 4, None]
@@ -203,7 +220,10 @@ def test_invalid_answers_are_wrong_and_counted(load, tmp_path):
 def test_groups_say_both_averages(load_nested, tmp_path, group):
     (config,) = [key.config for key in load_nested(group, write_all(tmp_path))]
     averages = {entry["metric"]: entry for entry in config["aggregate_metric_list"]}
-    assert averages["accuracy"]["aggregation"] == "mean" and averages["accuracy"]["weight_by_size"] is False
+    assert (
+        averages["accuracy"]["aggregation"] == "mean"
+        and averages["accuracy"]["weight_by_size"] is False
+    )
     assert averages["micro"]["aggregation"] is pooled
 
 
@@ -224,11 +244,16 @@ def test_lmms_evals_own_prompts(monkeypatch):
         **{f"option{i}": text for i, text in enumerate(["sit", "run", "N/A", "N/A", "N/A"])},
     }
     prompt = longvideobench.longvideobench_doc_to_text(doc, post)
-    assert foreign_texts(prompt, "option") == ["A. sit", "B. run"] and foreign_texts(prompt, "stem") == [
-        "What does he do?"
-    ]
-    doc = {"question": "What does he do?", "options": ["A. Sit.", "B. Run.", "C. Eat.", "D. Not known."]}
-    prompt = videomme.videomme_doc_to_text(doc, {"post_prompt": "\nAnswer with the option's letter."})
+    assert foreign_texts(prompt, "option") == ["A. sit", "B. run"] and foreign_texts(
+        prompt, "stem"
+    ) == ["What does he do?"]
+    doc = {
+        "question": "What does he do?",
+        "options": ["A. Sit.", "B. Run.", "C. Eat.", "D. Not known."],
+    }
+    prompt = videomme.videomme_doc_to_text(
+        doc, {"post_prompt": "\nAnswer with the option's letter."}
+    )
     assert foreign_texts(prompt, "option") == doc["options"] and foreign_texts(prompt, "stem") == [
         "What does he do?"
     ]

@@ -16,10 +16,20 @@ from hypothesis import strategies as st
 from mapflow.tasks.motion import build, scenes
 from mapflow.tasks.motion.captions import caption
 from mapflow.tasks.motion.render import batch_scenes, frame_times, render
-from mapflow.tasks.motion.scenes import KNOT_TIMES, SUBTASKS, Ask, Knot, Scene, Thing, fingerprint, sample
+from mapflow.tasks.motion.scenes import (
+    KNOT_TIMES,
+    SUBTASKS,
+    Ask,
+    Knot,
+    Scene,
+    Thing,
+    fingerprint,
+    sample,
+)
 
 RED_ON_BLACK = [
-    color - black for color, black in zip(scenes.COLORS["red"], scenes.BACKGROUNDS["black"], strict=True)
+    color - black
+    for color, black in zip(scenes.COLORS["red"], scenes.BACKGROUNDS["black"], strict=True)
 ]
 
 
@@ -37,7 +47,10 @@ def red_area(scene: Scene, times: list[float], size: int = 128) -> np.ndarray:
 def centroid(area: np.ndarray) -> tuple[float, float]:
     """(x, y) in units of the frame's side."""
     rows, columns = (np.arange(size) + 0.5 for size in area.shape)
-    return (area.sum(0) @ columns / area.sum() / len(columns), area.sum(1) @ rows / area.sum() / len(rows))
+    return (
+        area.sum(0) @ columns / area.sum() / len(columns),
+        area.sum(1) @ rows / area.sum() / len(rows),
+    )
 
 
 def position_at(thing: Thing, time: float) -> tuple[float, float, float]:
@@ -106,9 +119,9 @@ def test_options_alone_do_not_tell_the_answer():
     for _ in range(20000):
         _, asks = sample(rng, rng.choice(["direction", "antonym", "scene", "count"]))
         ask = rng.choice(asks)
-        answers.setdefault((ask.subtask, ask.stem.split()[-1], tuple(sorted(ask.options))), Counter())[
-            ask.answer
-        ] += 1
+        answers.setdefault(
+            (ask.subtask, ask.stem.split()[-1], tuple(sorted(ask.options))), Counter()
+        )[ask.answer] += 1
     for (*_, options), counts in answers.items():
         assert set(counts) == set(options)
         expected = counts.total() / len(options)
@@ -153,7 +166,9 @@ def test_a_thing_that_moves_up_really_moves_up(shape, direction, dx, dy):
 def test_areas_are_those_of_geometry(shape, area_of):
     knots = [Knot(0.5, 0.5, radius) for radius in (0.1, 0.15, 0.25)]
     for radius, frame in zip(
-        (0.1, 0.15, 0.2, 0.25), red_area(one_thing(*knots, shape=shape), [0, 0.5, 0.75, 1]), strict=True
+        (0.1, 0.15, 0.2, 0.25),
+        red_area(one_thing(*knots, shape=shape), [0, 0.5, 0.75, 1]),
+        strict=True,
     ):
         assert frame.sum() / 128**2 == pytest.approx(area_of(radius), rel=0.02)
 
@@ -179,7 +194,9 @@ def test_a_frame_depends_on_its_moment_and_not_on_the_frame_rate():
 
 def test_the_background_switches_at_the_cut_and_the_first_thing_is_in_front():
     here = (Knot(0.5, 0.5, 0.2),) * 3
-    scene = Scene((Thing("red", "square", here), Thing("blue", "square", here)), ("black", "gray"), 0.5)
+    scene = Scene(
+        (Thing("red", "square", here), Thing("blue", "square", here)), ("black", "gray"), 0.5
+    )
     frames = render(batch_scenes([scene]), torch.tensor([[0.49, 0.5]]))[0]
     for frame, background in zip(frames, ("black", "gray"), strict=True):
         assert frame[:, 0, 0].tolist() == pytest.approx(scenes.BACKGROUNDS[background])
@@ -196,7 +213,9 @@ def test_fingerprints_ignore_option_order_and_small_shifts_and_nothing_else():
     moved = one_thing(*(Knot(0.6, 0.5, 0.1),) * 3)
     other_stem = Ask(ask.subtask, "Else?", ask.options, ask.target)
     other_answer = Ask(ask.subtask, ask.stem, ask.options, (ask.target + 1) % len(ask.options))
-    names = {fingerprint(cell[1], a) for a in (ask, other_stem, other_answer)} | {fingerprint(moved, ask)}
+    names = {fingerprint(cell[1], a) for a in (ask, other_stem, other_answer)} | {
+        fingerprint(moved, ask)
+    }
     assert len(names) == 4
 
 
@@ -253,7 +272,9 @@ def test_committed_clips_show_the_rendered_scenes(committed):
             stream = container.streams.video[0]
             assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
             assert stream.average_rate == build.FRAMES_PER_SECOND
-            frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+            frames = np.stack(
+                [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+            )
         wanted = build.clip(scene).numpy()
         assert frames.shape == wanted.shape
         assert np.abs(frames.astype(float) - wanted).mean() < 4

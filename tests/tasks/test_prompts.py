@@ -2,8 +2,8 @@
 
 import pytest
 
-from mapflow.results.errors import MapflowError
-from mapflow.results.question import Question
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Question
 from mapflow.tasks.benchmarks import BENCHMARKS
 from mapflow.tasks.data_folder import DataFolder
 from mapflow.tasks.documents import read_protocols, to_question
@@ -65,13 +65,16 @@ def test_tomatos_own(document):
     rendered = text(question, "completion")
     options = {"A": "1", "B": "it's 2", "C": "3"}
     assert (
-        f"<question> \nHow many? \n</question>\n\n<options> \n{options} \n</options>\n\nEven if" in rendered
+        f"<question> \nHow many? \n</question>\n\n<options> \n{options} \n</options>\n\nEven if"
+        in rendered
     )
     assert rendered.startswith("You will be provided with 16 separate frames uniformly sampled")
     assert (question.n_frames, question.max_new_tokens) == (16, 1024)
     kinds = [part.kind for part in question.user_turn("completion")]
     assert kinds[0] == kinds[-1] == "template"
-    assert "".join(p.text for p in question.user_turn("completion") if p.kind == "stem") == "How many?"
+    assert (
+        "".join(p.text for p in question.user_turn("completion") if p.kind == "stem") == "How many?"
+    )
 
 
 def test_parts_are_what_they_say(document):
@@ -87,6 +90,9 @@ def test_unknown_protocol(document):
 
 
 def test_the_bundled_benchmark_asks_chat_models_in_the_papers_words_too():
-    ours, papers = read_protocols("motion")["paper"]["prompts"], read_protocols("tvbench")["paper"]["prompts"]
+    ours, papers = (
+        read_protocols("motion")["paper"]["prompts"],
+        read_protocols("tvbench")["paper"]["prompts"],
+    )
     assert ours["chat"] == papers["chat"]
     assert ours["completion"].answer_prefix == papers["completion"].answer_prefix

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.results.answers import parse_answer
-from mapflow.results.grading import grade
+from mapflow.results.contract.answers import parse_answer
+from mapflow.results.contract.grading import grade
 from mapflow.tasks.benchmarks import BENCHMARKS
 from mapflow.tasks.data_folder import local_folder
 from mapflow.tasks.documents import chance_level, read_protocols, to_question
@@ -144,8 +144,13 @@ def test_open_questions(subtask, real_data):
         first = question.target_text.split()[0]
         assert grade(question, first) == (True, True) and grade(question, "") == (False, False)
         if subtask == "moving_direction":
-            right = next(text for text in ("left", "right") if f"to the {text}" in choice["target_text"])
-            assert document["answer_begin"].removesuffix(" moves to the").lower() in choice["stem"].lower()
+            right = next(
+                text for text in ("left", "right") if f"to the {text}" in choice["target_text"]
+            )
+            assert (
+                document["answer_begin"].removesuffix(" moves to the").lower()
+                in choice["stem"].lower()
+            )
             assert question.target_text == right
         if subtask == "action_antonym":
             assert question.target_text.lower() in choice["target_text"].lower()

@@ -37,10 +37,13 @@ def measure(repetitions: int) -> dict[str, Rows]:
         for difference in (0.0, -0.02, -0.1):
             design = Design(name, sizes, 0.3, 0.2, difference)
             for method, rate in coverage(design, repetitions // 2, bootstrap=True).items():
-                covered.append((f"{name}, true {difference * 100:+.0f}", method, rate, (94.0, 96.0)))
+                covered.append(
+                    (f"{name}, true {difference * 100:+.0f}", method, rate, (94.0, 96.0))
+                )
         rates = wrong_verdicts(Design(name, sizes, 0.3, 0.1, -0.02), repetitions)
         verdicts += [
-            (name, f"says {verdict}", rates[verdict], (0.0, 5.0)) for verdict in ("non-inferior", "inferior")
+            (name, f"says {verdict}", rates[verdict], (0.0, 5.0))
+            for verdict in ("non-inferior", "inferior")
         ]
     rates = macro_errors(Design("", fifty_videos(), 0.3, 0.2), repetitions // 4)
     covered.append(("50 videos × 10, macro average", "default", rates["coverage"], (94.0, 96.0)))

@@ -31,7 +31,9 @@ def false_positives(design: Design, repetitions: int, seed: int = 0) -> dict[str
     return _per_cent(hits, repetitions)
 
 
-def coverage(design: Design, repetitions: int, seed: int = 0, *, bootstrap: bool = False) -> dict[str, float]:
+def coverage(
+    design: Design, repetitions: int, seed: int = 0, *, bootstrap: bool = False
+) -> dict[str, float]:
     """Share of 95 % intervals that hold the true difference."""
     hits = {"default": 0, "Tango, unclustered": 0} | ({"cluster bootstrap": 0} if bootstrap else {})
     for before, after in draw_runs(design, repetitions, seed):
@@ -41,7 +43,9 @@ def coverage(design: Design, repetitions: int, seed: int = 0, *, bootstrap: bool
             "Tango, unclustered": paired_difference(difference).interval(),
         }
         if bootstrap:
-            intervals["cluster bootstrap"] = cluster_bootstrap(difference, design.cluster, resamples=2000)
+            intervals["cluster bootstrap"] = cluster_bootstrap(
+                difference, design.cluster, resamples=2000
+            )
         for name, interval in intervals.items():
             hits[name] += interval.low <= design.difference <= interval.high
     return _per_cent(hits, repetitions)

@@ -6,13 +6,11 @@ says how large it may have been. `python published_claims.py` prints it as Markd
 
 from __future__ import annotations
 
-from mapflow.results.published import published
 from mapflow.results.statistics import largest_non_inferior_discordance, points
+from mapflow.results.tables.published import published
 
 BENCHMARKS = {"mapflow_tvbench": ("TVBench", 2525), "mapflow_tomato": ("TOMATO", 1484)}
-ROUNDING = (
-    0.001  # each printed accuracy may be off by half of its last digit, their difference by a whole one
-)
+ROUNDING = 0.001  # each printed accuracy may be off by half of its last digit, their difference by a whole one
 
 
 def claims_table() -> str:
@@ -32,8 +30,12 @@ def claims_table() -> str:
                 largest_non_inferior_discordance(n, difference - ROUNDING),
                 largest_non_inferior_discordance(n, difference, design_effect=1.5),
             )
-            shown = " | ".join("never" if limit is None else f"{limit * 100:.1f} %" for limit in limits)
-            lines.append(f"| {model} | {benchmark} | {full} → {effective} | {points(difference)} | {shown} |")
+            shown = " | ".join(
+                "never" if limit is None else f"{limit * 100:.1f} %" for limit in limits
+            )
+            lines.append(
+                f"| {model} | {benchmark} | {full} → {effective} | {points(difference)} | {shown} |"
+            )
     return "\n".join(lines)
 
 

@@ -31,7 +31,9 @@ class Design:
         return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
 
-def draw_runs(design: Design, repetitions: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def draw_runs(
+    design: Design, repetitions: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """`repetitions` pairs (baseline, treatment) of 0/1 outcomes."""
     rng = np.random.default_rng(seed)
     gained = (design.discordance + design.difference) / 2
@@ -65,7 +67,13 @@ def tvbench_videos(real_data: Path) -> np.ndarray:
 
 
 def draw_changes(
-    repetitions: int, seed: int, *, videos: int = 50, questions: int = 10, layers: int = 28, affected: int = 0
+    repetitions: int,
+    seed: int,
+    *,
+    videos: int = 50,
+    questions: int = 10,
+    layers: int = 28,
+    affected: int = 0,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Knockout sweeps: relative changes (%) questions × layers, and the videos.
 

@@ -1,0 +1,138 @@
+"""What a discovery found, for a reader and for the next run: a table, and YAML files.
+
+`discovered.yaml` goes to --intervention; RULE/pathways.yaml belongs into the checkpoint's folder, where `effective`
+finds it. Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from mapflow.harness.analyses.discovery.rules import PATHWAYS, Found
+from mapflow.harness.analyses.discovery.run import Scored
+from mapflow.results.runs.folder import write_json
+from mapflow.results.statistics import points, sentence
+
+
+def describe(scored: Sequence[Scored]) -> str:
+    """A row a rule and threshold: the ranges of all questions and of the two halves, and the cross-fitted score."""
+    rows = [
+        [
+            one.found.rule,
+            f"{one.found.threshold:g} %",
+            *(
+                " | ".join(_span(half, name) for half in (one.found, *one.without))
+                for name in PATHWAYS
+            ),
+            *_result(one),
+        ]
+        for one in scored
+    ]
+    heads = [
+        "rule",
+        "below",
+        *PATHWAYS.values(),
+        "full",
+        "effective",
+        "difference",
+        "verdict",
+        "edges",
+    ]
+    table = tabulate(rows, headers=heads, disable_numparse=True)
+    sentences = [sentence(one.comparison) for one in scored if one.comparison is not None]
+    notes = [
+        "\nlayers: all questions | without the first half | without the second half; – none. Each half is scored under"
+        " the ranges found without it.",
+        *dict.fromkeys(sentences),
+        *(
+            f"{scored[0].not_asked} questions could not be asked"
+            for _ in range(scored[0].not_asked > 0)
+        ),
+    ]
+    return "\n".join(["", table, *notes])
+
+
+def _span(found: Found, name: str) -> str:
+    return str(found.spans[name] or "–")
+
+
+def _result(one: Scored) -> list[str]:
+    if one.comparison is None or one.edges is None:
+        return ["", "", "", "no policy: a pathway was not found", ""]
+    found = one.comparison
+    return [
+        f"{found.baseline_accuracy.estimate:.1%}",
+        f"{found.treatment_accuracy.estimate:.1%}",
+        f"{points(found.difference.estimate)} [{points(found.difference.low)}, {points(found.difference.high)}]",
+        found.non_inferiority.verdict,
+        f"{one.edges:.1%}",
+    ]
+
+
+def write_policies(
+    scored: Sequence[Scored], threshold: float, model: str, n_layers: int, folder: Path
+) -> list[str]:
+    """discovered.yaml with a policy a rule at `threshold`, RULE/pathways.yaml, discovery.json with every row; returns
+    lines that say what was written and what could not be. Files of an earlier run that no longer hold are removed."""
+    lines, entries = [], []
+    for one in scored:
+        if one.found.threshold != threshold:
+            continue
+        file = folder / one.found.rule / "pathways.yaml"
+        if one.found.ranges is None:
+            file.unlink(missing_ok=True)
+            missing = [route for name, route in PATHWAYS.items() if one.found.spans[name] is None]
+            lines.append(f"{one.found.rule}: no policy: no layers found for {', '.join(missing)}")
+            continue
+        comment = (
+            f"# Layers (1-based, inclusive) of {model}, found by `mapflow discover`: rule {one.found.rule}, below"
+            f" {threshold:g} %.\n# On questions that did not help to find them: {_score(one)}.\n"
+        )
+        spans = [f"{name}: {one.found.spans[name]}" for name in PATHWAYS]
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(
+            comment + "\n".join([*spans, f"layers: {n_layers}"]) + "\n", encoding="utf-8"
+        )
+        entries.append(
+            comment + f"discovered-{one.found.rule}:\n  effective: {{{', '.join(spans)}}}\n"
+        )
+        lines.append(f"written: {file} ({_score(one)})")
+    policies = folder / "discovered.yaml"
+    policies.unlink(missing_ok=True)
+    if entries:
+        policies.write_text("".join(entries), encoding="utf-8")
+        lines.append(f"written: {policies} (--intervention {policies})")
+    write_json(
+        folder / "discovery.json",
+        {"model": model, "layers": n_layers, "found": [_json(s) for s in scored]},
+    )
+    return lines
+
+
+def _score(one: Scored) -> str:
+    """The score beside a policy wherever it is handed out: ranges can be found and still be no good."""
+    return (
+        sentence(one.comparison) if one.comparison else "not scored, a half of them found no policy"
+    )
+
+
+def _json(one: Scored) -> dict[str, object]:
+    comparison = one.comparison
+    return {
+        "rule": one.found.rule,
+        "threshold": one.found.threshold,
+        "ranges": {name: str(span) if span else None for name, span in one.found.spans.items()},
+        "ranges_without": [{name: _span(half, name) for name in PATHWAYS} for half in one.without],
+        "n": comparison.n if comparison else 0,
+        "not_asked": one.not_asked,
+        "accuracy_full": comparison.baseline_accuracy.estimate if comparison else None,
+        "accuracy_effective": comparison.treatment_accuracy.estimate if comparison else None,
+        "difference": [getattr(comparison.difference, part) for part in ("estimate", "low", "high")]
+        if comparison
+        else None,
+        "verdict": comparison.non_inferiority.verdict if comparison else None,
+        "edges_kept": one.edges,
+    }

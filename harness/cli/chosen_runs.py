@@ -1,0 +1,99 @@
+"""Which runs a command line names: `folder`, `folder:intervention`, a file of sample logs.
+
+Folders may hold several benchmarks and several interventions; what leaves is one group of runs a benchmark, its
+baseline first. Knows no statistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.run import Run, read_runs
+
+
+def all_runs(words: Sequence[str]) -> list[Run]:
+    """Every run of every folder, in the order given."""
+    return [run for word in words for run in _named(word)]
+
+
+def compared_runs(
+    words: Sequence[str], baseline: str | None = None, *, intersect: bool = False
+) -> list[list[Run]]:
+    """One list a benchmark, its baseline first: of one folder its interventions, of several folders one run each.
+
+    `baseline` names an intervention of a single folder. Raises MapflowError where a word is ambiguous and where a run
+    lacks the baseline's benchmark, unless `intersect`.
+    """
+    if len(words) == 1:
+        return with_baseline(_named(words[0]), baseline)
+    if baseline is not None:
+        raise MapflowError(
+            f"--baseline {baseline!r} belongs to a single folder; of several runs the first is the baseline"
+        )
+    by_word = [_one_intervention(word) for word in words]
+    groups = []
+    for benchmark in by_word[0]:
+        lacking = [word for word, runs in zip(words, by_word, strict=True) if benchmark not in runs]
+        if not lacking:
+            groups.append([runs[benchmark] for runs in by_word])
+        elif not intersect:
+            raise MapflowError(
+                f"{lacking[0]!r} has no answers to {benchmark!r}, {words[0]!r} has; use --intersect to leave it out"
+            )
+    extra = {benchmark for runs in by_word for benchmark in runs} - set(by_word[0])
+    if extra and not intersect:
+        raise MapflowError(
+            f"{words[0]!r} has no answers to {sorted(extra)[0]!r}; use --intersect to leave it out"
+        )
+    if not groups:
+        raise MapflowError(f"{' and '.join(words)} share no benchmark; there is nothing to compare")
+    return groups
+
+
+def with_baseline(runs: Sequence[Run], baseline: str | None) -> list[list[Run]]:
+    """The runs by benchmark, the intervention called `baseline` (default: the first) in front of its fellows.
+
+    Raises MapflowError where a benchmark lacks it.
+    """
+    groups = []
+    for benchmark in dict.fromkeys(run.benchmark for run in runs):
+        own = [run for run in runs if run.benchmark == benchmark]
+        wanted = baseline or own[0].intervention
+        first = [run for run in own if run.intervention == wanted]
+        if not first:
+            names = ", ".join(dict.fromkeys(run.intervention for run in own))
+            raise MapflowError(f"no intervention {wanted!r} on {benchmark!r}; there are {names}")
+        groups.append([first[0], *(run for run in own if run is not first[0])])
+    return groups
+
+
+def _named(word: str) -> list[Run]:
+    """The runs of a word. Paths and interventions may both hold colons: the longest path that exists is the folder."""
+    for at in [len(word), *(i for i in reversed(range(len(word))) if word[i] == ":")]:
+        place, intervention = Path(word[:at]).expanduser(), word[at + 1 :]
+        if word[:at] and place.exists():
+            break
+    else:
+        raise MapflowError(
+            f"{word!r} does not exist; name the folder of a run, or folder:intervention"
+        )
+    runs = read_runs(place)
+    if not intervention:
+        return runs
+    chosen = [run for run in runs if run.intervention == intervention]
+    if not chosen:
+        names = ", ".join(dict.fromkeys(run.intervention for run in runs))
+        raise MapflowError(f"{str(place)!r} has no intervention {intervention!r}; it has {names}")
+    return chosen
+
+
+def _one_intervention(word: str) -> dict[str, Run]:
+    runs = _named(word)
+    names = list(dict.fromkeys(run.intervention for run in runs))
+    if len(names) > 1:
+        raise MapflowError(
+            f"{word!r} holds several interventions ({', '.join(names)}); name one, e.g. {word}:{names[0]}"
+        )
+    return {run.benchmark: run for run in runs}

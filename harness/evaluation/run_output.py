@@ -1,0 +1,69 @@
+"""Where a run writes, and its last word: summary.json and the table.
+
+Without an output path the records live in a temporary folder until the table is printed. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.claim import claim
+from mapflow.results.runs.folder import MANIFEST, SUMMARY, read_json, sort_records, write_json
+from mapflow.results.tables.summary import summarize, summary_table
+
+
+class RunOutput:
+    """`folder` holds the run's records; the user's own if there is one."""
+
+    def __init__(self, output_path: str | None) -> None:
+        self._kept = output_path is not None
+        self.folder = Path(output_path) if output_path is not None else _temporary_folder()
+        if "," in str(self.folder):
+            raise MapflowError(
+                f"--output_path {str(self.folder)!r} must not contain a comma (model_args end there)"
+            )
+        places = (self.folder, *self.folder.absolute().parents)
+        # os.path's way: a folder that may not even be looked at is none for us, where pathlib's raises
+        there = next((place for place in places if os.path.exists(place)), places[-1])  # noqa: PTH110
+        writable = os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)  # noqa: PTH112
+        if not writable:  # said before the model is loaded
+            raise MapflowError(
+                f"--output_path {str(self.folder)!r} cannot be written: {there} is not writable"
+            )
+
+    def check_written(self, date: str) -> None:
+        """Raises MapflowError where upstream's results of this `date` are missing: it swallows errors of writing."""
+        if self._kept and not list(self.folder.rglob(f"{date}_results.json")):
+            raise MapflowError(f"results could not be written under {str(self.folder)!r}")
+
+    def report(self) -> int:
+        """Sorts the records, writes the summary, prints the table; returns how many answers are missing."""
+        held = claim(self.folder)  # nobody else's records come in while they are sorted
+        asked = list(read_json(self.folder / MANIFEST)["interventions"])
+        summaries = sorted(
+            summarize(sort_records(self.folder)), key=lambda one: asked.index(one.intervention)
+        )
+        print(f"\n{summary_table(summaries)}")
+        if self._kept:
+            write_json(self.folder / SUMMARY, {s.intervention: s.to_json() for s in summaries})
+            print(f"\nrecords, manifest and summary: {self.folder}")
+        del held
+        return sum(s.errors for s in summaries)
+
+
+def _temporary_folder() -> Path:
+    """One folder for all ranks of a run, removed at exit."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        folder = Path(tempfile.mkdtemp(prefix="mapflow-"))
+    else:
+        name = f"mapflow-{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.environ.get('MASTER_PORT', '')}-{os.getppid()}"
+        folder = Path(tempfile.gettempdir()) / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+    if os.environ.get("RANK", "0") == "0":
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

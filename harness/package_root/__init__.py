@@ -1,0 +1,1 @@
+"""mapflow: where does information flow in a VideoLLM?"""

@@ -1,0 +1,210 @@
+"""LoRA folders: a low-rank change of a base checkpoint, merged while the base is read.
+
+W ← W + scale · B A, computed in float32 for each tensor as it streams by, so that no unmerged copy ever exists.
+Reads the layout of peft's `save_pretrained`: adapter_config.json and adapter_model.safetensors, in which tensors that
+were trained as a whole (a projector, biases, embeddings) replace the base's. Knows no family: at which module of the
+network the adapter was put is found by trying the prefixes that the family gives.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mapflow.model_adapters.checkpoints.folder import find_folder, missing_weights, read_json, some
+from mapflow.model_adapters.checkpoints.network_loading import (
+    Renames,
+    SafetensorsWeights,
+    Weights,
+    rename,
+)
+from mapflow.results.contract.errors import MapflowError
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+
+# base_model.model.<module>.lora_A[.adapter].weight; embeddings have lora_embedding_A[.adapter] and no ".weight".
+FACTOR = re.compile(
+    r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?"
+)
+WHOLE = re.compile(
+    r"(?P<module>.+?)(\.modules_to_save)?(\.default)?(\.base_layer)?\.(?P<leaf>weight|bias)"
+)
+UNSUPPORTED = {
+    "use_dora": "DoRA",
+    "use_qalora": "QA-LoRA",
+    "layer_replication": "layer replication",
+}
+
+
+@dataclass
+class Factors:
+    """One module of the adapter and the names of its two tensors."""
+
+    module: str
+    a: str = ""
+    b: str = ""
+    embedding: bool = False
+
+
+class LoraWeights:
+    """A base's tensors with an adapter merged in: same names, same shapes.
+
+    Args:
+        base: the full checkpoint.
+        folder: the adapter.
+        renames: the family's (checkpoint prefix, network prefix), as for the base.
+        roots: prefixes to try in front of the adapter's module names, for adapters on a part of the network.
+
+    Raises MapflowError for an adapter that does not fit the base, naming its tensors, or of an unsupported kind.
+    """
+
+    def __init__(
+        self, base: Weights, folder: Path, renames: Renames = (), roots: Sequence[str] = ("",)
+    ) -> None:
+        self._base = base
+        self._config = _lora_config(folder)
+        file = folder / TENSORS
+        if not file.is_file():
+            raise MapflowError(missing_weights(folder, TENSORS))
+        self._adapter = SafetensorsWeights([file])
+        self._factors: dict[str, Factors] = {}
+        self._replaced: dict[str, str] = {}
+        strangers = []
+        for key in self._adapter.shapes:
+            target = self._target(key.removeprefix("base_model.model."), renames, roots)
+            if target is None:
+                strangers.append(key)
+            else:
+                self._register(key, target)
+        strangers += [
+            pair.a or pair.b for pair in self._factors.values() if not (pair.a and pair.b)
+        ]
+        strangers += [
+            pair.b
+            for name, pair in self._factors.items()
+            if pair.a and pair.b and not self._fits(name, pair)
+        ]
+        strangers += [
+            key
+            for name, key in self._replaced.items()
+            if self._adapter.shapes[key] != base.shapes[name]
+        ]
+        if strangers:
+            raise MapflowError(
+                f"{file}: {len(strangers)} tensors do not fit the base checkpoint: {some(strangers)}"
+            )
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return self._base.shapes
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """The tensors that the adapter alters."""
+        return frozenset(self._factors) | frozenset(self._replaced)
+
+    def read(self, name: str) -> Tensor:
+        if name in self._replaced:
+            return self._adapter.read(self._replaced[name])
+        weight = self._base.read(name)
+        if name not in self._factors:
+            return weight
+        pair = self._factors[name]
+        a, b = self._adapter.read(pair.a).float(), self._adapter.read(pair.b).float()
+        delta = merge_delta(a, b, self._scale(pair.module, a.shape[0]))
+        transposed = pair.embedding or self._config.get("fan_in_fan_out", False)
+        return weight.float() + (delta.T if transposed else delta)
+
+    def _target(self, key: str, renames: Renames, roots: Sequence[str]) -> str | None:
+        """The network's name for what an adapter tensor changes; None where the base has nothing of that name."""
+        match = FACTOR.fullmatch(key)
+        if match:
+            wanted = f"{match['module']}.weight"
+        else:
+            match = WHOLE.fullmatch(key)
+            wanted = f"{match['module']}.{match['leaf']}" if match else key
+        names = (rename(root + wanted, renames) for root in roots)
+        return next((name for name in names if name in self._base.shapes), None)
+
+    def _register(self, key: str, target: str) -> None:
+        match = FACTOR.fullmatch(key)
+        if not match:
+            self._replaced[target] = key
+            return
+        pair = self._factors.setdefault(
+            target, Factors(match["module"], embedding=bool(match["embedding"]))
+        )
+        setattr(pair, match["side"].lower(), key)
+
+    def _fits(self, name: str, pair: Factors) -> bool:
+        a, b, shape = (
+            self._adapter.shapes[pair.a],
+            self._adapter.shapes[pair.b],
+            self._base.shapes[name],
+        )
+        if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
+            return False
+        transposed = pair.embedding or self._config.get("fan_in_fan_out", False)
+        return shape == ((a[1], b[0]) if transposed else (b[0], a[1]))
+
+    def _scale(self, module: str, rank: int) -> float:
+        """alpha / rank, or alpha / √rank for rank-stabilised adapters; alpha may be set for single modules."""
+        patterns: Mapping[str, Any] = self._config.get("alpha_pattern") or {}
+        alpha = next(
+            (
+                value
+                for pattern, value in patterns.items()
+                if re.search(rf"(^|\.){pattern}$", module)
+            ),
+            self._config["lora_alpha"],
+        )
+        return alpha / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
+
+
+def merge_delta(
+    a: Float[Tensor, "rank inputs"], b: Float[Tensor, "outputs rank"], scale: float
+) -> Float[Tensor, "outputs inputs"]:
+    """What an adapter adds to a weight."""
+    return scale * torch.mm(b, a)
+
+
+def _lora_config(folder: Path) -> dict[str, Any]:
+    config = read_json(folder / CONFIG)
+    kind = config.get("peft_type", "LORA")
+    used = [label for key, label in UNSUPPORTED.items() if config.get(key)]
+    if kind != "LORA" or used:
+        raise MapflowError(
+            f"{folder} is an adapter of kind {(used or [kind])[0]}; only plain LoRA can be merged"
+        )
+    if "lora_alpha" not in config:
+        raise MapflowError(f"{folder / CONFIG} has no lora_alpha")
+    return config
+
+
+def find_base(path: str | Path, lora: str | Path | None) -> tuple[Path, Path | None]:
+    """(base folder, adapter folder or None) for a checkpoint path, which may itself be an adapter that names its base.
+
+    Raises MapflowError where a folder, or an adapter's base, is not on this machine.
+    """
+    folder = find_folder(path)
+    if lora is not None:
+        return folder, find_folder(lora)
+    if not (folder / CONFIG).is_file() or (folder / "config.json").is_file():
+        return folder, None
+    base = str(read_json(folder / CONFIG).get("base_model_name_or_path") or "")
+    if not base:
+        raise MapflowError(
+            f"{folder / CONFIG} names no base checkpoint; load the base, with lora={folder}"
+        )
+    try:
+        return find_folder(folder / base if (folder / base).is_dir() else base), folder
+    except MapflowError as error:
+        raise MapflowError(f"{folder} is a LoRA adapter; its base is not here: {error}") from error

@@ -1,0 +1,229 @@
+"""Streaming safetensors into a network without a second copy of the weights.
+
+A network is built with empty parameters, then every tensor goes from its memory-mapped file straight to its place,
+in the precision and on the device that were asked for. Names must fit exactly: a tensor too many or too few is an
+error that says which. Knows no family: what a tensor is called in the file and what in the network is a list of
+prefixes that the family gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mapflow.model_adapters.checkpoints.folder import some
+from mapflow.results.contract.errors import MapflowError
+
+Renames = Sequence[tuple[str, str]]
+Network = TypeVar("Network", bound=nn.Module)
+
+# Tables that old versions of transformers saved and new ones compute.
+DERIVED = (".position_ids", ".rotary_emb.inv_freq")
+
+PRECISIONS = ("float32", "bfloat16", "float16", "float64")
+
+
+@runtime_checkable
+class Weights(Protocol):
+    """Named tensors, read only when asked for. `shapes` is known without reading any."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    def read(self, name: str) -> Tensor: ...
+
+
+class SafetensorsWeights:
+    """The tensors of one or more safetensors files, memory-mapped, under the network's names.
+
+    Raises MapflowError for a file that is damaged or truncated.
+    """
+
+    def __init__(self, files: Iterable[Path], renames: Renames = ()) -> None:
+        self._places: dict[str, tuple[Any, str]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for file in files:
+            try:
+                # Not closed on purpose: tensors read from the map are views of it.
+                handle = safe_open(file, framework="pt", device="cpu")
+            except (SafetensorError, OSError) as error:
+                raise MapflowError(
+                    f"{file} is not a complete safetensors file ({error}); copy or download it again"
+                ) from error
+            for key in handle.keys():  # noqa: SIM118 (a handle is no mapping)
+                name = rename(key, renames)
+                if name in self._places:
+                    raise MapflowError(
+                        f"{file} holds {key!r}, which another file of the checkpoint holds too"
+                    )
+                self._places[name] = (handle, key)
+                self._shapes[name] = tuple(handle.get_slice(key).get_shape())
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return self._shapes
+
+    def read(self, name: str) -> Tensor:
+        handle, key = self._places[name]
+        return handle.get_tensor(key)
+
+
+def rename(key: str, renames: Renames) -> str:
+    """`key` with the first matching prefix exchanged."""
+    for old, new in renames:
+        if key.startswith(old):
+            return new + key.removeprefix(old)
+    return key
+
+
+def resolve_dtype(
+    dtype: str | torch.dtype, config: Mapping[str, Any], device_map: str | Mapping[str, Any]
+) -> torch.dtype:
+    """The precision to load in: "float32", "bfloat16", "float16", "float64", or "auto".
+
+    "auto" is what config.json says the checkpoint was saved in, but float32 where all of it goes to the CPU, on which
+    half precision is slow. Raises MapflowError for any other name.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        on_cpu = device_map == "cpu" or (device_map == "auto" and not torch.cuda.is_available())
+        dtype = str(config.get("torch_dtype") or config.get("dtype"))
+        if on_cpu or dtype not in PRECISIONS:
+            return torch.float32
+    if dtype not in PRECISIONS:
+        raise MapflowError(f"dtype {dtype!r} is none of auto, {', '.join(PRECISIONS)}")
+    return getattr(torch, dtype)
+
+
+def load_network(
+    build: Callable[[], Network],
+    weights: Weights,
+    *,
+    dtype: torch.dtype,
+    device_map: str | Mapping[str, Any] = "cpu",
+    no_split: Sequence[str] = (),
+) -> Network:
+    """`build()` with the weights in place, in evaluation mode and without gradients.
+
+    Args:
+        dtype: precision of all floating-point weights; computed tables (rotary frequencies) keep theirs.
+        device_map: one device ("cpu", "cuda:0"), "auto" to spread over the GPUs, or module prefix → device.
+        no_split: class names of modules that "auto" keeps on one device.
+
+    Raises MapflowError naming missing and unexpected tensors and shapes that differ.
+    """
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        network = build()
+    for module in network.modules():
+        if isinstance(module, PreTrainedModel):
+            module.tie_weights()  # emptying separated what config.json says is one
+    slots = network.state_dict(keep_vars=True)
+    source_of = _match(slots, weights)
+    placement = _placement(network, device_map, dtype, no_split)
+    placed: dict[int, Tensor] = {}
+    for name, slot in slots.items():
+        # Tied parameters are one object under several names: it is read once and shared again.
+        if id(slot) not in placed:
+            value = weights.read(source_of[name])
+            target = dtype if value.is_floating_point() else value.dtype
+            placed[id(slot)] = _like(
+                slot, value.to(device=device_of(name, placement), dtype=target)
+            )
+        _assign(network, name, placed[id(slot)])
+    network.eval()
+    if set(placement) == {""}:
+        return network.to(placement[""])
+    from accelerate import dispatch_model
+
+    return cast(Network, dispatch_model(network, dict(placement)))
+
+
+def _match(slots: Mapping[str, Tensor], weights: Weights) -> dict[str, str]:
+    """For every parameter name, the name to read it by: its own, or that of a parameter tied to it."""
+    known = weights.shapes
+    tied: dict[int, str] = {}
+    for name, slot in slots.items():
+        if name in known:
+            tied.setdefault(id(slot), name)
+    missing = [name for name, slot in slots.items() if id(slot) not in tied]
+    unexpected = [name for name in known if name not in slots and not name.endswith(DERIVED)]
+    differing = [
+        f"{name} (is {known[name]}, should be {tuple(slot.shape)})"
+        for name, slot in slots.items()
+        if name in known and known[name] != tuple(slot.shape)
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": differing}
+    if any(problems.values()):
+        told = "; ".join(
+            f"{len(names)} {kind}: {some(names)}" for kind, names in problems.items() if names
+        )
+        raise MapflowError(f"the checkpoint's tensors do not fit its config.json: {told}")
+    return {name: tied[id(slot)] for name, slot in slots.items()}
+
+
+def _placement(
+    network: nn.Module,
+    device_map: str | Mapping[str, Any],
+    dtype: torch.dtype,
+    no_split: Sequence[str],
+) -> Mapping[str, Any]:
+    """Module prefix → device."""
+    if not isinstance(device_map, str):
+        return dict(device_map)
+    if device_map != "auto":
+        return {"": _device(device_map)}
+    from accelerate import infer_auto_device_map
+    from accelerate.utils import get_balanced_memory
+
+    memory = get_balanced_memory(network, dtype=dtype, no_split_module_classes=list(no_split))
+    inferred = infer_auto_device_map(network, memory, list(no_split), dtype=dtype)
+    if "disk" in inferred.values():
+        raise MapflowError(
+            "the checkpoint does not fit into GPU and main memory; use a smaller dtype"
+        )
+    devices = set(inferred.values())
+    return {"": devices.pop()} if len(devices) == 1 else inferred
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise MapflowError(f"device {name!r} is none of cpu, cuda, cuda:N, auto") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MapflowError(
+            f"device {name!r} is not there; this machine has {torch.cuda.device_count()} GPUs"
+        )
+    return device
+
+
+def device_of(name: str, placement: Mapping[str, Any]) -> Any:
+    """The device of the longest module prefix that holds `name`. Raises MapflowError where none does."""
+    prefix = name
+    while prefix not in placement:
+        if not prefix:
+            raise MapflowError(f"device_map gives no device for {name!r}")
+        prefix = prefix.rpartition(".")[0]
+    return placement[prefix]
+
+
+def _like(slot: Tensor, value: Tensor) -> Tensor:
+    return nn.Parameter(value, requires_grad=False) if isinstance(slot, nn.Parameter) else value
+
+
+def _assign(network: nn.Module, name: str, value: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    module = network.get_submodule(path)
+    if isinstance(value, nn.Parameter):
+        module._parameters[leaf] = value
+    else:
+        module._buffers[leaf] = value

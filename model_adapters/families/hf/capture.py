@@ -1,0 +1,86 @@
+"""What a vision-language model hands to its language model: computed by the model itself, caught at the door.
+
+Merging, M-RoPE positions and DeepStack differ from family to family and from version to version. Instead of doing them
+again, the model's own forward runs up to the language model, where a hook keeps what arrives and stops. Whatever
+arrives that is not understood is refused: an unknown input may change attention in a way that no intervention sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mapflow.model_adapters.interventions import DecoderInputs
+from mapflow.results.contract.errors import MapflowError
+
+# Settings of a call, and what follows from the rest for a single prompt without padding.
+IGNORED = ("input_ids", "past_key_values", "use_cache", "cache_position", "mm_token_type_ids")
+
+
+class _Caught(Exception):
+    """Carries what arrived past the rest of the model's forward."""
+
+    def __init__(self, arrived: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.arrived = arrived
+
+
+def decoder_inputs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> DecoderInputs:
+    """What `model(**inputs)` gives its decoder, for a batch of one.
+
+    Raises MapflowError where it gives it something that `DecoderInputs` cannot hold.
+    """
+    core = model.get_decoder()
+
+    def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        raise _Caught({**kwargs, **({"positional arguments": args} if args else {})})
+
+    hook = core.register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        model(**inputs, use_cache=False)
+    except _Caught as caught:
+        return _understood(caught.arrived, type(model).__name__)
+    finally:
+        hook.remove()
+    raise MapflowError(f"{type(model).__name__} does not call its decoder {type(core).__name__}")
+
+
+def _understood(arrived: Mapping[str, Any], name: str) -> DecoderInputs:
+    known = dict(arrived)
+    embeds: Tensor = known.pop("inputs_embeds")[0]
+    positions: Tensor | None = known.pop("position_ids", None)
+    mask: Tensor | None = known.pop("attention_mask", None)
+    shown: Tensor | None = known.pop("visual_pos_masks", None)
+    deep: list[Tensor] | None = known.pop("deepstack_visual_embeds", None)
+    strangers = [
+        key for key, value in known.items() if key not in IGNORED and _holds_tensors(value)
+    ]
+    if mask is not None and not (
+        isinstance(mask, Tensor) and bool(mask.bool().all()) and mask.ndim == 2
+    ):
+        strangers.append("attention_mask")
+    if strangers:
+        raise MapflowError(
+            f"the decoder of {name} also receives {', '.join(strangers)}, which interventions do not cover;"
+            " this model needs an adapter of its own"
+        )
+    if positions is not None:
+        positions = positions[:, 0] if positions.ndim == 3 else positions[:1]
+    added = {}
+    if deep is not None and shown is not None:
+        for layer, vectors in enumerate(deep):
+            added[layer] = torch.zeros_like(embeds)
+            added[layer][shown[0].to(embeds.device)] = vectors.to(embeds)
+    return DecoderInputs(embeds, positions, added)
+
+
+def _holds_tensors(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_tensors, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_tensors, value))
+    return isinstance(value, Tensor)

@@ -1,0 +1,144 @@
+"""A transformers checkpoint folder as model and processor: safetensors only, no code from the checkpoint, no network.
+
+transformers knows how each of its models is stored, so it reads the weights here; every file that it would need is
+looked for first, so that what is missing is named. LoRA adapters are merged in place.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+)
+
+from mapflow.model_adapters.checkpoints.folder import (
+    FAMILY_OF,
+    architecture_of,
+    check_sizes,
+    read_json,
+    some,
+    weight_files,
+)
+from mapflow.model_adapters.checkpoints.lora import LoraWeights
+from mapflow.model_adapters.checkpoints.network_loading import DERIVED
+from mapflow.results.contract.errors import MapflowError
+
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
+PROCESSORS = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
+
+# Where peft adapters of older transformers versions saw the language model and the vision tower.
+LORA_ROOTS = ("", "model.")
+LORA_RENAMES = (
+    ("language_model.model.", "model.language_model."),
+    ("model.language_model.model.", "model.language_model."),
+    ("model.layers.", "model.language_model.layers."),
+    ("text_model.", "model.text_model."),
+    ("visual.", "model.visual."),
+    ("vision_tower.", "model.vision_tower."),
+)
+
+
+def native_config(folder: Path) -> Any:
+    """The folder's config, which must describe a model that transformers has itself.
+
+    Raises MapflowError that says which adapter fits, or that the checkpoint would need its own code.
+    """
+    content = read_json(folder / "config.json")
+    architecture = architecture_of(content)
+    check_sizes(content, folder / "config.json")
+    advice = "it is no image-text-to-text model of transformers"
+    if content.get("auto_map"):
+        advice = "it needs Python code from the checkpoint, which is never run; use a checkpoint in transformers' own format"
+    if architecture in FAMILY_OF:
+        advice = f"load it with --model mapflow_{FAMILY_OF[architecture]}"
+    refusal = MapflowError(
+        f"{folder} holds a {architecture!r}, which mapflow_hf cannot run: {advice}"
+    )
+    try:
+        config = AutoConfig.from_pretrained(folder, **LOCAL)
+    except Exception as error:  # configs refuse wrong values in their own ways
+        raise refusal from error
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise refusal
+    return config
+
+
+def load_processor(folder: Path) -> Any:
+    """The folder's processor. Raises MapflowError naming a missing file, or that it takes no videos."""
+    absent = [name for name in ("tokenizer.json",) if not (folder / name).is_file()]
+    if not any((folder / name).is_file() for name in PROCESSORS):
+        absent.append(PROCESSORS[0])
+    if absent:
+        raise MapflowError(f"checkpoint folder {folder} has no {some(absent)}")
+    try:
+        processor = AutoProcessor.from_pretrained(folder, **LOCAL)
+    except Exception as error:  # missing packages and broken files alike
+        reason = " ".join(str(error).split())
+        raise MapflowError(f"the processor of {folder} cannot be loaded: {reason}") from error
+    if not hasattr(processor, "video_processor") or not getattr(processor, "video_token", None):
+        raise MapflowError(f"{folder}: {type(processor).__name__} takes no videos")
+    if not getattr(processor, "chat_template", None):
+        raise MapflowError(f"checkpoint folder {folder} has no chat template (chat_template.jinja)")
+    return processor
+
+
+def load_model(
+    folder: Path, dtype: torch.dtype, device_map: str | Mapping[str, Any], adapter: Path | None
+) -> PreTrainedModel:
+    """The folder's model in evaluation mode. Raises MapflowError where tensors are missing or do not fit."""
+    weight_files(folder)  # names missing shards, refuses pickles
+    try:
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map=device_map,
+            use_safetensors=True,
+            output_loading_info=True,
+            **LOCAL,
+        )
+        model, found = loaded
+    except Exception as error:  # shapes, broken files, unknown devices
+        reason = " ".join(str(error).split())
+        raise MapflowError(f"the weights of {folder} cannot be loaded: {reason}") from error
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise MapflowError(f"{folder} lacks {len(missing)} of the model's tensors: {some(missing)}")
+    unused = sorted(name for name in found["unexpected_keys"] if not name.endswith(DERIVED))
+    if unused:
+        warnings.warn(
+            f"{folder}: the model uses none of {some(unused)} ({len(unused)} tensors)", stacklevel=2
+        )
+    if adapter is not None:
+        merge(model, adapter)
+    return model.eval().requires_grad_(False)
+
+
+def merge(model: PreTrainedModel, adapter: Path) -> None:
+    """Add a LoRA adapter's change to the model's own tensors. Raises MapflowError for one that does not fit."""
+    slots = model.state_dict()
+    weights = LoraWeights(_Loaded(slots), adapter, LORA_RENAMES, LORA_ROOTS)
+    for name in weights.changed:
+        slots[name].copy_(weights.read(name))
+
+
+class _Loaded:
+    """A loaded model's tensors, as `LoraWeights` wants its base."""
+
+    def __init__(self, slots: Mapping[str, Tensor]) -> None:
+        self._slots = slots
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            name: tuple(slot.shape) for name, slot in slots.items()
+        }
+
+    def read(self, name: str) -> Tensor:
+        return self._slots[name].cpu()

@@ -1,0 +1,249 @@
+"""Any video model of transformers: Qwen-VL, LLaVA-OneVision, InternVL, VideoLLaMA3, SmolVLM and what comes next.
+
+Nothing here knows a family. The checkpoint's processor and chat template make the tokens, character offsets say what
+each token is (`hf_chat`, `hf_layout`), and the model's own forward makes what the decoder receives (`hf_capture`). What
+cannot be understood is refused, and `mapflow verify` says whether the rest is right.
+
+Differences from a family's own adapter: frames are chosen by the paper's rule for LLaVA and InternVL (8 of them, or as
+many as the protocol asks), not by the processor's; times told to the model count from the clip's beginning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mapflow.model_adapters.checkpoints.folder import digest, weight_files
+from mapflow.model_adapters.checkpoints.lora import CONFIG, TENSORS, find_base
+from mapflow.model_adapters.checkpoints.network_loading import resolve_dtype
+from mapflow.model_adapters.checkpoints.pathways import checkpoint_pathways
+from mapflow.model_adapters.conversation import next_token_id
+from mapflow.model_adapters.families.hf.capture import decoder_inputs
+from mapflow.model_adapters.families.hf.chat import Chat, render
+from mapflow.model_adapters.families.hf.layout import chat_layout, tokens_per_frame
+from mapflow.model_adapters.families.hf.loading import load_model, load_processor, native_config
+from mapflow.model_adapters.frame_grid import View, centred_view, token_grid
+from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges
+from mapflow.model_adapters.video.reader import SampledFrames, read_frames
+from mapflow.model_adapters.video.sampling import segment_midpoints
+from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Clip, Question
+
+N_FRAMES = 8  # where the protocol asks for no number
+PLACEHOLDERS = ("video_token_id", "video_token_index", "image_token_id", "image_token_index")
+"""What configs call the ids whose positions hold visual embeddings; several models show videos as images."""
+
+ROW_BY_ROW = {"llava_next_video": 0, "llava_onevision": 1, "internvl": 0}
+"""Types of models that give no grid, but whose video tokens are as many rows as columns, row by row, and how many tokens
+(a line end) follow them."""
+
+
+class HfVideo(VideoLLM):
+    """One checkpoint of a model that transformers has itself. `load` reads it from a folder."""
+
+    family = "hf"
+    prompt_style = "chat"
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        *,
+        name: str,
+        digest: str,
+        pathways: PathwayRanges | None = None,
+    ) -> None:
+        self.model: PreTrainedModel = model
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.decoder = Decoder(model)
+        self.name, self.digest, self.pathways = name, digest, pathways
+        self.frames_per_segment = int(
+            getattr(processor.video_processor, "temporal_patch_size", 1) or 1
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        dtype: str | torch.dtype = "auto",
+        device_map: str | Mapping[str, Any] = "cpu",
+        lora: str | Path | None = None,
+    ) -> HfVideo:
+        """From a folder as `save_pretrained` writes it: config.json, safetensors, tokenizer.json, the processor's files.
+
+        Raises MapflowError for a folder that is missing or incomplete, for pickled weights, for a model that needs code
+        of its own, and for one whose attention does not go through transformers' attention interface.
+        """
+        folder, adapter = find_base(path, lora)
+        config = native_config(folder)
+        processor = load_processor(folder)
+        model = load_model(
+            folder, resolve_dtype(dtype, config.to_dict(), device_map), device_map, adapter
+        )
+        files = weight_files(folder) + ([adapter / CONFIG, adapter / TENSORS] if adapter else [])
+        return cls(
+            model,
+            processor,
+            name="+".join(part.resolve().name for part in (folder, adapter) if part),
+            digest=digest(files),
+            pathways=checkpoint_pathways(adapter or folder),
+        )
+
+    def prepare(self, question: Question) -> Prepared:
+        """Decode the clip's frames and encode the question."""
+        sampled = read_frames(question.clip, segment_midpoints, question.n_frames or N_FRAMES)
+        return self.encode(
+            question, sampled.pixels, sampled.indices, clip_times(sampled, question.clip)
+        )
+
+    def encode(
+        self,
+        question: Question,
+        frames: UInt8[np.ndarray, "frames height width 3"],
+        indices: Sequence[int] = (),
+        times: Mapping[str, Any] | None = None,
+    ) -> Prepared:
+        """The question with these RGB frames; `indices` are their numbers in the source (default: 0, 1, …).
+
+        `times` is what the processor is told of them (`clip_times`; default: one frame a second).
+        """
+        indices = tuple(indices) or tuple(range(len(frames)))
+        times = times or {
+            "fps": 1.0,
+            "total_num_frames": len(frames),
+            "frames_indices": [*range(len(frames))],
+        }
+        chat = render(self.processor, question, self.prompt_style)
+        vision = self._process(chat, frames, times)
+        ids = vision.pop("input_ids")[0]
+        offsets = [(int(start), int(end)) for start, end in vision.pop("offset_mapping")[0]]
+        shown = torch.isin(ids, self._placeholder_ids())
+        layout = chat_layout(
+            chat, offsets, shown, tokens_per_frame(shown, vision, len(frames)), question
+        )
+        option_ids = self._answer_ids(chat, question)
+        return Prepared(
+            question=question,
+            input_ids=ids,
+            layout=layout,
+            vision=vision,
+            frame_indices=indices,
+            repeated_frames=len(indices) - len(set(indices)),
+            option_ids=option_ids,
+            target_id=next_token_id(self.tokenizer, chat.text, question.target)
+            if isinstance(question.target, str)
+            else option_ids[question.target],
+        )
+
+    @torch.inference_mode()
+    def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
+        """What the model's own forward gives its decoder, clip by clip."""
+        return [decoder_inputs(self.model, self._inputs(item)) for item in prepared]
+
+    @torch.inference_mode()
+    def plain_logits(self, prepared: Prepared) -> Float[Tensor, " vocab"]:
+        """transformers' own forward from pixels to logits."""
+        return self.model(**self._inputs(prepared), use_cache=False).logits[0, -1].float()
+
+    def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
+        """As the processor says (`video_grid_thw`), or a square for types of models whose tokens are known to make one."""
+        grid = prepared.vision.get("video_grid_thw")
+        trailing, ids = ROW_BY_ROW.get(self.model.config.model_type), self._placeholder_ids()
+        if grid is not None:
+            rows, columns = (grid[0, 1:] // self.processor.video_processor.merge_size).tolist()
+        elif trailing is not None:
+            first = prepared.layout.positions("frame[0]")
+            rows = columns = math.isqrt(int(torch.isin(prepared.input_ids[first], ids).sum()))
+        else:
+            return super().token_grid(prepared)
+        return token_grid(prepared.layout, prepared.input_ids, ids, rows, columns, trailing or 0)
+
+    def view(self, height: int, width: int) -> View:
+        """Some processors crop frames in the middle."""
+        video: Any = self.processor.video_processor
+        if not getattr(video, "do_center_crop", False):
+            return super().view(height, width)
+        size, crop = video.size, video.crop_size
+        edge = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
+        return centred_view(height, width, edge, (crop["height"], crop["width"]))
+
+    def _inputs(self, item: Prepared) -> dict[str, Tensor]:
+        """The processor's output where the model wants it."""
+        device, dtype = self.decoder.device, self.model.dtype
+        return {
+            name: value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+            for name, value in {"input_ids": item.input_ids[None], **item.vision}.items()
+        }
+
+    def _process(
+        self,
+        chat: Chat,
+        frames: UInt8[np.ndarray, "frames height width 3"],
+        times: Mapping[str, Any],
+    ) -> dict[str, Tensor]:
+        bos: Any = self.tokenizer.bos_token
+        video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+        try:
+            batch = self.processor(
+                text=[chat.text],
+                videos=[
+                    [video]
+                ],  # a list of videos for each text, as transformers' own chat calls have it
+                return_offsets_mapping=True,
+                # as those calls do: some templates write the start token themselves
+                add_special_tokens=not (bos and chat.text.startswith(bos)),
+                do_sample_frames=False,
+                video_metadata=[[dict(times)]],
+                return_tensors="pt",
+            )
+        except Exception as error:  # processors refuse what they do not like in their own ways
+            reason = " ".join(str(error).split())
+            raise MapflowError(
+                f"the processor of {self.name} refuses the clip: {reason}"
+            ) from error
+        return {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+
+    def _placeholder_ids(self) -> Tensor:
+        config = self.model.config
+        ids = [
+            getattr(config, name)
+            for name in PLACEHOLDERS
+            if isinstance(getattr(config, name, None), int)
+        ]
+        return torch.tensor(sorted(set(ids)))
+
+    def _answer_ids(self, chat: Chat, question: Question) -> tuple[int, ...]:
+        """The token that each option's letter becomes right after the prompt."""
+        ids = tuple(next_token_id(self.tokenizer, chat.text, letter) for letter in question.letters)
+        if len(set(ids)) < len(ids):
+            raise MapflowError(
+                f"the tokenizer of {self.name} does not tell the options' letters apart"
+            )
+        return ids
+
+
+def clip_times(sampled: SampledFrames, clip: Clip) -> dict[str, Any]:
+    """What a processor is told of the frames' times: the clip is the whole video, so its first frame is at 0 s."""
+    fps = sampled.fps or None
+    first, last = 0, sampled.n_source - 1
+    if fps and clip.start is not None:
+        first = min(max(0, round(clip.start * fps)), min(sampled.indices))
+    if fps and clip.end is not None:
+        last = max(min(round(clip.end * fps), last), max(sampled.indices))
+    total = last - first + 1
+    return {
+        "fps": fps,
+        "total_num_frames": total,
+        "duration": total / fps if fps else None,
+        "frames_indices": [index - first for index in sampled.indices],
+    }

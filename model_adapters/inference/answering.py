@@ -1,0 +1,152 @@
+"""Questions × interventions → records: one forward pass reads every probability that a record holds.
+
+The first answer token is scored at the prompt's last position: full-vocabulary argmax against the bare letter (paper
+protocol), with the option-restricted argmax and its margin beside it. Protocols that let the model write get a greedy
+continuation, parsed by the benchmark's rules. Knows no family and nothing of lmms-eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mapflow.model_adapters.device_copies import Arriving
+from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Intervention
+from mapflow.model_adapters.interventions.execution.executor import answer_logits
+from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+from mapflow.results.contract.grading import grade
+from mapflow.results.contract.question import Question
+from mapflow.results.records.record import Record, log_margin
+
+
+def answer(
+    model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
+) -> list[list[Record]]:
+    """For each prepared question a record an intervention, in order.
+
+    Videos are encoded once, and layers that interventions treat alike are run once. Raises MapflowError where an
+    intervention does not fit the prompt or the model.
+    """
+    return begin(model, prepared, interventions)()
+
+
+def begin(
+    model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
+) -> Callable[[], list[list[Record]]]:
+    """`answer` in two halves: the device has the work when this returns; the function returned waits for it.
+
+    What is raised is raised here. Between the halves only the answers themselves stay on the device.
+    """
+    compiled = [
+        [
+            i.compile(p.layout, model.decoder.n_layers, model.pathways, p.question.question_id)
+            for i in interventions
+        ]
+        for p in prepared
+    ]
+    inputs = model.embed(prepared)
+    if any(p.question.max_new_tokens > 1 for p in prepared):
+        written = [_write(model, *each) for each in zip(prepared, inputs, compiled, strict=True)]
+        logits, tokens = [rows for _, rows in written], [ids for ids, _ in written]
+    else:
+        logits, tokens = answer_logits(model.decoder, inputs, compiled), None
+    arriving = [_Answer(rows) for rows in logits]
+
+    def read() -> list[list[Record]]:
+        texts = tokens or [one.first_tokens() for one in arriving]
+        return [
+            _records(model, *each, interventions)
+            for each in zip(prepared, compiled, arriving, texts, strict=True)
+        ]
+
+    return read
+
+
+class _Answer:
+    """What is read of a prompt's logits, on its way from the device."""
+
+    def __init__(self, logits: Float[Tensor, "intervention vocab"]) -> None:
+        self._arriving = Arriving(
+            [logits.softmax(-1), logits.isfinite().all(-1), logits.argmax(-1)]
+        )
+
+    def probabilities(self) -> Float[Tensor, "intervention vocab"]:
+        return self._arriving.wait()[0]
+
+    def finite(self) -> list[bool]:
+        return self._arriving.wait()[1].tolist()
+
+    def first_tokens(self) -> list[list[int]]:
+        return self._arriving.wait()[2][:, None].tolist()
+
+
+def _write(
+    model: VideoLLM, prepared: Prepared, inputs: DecoderInputs, compiled: Sequence[Compiled]
+) -> tuple[list[list[int]], Float[Tensor, "intervention vocab"]]:
+    """A question that wants a written answer; its interventions still share one batch."""
+    return model.decoder.generate(
+        inputs, compiled, prepared.question.max_new_tokens, model.stop_ids
+    )
+
+
+def _records(
+    model: VideoLLM,
+    prepared: Prepared,
+    compiled: Sequence[Compiled],
+    answer: _Answer,
+    tokens: Sequence[Sequence[int]],
+    interventions: Sequence[Intervention],
+) -> list[Record]:
+    question = prepared.question
+    records = []
+    for intervention, item, row, ids, sound in zip(
+        interventions, compiled, answer.probabilities(), tokens, answer.finite(), strict=True
+    ):
+        if not sound:
+            records.append(failed(question, intervention, "the model's logits are not finite"))
+            continue
+        options = {
+            letter: float(row[i])
+            for letter, i in zip(question.letters, prepared.option_ids, strict=True)
+        }
+        text = model.text(ids)
+        correct, valid = grade(
+            question, text, first_token_right=int(row.argmax()) == prepared.target_id
+        )
+        records.append(
+            Record(
+                **_identity(question, intervention),
+                prediction=text,
+                correct=correct,
+                valid=valid,
+                p_answer=float(row.max()),
+                p_target=float(row[prepared.target_id]),
+                option_probs=options,
+                option_prediction=max(options, key=options.__getitem__) if options else None,
+                margin=log_margin(options),
+                edges_kept=item.edges_kept,
+                edges_total=item.edges_total,
+                n_tokens=len(item.layout),
+                frame_indices=prepared.frame_indices,
+                repeated_frames=prepared.repeated_frames,
+            )
+        )
+    return records
+
+
+def failed(question: Question, intervention: Intervention, reason: str) -> Record:
+    """The record of a question that could not be asked or answered; `reason` is one line."""
+    return Record(**_identity(question, intervention), error=" ".join(reason.split()))
+
+
+def _identity(question: Question, intervention: Intervention) -> dict[str, Any]:
+    return {
+        **question.identity,
+        "intervention": str(intervention),
+        "seed": intervention.seed,
+        "n_options": len(question.options),
+        "target": question.target_text,
+    }

@@ -1,0 +1,327 @@
+"""Decoder: a language model run under interventions, several prompts and several interventions in one pass.
+
+Interventions on the same prompt share every layer up to the first in which they differ: the batch starts with one row
+a prompt and branches, by a forward hook, where the first cut that tells two interventions apart comes into force. The
+layers themselves are run by the model's own forward; there is no second implementation.
+
+Prompts are padded on the right: causality alone keeps padding from every real row, so no padding mask is needed.
+Knows no family: any causal language model of transformers whose decoder has `layers` and whose attention goes
+through the attention interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache, PreTrainedModel
+
+from mapflow.model_adapters.interventions.execution.attention_plan import AttentionPlan
+from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
+from mapflow.model_adapters.interventions.execution.kept_keys import KeptKeys
+from mapflow.model_adapters.interventions.kernels.attention import SDPA, apply
+from mapflow.model_adapters.interventions.kernels.edges import Edges
+from mapflow.model_adapters.interventions.language.intervention import Compiled
+from mapflow.results.contract.errors import MapflowError
+
+
+class Decoder:
+    """The decoder inside `model`, switched to our attention function; the vision tower, if there is one, keeps its own.
+
+    `model` is a causal language model, or a model that has one inside. Raises MapflowError where its attention does not
+    go through transformers' attention interface.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.core: PreTrainedModel = model.get_decoder()
+        self.core.set_attn_implementation(SDPA)
+        if self.core.config._attn_implementation != SDPA or not hasattr(self.core, "layers"):
+            raise MapflowError(
+                f"{type(self.core).__name__} does not support transformers' attention interface, which interventions need"
+            )
+        self.layers: nn.ModuleList = self.core.layers  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where embeddings enter."""
+        return self.core.get_input_embeddings().weight.device  # pyright: ignore[reportReturnType]
+
+    @torch.inference_mode()
+    def answer_logits(
+        self, inputs: Sequence[DecoderInputs], compiled: Sequence[Sequence[Compiled]]
+    ) -> list[Float[Tensor, "intervention vocab"]]:
+        """Float32 logits at each prompt's last position, a row an intervention: `compiled[p]` are prompt p's.
+
+        Equals one plain forward for every prompt and intervention (tests/interventions/test_decoder.py). Prompts with
+        positions of their own run one at a time: their rotary tables have the batch in no place common to all models.
+        """
+        if len(inputs) > 1 and not all(item.plain for item in inputs):
+            pairs = zip(inputs, compiled, strict=True)
+            return [logits for one, own in pairs for logits in self.answer_logits([one], [own])]
+        depths = {item.depth for own in compiled for item in own}
+        if len(depths) > 1:
+            return self._answer_logits_by_depth(inputs, compiled, sorted(depths))
+        items = [(prompt, item) for prompt, own in enumerate(compiled) for item in own]
+        branches = _Branches(
+            [prompt for prompt, _ in items], [item for _, item in items], len(inputs), self.device
+        )
+        batch = pad_sequence([item.embeds for item in inputs], batch_first=True)
+        with (
+            apply(branches),
+            self._branching(branches),
+            self._adding(inputs[0].added),
+            self._ending_after(*depths),
+        ):
+            hidden = self.core(
+                inputs_embeds=batch,
+                # without a mask, transformers takes positions that jump for several prompts packed into one
+                attention_mask=None
+                if inputs[0].position_ids is None
+                else batch.new_ones(batch.shape[:2], dtype=torch.long),
+                position_ids=inputs[0].batched_position_ids,
+                use_cache=False,
+            ).last_hidden_state
+        row, last = torch.tensor(
+            [branches.group_of[-1], [len(item.layout) - 1 for _, item in items]]
+        ).to(hidden.device, non_blocking=True)
+        return list(self.logits(hidden[row, last]).split([len(own) for own in compiled]))
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        inputs: DecoderInputs,
+        compiled: Sequence[Compiled],
+        max_new_tokens: int,
+        stop_ids: Sequence[int] = (),
+    ) -> tuple[list[list[int]], Float[Tensor, "intervention vocab"]]:
+        """Greedy decoding of one prompt under each intervention: new token ids (a stop id ends one and is left out) and
+        the first step's float32 logits, NaN for a row in which any later step's are not finite.
+
+        The last prompt row's cuts stay in force for every generated row; generated keys are free. Keys that no generated row
+        may read are not kept.
+        """
+        depths = sorted({item.depth for item in compiled})
+        if len(depths) > 1:
+            parts = _by_depth(compiled, depths)
+            found = [
+                self.generate(inputs, [compiled[i] for i in part], max_new_tokens, stop_ids)
+                for part in parts
+            ]
+            order = torch.tensor([i for part in parts for i in part]).argsort()
+            written = [ids for part, _ in found for ids in part]
+            return [written[i] for i in order.tolist()], torch.cat([rows for _, rows in found])[
+                order
+            ]
+        cache = DynamicCache(config=self.core.config)
+        plan = KeptKeys(compiled, cache, self.device)
+        tokens: list[list[int]] = [[] for _ in compiled]
+        open_rows = set(range(len(compiled)))
+        with apply(plan), self._ending_after(*depths):
+            with self._adding(inputs.added), plan.dropping(self.layers[: depths[0]]):
+                hidden = self.core(
+                    inputs_embeds=inputs.embeds.expand(len(compiled), -1, -1),
+                    position_ids=inputs.batched_position_ids,
+                    past_key_values=cache,
+                    use_cache=True,
+                ).last_hidden_state
+            first = logits = self.logits(hidden[:, -1])
+            for step in range(max_new_tokens):
+                chosen = logits.argmax(-1)
+                for row in list(open_rows):
+                    if int(chosen[row]) in stop_ids:
+                        open_rows.discard(row)
+                    else:
+                        tokens[row].append(int(chosen[row]))
+                if not open_rows or step == max_new_tokens - 1:
+                    break
+                axes = 1 if inputs.position_ids is None else len(inputs.position_ids)
+                position = torch.full(
+                    (len(compiled), 1), inputs.next_position + step, device=self.device
+                )
+                plan.generated = step + 1
+                hidden = self.core(
+                    input_ids=chosen[:, None].to(self.device),
+                    position_ids=position if axes == 1 else position.expand(axes, -1, -1),
+                    past_key_values=cache,
+                    use_cache=True,
+                ).last_hidden_state
+                logits = self.logits(hidden[:, -1])
+                first[~logits.isfinite().all(-1)] = torch.nan  # what goes on from here is no answer
+        return tokens, first
+
+    def logits(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row vocab"]:
+        """The head, in float32, over hidden states that went through the final norm."""
+        head: nn.Module = self.model.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
+        return head(hidden).float()
+
+    def _answer_logits_by_depth(
+        self,
+        inputs: Sequence[DecoderInputs],
+        compiled: Sequence[Sequence[Compiled]],
+        depths: Sequence[int],
+    ) -> list[Float[Tensor, "intervention vocab"]]:
+        """One pass for every depth at which some interventions end."""
+        rows: dict[tuple[int, int], Tensor] = {}
+        for depth in depths:
+            chosen = [_by_depth(own, [depth])[0] for own in compiled]
+            asked = [prompt for prompt, own in enumerate(chosen) if own]
+            found = self.answer_logits(
+                [inputs[prompt] for prompt in asked],
+                [[compiled[prompt][i] for i in chosen[prompt]] for prompt in asked],
+            )
+            for prompt, logits in zip(asked, found, strict=True):
+                rows |= {(prompt, i): row for i, row in zip(chosen[prompt], logits, strict=True)}
+        return list(
+            torch.stack([rows[place] for place in sorted(rows)]).split(
+                [len(own) for own in compiled]
+            )
+        )
+
+    @contextmanager
+    def _ending_after(self, depth: int) -> Iterator[None]:
+        """The model without its layers after the first `depth`: its final norm and head then read that layer's output."""
+        self.core.layers = self.layers[:depth] if depth < self.n_layers else self.layers
+        try:
+            yield
+        finally:
+            self.core.layers = self.layers
+
+    @contextmanager
+    def _adding(self, added: Mapping[int, Float[Tensor, "n hidden"]]) -> Iterator[None]:
+        """Hooks that add a prompt's vectors after its layers, in every row of the batch; removed also by an exception."""
+
+        def adds(vectors: Float[Tensor, "n hidden"]) -> Any:
+            def add(module: nn.Module, args: Any, output: Any) -> Any:
+                if isinstance(output, tuple):
+                    return (output[0] + vectors.to(output[0]), *output[1:])
+                return output + vectors.to(output)
+
+            return add
+
+        hooks = [
+            self.layers[layer].register_forward_hook(adds(vectors))
+            for layer, vectors in added.items()
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @contextmanager
+    def _branching(self, branches: _Branches) -> Iterator[None]:
+        """Hooks that widen the batch where interventions part; removed also by an exception."""
+        hooks = [
+            layer.register_forward_pre_hook(branches.hook(index), with_kwargs=True)
+            for index, layer in enumerate(self.layers[: len(branches.group_of)])
+            if branches.widens(index)
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+class _Branches:
+    """Which rows of the batch exist in which layer: items that have been treated alike so far share one.
+
+    `group_of[l][item]` is the item's row in layer l; it offers the plan's `mask` to the attention function.
+    """
+
+    def __init__(
+        self,
+        prompt_of: Sequence[int],
+        items: Sequence[Compiled],
+        n_prompts: int,
+        device: torch.device,
+    ) -> None:
+        self.items, self.prompt_of, self.n_prompts, self.device = (
+            items,
+            prompt_of,
+            n_prompts,
+            device,
+        )
+        self.length = max(len(item.layout) for item in items)
+        self.group_of: list[list[int]] = []
+        self._plans: dict[tuple[int, ...], AttentionPlan] = {}
+        paths: list[tuple[Any, ...]] = [(prompt,) for prompt in prompt_of]
+        for layer in range(items[0].depth):
+            paths = [
+                (path, _treatment(item, layer)) for path, item in zip(paths, items, strict=True)
+            ]
+            index: dict[tuple[Any, ...], int] = {}
+            self.group_of.append([index.setdefault(path, len(index)) for path in paths])
+            paths = [(group,) for group in self.group_of[-1]]
+
+    def members(self, layer: int) -> tuple[int, ...]:
+        """One item for each row of this layer."""
+        groups = self.group_of[layer]
+        return tuple(groups.index(group) for group in range(max(groups) + 1))
+
+    def widens(self, layer: int) -> bool:
+        """Does this layer have other rows than one a prompt? (Its other inputs come with one row a prompt.)"""
+        return [self.prompt_of[item] for item in self.members(layer)] != list(range(self.n_prompts))
+
+    def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
+        members = self.members(layer)
+        if members not in self._plans:
+            chosen = [self.items[item] for item in members]
+            self._plans[members] = AttentionPlan.of(chosen, length=self.length, device=self.device)
+        return self._plans[members].mask(layer, n_queries, n_keys)
+
+    def hook(self, layer: int) -> Any:
+        """A forward pre-hook that gives `layer` its rows: hidden states from the layer before, all else by prompt."""
+        members = self.members(layer)
+        before = self.group_of[layer - 1] if layer else self.prompt_of
+        parent = torch.tensor([before[item] for item in members])
+        prompt = torch.tensor([self.prompt_of[item] for item in members])
+
+        def by_prompt(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(by_prompt(part) for part in value)
+            if (
+                isinstance(value, Tensor)
+                and self.n_prompts > 1
+                and value.shape[0] == self.n_prompts
+            ):
+                return value[prompt.to(value.device, non_blocking=True)]
+            return value
+
+        def widen(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[Any, dict[str, Any]]:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            hidden = hidden[parent.to(hidden.device, non_blocking=True)]
+            others = {
+                name: by_prompt(value) for name, value in kwargs.items() if name != "hidden_states"
+            }
+            return (
+                ((hidden, *map(by_prompt, args[1:])), others)
+                if args
+                else ((), {"hidden_states": hidden, **others})
+            )
+
+        return widen
+
+
+def _by_depth(items: Sequence[Compiled], depths: Sequence[int]) -> list[list[int]]:
+    """For each depth the places of the items that end there."""
+    return [[i for i, item in enumerate(items) if item.depth == depth] for depth in depths]
+
+
+def _treatment(item: Compiled, layer: int) -> Any:
+    """Equal for two interventions on one prompt exactly if this layer treats them alike."""
+    if item.budget and item.budget[layer]:
+        return (item.reads[layer].numpy().tobytes(), item.random, item.key, item.budget[layer])
+    return item.reads[layer].numpy().tobytes()

@@ -1,0 +1,232 @@
+"""Intervention: which attention edges are cut, and its compiled form for one prompt.
+
+An intervention is a set of policies; an edge is cut where any of them cuts it. `keep` turns that around: only the
+edges that the policies name are kept. Compiling it for a prompt and a depth gives `reads`, a small boolean matrix per
+layer, and, for random blocking alone, real edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import get_args
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mapflow.model_adapters.interventions.language.layout import Segment, SegmentKind, TokenLayout
+from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
+from mapflow.model_adapters.interventions.language.policies import (
+    Cut,
+    EarlyExit,
+    Effective,
+    Knockout,
+    Policy,
+    RandomBlocking,
+)
+from mapflow.model_adapters.interventions.language.policies.policy import Cuts, no_cuts
+from mapflow.model_adapters.interventions.language.segment_masks import (
+    count_edges,
+    empty_rows,
+    token_mask,
+)
+from mapflow.results.contract.errors import MapflowError
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """`policies` empty is `full`. `str()` is the canonical one-line form, which parses back to an equal intervention;
+    `name` replaces it where a file gives the intervention a name.
+
+    Raises MapflowError for two random policies, for two early exits, and for `keep` with anything but routes: the complement of `effective`
+    is not what "keep effective" says, and the complement of a random choice is another random choice.
+    """
+
+    policies: tuple[Policy, ...] = ()
+    keep: bool = False
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep and not (
+            self.policies and all(isinstance(policy, (Cut, Knockout)) for policy in self.policies)
+        ):
+            raise MapflowError(f"intervention {self.expression!r}: 'keep' takes routes")
+        if sum(isinstance(policy, RandomBlocking) for policy in self.policies) > 1:
+            raise MapflowError(f"intervention {self.expression!r}: one random policy at most")
+        if sum(isinstance(policy, EarlyExit) for policy in self.policies) > 1:
+            raise MapflowError(f"intervention {self.expression!r}: one early exit at most")
+
+    @property
+    def expression(self) -> str:
+        """The canonical one-line form, whatever the name."""
+        body = "+".join(map(str, self.policies)) or "full"
+        return f"keep:{body}" if self.keep else body
+
+    @property
+    def random(self) -> RandomBlocking | None:
+        """The random policy, of which an intervention has at most one."""
+        return next(
+            (policy for policy in self.policies if isinstance(policy, RandomBlocking)), None
+        )
+
+    @property
+    def early_exit(self) -> int | None:
+        """The (1-based) layer after which the answer is read; None for the last one."""
+        return next(
+            (policy.layer for policy in self.policies if isinstance(policy, EarlyExit)), None
+        )
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of random blocking; None for everything that is not random."""
+        return self.random.seed if self.random else None
+
+    @property
+    def scaled_from(self) -> str | None:
+        """The model whose ranges it borrows, scaled to another depth."""
+        borrowing = (
+            policy for policy in self.policies if isinstance(policy, (Effective, RandomBlocking))
+        )
+        return next((policy.scale for policy in borrowing if policy.scale), None)
+
+    def describe(self, pathways: PathwayRanges | None) -> str:
+        """The expression with the model's own ranges filled in: what a reader needs to repeat it elsewhere."""
+        policies = tuple(
+            Effective(policy.ranges or pathways, policy.strict)
+            if isinstance(policy, Effective)
+            else policy
+            for policy in self.policies
+        )
+        return Intervention(policies, self.keep).expression
+
+    def resolve(self, find: Callable[[str, int], PathwayRanges], n_layers: int) -> Intervention:
+        """With the ranges of `scale=MODEL` filled in: `find(MODEL, n_layers)` gives that model's, scaled to this depth."""
+
+        def resolved(policy: Policy) -> Policy:
+            if isinstance(policy, (Effective, RandomBlocking)) and policy.scale:
+                return replace(policy, ranges=find(policy.scale, n_layers))
+            return policy
+
+        return replace(self, policies=tuple(map(resolved, self.policies)))
+
+    def check(self, n_layers: int, pathways: PathwayRanges | None) -> None:
+        """Raises MapflowError where the model lacks the layers or ranges that this asks for, before any prompt is read."""
+        kinds = [Segment(kind) for kind in get_args(SegmentKind)]
+        indexed = [Segment(kind, index) for kind in ("frame", "option") for index in range(1, 100)]
+        everything = TokenLayout.from_runs(
+            [(segment, 1) for segment in [*kinds, *indexed]], true_option=0
+        )
+        self.compile(everything, n_layers, pathways)
+
+    def compile(
+        self,
+        layout: TokenLayout,
+        n_layers: int,
+        pathways: PathwayRanges | None = None,
+        key: str = "",
+    ) -> Compiled:
+        """For one prompt (its `key`, the question's id, selects random edges) and a model of `n_layers`.
+
+        Raises MapflowError for layers that the model or segments that the prompt lacks.
+        """
+        cuts = _cuts(self.policies, layout.segments, layout.true_option, n_layers, pathways)
+        budget = self.random.budget(layout, n_layers, pathways) if self.random else None
+        return Compiled(
+            layout, cuts if self.keep else ~cuts, key, self.random, budget, self.early_exit
+        )
+
+    def __str__(self) -> str:
+        return self.name or self.expression
+
+
+@lru_cache(maxsize=2048)
+@torch.inference_mode(False)  # what is kept may be needed with gradients later
+def _cuts(
+    policies: tuple[Policy, ...],
+    segments: tuple[Segment, ...],
+    true_option: int | None,
+    n_layers: int,
+    pathways: PathwayRanges | None,
+) -> Cuts:
+    """All policies' cuts. They hang on which segments a prompt has, not on their lengths: a benchmark's prompts share them."""
+    layout = TokenLayout(segments, torch.arange(len(segments)), true_option)
+    cuts = no_cuts(layout, n_layers)
+    for policy in policies:
+        cuts |= policy.cuts(layout, n_layers, pathways)
+    return cuts
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An intervention at work on one prompt. `reads[layer, target, source]`: target's queries read source's keys."""
+
+    layout: TokenLayout
+    reads: Bool[Tensor, "layer target source"]
+    key: str = ""
+    random: RandomBlocking | None = None
+    budget: Sequence[int] | None = None
+    early_exit: int | None = None
+
+    @property
+    def n_layers(self) -> int:
+        return self.reads.shape[0]
+
+    @property
+    def depth(self) -> int:
+        """How many layers run: all, but for an early exit."""
+        return self.n_layers if self.early_exit is None else self.early_exit
+
+    @property
+    def row_layers(self) -> int:
+        """Rows times layers that run; without an early exit n × n_layers."""
+        return len(self.layout) * self.depth
+
+    def is_full(self, layer: int) -> bool:
+        """Does this 0-based layer cut nothing? (False also where only edges against causality, absent anyway, are cut.)"""
+        return bool(self.reads[layer].all()) and not (self.budget and self.budget[layer])
+
+    def blocked(
+        self, layer: int, device: torch.device | str = "cpu"
+    ) -> Bool[Tensor, "query key"] | None:
+        """The edges that random blocking cuts in a 0-based layer; None where there is none."""
+        if self.random is None or not self.budget or not self.budget[layer]:
+            return None
+        return self.random.blocked(self.layout, layer, self.budget[layer], self.key, device)
+
+    def token_mask(self, layer: int) -> Bool[Tensor, "query key"]:
+        """One 0-based layer's mask: True where query may attend to key."""
+        mask = token_mask(self.reads[layer], self.layout.segment_of)
+        blocked = self.blocked(layer)
+        return mask if blocked is None else mask & ~blocked
+
+    @cached_property
+    def edges_by_layer(self) -> Int[Tensor, " layer"]:
+        """Edges kept in each layer, for one head; without n × n masks unless random blocking meets other cuts."""
+        if self.random is None:
+            return count_edges(self.reads, self.layout.segment_of)
+        if self.reads.all():
+            return self.total_by_layer - torch.tensor(self.budget)
+        return torch.stack([self.token_mask(layer).sum() for layer in range(self.n_layers)])
+
+    @property
+    def total_by_layer(self) -> Int[Tensor, " layer"]:
+        """Causal edges of each layer: n(n+1)/2."""
+        n = len(self.layout)
+        return torch.full((self.n_layers,), n * (n + 1) // 2)
+
+    @property
+    def edges_kept(self) -> int:
+        """Edges kept over all layers (the released code's new_attention_cnt)."""
+        return int(self.edges_by_layer.sum())
+
+    @property
+    def edges_total(self) -> int:
+        """All causal edges over all layers (the released code's base_attention_cnt)."""
+        return int(self.total_by_layer.sum())
+
+    @property
+    def n_empty_rows(self) -> int:
+        """Query rows, over all layers, that segments leave without any key: they attend to nothing and give zeros."""
+        return int(empty_rows(self.reads[: self.depth], self.layout.segment_of).sum())

@@ -1,0 +1,124 @@
+"""TokenLayout: a name for every position of the expanded prompt.
+
+A prompt of some thousand tokens has only a few dozen *segments*: the system text, each frame, the question's stem
+and options, the template around them, the last token. Interventions speak of segments; this file says which
+positions those are. Built by an adapter from character offsets of the rendered prompt; knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mapflow.results.contract.errors import MapflowError
+
+SegmentKind = Literal["system", "frame", "label", "stem", "option", "template", "last"]
+
+
+@dataclass(frozen=True, order=True)
+class Segment:
+    """A named set of positions; `index` counts frames and options from 0 and is 0 for the others."""
+
+    kind: SegmentKind
+    index: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind}[{self.index}]" if self.kind in ("frame", "option") else self.kind
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Which segment each position of one prompt belongs to: a tiling by construction.
+
+    `segment_of[p]` indexes `segments`. `label` ("Question:", "Options:") belongs to the question but to neither stem
+    nor options. `true_option` is the right option's index, None for open-ended questions.
+    """
+
+    segments: tuple[Segment, ...]
+    segment_of: Int[Tensor, " n"]
+    true_option: int | None = None
+
+    @classmethod
+    def from_runs(
+        cls, runs: Iterable[tuple[Segment, int]], true_option: int | None = None
+    ) -> TokenLayout:
+        """From (segment, number of positions) in order of the prompt; a segment may come in several runs."""
+        index: dict[Segment, int] = {}
+        flat = [
+            index.setdefault(segment, len(index)) for segment, size in runs for _ in range(size)
+        ]
+        return cls(tuple(index), torch.tensor(flat, dtype=torch.long), true_option)
+
+    def __len__(self) -> int:
+        return int(self.segment_of.shape[0])
+
+    @property
+    def n_frames(self) -> int:
+        return sum(segment.kind == "frame" for segment in self.segments)
+
+    @cached_property
+    def sizes(self) -> Int[Tensor, " segment"]:
+        """Number of positions of each segment."""
+        return torch.bincount(self.segment_of, minlength=len(self.segments))
+
+    @cached_property
+    def causal(self) -> Bool[Tensor, "target source"]:
+        """Does any position of `target` come after, or coincide with, one of `source`?"""
+        n, n_segments = len(self), len(self.segments)
+        position = torch.arange(n)
+        first = torch.full((n_segments,), n).scatter_reduce_(0, self.segment_of, position, "amin")
+        final = torch.full((n_segments,), -1).scatter_reduce_(0, self.segment_of, position, "amax")
+        return first <= final[:, None]
+
+    def select(self, name: str) -> Bool[Tensor, " segment"]:
+        """The segments that `name` stands for (names: `SELECTORS`, or `frame[2]`, `option[0]`…).
+
+        Raises MapflowError where this prompt has none: an open-ended question has no options.
+        """
+        chosen = [_matches(segment, name, self.true_option) for segment in self.segments]
+        if not any(chosen):
+            raise MapflowError(
+                f"this prompt has no {name!r}; its segments are {', '.join(_describe(self.segments))}"
+            )
+        return torch.tensor(chosen)
+
+    def positions(self, name: str) -> Int[Tensor, " positions"]:
+        """All positions of the segments that `name` stands for, ascending."""
+        return self.select(name)[self.segment_of].nonzero().squeeze(-1)
+
+
+SELECTORS: dict[str, tuple[SegmentKind, ...]] = {
+    "all": ("system", "frame", "label", "stem", "option", "template", "last"),
+    "system": ("system",),
+    "video": ("frame",),
+    "question": ("label", "stem", "option"),
+    "stem": ("stem",),
+    "options": ("option",),
+    "true_option": ("option",),
+    "false_options": ("option",),
+    "template": ("template",),
+    "last": ("last",),
+}
+
+
+def _matches(segment: Segment, name: str, true_option: int | None) -> bool:
+    if name not in SELECTORS:
+        return str(segment) == name
+    if segment.kind not in SELECTORS[name]:
+        return False
+    if name == "true_option":
+        return segment.index == true_option
+    return name != "false_options" or (true_option is not None and segment.index != true_option)
+
+
+def _describe(segments: Sequence[Segment]) -> list[str]:
+    """Short names for an error message: frames as one range."""
+    frames = [str(segment) for segment in segments if segment.kind == "frame"]
+    names = [str(segment) for segment in segments if segment.kind != "frame"]
+    return [f"{frames[0]}…{frames[-1]}", *names] if frames else names

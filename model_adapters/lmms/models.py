@@ -1,0 +1,217 @@
+"""Our models as lmms-eval sees them: requests in, first-token or written answers out, records on the side.
+
+One class serves all families. lmms-eval gets the first intervention's answer as text; every intervention's answer
+goes to the run's records as soon as it is known, since lmms-eval itself writes nothing before the very end.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from tqdm import tqdm
+
+from mapflow.model_adapters.checkpoints.pathways import scaled_pathways
+from mapflow.model_adapters.families.registry import checkpoint, family
+from mapflow.model_adapters.inference.question_runner import answer_questions
+from mapflow.model_adapters.inference.run_identity import package_version, run_identity
+from mapflow.model_adapters.interventions import parse_interventions
+from mapflow.results.contract.answers import NOT_ASKED
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.foreign_prompt import foreign_question
+from mapflow.results.contract.question import Clip, Question
+from mapflow.results.runs.folder import RunFolder, read_records
+from mapflow.results.runs.git_state import git_state
+
+
+class MapflowModel(lmms):
+    """The arguments are `--model_args`; values may arrive as strings.
+
+    Args:
+        pretrained: checkpoint folder; left out, the small bundled model, where the family has one.
+        intervention: one or more in the one-line form, `;` between them and inside (`full;random:seed=1`).
+        records: folder for records.jsonl and manifest.json; left out, records are not kept.
+        dtype, device, device_map: as in transformers; device_map goes through accelerate.
+        lora: folder of a LoRA adapter on top of the checkpoint.
+    """
+
+    model_name: ClassVar[str]
+    family_arguments: ClassVar[
+        tuple[str, ...]
+    ] = ()  # --model_args that go to the family's `load` as they are
+    is_simple = True
+
+    def __init__(
+        self,
+        pretrained: str | None = None,
+        intervention: str = "full",
+        records: str | None = None,
+        batch_size: int | str = 1,
+        dtype: str = "auto",
+        device: str | None = None,
+        device_map: str | None = None,
+        lora: str | None = None,
+        max_batch_size: int | str | None = None,
+        **unknown: Any,
+    ) -> None:
+        super().__init__()
+        if "trust_remote_code" in unknown:
+            raise MapflowError(
+                "trust_remote_code is refused: code from a checkpoint would run with all your rights; models that transformers"
+                " has itself need none (mapflow_hf), and neither do the paper's (mapflow_llava, mapflow_internvl, …)"
+            )
+        chosen = {name: unknown.pop(name) for name in self.family_arguments if name in unknown}
+        if unknown:
+            raise MapflowError(
+                f"{self.model_name} has no argument {sorted(unknown)[0]!r} (--model_args)"
+            )
+        self.interventions = parse_interventions([str(intervention)])
+        self.batch_size = _positive(batch_size, "batch_size")
+        folder = checkpoint(self.model_name, pretrained)
+        if pretrained is None:
+            print(
+                f"{self.model_name}: no pretrained= given, so the small bundled model runs ({folder.name})",
+                flush=True,
+            )
+        place = device_map or device or _default_device()
+        self.video_llm = family(self.model_name).load(
+            folder, dtype=dtype, device_map=place, lora=lora, **chosen
+        )
+        n_layers = self.video_llm.decoder.n_layers
+        self.interventions = [one.resolve(scaled_pathways, n_layers) for one in self.interventions]
+        for one in self.interventions:
+            one.check(n_layers, self.video_llm.pathways)
+            if one.scaled_from:
+                said = f"layer ranges of {one.scaled_from}, scaled to {n_layers} layers"
+                print(
+                    f"{self.model_name}: {one} takes the {said}: {one.describe(None)}", flush=True
+                )
+        self.device = self.video_llm.decoder.device  # lmms-eval reads it when several processes run
+        self.run = RunFolder(Path(records), self._identity(), self._about()) if records else None
+        if torch.distributed.is_initialized():
+            # lmms-eval starts the group and leaves it to the interpreter's end, where gloo's threads may still hold
+            # tensors: once in some dozen runs a rank that had done all its work then aborted (pytorch#190489).
+            atexit.register(torch.distributed.destroy_process_group)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must agree for two runs' records to belong together; lmms-eval's version too, which deals out the questions."""
+        identity = run_identity(
+            self.model_name, self.video_llm, os.environ.get("MAPFLOW_PROTOCOL", "paper")
+        )
+        return identity | {
+            "versions": {**identity["versions"], "lmms-eval": package_version("lmms-eval")}
+        }
+
+    def _about(self) -> dict[str, Any]:
+        described = {str(i): i.describe(self.video_llm.pathways) for i in self.interventions}
+        return {
+            "interventions": described,
+            "frames_per_segment": self.video_llm.frames_per_segment,
+            "device": str(self.device),
+            "git": git_state(),
+            "command": sys.orig_argv,
+        }
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Each request's answer under the first intervention; NOT_ASKED for those that could not be asked."""
+        questions = [self._question(request) for request in requests]
+        known = self._answered()
+        waiting = {q.question_id: q for q in questions if q.question_id not in known}.values()
+        with tqdm(total=len(waiting), desc="questions", unit="q", disable=self.rank != 0) as bar:
+            for question, records in answer_questions(
+                self.video_llm, waiting, self.interventions, self.batch_size
+            ):
+                known[question.question_id] = records[0].prediction
+                if self.run:
+                    self.run.append(records)
+                bar.update()
+        answers = [known[question.question_id] for question in questions]
+        return [NOT_ASKED if text is None else text for text in answers]
+
+    def _answered(self) -> dict[str, str | None]:
+        """Question id → what the first intervention answered, for questions that an earlier run answered under all."""
+        if self.run is None or not self.run.answered:
+            return {}
+        names = [str(one) for one in self.interventions]
+        return {
+            record.question_id: record.prediction
+            for record in read_records(self.run.folder)
+            if record.intervention == names[0]
+            and all((record.question_id, name) in self.run.answered for name in names)
+        }
+
+    def _question(self, request: Instance) -> Question:
+        """Our tasks hand over a structured question; of other tasks' prompts the parts are read off the text."""
+        prompt, options, doc_to_visual, doc_id, task, split = request.args
+        document = self.task_dict[task][split][doc_id]
+        visuals = doc_to_visual(document)
+        if len(visuals) != 1:
+            raise MapflowError(
+                f"task {task!r} shows {len(visuals)} visuals in a question; one video is supported"
+            )
+        if isinstance(visuals[0], Question):
+            return visuals[0]
+        video = str(visuals[0])
+        return foreign_question(
+            prompt,
+            question_id=f"{task}/{doc_id:06d}",
+            video_id=Path(video).name,
+            task=task,
+            clip=Clip(video),
+            target=str(document.get("answer", document.get("target", ""))),
+            max_new_tokens=int(options.get("max_new_tokens", 16)),
+        )
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Not offered: options are scored inside `generate_until` (design.md, lmms-eval)."""
+        raise MapflowError(
+            f"{self.model_name} scores options inside generate_until; use tasks with that output type"
+        )
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """Not offered: every question is one round."""
+        raise MapflowError(
+            f"{self.model_name} answers in one round; use tasks with output type generate_until"
+        )
+
+
+class MapflowLlava(MapflowModel):
+    """`byminji/LLaVA-NeXT-7B-Video-FT`, `-13B-`, and the bundled models."""
+
+    model_name = "mapflow_llava"
+
+
+class MapflowInternvl(MapflowModel):
+    """`byminji/Mini-InternVL-4B-Video-FT`."""
+
+    model_name = "mapflow_internvl"
+
+
+class MapflowVideollama3(MapflowModel):
+    """`DAMO-NLP-SG/VideoLLaMA3-7B`, `-2B`; `vision_attention=released` repeats the paper's analysis to the letter."""
+
+    model_name = "mapflow_videollama3"
+    family_arguments = ("vision_attention",)
+
+
+class MapflowHf(MapflowModel):
+    """Any video model that transformers has itself: Qwen-VL, LLaVA-OneVision, InternVL, VideoLLaMA3, SmolVLM, …"""
+
+    model_name = "mapflow_hf"
+
+
+def _positive(value: int | str, name: str) -> int:
+    text = str(value)
+    if not text.isdecimal() or int(text) < 1:
+        raise MapflowError(f"{name}={text} must be a whole number of at least 1")
+    return int(text)
+
+
+def _default_device() -> str:
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,125 @@
+"""Which frames of a video a model sees: index rules, one small pure function each.
+
+A rule turns (how many frames the video has, its frame rate, how many are asked, optional bounds in seconds) into
+frame indices in presentation order. Two rules are needed to repeat the paper (design.md, Benchmarks and protocols):
+`segment_midpoints` for the LLaVA and InternVL families, `trimmed_linspace` for VideoLLaMA3.
+
+Where a video has fewer frames than asked, both rules name some frames twice, as the paper's code does.
+
+Knows nothing about files, decoders or models.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from mapflow.results.contract.errors import MapflowError
+
+FRAME_TOLERANCE = (
+    1e-6  # in frames: a bound that *is* a frame's time (12 / 29.97 s) must not round past it
+)
+
+
+@runtime_checkable
+class FrameSampling(Protocol):
+    """An index rule: `n` indices in [0, n_frames), never decreasing. `start`, `end` in seconds, `fps` in frames a second.
+
+    Raises MapflowError (one line, naming the bounds) where the bounds hold no frame.
+    """
+
+    def __call__(
+        self,
+        n_frames: int,
+        fps: float,
+        n: int,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> tuple[int, ...]: ...
+
+
+def check_bounds(start: float | None, end: float | None) -> None:
+    """Refuse bounds that are wrong for every video: NaN or infinite, start not before end, end not after 0.
+
+    A negative `start` is allowed and means the video's beginning (the paper's `max(0, ...)`).
+    """
+    for name, value in (("start", start), ("end", end)):
+        if value is not None and not math.isfinite(value):
+            raise MapflowError(
+                f"clip bound {name}={value} is not a number of seconds; give a finite one or none"
+            )
+    if end is not None and end <= 0:
+        raise MapflowError(
+            f"clip bound end={end} s lies before the video begins; give a positive one or none"
+        )
+    if start is not None and end is not None and start >= end:
+        raise MapflowError(f"clip bounds start={start} s, end={end} s: start must come before end")
+
+
+def segment_midpoints(
+    n_frames: int, fps: float, n: int, start: float | None = None, end: float | None = None
+) -> tuple[int, ...]:
+    """The paper's rule for LLaVA and InternVL: cut the stretch into n segments, take about the middle of each.
+
+        first = max(0, round(start · fps))              0 without `start`
+        last  = min(round(end · fps), n_frames - 1)     n_frames - 1 without `end`
+        seg   = (last - first) / n
+        i_k   = int(first + seg / 2 + round(seg · k))   k = 0 … n - 1
+
+    `round` rounds halves to even. Every i_k lies in [first, last].
+    """
+    _check_request(n_frames, fps, n, start, end)
+    first = 0 if start is None else max(0, round(start * fps))
+    last = n_frames - 1 if end is None else min(round(end * fps), n_frames - 1)
+    _check_inside(first, n_frames, fps, start, end)
+    segment = (last - first) / n
+    return tuple(int(first + segment / 2 + round(segment * k)) for k in range(n))
+
+
+def trimmed_linspace(
+    n_frames: int, fps: float, n: int, start: float | None = None, end: float | None = None
+) -> tuple[int, ...]:
+    """VideoLLaMA3's rule: trim to the frames that begin within the bounds, then spread n evenly, both ends included.
+
+        first = max(0, ceil(start · fps))                   the first frame with time i / fps >= start
+        last  = min(ceil(end · fps) - 1, n_frames - 1)      the last frame with time i / fps < end
+        i_k   = first + linspace(0, last - first, n, dtype=int)[k]      (rounded down)
+
+    A stretch between two frames keeps the frame that follows `start`.
+    """
+    _check_request(n_frames, fps, n, start, end)
+    first = 0 if start is None else max(0, math.ceil(start * fps - FRAME_TOLERANCE))
+    last = (
+        n_frames - 1
+        if end is None
+        else min(math.ceil(end * fps - FRAME_TOLERANCE) - 1, n_frames - 1)
+    )
+    _check_inside(first, n_frames, fps, start, end)
+    offsets = np.linspace(0, max(last - first, 0), n, dtype=int)
+    return tuple(first + int(offset) for offset in offsets)
+
+
+def _check_request(
+    n_frames: int, fps: float, n: int, start: float | None, end: float | None
+) -> None:
+    if n < 1:
+        raise MapflowError(f"cannot sample {n} frames: ask for at least 1")
+    if n_frames < 1:
+        raise MapflowError(f"cannot sample from a video of {n_frames} frames")
+    check_bounds(start, end)
+    if (start is not None or end is not None) and not (math.isfinite(fps) and fps > 0):
+        raise MapflowError(
+            f"clip bounds need a frame rate, but the video's is {fps}; give no bounds for it"
+        )
+
+
+def _check_inside(
+    first: int, n_frames: int, fps: float, start: float | None, end: float | None
+) -> None:
+    if first >= n_frames:
+        raise MapflowError(
+            f"clip bounds start={start} s, end={end} s begin after the last frame"
+            f" ({n_frames} frames at {fps:g} a second end at {n_frames / fps:.3f} s)"
+        )

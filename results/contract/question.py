@@ -1,0 +1,124 @@
+"""What is asked: a question about a clip, its options and how each protocol words it.
+
+The one contract between benchmarks, which know the questions, and model families, which know conversations and
+tokens. A benchmark hands over the *parts* of a prompt and what each part is, so nobody downstream has to search
+for the stem or an option in rendered text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mapflow.results.contract.errors import MapflowError
+
+PartKind = Literal["label", "stem", "option", "template"]
+PromptStyle = Literal["completion", "chat"]
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch of a video file; without bounds the whole file. `start` and `end` are seconds."""
+
+    path: str
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of the user's turn. `label` and the parts it names (stem, options) are the *question*; `template` is not."""
+
+    kind: PartKind
+    text: str
+    option: int | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One protocol's wording for one style of model (design.md, Benchmarks and protocols).
+
+    `system` opens the conversation; `answer_prefix` begins the assistant's turn; `preamble` comes between the video
+    and the question; all three may be empty. `option` is a format string with `{letter}` and `{text}`.
+    """
+
+    system: str
+    stem_label: str
+    options_label: str
+    option: str
+    option_separator: str
+    instruction: str
+    answer_prefix: str
+    preamble: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a benchmark. `options` is empty for open-ended questions; `target` is the right answer:
+    an index into `options`, or for an open-ended question the text that the answer should begin with.
+
+    `n_frames` is what the protocol asks for (None: the model's own number); `max_new_tokens` 1 means that the first
+    token is the answer. `turn` is the user's turn where a task that is not ours has worded it already."""
+
+    question_id: str
+    video_id: str
+    task: str
+    clip: Clip
+    stem: str
+    options: tuple[str, ...]
+    target: int | str
+    protocol: str
+    prompts: Mapping[PromptStyle, Prompt]
+    n_frames: int | None = None
+    max_new_tokens: int = 1
+    turn: tuple[Part, ...] | None = None
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The options' letters, in order: ("A", "B", …)."""
+        return tuple(LETTERS[: len(self.options)])
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What every kind of record says of its question."""
+        return {
+            "question_id": self.question_id,
+            "video_id": self.video_id,
+            "task": self.task,
+            "protocol": self.protocol,
+        }
+
+    @property
+    def target_text(self) -> str:
+        """What the prediction is compared with: the right option's letter, or the open answer's text."""
+        return self.target if isinstance(self.target, str) else self.letters[self.target]
+
+    def prompt(self, style: PromptStyle) -> Prompt:
+        """The wording for models of `style`. Raises MapflowError where the protocol has none."""
+        if style not in self.prompts:
+            raise MapflowError(
+                f"protocol {self.protocol!r} of task {self.task!r} has no prompt for {style!r} models;"
+                f" it has {', '.join(self.prompts)}"
+            )
+        return self.prompts[style]
+
+    def user_turn(self, style: PromptStyle) -> tuple[Part, ...]:
+        """The user's turn as parts, in reading order; their texts joined are the rendered turn."""
+        if self.turn is not None:
+            return self.turn
+        prompt = self.prompt(style)
+        parts = [
+            Part("template", prompt.preamble),
+            Part("label", prompt.stem_label),
+            Part("stem", self.stem),
+        ]
+        if self.options:
+            parts.append(Part("label", prompt.options_label))
+        for index, (letter, text) in enumerate(zip(self.letters, self.options, strict=True)):
+            if index:
+                parts.append(Part("label", prompt.option_separator))
+            parts.append(Part("option", prompt.option.format(letter=letter, text=text), index))
+        parts.append(Part("template", prompt.instruction))
+        return tuple(part for part in parts if part.text)

@@ -1,0 +1,119 @@
+"""LensRecord: which words each video token looks like in every layer of one question's run, and how often listed words
+are among them.
+
+A line in lens.jsonl a question × intervention: layers × video tokens × k entries, some megabytes for a 7B model's prompt.
+Word lists are applied to records afterwards, so other lists need no other run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tabulate import tabulate
+
+from mapflow.results.records.base import Line
+
+WordLists = Mapping[str, AbstractSet[str]]
+"""Name → words in lower case."""
+
+
+@dataclass(frozen=True)
+class LensRecord(Line):
+    """`ids[l][t]` and `probabilities[l][t]` are the most probable tokens at the t-th video token in the (l + 1)-th layer,
+    best first; `frames[t]` is its 0-based frame, `words` the text of every id that occurs.
+
+    `raw_embeddings` tells the released code's variant, in which layers are shown by their input. `error` says why a
+    question could not be asked.
+    """
+
+    FILE: ClassVar[str] = "lens.jsonl"
+    RUN: ClassVar[str] = "a lens"
+
+    question_id: str
+    video_id: str
+    task: str
+    intervention: str
+    protocol: str
+    raw_embeddings: bool
+    frames: tuple[int, ...] = ()
+    ids: tuple[Sequence[Sequence[int]], ...] = ()
+    probabilities: tuple[Sequence[Sequence[float]], ...] = ()
+    words: Mapping[str, str] | None = None
+    error: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.question_id, self.intervention
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """One layer under one intervention: of `entries` (video tokens × k, all questions) `hits` are in each list; `common`
+    are the words that come first most often."""
+
+    intervention: str
+    layer: int
+    entries: int
+    hits: Mapping[str, int]
+    common: tuple[str, ...]
+
+
+def frequencies(
+    records: Sequence[LensRecord], interventions: Sequence[str], lists: WordLists
+) -> list[Frequency]:
+    """An entry an intervention and (1-based) layer. A token counts as a word where it is the whole word, whatever its case
+    and the space before it; words of several tokens are never found."""
+    found = []
+    for name in interventions:
+        own = [record for record in records if record.intervention == name and record.error is None]
+        for layer in range(max((len(record.ids) for record in own), default=0)):
+            every, first = Counter[str](), Counter[str]()
+            for record in own:
+                words = record.words or {}
+                every.update(words[str(one)] for token in record.ids[layer] for one in token)
+                first.update(words[str(token[0])] for token in record.ids[layer])
+            hits = {
+                title: sum(n for word, n in every.items() if word.strip().lower() in listed)
+                for title, listed in lists.items()
+            }
+            common = tuple(
+                word for word, _ in sorted(first.items(), key=lambda one: (-one[1], one[0]))[:5]
+            )
+            found.append(Frequency(name, layer + 1, every.total(), hits, common))
+    return found
+
+
+def frequency_csv(found: Sequence[Frequency]) -> str:
+    """A row an intervention, layer and word list; `share` is hits / entries."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["intervention", "layer", "words", "hits", "entries", "share"])
+    for one in found:
+        for title, hits in one.hits.items():
+            table.writerow(
+                [one.intervention, one.layer, title, hits, one.entries, f"{hits / one.entries:.6g}"]
+            )
+    return text.getvalue()
+
+
+def frequency_table(found: Sequence[Frequency]) -> str:
+    """A row an intervention and layer: shares of the word lists in percent, and the commonest first words."""
+    titles = list(found[0].hits) if found else []
+    rows = [
+        [
+            one.intervention,
+            one.layer,
+            *(f"{100 * one.hits[title] / one.entries:.2f}" for title in titles),
+            " ".join(word or "·" for word in one.common),
+        ]
+        for one in found
+    ]
+    headers = ["intervention", "layer", *titles, "most often first"]
+    align = ["left", "right", *("right" for _ in titles), "left"]
+    return tabulate(rows, headers=headers, disable_numparse=True, colalign=align if rows else None)

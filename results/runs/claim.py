@@ -1,0 +1,108 @@
+"""One job at a time in a run's folder: a second one, started by mistake, is refused before it writes anything.
+
+Every process of a job holds two kernel locks for as long as it works in the folder: a shared one that says "this job"
+and an exclusive one that says "this worker of it". The kernel drops them when the process ends, however it ends, so
+there are no stale locks to clear away and a killed job can be taken up again at once. Workers of one job know each
+other by what torchrun and accelerate tell all of them.
+
+Locks are flock's. Over NFS Linux carries them to the server, so other machines see them too, unless the share is
+mounted with `nolock` or `local_lock=flock`: then only mistakes on one machine are seen.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+import uuid
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+from mapflow.results.contract.errors import MapflowError
+
+TURN, JOB = ".lock", ".job"
+
+_held: weakref.WeakValueDictionary[tuple[int, str], Claim] = weakref.WeakValueDictionary()
+
+
+class Claim:
+    """This process's right to write into `folder`; it lasts as long as the object. `claim` hands it out."""
+
+    def __init__(self, folder: Path) -> None:
+        with in_turn(folder):
+            self._take(folder, JOB, _job(), shared=True)
+            self._take(folder, f".worker-{os.environ.get('RANK', '0')}", "", shared=False)
+
+    def _take(self, folder: Path, name: str, job: str, *, shared: bool) -> None:
+        file = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
+        weakref.finalize(self, os.close, file)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = json.loads(os.pread(file, 1 << 16, 0) or b"{}")
+            if not shared or owner.pop("job", None) != job:
+                raise MapflowError(_in_use(folder, owner)) from None
+        else:
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps({"job": job, **_ourselves()}).encode(), 0)
+        if shared:  # nobody takes the lock between the two: it is our turn
+            fcntl.flock(file, fcntl.LOCK_SH)
+
+
+def claim(folder: Path) -> Claim:
+    """The folder is this job's until the claim is dropped or the process ends; asking again gives the same claim.
+
+    Raises MapflowError, naming the process that has it, where another job works in the folder, and OSError where
+    locks cannot be kept there.
+    """
+    key = os.getpid(), str(folder.resolve())
+    found = _held.get(key)
+    if found is None:
+        found = _held[key] = Claim(folder)
+    return found
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """What must not happen in two processes at once: short, and others wait."""
+    with (folder / TURN).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _job() -> str:
+    """The same in all workers of one torchrun or accelerate job, and in no two jobs at a time."""
+    told = os.environ.get
+    world = told("WORLD_SIZE", "1")
+    if world == "1":
+        return uuid.uuid4().hex
+    job = [told("TORCHELASTIC_RUN_ID", ""), told("MASTER_ADDR", ""), told("MASTER_PORT", ""), world]
+    if (
+        told("LOCAL_WORLD_SIZE") == world
+    ):  # one machine, so one launcher: its number tells two jobs' default ports apart
+        job += [socket.gethostname(), str(os.getppid())]
+    return "|".join(job)
+
+
+def _ourselves() -> dict[str, str | int]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+    }
+
+
+def _in_use(folder: Path, owner: dict[str, str | int]) -> str:
+    who = (
+        "process {pid} on {host}, since {since} ({command})".format_map(owner)
+        if owner
+        else "another job"
+    )
+    return f"run folder {str(folder)!r} is in use by {who}; wait until it ends, or choose another --output_path"

@@ -1,0 +1,218 @@
+"""A run's folder: records as they come, and a manifest that says what they are records of.
+
+Lines are appended with one write under a file lock, so several workers share one file and a killed one loses at most
+its unfinished question; a power cut may cost those answered since the last fsync as well, SYNC_SECONDS of work. The
+manifest's `identity` (model, weights, protocol, code …) must agree when a run is taken up again; the same command
+then answers only what is missing. `run_claim.py` sees to it that no second job writes here meanwhile.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.base import Line
+from mapflow.results.records.record import Record
+from mapflow.results.runs.claim import claim, in_turn
+
+RECORDS, MANIFEST, SUMMARY = Record.FILE, "manifest.json", "summary.json"
+SYNC_SECONDS = 5.0  # how much answering a power cut may undo; a sync costs milliseconds
+_BLOCK = 1 << 16
+
+R = TypeVar("R", bound=Line)
+
+
+class RunFolder(Generic[R]):
+    """`folder`, and the keys of what need not be asked any more: `answered`. The records themselves are not kept in memory.
+
+    What an earlier run could not answer is asked again: the video may be there by now, or the memory.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        about: Mapping[str, Any],
+        kind: type[R] = Record,  # pyright: ignore[reportArgumentType]
+    ) -> None:
+        """Creates the folder or takes up an earlier run in it. `kind` is the kind of record that it holds.
+
+        `identity` must be equal to the earlier run's, and so must what an intervention's name stands for
+        (`about["interventions"]`: name → in full). The rest of `about` (command, device, …) may differ, and its
+        mappings keep what the earlier run put there. Raises MapflowError, with both values, where they differ, where
+        another job works in the folder, and where the folder cannot be written.
+        """
+        self.folder, self.file = folder, folder / kind.FILE
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._claim = claim(folder)
+            with in_turn(folder):
+                earlier = self._earlier(identity, about.get("interventions", {}))
+                grown = {
+                    name: {**earlier.get(name, {}), **value} if isinstance(value, dict) else value
+                    for name, value in about.items()
+                }
+                write_json(folder / MANIFEST, {"identity": identity, **grown})
+                _drop_torn_line(self.file)
+            self._file = self._open()
+        self._synced = time.monotonic()
+        self.answered = {
+            record.key for record in read_records(folder, kind) if record.error is None
+        }
+
+    def append(self, records: Iterable[R]) -> None:
+        """All of them in one write: other workers' lines never interleave. Raises MapflowError on a full disk."""
+        records = list(records)
+        data = "".join(record.to_line() + "\n" for record in records).encode()
+        with _writing(self.folder):
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            while not os.path.samestat(os.fstat(self._file), self.file.stat()):
+                self._file = self._open()  # somebody has sorted the file, so it is another one now
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                written = os.write(self._file, data)
+                if written != len(data):
+                    os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+                    raise MapflowError(
+                        f"run folder {str(self.folder)!r}: no space left for records"
+                    )
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+            if time.monotonic() - self._synced >= SYNC_SECONDS:
+                os.fsync(self._file)
+                self._synced = time.monotonic()
+        self.answered.update(record.key for record in records)
+
+    def _open(self) -> int:
+        file = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        weakref.finalize(self, os.close, file)
+        return file
+
+    def _earlier(
+        self, identity: Mapping[str, Any], interventions: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The manifest of an earlier run of the same identity, empty where there is none."""
+        path = self.folder / MANIFEST
+        if not path.exists():
+            return {}
+        manifest = read_json(path)
+        self._check_same(manifest.get("identity", {}), json.loads(json.dumps(identity)))
+        named = manifest.get("interventions", {})
+        known = named.keys() & interventions.keys()
+        self._check_same({n: named[n] for n in known}, {n: interventions[n] for n in known})
+        return manifest
+
+    def _check_same(self, earlier: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+        for name in sorted({*earlier, *ours}):
+            if earlier.get(name) != ours.get(name):
+                raise MapflowError(
+                    f"run folder {str(self.folder)!r} holds another run: its {name} is {earlier.get(name)!r}, this one's"
+                    f" {ours.get(name)!r}; choose another --output_path"
+                )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MapflowError(
+            f"run folder {str(folder)!r} cannot be written: {error.strerror}"
+        ) from error
+
+
+def _drop_torn_line(path: Path) -> None:
+    """A worker that was killed while writing leaves half a line at the end."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # no other worker is in the middle of a line
+        end = size = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - _BLOCK)
+            file.seek(begin)
+            newline = file.read(end - begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+        if end != size:
+            file.truncate(end)
+
+
+def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
+    """All records of a run, sorted by question and intervention, each once: an answer before an error, the last error.
+
+    Raises MapflowError on a broken line.
+    """
+    path = folder / kind.FILE
+    if not path.is_file():
+        raise MapflowError(f"{str(folder)!r} holds no {kind.FILE}: not the folder of {kind.RUN}")
+    by_key: dict[tuple[str, str], R] = {}
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.endswith(
+                b"\n"
+            ):  # what another worker has not finished writing yet is not a record yet
+                record = kind.from_line(line.decode(errors="replace"), f"{path}:{number}")
+                earlier = by_key.get(record.key)
+                if earlier is None or earlier.error is not None:
+                    by_key[record.key] = record
+    return [by_key[key] for key in sorted(by_key)]
+
+
+def sort_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
+    """Rewrites the file in sorted order, so that it does not tell how many workers answered; returns the records."""
+    if not (folder / kind.FILE).is_file():
+        return read_records(folder, kind)  # says what is missing
+    with _writing(folder), (folder / kind.FILE).open("rb") as file:
+        fcntl.flock(
+            file, fcntl.LOCK_EX
+        )  # who wants to append meanwhile waits, and finds the new file
+        records = read_records(folder, kind)
+        _replace(folder / kind.FILE, "".join(record.to_line() + "\n" for record in records))
+    return records
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises MapflowError naming the file where it is absent or not a JSON object."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MapflowError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise MapflowError(f"{path} is not a JSON object")
+    return values
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Whole or not at all. Raises MapflowError where it cannot be written."""
+    _replace(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writers take turns, so one name for what is not finished will do; a killed writer's is written over."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with _writing(path.parent):
+        try:
+            with unfinished.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name too is on the disk now
+        finally:
+            os.close(folder)

@@ -1,0 +1,243 @@
+"""Run: one intervention's answers to one benchmark, as columns that statistics take, with its manifest.
+
+Read from the folder of a run (records.jsonl) or from lmms-eval's sample logs. Every line is checked once, here: a
+broken or contradictory one is named by file and line, never counted. Knows no statistic and no table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.record import Record
+from mapflow.results.runs.folder import MANIFEST, RECORDS, read_json
+from mapflow.results.runs.sample_logs import read_samples, sample_files, sample_manifest
+
+TITLES = {
+    "tvbench": "TVBench",
+    "tvbench_open": "TVBench (open)",
+    "tomato": "TOMATO",
+    "motion": "Motion",
+}
+"""Benchmarks by the first part of their question ids → the name in tables; others keep their own."""
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """All arrays have one entry a question, in the file's order. `failed`: could not be asked, counts for no accuracy.
+
+    `n_options` is 0 where unknown or open, edges are NaN where unknown; `frames` is a fingerprint of the frames that
+    were shown, 0 where unknown. `video_id` and `valid` are None where the log knows none.
+    """
+
+    source: Path
+    intervention: str
+    benchmark: str
+    manifest: Mapping[str, Any]
+    seed: int | None
+    protocol: str
+    question_id: np.ndarray
+    video_id: np.ndarray | None
+    task: np.ndarray
+    gold: np.ndarray
+    correct: Bool[np.ndarray, " n"]
+    valid: Bool[np.ndarray, " n"] | None
+    failed: Bool[np.ndarray, " n"]
+    n_options: Int[np.ndarray, " n"]
+    edges_kept: Float[np.ndarray, " n"]
+    edges_total: Float[np.ndarray, " n"]
+    frames: Int[np.ndarray, " n"]
+
+    @property
+    def n(self) -> int:
+        """Questions that were answered."""
+        return int((~self.failed).sum())
+
+    @property
+    def errors(self) -> int:
+        """Questions that could not be asked."""
+        return int(self.failed.sum())
+
+    @property
+    def title(self) -> str:
+        """The benchmark's name in tables."""
+        return TITLES.get(self.benchmark, self.benchmark)
+
+    @property
+    def model(self) -> str:
+        """The checkpoint's name, else the adapter's, else the folder's."""
+        identity = self.manifest.get("identity") or {}
+        return str(identity.get("checkpoint") or identity.get("model") or self.source.name)
+
+    @property
+    def edges_share(self) -> float | None:
+        """Edges kept over causal edges; None where the log does not say."""
+        known = ~np.isnan(self.edges_kept) & (self.edges_total > 0)
+        if not known.any():
+            return None
+        return float(self.edges_kept[known].sum() / self.edges_total[known].sum())
+
+    @property
+    def cluster(self) -> Int[np.ndarray, " n"] | None:
+        """Codes of the answered questions' videos; None where videos are unknown or no two questions share one."""
+        if self.video_id is None:
+            return None
+        names, codes = np.unique(self.video_id[~self.failed], return_inverse=True)
+        return codes if len(names) < len(codes) else None
+
+
+def read_runs(place: Path) -> list[Run]:
+    """Every intervention × benchmark under `place`, in the manifest's order.
+
+    `place` is the folder of a run, a folder of lmms-eval's sample logs, or one of those logs. Raises MapflowError for
+    anything else, and for lines that are broken, contradict each other or answer nothing.
+    """
+    manifest, records = open_records(place)
+    grouped: dict[tuple[str, str], dict[str, Row]] = {}
+    about: dict[tuple[str, str], tuple[int | None, str]] = {}
+    for record in records:
+        for name in ("question_id", "intervention"):
+            if not isinstance(getattr(record, name), str):
+                raise MapflowError(f"{place}: {name} is {getattr(record, name)!r}, not text")
+        key = (record.intervention, record.question_id.partition("/")[0])
+        rows = grouped.setdefault(key, {})
+        about.setdefault(key, (record.seed, record.protocol))
+        row = _row(
+            record, f"{place}: question {record.question_id!r} under {record.intervention!r}"
+        )
+        if rows.setdefault(record.question_id, row) != row:
+            raise MapflowError(
+                f"{place}: question {record.question_id!r} is answered twice, and differently, under"
+                f" {record.intervention!r}; keep one answer a question"
+            )
+        if about[key][1] != record.protocol:
+            raise MapflowError(
+                f"{place}: protocols {about[key][1]!r} and {record.protocol!r} are mixed under"
+                f" {record.intervention!r}; keep one protocol a run"
+            )
+    if not grouped:
+        raise MapflowError(f"{str(place)!r} holds no answers yet; there is nothing to compare")
+    order = {name: i for i, name in enumerate(manifest.get("interventions") or {})}
+    keys = sorted(
+        grouped, key=lambda key: order.get(key[0], len(order))
+    )  # stable: else as they appear
+    return [_run(place, manifest, key, about[key], grouped.pop(key)) for key in keys]
+
+
+def open_records(place: Path) -> tuple[dict[str, Any], Iterator[Record]]:
+    """The manifest and the records, not read yet. Raises MapflowError where `place` is no run."""
+    if not place.exists():
+        raise MapflowError(f"{str(place)!r} does not exist; name the folder of a run")
+    if (place / RECORDS).is_file():
+        manifest = read_json(place / MANIFEST) if (place / MANIFEST).is_file() else {}
+        return manifest, _lines(place / RECORDS)
+    if files := sample_files(place):
+        manifest = sample_manifest(files)
+        return manifest, read_samples(files, _logged_intervention(manifest))
+    raise MapflowError(
+        f"{str(place)!r} holds no {RECORDS} and no sample logs: not the folder of a run"
+    )
+
+
+def _lines(path: Path) -> Iterator[Record]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.endswith("\n"):  # a line without an end is still being written
+                yield Record.from_line(line, f"{path}:{number}")
+
+
+def _logged_intervention(manifest: Mapping[str, Any]) -> str:
+    """lmms-eval gets the first intervention's answers; without one, attention was full."""
+    arguments = str(manifest.get("model_args") or "")
+    named = [
+        word.partition("=")[2] for word in arguments.split(",") if word.startswith("intervention=")
+    ]
+    return named[0].partition(";")[0] if named else "full"
+
+
+def _row(record: Record, where: str) -> Row:
+    """The fields that are counted. Raises MapflowError for an answer that is neither right nor wrong nor an error."""
+    failed = record.error is not None
+    if not all(isinstance(text, str) for text in (record.task, record.target)):
+        raise MapflowError(f"{where}: task and target must be text")
+    if not failed and not isinstance(record.correct, bool):
+        raise MapflowError(
+            f"{where}: correct is {record.correct!r}, neither true nor false, and there is no error"
+        )
+    if not isinstance(record.n_options, int) or record.n_options < 0:
+        raise MapflowError(f"{where}: n_options={record.n_options!r} is no number of options")
+    if not all(
+        edges is None or isinstance(edges, int) for edges in (record.edges_kept, record.edges_total)
+    ):
+        raise MapflowError(
+            f"{where}: edges {record.edges_kept!r} of {record.edges_total!r} are no counts"
+        )
+    return (
+        record.video_id or None,
+        record.task,
+        record.target,
+        bool(record.correct),
+        record.valid,
+        failed,
+        record.n_options,
+        np.nan if record.edges_kept is None else record.edges_kept,
+        np.nan if record.edges_total is None else record.edges_total,
+        hash(str(record.frame_indices)) or 1 if record.frame_indices else 0,
+    )
+
+
+def _run(
+    place: Path,
+    manifest: Mapping[str, Any],
+    key: tuple[str, str],
+    about: tuple[int | None, str],
+    rows: Mapping[str, Row],
+) -> Run:
+    video, task, gold, correct, valid, failed, n_options, kept, total, frames = zip(
+        *rows.values(), strict=True
+    )
+    answered = [
+        is_valid for is_valid, has_failed in zip(valid, failed, strict=True) if not has_failed
+    ]
+    return Run(
+        source=place,
+        intervention=key[0],
+        benchmark=key[1],
+        manifest=manifest,
+        seed=about[0],
+        protocol=about[1],
+        question_id=np.array(list(rows)),
+        video_id=None if None in video else np.array(video),
+        task=np.array(task),
+        gold=np.array(gold),
+        correct=np.array(correct, dtype=bool),
+        valid=None if None in answered else np.array([bool(one) for one in valid]),
+        failed=np.array(failed, dtype=bool),
+        n_options=np.array(n_options, dtype=int),
+        edges_kept=np.array(kept, dtype=float),
+        edges_total=np.array(total, dtype=float),
+        frames=np.array(frames, dtype=np.int64),
+    )
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """The shortest names that tell the runs apart: the intervention alone where that is enough, else with the model or
+    the folder, else with the whole path."""
+    schemes: Iterable[list[str]] = (
+        [run.intervention for run in runs],
+        [run.model for run in runs],
+        [f"{run.model} {run.intervention}" for run in runs],
+        [f"{run.source.name} {run.intervention}" for run in runs],
+    )
+    for names in schemes:
+        if len(set(names)) == len(runs):
+            return names
+    return [f"{run.source}:{run.intervention}" for run in runs]

@@ -1,0 +1,141 @@
+"""lmms-eval's sample logs (`<date>_samples_<task>.jsonl`) as records, so that its runs can be compared too.
+
+Our tasks put question id, video id and validity into a metric called `answer`; of other tasks only what can be told
+without guessing is taken: the task and document number as the question's id, and one score that is 0 or 1. Sample
+logs know no options, probabilities, frames or edges. Knows no model and computes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.record import Record
+from mapflow.results.runs.folder import read_json
+
+FILE_NAME = re.compile(r"(?P<date>.+?)_samples_(?P<task>.+)\.jsonl")
+SCORES = ("accuracy", "acc", "exact_match", "score", "correct")
+
+
+def sample_files(place: Path) -> list[Path]:
+    """The newest log of every task in or under `place` (or `place` itself).
+
+    Raises MapflowError where the logs of several models lie there: the questions would be mixed up.
+    """
+    if place.is_file():
+        return [place]
+    newest: dict[str, Path] = {}
+    for path in sorted(place.rglob("*_samples_*.jsonl"), key=lambda path: path.name):
+        found = FILE_NAME.fullmatch(path.name)
+        if found:
+            newest[found["task"]] = path
+    folders = sorted({str(path.parent) for path in newest.values()})
+    if len(folders) > 1:
+        raise MapflowError(
+            f"{str(place)!r} holds sample logs in several folders ({', '.join(folders)}); name one"
+        )
+    return list(newest.values())
+
+
+def sample_manifest(files: list[Path]) -> dict[str, Any]:
+    """What lmms-eval wrote about the run, under the names of our own manifests."""
+    found = FILE_NAME.fullmatch(files[0].name)
+    results = files[0].with_name(f"{found['date']}_results.json") if found else files[0]
+    if not found or not results.is_file():
+        return {"identity": {}, "logged_by": "lmms-eval"}
+    said = read_json(results)
+    config: Any = said.get("config")
+    config = config if isinstance(config, dict) else {}
+    arguments = config.get("model_args")
+    pretrained = re.search(r"(?:^|,)pretrained=([^,]+)", str(arguments))
+    identity = {
+        "model": said.get("model_name") or config.get("model"),
+        "checkpoint": pretrained and pretrained[1],
+        "versions": {"lmms-eval": said.get("lmms_eval_version")},
+    }
+    return {
+        "identity": {name: value for name, value in identity.items() if value},
+        "model_args": arguments,
+        "interventions": {},
+        "git": said.get("git_hash"),
+        "logged_by": "lmms-eval",
+    }
+
+
+def read_samples(files: list[Path], intervention: str) -> Iterator[Record]:
+    """One record a sample. Raises MapflowError naming file and line for a line that is no sample, and for a task whose
+    samples hold no single score of 0 or 1."""
+    for path in files:
+        found = FILE_NAME.fullmatch(path.name)
+        task = found["task"] if found else path.stem
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                yield _record(line, f"{path}:{number}", task, intervention)
+
+
+def _record(line: str, where: str, task: str, intervention: str) -> Record:
+    try:
+        sample: Any = json.loads(line)
+    except ValueError as error:
+        raise MapflowError(f"{where}: not a sample ({error})") from None
+    if not isinstance(sample, dict) or "doc_id" not in sample:
+        raise MapflowError(f"{where}: not a sample of lmms-eval (it has no doc_id)")
+    answer = sample.get("answer")
+    ours = isinstance(answer, dict) and "question_id" in answer and "video_id" in answer
+    identity: Mapping[str, Any] = answer if isinstance(answer, dict) and ours else {}
+    asked = not (ours and identity.get("valid") is None)
+    correct = _score(sample, where) if asked else None
+    prediction = identity["prediction"] if ours else _response(sample)
+    question = (
+        f"{task}/{sample['doc_id']:06d}" if isinstance(sample["doc_id"], int) else sample["doc_id"]
+    )
+    return Record(
+        question_id=str(identity.get("question_id", question)),
+        video_id=str(identity.get("video_id", "")),
+        task=task,
+        intervention=intervention,
+        seed=None,
+        protocol="",
+        n_options=0,
+        target=str(sample.get("target", "")),
+        prediction=prediction if asked else None,
+        correct=correct,
+        valid=bool(identity["valid"]) if ours and asked else None,
+        error=None if asked else "could not be asked (see the run's own records)",
+    )
+
+
+def _score(sample: Mapping[str, Any], where: str) -> bool:
+    """The one score of 0 or 1: by its usual names, by a name that ends so, or inside a metric that is a mapping."""
+    plain = {name: value for name, value in sample.items() if name not in ("doc_id", "answer")}
+    inside = {
+        f"{metric}.{name}": value
+        for metric, values in plain.items()
+        if isinstance(values, dict) and metric not in ("input", "arguments")
+        for name, value in values.items()
+    }
+    for candidates in (plain, inside):
+        for score in SCORES:
+            found = {
+                name: value
+                for name, value in candidates.items()
+                if name == score or name.endswith((f"_{score}", f".{score}"))
+                if isinstance(value, (bool, int, float)) and value in (0, 1)
+            }
+            if len(set(found.values())) == 1:
+                return bool(next(iter(found.values())))
+    raise MapflowError(
+        f"{where}: no single score of 0 or 1 among {', '.join(map(str, plain)) or 'no fields'}"
+        f" (looked for {', '.join(SCORES)}); only such tasks can be compared"
+    )
+
+
+def _response(sample: Mapping[str, Any]) -> str | None:
+    response = sample.get("filtered_resps")
+    while isinstance(response, list) and len(response) == 1:
+        response = response[0]
+    return response if isinstance(response, str) else None

@@ -1,0 +1,141 @@
+"""A grid of runs against one baseline: several seeds of an intervention are one condition.
+
+A condition of one run is compared as any other run; one of several seeds by its mean over seeds, with the variance
+between seeds in its interval. All p-values are corrected as one family (Holm). Knows no command line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.provenance import disagreements, provenance
+from mapflow.results.runs.run import Run
+from mapflow.results.statistics import accuracy, holm, points, seed_condition
+from mapflow.results.tables.comparison_tables import compare_with_baseline, p_text, paired
+from mapflow.results.tables.formats import Column, Row, Table
+from mapflow.results.tables.summary import percent
+
+
+def condition_of(run: Run) -> str:
+    """The intervention without its seed: random:ratio=0.58,seed=3 → random:ratio=0.58."""
+    if run.seed is None:
+        return run.intervention
+    return re.sub(
+        rf":seed={run.seed}(?=\+|$)|(?<=:)seed={run.seed},|,seed={run.seed}(?=[,+]|$)",
+        "",
+        run.intervention,
+    )
+
+
+def ablation_table(
+    baseline: Run, treatments: Sequence[Run], *, margin: float = 0.02, intersect: bool = False
+) -> Table:
+    """A row a condition and benchmark of `treatments`, all of the baseline's model and benchmark.
+
+    Raises MapflowError for what the comparison refuses, and for two runs of one condition and seed.
+    """
+    if not treatments:
+        raise MapflowError(
+            f"only {baseline.intervention!r} was run on {baseline.title}: nothing to compare it with"
+        )
+    conditions: dict[str, list[Run]] = {}
+    for run in treatments:
+        conditions.setdefault(condition_of(run), []).append(run)
+    for name, runs in conditions.items():
+        seeds = [run.seed for run in runs]
+        if len(set(seeds)) < len(seeds):
+            twice = max(seeds, key=seeds.count)
+            said = f"condition {name!r}" if twice is None else f"seed {twice} of condition {name!r}"
+            raise MapflowError(
+                f"{said} is there more than once; name folders of one model, without repeated runs"
+            )
+    rows = [_row(baseline, name, runs, margin, intersect) for name, runs in conditions.items()]
+    p_values = holm(np.array([row["p"] for row in rows]))
+    rows = [{**row, "p_holm": float(p)} for row, p in zip(rows, p_values, strict=True)]
+    warnings = [
+        f"{name}: {warning}"
+        for name, runs in conditions.items()
+        for warning in dict.fromkeys(w for run in runs for w in disagreements(baseline, run))
+    ]
+    notes = [
+        f"Baseline: {baseline.intervention} ({baseline.model}), {percent(rows[0]['baseline_accuracy'])} %.",
+        "Differences to the baseline in points; several seeds are one condition: their mean, with the variance between"
+        " seeds in the interval; spread is the standard deviation of the seeds' accuracies.",
+        f"Margin {margin * 100:g} points; p (Holm) is corrected for {len(rows)} conditions.",
+        *warnings,
+    ]
+    title = f"Ablation on {baseline.title}"
+    return Table(title, _COLUMNS, rows, notes, provenance([baseline, *treatments]))
+
+
+def _row(baseline: Run, name: str, runs: Sequence[Run], margin: float, intersect: bool) -> Row:
+    if len(runs) == 1:
+        (one,) = compare_with_baseline(
+            baseline, runs, margin=margin, intersect=intersect, names=(baseline.intervention, name)
+        )
+        found = one.comparison
+        difference, test, n = found.difference, found.test, found.n
+        at, before, spread = found.treatment_accuracy, found.baseline_accuracy.estimate, None
+        lost, gained = found.cells.lost, found.cells.gained
+    else:
+        names = [baseline.intervention, *(run.intervention for run in runs)]
+        together = paired([baseline, *runs], names, intersect)
+        cluster = together.cluster if together.clustered else None
+        seeds = together.correct[1:]
+        condition = seed_condition(together.correct[0], seeds, cluster)
+        difference, test, n = condition.difference, condition.test, together.n
+        at, before, spread = (
+            condition.accuracy,
+            accuracy(together.correct[0]).estimate,
+            condition.between_seeds,
+        )
+        lost = float((together.correct[0] & ~seeds).sum() / len(seeds))
+        gained = float((~together.correct[0] & seeds).sum() / len(seeds))
+    return {
+        "condition": name,
+        "benchmark": baseline.title,
+        "seeds": [run.seed for run in runs if run.seed is not None],
+        "edges": runs[0].edges_share,
+        "baseline_accuracy": before,
+        "accuracy": at.estimate,
+        "low": at.low,
+        "high": at.high,
+        "between_seeds": spread,
+        "lost": lost,
+        "gained": gained,
+        "difference": difference.estimate,
+        "difference_low": difference.low,
+        "difference_high": difference.high,
+        "p": test.p_value,
+        "verdict": _verdict(difference.low, difference.high, margin),
+        "n": n,
+    }
+
+
+def _verdict(low: float, high: float, margin: float) -> str:
+    """non_inferiority.py's three verdicts, from an interval alone."""
+    return "non-inferior" if low > -margin else "inferior" if high < -margin else "inconclusive"
+
+
+_COLUMNS = (
+    Column("condition", lambda r: r["condition"], right=False),
+    Column("seeds", lambda r: str(len(r["seeds"])) if r["seeds"] else "–"),
+    Column("edges %", lambda r: percent(r["edges"])),
+    Column(
+        "accuracy [95 % CI]",
+        lambda r: f"{percent(r['accuracy'])} [{percent(r['low'])}–{percent(r['high'])}]",
+    ),
+    Column("spread", lambda r: percent(r["between_seeds"])),
+    Column("lost", lambda r: f"{r['lost']:,.4g}"),
+    Column("gained", lambda r: f"{r['gained']:,.4g}"),
+    Column("difference", lambda r: points(r["difference"])),
+    Column("95 % CI", lambda r: f"{points(r['difference_low'])}…{points(r['difference_high'])}"),
+    Column("p", lambda r: p_text(r["p"], "")),
+    Column("p (Holm)", lambda r: p_text(r["p_holm"], "")),
+    Column("verdict", lambda r: r["verdict"], right=False),
+    Column("n", lambda r: f"{r['n']:,}"),
+)

@@ -1,0 +1,288 @@
+"""Runs against a baseline, as a table and as sentences.
+
+Chooses which questions are compared and hands them to the statistics: the same questions on both sides, those left out
+that either run could not ask. Every count that was left out is said. Knows no command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.provenance import disagreements, provenance
+from mapflow.results.runs.run import Run, labels
+from mapflow.results.statistics import (
+    Comparison,
+    PairedRuns,
+    RunOutcomes,
+    cochran_q,
+    compare_runs,
+    holm,
+    minimal_detectable_effect,
+    pair,
+    points,
+    sentence,
+)
+from mapflow.results.tables.formats import Column, Row, Table
+
+
+@dataclass(frozen=True)
+class ComparedPair:
+    """A comparison and what it is a comparison of. `not_asked`: questions left out since either run could not ask
+    them; `warnings` are sentences (provenance.py)."""
+
+    baseline: Run
+    treatment: Run
+    comparison: Comparison
+    not_asked: int
+    warnings: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return sentence(self.comparison, self.treatment.title)
+
+
+def compare_with_baseline(
+    baseline: Run,
+    treatments: Sequence[Run],
+    *,
+    margin: float = 0.02,
+    intersect: bool = False,
+    names: Sequence[str] | None = None,
+) -> list[ComparedPair]:
+    """Every treatment against `baseline`, with p-values corrected over all of them (Holm).
+
+    `names`: the baseline's, then the treatments'; the shortest that tell them apart where left out. Raises MapflowError
+    where the runs answer different questions, unless `intersect`, and for whatever the statistics refuse.
+    """
+    if not treatments:
+        raise MapflowError(
+            "only one run is given; name a second one, or the folder of a run with several interventions"
+        )
+    first, *others = names or labels([baseline, *treatments])
+    pairs = [
+        _compare(baseline, treatment, (first, name), margin, intersect)
+        for treatment, name in zip(treatments, others, strict=True)
+    ]
+    return _corrected(pairs)
+
+
+def compare_groups(
+    groups: Sequence[Sequence[Run]], *, margin: float = 0.02, intersect: bool = False
+) -> list[ComparedPair]:
+    """`compare_with_baseline` for every group (a benchmark's runs, baseline first), all corrected as one family."""
+    pairs = [
+        pair
+        for baseline, *treatments in groups
+        for pair in compare_with_baseline(baseline, treatments, margin=margin, intersect=intersect)
+    ]
+    return _corrected(pairs)
+
+
+def _corrected(pairs: Sequence[ComparedPair]) -> list[ComparedPair]:
+    p_values = holm(np.array([pair.comparison.test.p_value for pair in pairs]))
+    return [
+        replace(one, comparison=replace(one.comparison, p_holm=float(p)))
+        for one, p in zip(pairs, p_values, strict=True)
+    ]
+
+
+def _compare(
+    baseline: Run, treatment: Run, names: tuple[str, str], margin: float, intersect: bool
+) -> ComparedPair:
+    runs = (baseline, treatment)
+    not_asked = either_failed(runs, names, intersect)
+    found = compare_runs(
+        outcomes(baseline, names[0], without=not_asked),
+        outcomes(treatment, names[1], without=not_asked),
+        margin=margin,
+        intersect=intersect,
+    )
+    return ComparedPair(*runs, found, len(not_asked), tuple(disagreements(*runs)))
+
+
+def either_failed(runs: Sequence[Run], names: Sequence[str], intersect: bool) -> set[str]:
+    """Shared questions that any of the runs could not ask. Raises MapflowError where the runs were asked different
+    questions, unless `intersect`: whether one could be asked is no reason to be missing."""
+    failed = {question for run in runs for question in run.question_id[run.failed].tolist()}
+    if not failed:
+        return failed
+    everything = [
+        RunOutcomes(name, run.question_id, run.correct, gold=run.gold)
+        for run, name in zip(runs, names, strict=True)
+    ]
+    return failed & set(pair(everything, intersect=intersect).question_id.tolist())
+
+
+def outcomes(run: Run, name: str, *, without: Set[str] = frozenset()) -> RunOutcomes:
+    """The run's answers as the statistics take them, but for the questions of `without` and its own failed ones."""
+    keep = ~run.failed
+    if without:
+        keep &= ~np.isin(run.question_id, list(without))
+    return RunOutcomes(
+        name,
+        run.question_id[keep],
+        run.correct[keep],
+        None if run.video_id is None else run.video_id[keep],
+        run.task[keep],
+        run.gold[keep],
+    )
+
+
+def paired(runs: Sequence[Run], names: Sequence[str], intersect: bool) -> PairedRuns:
+    """All runs over the questions that each of them could ask."""
+    failed = either_failed(runs, names, intersect)
+    chosen = [outcomes(run, name, without=failed) for run, name in zip(runs, names, strict=True)]
+    return pair(chosen, intersect=intersect)
+
+
+def all_differ(runs: Sequence[Run], intersect: bool) -> str:
+    """One sentence about more than two runs at once (Cochran's Q, by video where questions share videos)."""
+    together = paired(runs, labels(runs), intersect)
+    about = f"All {len(runs)} runs on {runs[0].title} at once"
+    try:
+        test = cochran_q(together.correct, together.cluster if together.clustered else None)
+    except MapflowError as error:
+        return f"{about}: {error}."
+    return f"{about}: p {p_text(test.p_value)} ({test.method}, {together.n:,} questions)."
+
+
+def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) -> Table:
+    """A row a pair; below it a sentence a pair, what was left out, warnings, `more` and the methods."""
+    notes = [f"{one.text}." for one in pairs]
+    for one in pairs:
+        # Sentences speak of treatment and benchmark by name, so that notes of several pairs can stand together.
+        about = f"{one.comparison.treatment} on {one.treatment.title}"
+        if one.not_asked:
+            notes.append(
+                f"{about}: {one.not_asked:,} questions could not be asked in one run or the other and are left out."
+            )
+        notes += [
+            f"{about}: {note}"
+            for note in (*one.comparison.notes, *_could_be_seen(one.comparison), *one.warnings)
+        ]
+    notes += more
+    methods = dict.fromkeys(
+        f"{p.comparison.difference.method}; {p.comparison.test.method}" for p in pairs
+    )
+    notes.append(
+        f"Differences in points; methods: {' | '.join(methods)}; p (Holm) is corrected for {len(pairs)} tests."
+    )
+    runs = [run for one in pairs for run in (one.baseline, one.treatment)]
+    return Table(
+        "Comparisons with the baseline",
+        _COLUMNS,
+        [_row(p) for p in pairs],
+        list(dict.fromkeys(notes)),
+        provenance(runs),
+    )
+
+
+def _could_be_seen(found: Comparison) -> list[str]:
+    """For a verdict that stays open: which difference these questions would have shown."""
+    if found.non_inferiority.verdict != "inconclusive" or not found.cells.discordance:
+        return []
+    try:
+        smallest = minimal_detectable_effect(
+            found.n, found.cells.discordance, design_effect=found.design_effect
+        )
+    except MapflowError:
+        return [
+            f"With so few flips among {found.n:,} questions no difference would be found with 80 % power."
+        ]
+    return [
+        f"With as many flips, {found.n:,} questions find a difference of {100 * smallest:.1f} points with 80 % power."
+    ]
+
+
+def subtask_table(pairs: Sequence[ComparedPair]) -> Table:
+    """A row a pair and subtask; no rows where no comparison has several subtasks."""
+    rows: list[Row] = [
+        {
+            "benchmark": one.treatment.title,
+            "treatment": one.comparison.treatment,
+            "baseline": one.comparison.baseline,
+            "subtask": stratum.task,
+            "n": stratum.cells.n,
+            "lost": stratum.cells.lost,
+            "gained": stratum.cells.gained,
+            "difference": stratum.difference.estimate,
+            "low": stratum.difference.low,
+            "high": stratum.difference.high,
+            "p": stratum.test.p_value,
+            "p_holm": stratum.p_holm,
+        }
+        for one in pairs
+        if one.comparison.strata
+        for stratum in one.comparison.strata.differences
+    ]
+    notes = [
+        f"{one.comparison.treatment} on {one.treatment.title}: macro average {points(macro.interval.estimate)} points,"
+        f" 95 % CI {points(macro.interval.low)}…{points(macro.interval.high)}, p {p_text(macro.test.p_value)};"
+        f" do subtasks differ in the difference? p {p_text(one.comparison.strata.homogeneity.p_value)}."
+        for one in pairs
+        if one.comparison.strata and (macro := one.comparison.strata.macro)
+    ]
+    runs = [run for one in pairs for run in (one.baseline, one.treatment)]
+    columns = [
+        Column("treatment", lambda r: r["treatment"], right=False),
+        Column("subtask", lambda r: r["subtask"], right=False),
+        *_COLUMNS[4:6],
+        *_COLUMNS[8:-1],
+    ]
+    return Table("By subtask", columns, rows, notes, provenance(runs))
+
+
+def _row(one: ComparedPair) -> Row:
+    found = one.comparison
+    return {
+        "benchmark": one.treatment.title,
+        "treatment": found.treatment,
+        "baseline": found.baseline,
+        "baseline_accuracy": found.baseline_accuracy.estimate,
+        "treatment_accuracy": found.treatment_accuracy.estimate,
+        "both_right": found.cells.both,
+        "lost": found.cells.lost,
+        "gained": found.cells.gained,
+        "both_wrong": found.cells.neither,
+        "n": found.n,
+        "videos": found.n_clusters,
+        "difference": found.difference.estimate,
+        "low": found.difference.low,
+        "high": found.difference.high,
+        "p": found.test.p_value,
+        "p_holm": found.p_holm,
+        "p_mcnemar": found.mcnemar.p_value,
+        "margin": found.non_inferiority.margin,
+        "verdict": found.non_inferiority.verdict,
+        "p_non_inferior": found.non_inferiority.p_value,
+        "equivalent": found.equivalence.equivalent,
+        "not_asked": one.not_asked,
+        "left_out_baseline": found.left_out[0],
+        "left_out_treatment": found.left_out[1],
+    }
+
+
+def p_text(p: float, equals: str = "= ") -> str:
+    """A p-value for readers, three digits or a bound: "= 0.031", "< 0.001"."""
+    return "< 0.001" if p < 0.001 else f"{equals}{p:.3f}"
+
+
+_COLUMNS = (
+    Column("treatment", lambda r: r["treatment"], right=False),
+    Column("baseline", lambda r: r["baseline"], right=False),
+    Column("benchmark", lambda r: r["benchmark"], right=False),
+    Column("n", lambda r: f"{r['n']:,}"),
+    Column("lost", lambda r: f"{r['lost']:,}"),
+    Column("gained", lambda r: f"{r['gained']:,}"),
+    Column("both right", lambda r: f"{r['both_right']:,}"),
+    Column("both wrong", lambda r: f"{r['both_wrong']:,}"),
+    Column("difference", lambda r: points(r["difference"])),
+    Column("95 % CI", lambda r: f"{points(r['low'])}…{points(r['high'])}"),
+    Column("p", lambda r: p_text(r["p"], "")),
+    Column("p (Holm)", lambda r: p_text(r["p_holm"], "")),
+    Column("verdict", lambda r: r.get("verdict", ""), right=False),
+)

@@ -1,0 +1,238 @@
+"""The leaderboard: models × interventions × benchmarks, with what keeps a ranking honest.
+
+Runs that share a letter do not differ significantly (paired tests, Holm over all pairs of a benchmark), so nobody is
+ranked above a run that may be as good. Published rows stand beside ours as printed, and guessing has a row of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Bool
+
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.provenance import disagreements, provenance
+from mapflow.results.runs.run import Run, labels
+from mapflow.results.statistics import (
+    accuracy,
+    chance_level_test,
+    cluster_sign_flip,
+    count_cells,
+    holm,
+    macro_accuracy,
+    mcnemar_exact,
+)
+from mapflow.results.tables.comparison_tables import p_text, paired
+from mapflow.results.tables.formats import Column, Row, Table
+from mapflow.results.tables.published import PublishedRow, published_for
+from mapflow.results.tables.summary import percent
+
+PAPER_TABLE = "map-the-flow-3"
+"""The published table whose rows stand beside runs of a model that the paper does not know."""
+
+
+def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
+    """A row a run, best first in every benchmark; then the published rows and guessing.
+
+    Raises MapflowError for a run without any answer.
+    """
+    rows: list[Row] = []
+    notes: list[str] = []
+    for benchmark in dict.fromkeys(run.benchmark for run in runs):
+        own = sorted((run for run in runs if run.benchmark == benchmark), key=_micro, reverse=True)
+        letters, said = tie_letters(own, alpha)
+        rows += [_row(run, ties) for run, ties in zip(own, letters, strict=True)]
+        rows += [_published_row(row, own[0]) for row in _published(own)]
+        rows += [_guessing(own)] if (own[0].n_options > 1).all() else []
+        notes += said
+        for run in own[1:]:
+            who = f"{own[0].model} {own[0].intervention} and {run.model} {run.intervention}"
+            notes += [f"{who}: {warning}" for warning in disagreements(own[0], run)]
+    notes += [
+        f"Runs of a benchmark that share a letter do not differ significantly (paired, Holm, {alpha:.0%}).",
+        "Accuracy in percent: micro over questions with its 95 % interval (Wilson, by video), macro over subtasks.",
+        *(f"Paper rows, neither tested nor ranked: {source}." for source in _sources(rows)),
+        "p (chance): against guessing, two-sided, exact; significantly below chance mostly means a lost answer format.",
+    ]
+    return Table("Leaderboard", _COLUMNS, rows, notes, provenance(runs))
+
+
+def tie_letters(runs: Sequence[Run], alpha: float = 0.05) -> tuple[list[str], list[str]]:
+    """Every run's letters, and sentences about what could not be compared. `runs` best first.
+
+    Runs are compared over the questions that both could ask; two runs without a shared one cannot be told apart.
+    """
+    names, said = labels(runs), []
+    p_values = np.ones((len(runs), len(runs)))
+    pairs = list(combinations(range(len(runs)), 2))
+    for i, j in pairs:
+        both, both_names = (runs[i], runs[j]), (names[i], names[j])
+        try:
+            together = paired(both, both_names, intersect=True)
+            p_values[i, j] = _p_value(
+                together.correct, together.cluster if together.clustered else None
+            )
+        except MapflowError as error:
+            said.append(f"{names[i]} and {names[j]} cannot be compared: {error}.")
+            continue
+        if any(together.left_out):
+            said.append(
+                f"{names[i]} and {names[j]} are compared over the {together.n:,} questions they share."
+            )
+    if pairs:
+        index = tuple(np.array(pairs).T)
+        p_values[index] = holm(p_values[index])
+    differ = np.minimum(p_values, p_values.T) <= alpha
+    return letter_display(differ), said
+
+
+def letter_display(differ: Bool[np.ndarray, "runs runs"]) -> list[str]:
+    """Compact letters: two runs share one exactly where they do not differ (Piepho 2004, insert and absorb)."""
+    n = len(differ)
+    groups = [frozenset(range(n))] if n else []
+    for i, j in combinations(range(n), 2):
+        if differ[i, j]:
+            split = [
+                part
+                for group in groups
+                for part in ([group - {i}, group - {j}] if {i, j} <= group else [group])
+            ]
+            groups = [
+                group for group in dict.fromkeys(split) if not any(group < other for other in split)
+            ]
+    groups.sort(key=sorted)
+    return [
+        "".join(_letter(k) for k, group in enumerate(groups) if run in group) for run in range(n)
+    ]
+
+
+def _letter(k: int) -> str:
+    return chr(ord("a") + k) if k < 26 else f"({k + 1})"
+
+
+def _p_value(correct: Bool[np.ndarray, "2 n"], cluster: np.ndarray | None) -> float:
+    """The comparison's default test: by video where questions share videos, else exact McNemar."""
+    if cluster is None:
+        return mcnemar_exact(count_cells(correct[0], correct[1])).p_value
+    return cluster_sign_flip(correct[1].astype(int) - correct[0], cluster).test.p_value
+
+
+def _sources(rows: Sequence[Row]) -> list[str]:
+    return list(
+        dict.fromkeys(
+            f"{row['source']}; average {row['average']}" for row in rows if row.get("paper")
+        )
+    )
+
+
+def _micro(run: Run) -> float:
+    if not run.n:
+        raise MapflowError(
+            f"{str(run.source)!r}: none of the {run.errors:,} questions could be asked under {run.intervention!r}"
+        )
+    return float(run.correct[~run.failed].mean())
+
+
+def _row(run: Run, ties: str) -> Row:
+    kept = ~run.failed
+    correct, options, cluster = run.correct[kept], run.n_options[kept], run.cluster
+    tasks, codes = np.unique(run.task[kept], return_inverse=True)
+    micro = accuracy(correct, cluster)
+    macro = macro_accuracy(correct, codes, cluster) if len(tasks) > 1 else micro
+    choice = bool((options > 1).all())
+    chance = chance_level_test(correct, options) if choice else None
+    return {
+        "benchmark": run.title,
+        "model": run.model,
+        "intervention": run.intervention,
+        "source": run.source.name,
+        "protocol": run.protocol,
+        "edges": run.edges_share,
+        "micro": micro.estimate,
+        "low": micro.low,
+        "high": micro.high,
+        "macro": macro.estimate,
+        "macro_low": macro.low,
+        "macro_high": macro.high,
+        "ties": ties,
+        "chance": chance and chance.chance,
+        "p_chance": chance and chance.p_two_sided,
+        "invalid": None if run.valid is None else float((~run.valid[kept]).mean()),
+        "n": run.n,
+        "errors": run.errors,
+    }
+
+
+def _published(own: Sequence[Run]) -> list[PublishedRow]:
+    """The rows about our own models where there are any, else the paper's main table."""
+    task = f"mapflow_{own[0].benchmark}"
+    ours = [
+        row
+        for model in dict.fromkeys(run.model for run in own)
+        for row in published_for(task, model)
+    ]
+    return ours or published_for(task, table=PAPER_TABLE)
+
+
+def _published_row(row: PublishedRow, run: Run) -> Row:
+    value = row.accuracy[f"mapflow_{run.benchmark}"] / 100
+    return {
+        "benchmark": run.title,
+        "model": row.model,
+        "intervention": row.intervention,
+        "source": row.source,
+        "edges": row.edges_share and row.edges_share / 100,
+        "average": row.average,
+        "micro": None if row.average == "macro" else value,
+        "macro": value if row.average == "macro" else None,
+        "paper": True,
+    }
+
+
+def _guessing(own: Sequence[Run]) -> Row:
+    """Expected accuracy of a uniform guess over all questions of the runs."""
+    options: dict[str, tuple[str, int]] = {}
+    for run in own:
+        options.update(
+            zip(
+                run.question_id.tolist(),
+                zip(run.task.tolist(), run.n_options.tolist(), strict=True),
+                strict=True,
+            )
+        )
+    by_task: dict[str, list[float]] = {}
+    for task, count in options.values():
+        by_task.setdefault(task, []).append(1 / count if count else 0.0)
+    shares = [share for own_shares in by_task.values() for share in own_shares]
+    return {
+        "benchmark": own[0].title,
+        "model": "guessing",
+        "intervention": "",
+        "micro": float(np.mean(shares)),
+        "macro": float(np.mean([np.mean(own_shares) for own_shares in by_task.values()])),
+        "n": len(shares),
+    }
+
+
+def _with_interval(row: Row, name: str, low: str, high: str) -> str:
+    text = percent(row.get(name))
+    return (
+        f"{text} [{percent(row[low])}–{percent(row[high])}]" if row.get(low) is not None else text
+    )
+
+
+_COLUMNS = (
+    Column("benchmark", lambda r: r["benchmark"], right=False),
+    Column("model", lambda r: r["model"] + (" (paper)" if r.get("paper") else ""), right=False),
+    Column("intervention", lambda r: r["intervention"], right=False),
+    Column("edges %", lambda r: percent(r.get("edges"))),
+    Column("micro [95 % CI]", lambda r: _with_interval(r, "micro", "low", "high")),
+    Column("macro [95 % CI]", lambda r: _with_interval(r, "macro", "macro_low", "macro_high")),
+    Column("ties", lambda r: r.get("ties", ""), right=False),
+    Column("p (chance)", lambda r: "–" if r.get("p_chance") is None else p_text(r["p_chance"], "")),
+    Column("invalid %", lambda r: percent(r.get("invalid"))),
+    Column("n", lambda r: f"{r['n']:,}" if "n" in r else "–"),
+    Column("errors", lambda r: f"{r['errors']:,}" if "errors" in r else "–"),
+)

@@ -34,7 +34,7 @@ def to_device(
     return tensor.to(device, non_blocking=True).to(dtype or tensor.dtype)
 
 
-class Arriving:
+class AsyncHostCopy:
     """Tensors on their way to the host. `wait()` returns them once they are there; work enqueued later is not waited for."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:

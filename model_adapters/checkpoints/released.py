@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from mapflow.model_adapters.checkpoints.folder import digest, read_config, weight_files
 from mapflow.model_adapters.checkpoints.lora import CONFIG, TENSORS, LoraWeights, find_base
@@ -29,6 +29,19 @@ from mapflow.model_adapters.checkpoints.network_loading import (
 from mapflow.model_adapters.checkpoints.pathways import checkpoint_pathways
 from mapflow.model_adapters.conversation import load_tokenizer
 from mapflow.results.contract.errors import MapflowError
+
+# Settings of a released config.json that have no say: they are decided when a network is loaded.
+DECIDED = (
+    "model_type",
+    "architectures",
+    "auto_map",
+    "torch_dtype",
+    "dtype",
+    "attn_implementation",
+    "_attn_implementation",
+    "_name_or_path",
+    "transformers_version",
+)
 
 
 @dataclass(frozen=True)
@@ -114,3 +127,13 @@ class ReleasedCheckpoint:
             "digest": digest([*self.files, *extra]),
             "pathways": checkpoint_pathways(self.adapter or self.folder),
         }
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is decided at load time."""
+    return {key: value for key, value in config.items() if key not in DECIDED}
+
+
+def text_config(config: Mapping[str, Any], model_type: str) -> Any:
+    """A decoder's config; `model_type` where the file names none."""
+    return AutoConfig.for_model(config.get("model_type", model_type), **settings(config))

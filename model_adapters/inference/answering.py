@@ -13,7 +13,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from mapflow.model_adapters.device_copies import Arriving
+from mapflow.model_adapters.device_copies import AsyncHostCopy
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Intervention
 from mapflow.model_adapters.interventions.execution.executor import answer_logits
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
@@ -69,7 +69,7 @@ class _Answer:
     """What is read of a prompt's logits, on its way from the device."""
 
     def __init__(self, logits: Float[Tensor, "intervention vocab"]) -> None:
-        self._arriving = Arriving(
+        self._arriving = AsyncHostCopy(
             [logits.softmax(-1), logits.isfinite().all(-1), logits.argmax(-1)]
         )
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapflow.model_adapters.device_copies import Arriving, bytes_held, pinned, to_device
+from mapflow.model_adapters.device_copies import AsyncHostCopy, bytes_held, pinned, to_device
 from mapflow.model_adapters.families.registry import checkpoint, family
 from mapflow.model_adapters.inference import question_loading
 from mapflow.model_adapters.inference.answering import answer
@@ -195,7 +195,8 @@ def test_a_questions_weight_is_its_tensors_bytes(model, asked):
 def test_what_arrives_is_what_was_sent():
     sent = [torch.randn(3, 5), torch.tensor([True, False]), torch.arange(4)]
     assert all(
-        torch.equal(here, there) for here, there in zip(sent, Arriving(sent).wait(), strict=True)
+        torch.equal(here, there)
+        for here, there in zip(sent, AsyncHostCopy(sent).wait(), strict=True)
     )
     assert to_device(sent[0], "cpu", torch.bfloat16).dtype == torch.bfloat16
     assert torch.equal(to_device(sent[2], "cpu"), sent[2])
@@ -206,5 +207,5 @@ def test_copies_to_and_from_a_gpu_do_not_wait_and_are_right(model, asked):
     prepared = pinned(model.prepare(asked[0]))
     assert prepared.input_ids.is_pinned() and prepared.vision["pixel_values"].is_pinned()
     there = to_device(prepared.vision["pixel_values"], "cuda")
-    (back,) = Arriving([there]).wait()
+    (back,) = AsyncHostCopy([there]).wait()
     assert torch.equal(back, prepared.vision["pixel_values"])

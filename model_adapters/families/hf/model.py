@@ -27,8 +27,7 @@ from mapflow.model_adapters.checkpoints.network_loading import resolve_dtype
 from mapflow.model_adapters.checkpoints.pathways import checkpoint_pathways
 from mapflow.model_adapters.conversation import next_token_id
 from mapflow.model_adapters.families.hf.capture import decoder_inputs
-from mapflow.model_adapters.families.hf.chat import Chat, render
-from mapflow.model_adapters.families.hf.layout import chat_layout, tokens_per_frame
+from mapflow.model_adapters.families.hf.chat import Chat, chat_layout, render, tokens_per_frame
 from mapflow.model_adapters.families.hf.loading import load_model, load_processor, native_config
 from mapflow.model_adapters.frame_grid import View, centred_view, token_grid
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges

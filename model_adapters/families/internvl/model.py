@@ -25,7 +25,7 @@ from mapflow.model_adapters.conversation import Text, Video, tokenize, user_piec
 from mapflow.model_adapters.device_copies import to_device
 from mapflow.model_adapters.families.internvl.network import InternVLNetwork, n_vision_layers
 from mapflow.model_adapters.families.internvl.weights import InternVLWeights
-from mapflow.model_adapters.families.merging import merge_video
+from mapflow.model_adapters.families.released_base import merge_video
 from mapflow.model_adapters.frame_grid import View, centred_view, token_grid
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, Segment
 from mapflow.model_adapters.video.reader import read_frames

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, InternVLVisionConfig, InternVLVisionModel
 
-from mapflow.model_adapters.checkpoints.released_config import text_config
+from mapflow.model_adapters.checkpoints.released import text_config
 from mapflow.results.contract.errors import MapflowError
 
 # Released name → transformers' name of what the tower's config states.

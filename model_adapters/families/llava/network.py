@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel
 from transformers.activations import ACT2FN
 
-from mapflow.model_adapters.checkpoints.released_config import settings, text_config
+from mapflow.model_adapters.checkpoints.released import settings, text_config
 from mapflow.results.contract.errors import MapflowError
 
 

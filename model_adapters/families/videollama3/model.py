@@ -28,7 +28,7 @@ from mapflow.model_adapters.checkpoints.folder import find_folder, read_json
 from mapflow.model_adapters.checkpoints.released import ReleasedCheckpoint
 from mapflow.model_adapters.conversation import Text, Video, tokenize, user_pieces
 from mapflow.model_adapters.device_copies import to_device
-from mapflow.model_adapters.families.merging import merge_video
+from mapflow.model_adapters.families.released_base import merge_video
 from mapflow.model_adapters.families.videollama3.network import VideoLlama3Network, VisionAttention
 from mapflow.model_adapters.families.videollama3.pixels import PatchPreprocessing
 from mapflow.model_adapters.frame_grid import token_grid

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from transformers.models.video_llama_3.configuration_video_llama_3 import VideoLlama3VisionConfig
 from transformers.models.video_llama_3.modeling_video_llama_3 import VideoLlama3VisionModel
 
-from mapflow.model_adapters.checkpoints.released_config import settings
+from mapflow.model_adapters.checkpoints.released import settings
 from mapflow.results.contract.errors import MapflowError
 
 VisionAttention = Literal["isolated", "released"]

@@ -51,7 +51,10 @@ def compiled_edge_map(
 def changing_layers(compiled: Compiled) -> tuple[int, ...]:
     """The first layers of stretches with the same segment cuts and random budget."""
     keys = [
-        (compiled.reads[layer].numpy().tobytes(), compiled.budget[layer] if compiled.budget else 0)
+        (
+            compiled.allowed[layer].numpy().tobytes(),
+            compiled.budget[layer] if compiled.budget else 0,
+        )
         for layer in range(compiled.n_layers)
     ]
     first = [layer + 1 for layer, key in enumerate(keys) if not layer or key != keys[layer - 1]]

@@ -49,11 +49,13 @@ def with_rows(compiled: Compiled, n: int) -> Compiled:
     """The intervention on a prompt with `n` generated positions behind it."""
     if n == 0:
         return compiled
-    layout, reads = compiled.layout, compiled.reads
+    layout, allowed = compiled.layout, compiled.allowed
     last = int(layout.segment_of[-1])
-    longer = torch.ones(reads.shape[0], reads.shape[1] + 1, reads.shape[2] + 1, dtype=torch.bool)
-    longer[:, :-1, :-1] = reads
-    longer[:, -1, :-1] = reads[:, last]
+    longer = torch.ones(
+        allowed.shape[0], allowed.shape[1] + 1, allowed.shape[2] + 1, dtype=torch.bool
+    )
+    longer[:, :-1, :-1] = allowed
+    longer[:, -1, :-1] = allowed[:, last]
     segment_of = torch.cat([layout.segment_of, torch.full((n,), len(layout.segments))])
     return Compiled(
         TokenLayout((*layout.segments, GENERATED), segment_of, layout.true_option), longer

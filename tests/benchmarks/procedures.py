@@ -123,9 +123,9 @@ class Published:
         """Each layer's additive mask, where it cuts something."""
         masks: list[Tensor | None] = []
         lowest, heads = torch.finfo(self.embeds.dtype).min, self.model.config.num_attention_heads
-        for layer, reads in enumerate(compiled.reads):
-            key = reads.numpy().tobytes()
-            if reads.all():
+        for layer, allowed in enumerate(compiled.allowed):
+            key = allowed.numpy().tobytes()
+            if allowed.all():
                 masks.append(None)
                 continue
             if key not in self._masks:

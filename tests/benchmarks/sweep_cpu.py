@@ -140,7 +140,7 @@ def _published(model: LlamaForCausalLM, embeds: torch.Tensor) -> Any:
         hooks = []
         blocked = None
         for number, layer in enumerate(model.model.layers):
-            if not one.is_full(number):
+            if not one.allowed[number].all():
                 if blocked is None:
                     mask = (~one.token_mask(number)).to(embeds.dtype) * lowest
                     blocked = mask.expand(1, heads, -1, -1).contiguous()

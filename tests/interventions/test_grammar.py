@@ -44,7 +44,7 @@ def test_the_description_needs_no_model(case):
     ours, theirs = (
         i.compile(layout, n_layers, p) for i, p in ((intervention, pathways), (described, None))
     )
-    assert bool((ours.reads == theirs.reads).all()) and ours.budget == theirs.budget
+    assert bool((ours.allowed == theirs.allowed).all()) and ours.budget == theirs.budget
 
 
 @given(st.lists(cases(random=True), min_size=1, max_size=4))

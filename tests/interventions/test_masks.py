@@ -59,9 +59,6 @@ def test_counts_equal_mask_sums(case):
     assert compiled.edges_by_layer.tolist() == [int(mask.sum()) for mask in masks]
     assert compiled.edges_kept == sum(int(mask.sum()) for mask in masks)
     assert compiled.edges_total == n_layers * sum(range(1, len(prompt) + 1))
-    for layer, mask in enumerate(masks):
-        if compiled.is_full(layer):
-            assert int(mask.sum()) == sum(range(1, len(prompt) + 1))
 
 
 @given(cases())
@@ -229,7 +226,7 @@ def test_strict_differs_from_effective_in_the_template_alone():
         parse_intervention(e).compile(layout, 32, SEVEN_B)
         for e in ("effective", "effective-strict")
     )
-    changed = (faithful.reads ^ strict.reads).any(0).nonzero().tolist()
+    changed = (faithful.allowed ^ strict.allowed).any(0).nonzero().tolist()
     assert {layout.segments[t].kind for t, _ in changed} == {"template"}
     assert {layout.segments[s].kind for _, s in changed} == {"frame"}
 
@@ -239,4 +236,4 @@ def test_ranges_of_the_policy_win_over_the_models():
     layout = seven_b_layout(1267)
     own = parse_intervention(str(term)).compile(layout, 32, SEVEN_B)
     given_ranges = parse_intervention("effective").compile(layout, 32, as_ranges(term.ranges or ()))
-    assert torch.equal(own.reads, given_ranges.reads)
+    assert torch.equal(own.allowed, given_ranges.allowed)

@@ -95,7 +95,9 @@ def test_a_models_own_ranges_do_not_replace_borrowed_ones():
     with pytest.raises(MapflowError, match="not been resolved"):
         typed.compile(LAYOUT, 12, own)
     borrowed = typed.resolve(scaled_pathways, 12).compile(LAYOUT, 12, own)
-    assert not borrowed.reads.equal(parse_intervention("effective").compile(LAYOUT, 12, own).reads)
+    assert not borrowed.allowed.equal(
+        parse_intervention("effective").compile(LAYOUT, 12, own).allowed
+    )
 
 
 @pytest.mark.parametrize(

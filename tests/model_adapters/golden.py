@@ -316,7 +316,7 @@ def check_windows(golden: Golden) -> None:
         assert len(lists) == about["num_layers"]
         for layer, hooked in enumerate(lists):
             text = f"knockout:video->last@{style.replace('_', '-')}={layer + 1},window={size}"
-            cut = ~compiled(golden, sample, text).reads.flatten(1).all(1)
+            cut = ~compiled(golden, sample, text).allowed.flatten(1).all(1)
             assert cut.nonzero().flatten().tolist() == hooked
 
 

@@ -64,14 +64,14 @@ class AttentionPlan:
         length = length or max(
             start + len(item.layout) for start, item in zip(starts, compiled, strict=True)
         )
-        n_segments = max(item.reads.shape[-1] for item in compiled)
+        n_segments = max(item.allowed.shape[-1] for item in compiled)
         reads = torch.ones(
             len(compiled), compiled[0].n_layers, n_segments + 1, n_segments + 1, dtype=torch.bool
         )
         segment_of = torch.full((len(compiled), length), n_segments)
         for row, (start, item) in enumerate(zip(starts, compiled, strict=True)):
-            own = item.reads.shape[-1]
-            reads[row, :, :own, :own] = item.reads
+            own = item.allowed.shape[-1]
+            reads[row, :, :own, :own] = item.allowed
             segment_of[row, start : start + len(item.layout)] = item.layout.segment_of
         ends = torch.tensor(
             [start + len(item.layout) - 1 for start, item in zip(starts, compiled, strict=True)]

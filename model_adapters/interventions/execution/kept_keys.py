@@ -143,7 +143,7 @@ def readable_keys(
     rows = []
     for one in compiled:
         segment_of: Int[Tensor, " n"] = one.layout.segment_of
-        row = one.reads[layer, segment_of[-1]][segment_of]
+        row = one.allowed[layer, segment_of[-1]][segment_of]
         blocked = one.blocked(layer, device)
         rows.append(row if blocked is None else row & ~blocked[-1].cpu())
     return torch.stack(rows)

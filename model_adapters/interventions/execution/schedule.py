@@ -107,9 +107,9 @@ def schedule(compiled: Sequence[Compiled], trunk: Compiled | None = None) -> Sch
     shape = _Shape(
         tuple(segment.kind for segment in layout.segments),
         tuple(segment_of_run.tolist()),
-        tuple(item.reads.numpy().tobytes() for item in compiled),
+        tuple(item.allowed.numpy().tobytes() for item in compiled),
         _scattered(compiled),
-        None if trunk.budget is not None else trunk.reads.numpy().tobytes(),
+        None if trunk.budget is not None else trunk.allowed.numpy().tobytes(),
     )
     layers, answers = _jobs(shape)
     return Schedule(

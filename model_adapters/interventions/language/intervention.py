@@ -1,7 +1,7 @@
 """Intervention: which attention edges are cut, and its compiled form for one prompt.
 
 An intervention is a set of policies; an edge is cut where any of them cuts it. `keep` turns that around: only the
-edges that the policies name are kept. Compiling it for a prompt and a depth gives `reads`, a small boolean matrix per
+edges that the policies name are kept. Compiling it for a prompt and a depth gives `allowed`, a small boolean matrix per
 layer, and, for random blocking alone, real edges.
 """
 
@@ -160,10 +160,10 @@ def _cuts(
 
 @dataclass(frozen=True)
 class Compiled:
-    """An intervention at work on one prompt. `reads[layer, target, source]`: target's queries read source's keys."""
+    """An intervention at work on one prompt. `allowed[layer, target, source]`: target's queries read source's keys."""
 
     layout: TokenLayout
-    reads: Bool[Tensor, "layer target source"]
+    allowed: Bool[Tensor, "layer target source"]
     key: str = ""
     random: RandomBlocking | None = None
     budget: Sequence[int] | None = None
@@ -171,7 +171,7 @@ class Compiled:
 
     @property
     def n_layers(self) -> int:
-        return self.reads.shape[0]
+        return self.allowed.shape[0]
 
     @property
     def depth(self) -> int:
@@ -183,10 +183,6 @@ class Compiled:
         """Rows times layers that run; without an early exit n × n_layers."""
         return len(self.layout) * self.depth
 
-    def is_full(self, layer: int) -> bool:
-        """Does this 0-based layer cut nothing? (False also where only edges against causality, absent anyway, are cut.)"""
-        return bool(self.reads[layer].all()) and not (self.budget and self.budget[layer])
-
     def blocked(
         self, layer: int, device: torch.device | str = "cpu"
     ) -> Bool[Tensor, "query key"] | None:
@@ -197,7 +193,7 @@ class Compiled:
 
     def token_mask(self, layer: int) -> Bool[Tensor, "query key"]:
         """One 0-based layer's mask: True where query may attend to key."""
-        mask = token_mask(self.reads[layer], self.layout.segment_of)
+        mask = token_mask(self.allowed[layer], self.layout.segment_of)
         blocked = self.blocked(layer)
         return mask if blocked is None else mask & ~blocked
 
@@ -205,8 +201,8 @@ class Compiled:
     def edges_by_layer(self) -> Int[Tensor, " layer"]:
         """Edges kept in each layer, for one head; without n × n masks unless random blocking meets other cuts."""
         if self.random is None:
-            return count_edges(self.reads, self.layout.segment_of)
-        if self.reads.all():
+            return count_edges(self.allowed, self.layout.segment_of)
+        if self.allowed.all():
             return self.total_by_layer - torch.tensor(self.budget)
         return torch.stack([self.token_mask(layer).sum() for layer in range(self.n_layers)])
 
@@ -229,4 +225,4 @@ class Compiled:
     @property
     def n_empty_rows(self) -> int:
         """Query rows, over all layers, that segments leave without any key: they attend to nothing and give zeros."""
-        return int(empty_rows(self.reads[: self.depth], self.layout.segment_of).sum())
+        return int(empty_rows(self.allowed[: self.depth], self.layout.segment_of).sum())

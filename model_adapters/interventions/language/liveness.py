@@ -22,7 +22,7 @@ def live_segments(compiled: Compiled) -> Bool[Tensor, "depth segment"]:
     """
     layout = compiled.layout
     live = [layout.select("last").numpy()]
-    for layer in (compiled.reads & layout.causal)[: compiled.depth].flip(0).numpy():
+    for layer in (compiled.allowed & layout.causal)[: compiled.depth].flip(0).numpy():
         live.append(live[-1] | layer[live[-1]].any(0))
     unused = [np.zeros_like(live[0])] * (compiled.n_layers - compiled.depth)
     return torch.from_numpy(np.stack([*reversed(live), *unused]))

@@ -22,7 +22,7 @@ from mapflow.model_adapters.interventions.language.intervention import Compiled
 from mapflow.model_adapters.interventions.language.layout import SELECTORS
 
 STATIONS = ("system", "video", "question", "template", "last")
-RunReads = Bool[Tensor, "layer target source"]
+RunAllowed = Bool[Tensor, "layer target source"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class OpenPath:
 
 def reachable(compiled: Compiled, source: str, target: str) -> bool:
     """Can anything that `source` holds before the first layer influence `target` after the last one?"""
-    reads, segment = _runs(compiled)
-    informed = _forward(reads, compiled.layout.select(source)[segment])[-1]
+    allowed, segment = _runs(compiled)
+    informed = _forward(allowed, compiled.layout.select(source)[segment])[-1]
     return bool((informed & compiled.layout.select(target)[segment]).any())
 
 
@@ -56,20 +56,20 @@ def certificate(compiled: Compiled, source: str = "video", target: str = "last")
     Where all of those are closed, something may still pass a station twice (stem -> template -> options): then the
     shortest such paths. So the certificate is empty exactly where `reachable` is false, as stations tile the prompt.
     """
-    reads, segment = _runs(compiled)
+    allowed, segment = _runs(compiled)
     kinds = [compiled.layout.segments[s].kind for s in segment.tolist()]
     members = {name: torch.tensor([kind in SELECTORS[name] for kind in kinds]) for name in STATIONS}
     between = [name for name in STATIONS if name not in (source, target) and members[name].any()]
 
     def open_paths(middles: Iterable[tuple[str, ...]]) -> list[OpenPath]:
-        paths = (_open_path((source, *middle, target), members, reads) for middle in middles)
+        paths = (_open_path((source, *middle, target), members, allowed) for middle in middles)
         return [path for path in paths if path is not None]
 
     found = open_paths(
         chain.from_iterable(permutations(between, length) for length in range(len(between) + 1))
     )
     if not found and source != target and reachable(compiled, source, target):
-        longer = (product(between, repeat=length) for length in range(3, len(reads)))
+        longer = (product(between, repeat=length) for length in range(3, len(allowed)))
         changing = (
             (m for m in middles if all(a != b for a, b in pairwise(m))) for middles in longer
         )
@@ -88,35 +88,35 @@ def layer_ranges(layers: tuple[int, ...]) -> str:
     return ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in spans)
 
 
-def _runs(compiled: Compiled) -> tuple[RunReads, Tensor]:
-    """`reads` over runs, causal as a run never reads a later one, and each run's segment."""
+def _runs(compiled: Compiled) -> tuple[RunAllowed, Tensor]:
+    """`allowed` over runs, causal as a run never reads a later one, and each run's segment."""
     segment = torch.unique_consecutive(compiled.layout.segment_of)
-    return compiled.reads[:, segment][:, :, segment].tril(), segment
+    return compiled.allowed[:, segment][:, :, segment].tril(), segment
 
 
-def _forward(reads: RunReads, source: Bool[Tensor, " run"]) -> Bool[Tensor, "depth run"]:
+def _forward(allowed: RunAllowed, source: Bool[Tensor, " run"]) -> Bool[Tensor, "depth run"]:
     """Which runs are informed by the source before the first layer, after it, … after the last."""
     informed = [source]
-    for layer in reads:
+    for layer in allowed:
         informed.append(informed[-1] | (layer & informed[-1]).any(-1))
     return torch.stack(informed)
 
 
-def _backward(reads: RunReads, target: Bool[Tensor, " run"]) -> Bool[Tensor, "depth run"]:
+def _backward(allowed: RunAllowed, target: Bool[Tensor, " run"]) -> Bool[Tensor, "depth run"]:
     """Which runs still matter to the target at each depth: the same walk against the arrows."""
-    return _forward(reads.flip(0).mT, target).flip(0)
+    return _forward(allowed.flip(0).mT, target).flip(0)
 
 
 def _open_path(
-    names: tuple[str, ...], members: dict[str, Tensor], reads: RunReads
+    names: tuple[str, ...], members: dict[str, Tensor], allowed: RunAllowed
 ) -> OpenPath | None:
     """The path through exactly these stations: edges within a station and from each to the next, no others."""
-    along = torch.zeros_like(reads[0])
+    along = torch.zeros_like(allowed[0])
     for a, b in pairwise(names):
         along |= members[b][:, None] & members[a][None]
     for name in names:
         along |= members[name][:, None] & members[name][None]
-    walk = reads & along
+    walk = allowed & along
     informed, useful = _forward(walk, members[names[0]]), _backward(walk, members[names[-1]])
     carries = walk & informed[:-1, None, :] & useful[1:, :, None]
     layers = tuple(

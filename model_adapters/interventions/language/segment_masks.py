@@ -5,7 +5,7 @@ segment alike. So a policy is a small boolean matrix per layer and everything el
 segment sizes: token masks are a gather, edge counts a weighted sum. No n × n matrix is needed to know that
 LLaVA-NeXT-7B keeps 10.8 of its 25.7 million edges (paper, Table 3).
 
-Knows nothing of policies: `reads[layer, target, source]` says whether target's queries may read source's keys.
+Knows nothing of policies: `allowed[layer, target, source]` says whether target's queries may read source's keys.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 
 
 def token_mask(
-    reads: Bool[Tensor, "target source"], segment_of: Int[Tensor, " n"]
+    allowed: Bool[Tensor, "target source"], segment_of: Int[Tensor, " n"]
 ) -> Bool[Tensor, "n n"]:
     """One layer's attention mask over tokens: True where the query row may attend to the key column.
 
     Causal by construction: a policy can remove edges, never add one.
     """
-    return reads[segment_of][:, segment_of].tril()
+    return allowed[segment_of][:, segment_of].tril()
 
 
 def causal_pairs(segment_of: Int[Tensor, " n"], n_segments: int) -> Int[Tensor, "target source"]:
@@ -33,16 +33,16 @@ def causal_pairs(segment_of: Int[Tensor, " n"], n_segments: int) -> Int[Tensor, 
 
 
 def count_edges(
-    reads: Bool[Tensor, "layer target source"], segment_of: Int[Tensor, " n"]
+    allowed: Bool[Tensor, "layer target source"], segment_of: Int[Tensor, " n"]
 ) -> Int[Tensor, " layer"]:
-    """Attention edges (query, key ≤ query) of each layer where `reads` is true, without building token masks."""
-    return (reads * causal_pairs(segment_of, reads.shape[-1])).sum((1, 2))
+    """Attention edges (query, key ≤ query) of each layer where `allowed` is true, without building token masks."""
+    return (allowed * causal_pairs(segment_of, allowed.shape[-1])).sum((1, 2))
 
 
 def empty_rows(
-    reads: Bool[Tensor, "layer target source"], segment_of: Int[Tensor, " n"]
+    allowed: Bool[Tensor, "layer target source"], segment_of: Int[Tensor, " n"]
 ) -> Bool[Tensor, "layer n"]:
     """Queries left with no key at all, themselves included."""
-    keys_so_far = torch.nn.functional.one_hot(segment_of, reads.shape[-1]).cumsum(0).float()
-    keys = torch.einsum("lts,ns->lnt", reads.float(), keys_so_far)
-    return keys.gather(2, segment_of.expand(len(reads), -1)[..., None]).squeeze(-1) == 0
+    keys_so_far = torch.nn.functional.one_hot(segment_of, allowed.shape[-1]).cumsum(0).float()
+    keys = torch.einsum("lts,ns->lnt", allowed.float(), keys_so_far)
+    return keys.gather(2, segment_of.expand(len(allowed), -1)[..., None]).squeeze(-1) == 0

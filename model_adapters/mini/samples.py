@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -20,27 +20,66 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from mapflow.model_adapters.mini.conversation import (
-    END_OF_TEXT,
-    FORMATS,
-    Format,
-    Piece,
-    converse,
-    load_prompt,
-)
-from mapflow.model_adapters.mini.planted import ANSWER, LAST
+from mapflow.model_adapters.mini.planted import ANSWER, LAST, QUESTION, SYSTEM, TEMPLATE
 from mapflow.model_adapters.mini.tokenizer import IMAGE_TOKEN, train_tokenizer
-from mapflow.results.contract.question import Prompt
+from mapflow.results.contract.question import LETTERS, Clip, Prompt, Question
+from mapflow.tasks.documents import read_protocols
 from mapflow.tasks.motion.build import held_out_fingerprints
+from mapflow.tasks.motion.captions import DESCRIBE, caption
 from mapflow.tasks.motion.render import SceneBatch, batch_scenes
 from mapflow.tasks.motion.scenes import SUBTASKS, Ask, Scene, fingerprint, sample
 
+Format = Literal["caption", "open", "choice"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+END_OF_TEXT = "</s>"
 SUFFIX_LENGTH = 69
 Mix = Mapping[Format, float]
 FIRST_MIX: Mix = {"caption": 0.3, "open": 0.3, "choice": 0.4}
 """Letters alone teach nothing for a long time: dense targets first (design.md, The bundled model)."""
 SECOND_MIX: Mix = {"caption": 0.05, "open": 0.1, "choice": 0.85}
 ONLY_CHOICES: Mix = {"choice": 1.0}
+
+
+class Piece(NamedTuple):
+    """A stretch of the conversation and the segment that its tokens belong to."""
+
+    segment: int
+    text: str
+
+
+def load_prompt(protocol: str = "paper") -> Prompt:
+    """The benchmark's wording for completion models."""
+    return read_protocols("motion")[protocol]["prompts"]["completion"]
+
+
+def converse(prompt: Prompt, scene: Scene, ask: Ask, fmt: Format) -> list[Piece]:
+    """A whole conversation of the LLaVA family, answer and end of text included.
+
+    The pieces' texts joined are `{system}\\n USER: <image>\\n USER: {turn} ASSISTANT:{prefix}{answer}</s>`. The prompt's last
+    token is still part of the template here (`samples` names it).
+    """
+    pieces = [Piece(SYSTEM, f"{prompt.system} USER: {IMAGE_TOKEN}"), Piece(TEMPLATE, "\n USER: ")]
+    if fmt == "caption":
+        pieces += [Piece(QUESTION, DESCRIBE), Piece(TEMPLATE, " ASSISTANT:")]
+        return [*pieces, Piece(ANSWER, f" {caption(scene)}{END_OF_TEXT}")]
+    if fmt == "open":
+        pieces += [
+            Piece(QUESTION, f"{prompt.stem_label}{ask.stem}"),
+            Piece(TEMPLATE, " ASSISTANT:"),
+        ]
+        return [*pieces, Piece(ANSWER, f" {ask.answer}.{END_OF_TEXT}")]
+    for part in as_question(prompt, ask).user_turn("completion"):
+        pieces.append(Piece(TEMPLATE if part.kind == "template" else QUESTION, part.text))
+    pieces.append(Piece(TEMPLATE, f" ASSISTANT:{prompt.answer_prefix}"))
+    return [*pieces, Piece(ANSWER, f"{LETTERS[ask.target]}) {ask.answer}{END_OF_TEXT}")]
+
+
+def as_question(prompt: Prompt, ask: Ask) -> Question:
+    """The ask in the terms that benchmarks and adapters share, so that training cannot drift from evaluation."""
+    return Question(
+        question_id="", video_id="", task=ask.subtask, clip=Clip(""), stem=ask.stem, options=ask.options,
+        target=ask.target, protocol="paper", prompts={"completion": prompt},
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

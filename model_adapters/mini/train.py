@@ -28,7 +28,6 @@ from torch.nn.functional import cross_entropy
 
 from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.model_adapters.mini import planted
-from mapflow.model_adapters.mini.conversation import load_prompt
 from mapflow.model_adapters.mini.evaluate import accuracy, report, segments_of_prompt
 from mapflow.model_adapters.mini.network import (
     forward,
@@ -45,6 +44,7 @@ from mapflow.model_adapters.mini.samples import (
     RowFactory,
     Rows,
     benchmark_tokenizer,
+    load_prompt,
     prefix_ids,
 )
 

@@ -16,14 +16,16 @@ and questions. PyAV is imported on first use, so that machines without it can im
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -41,9 +43,8 @@ from mapflow.model_adapters.video.index import (
     TooManyFrames,
     index_packets,
 )
+from mapflow.model_adapters.video.opening import VideoError, frame_size, open_clip, unreadable
 from mapflow.model_adapters.video.sampling import FrameSampling, check_bounds
-from mapflow.model_adapters.video.time_limit import Clock, OutOfTime, run_within
-from mapflow.model_adapters.video.truncation import is_cut_short
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Clip
 
@@ -53,12 +54,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 TIME_LIMIT = 180.0  # seconds a video; a minute of 1080p takes a few
-MAX_PIXELS = 4096 * 4096  # width × height of one frame: 48 MiB as RGB
-DEMUXERS = "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf"  # no playlists: they name other files or the network
+GRACE_SECONDS = 1.0  # time for the work's own check to speak first: it can name what it was doing
 
-
-class VideoError(MapflowError):
-    """A clip that cannot be read: missing, broken, too large, too slow, or its bounds hold no frame."""
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -101,27 +99,27 @@ def read_frames(
         check_bounds(clip.start, clip.end)
         return run_within(time_limit, partial(_read, clip, sampling, n))
     except OutOfTime:
-        raise _broken(
+        raise unreadable(
             clip, f"not read within {time_limit:g} s; allow it more time or leave it out"
         ) from None
     except VideoError:
         raise
     except MapflowError as error:  # from the sampling rule, which does not know the file
-        raise _broken(clip, str(error)) from None
+        raise unreadable(clip, str(error)) from None
     except MemoryError:
         raise  # the machine's fault, and the run knows what to do
     except (
         Exception
     ) as error:  # whatever a file can do to a decoder costs its own questions, not the run
-        raise _broken(clip, f"cannot be decoded ({type(error).__name__}: {error})") from error
+        raise unreadable(clip, f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
 def _read(clip: Clip, sampling: FrameSampling, n: int, clock: Clock) -> SampledFrames:
-    with _opened(clip) as (container, stream):
+    with open_clip(clip) as (container, stream):
         index = _index(clip, container, stream, clock)
         rate = stream.average_rate or stream.guessed_rate
         video = _Video(
-            clip, float(rate or 0.0), stream.index, stream.time_base, _limited_size(clip, stream)
+            clip, float(rate or 0.0), stream.index, stream.time_base, frame_size(clip, stream)
         )
         if not index.reliable:
             return _counted(video, len(index.shown), sampling, n, clock)
@@ -129,7 +127,7 @@ def _read(clip: Clip, sampling: FrameSampling, n: int, clock: Clock) -> SampledF
         with suppress(Surprise):
             return _sought(video, container, stream, index, indices, clock)
     if index.unneeded.any():
-        with _opened(clip) as (container, stream), suppress(Surprise):
+        with open_clip(clip) as (container, stream), suppress(Surprise):
             return _sought(video, container, stream, index.needing_all(), indices, clock)
     return _counted(video, len(index.shown), sampling, n, clock)
 
@@ -157,16 +155,16 @@ def _counted(
     for _ in range(2):  # the second time only where packets and frames do not agree in number
         found = _Found(video, sampling(expected, video.fps, n, clip.start, clip.end))
         count = 0
-        with _opened(clip) as (container, stream):
+        with open_clip(clip) as (container, stream):
             for frame in decode_all(container, stream, clock.check):
                 found.add(count, frame)
                 count += 1
         if count == expected:
             return found.sampled(count)
         if count == 0:
-            raise _broken(clip, "holds no frame that decodes")
+            raise unreadable(clip, "holds no frame that decodes")
         expected = count
-    raise _broken(clip, "does not decode to the same frames twice")
+    raise unreadable(clip, "does not decode to the same frames twice")
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ class _Video:
         if frame.pts is not None and self.time_base is not None:
             seconds = float(frame.pts * self.time_base)
         if frame.is_corrupt:
-            raise _broken(
+            raise unreadable(
                 self.clip, f"damaged at {seconds:.3f} s: the decoder marks that frame as corrupt"
             )
         return upright_rgb(frame, *self.size), seconds
@@ -224,59 +222,10 @@ class _Found:
         )
 
 
-@contextmanager
-def _opened(clip: Clip) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The clip's file and its best video stream. Errors of the file in the body become VideoErrors as well."""
-    import av
-    from av.error import FFmpegError
-
-    # only `container_options`: with `options`, PyAV frees memory that is not its own on files without a header (flv)
-    only = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
-    doing = "opened"
-    try:
-        path = Path(clip.path)
-        if not path.is_file():
-            raise _broken(clip, "not a file" if path.exists() else "no such file")
-        if path.stat().st_size == 0:
-            raise _broken(clip, "the file is empty (0 bytes)")
-        if is_cut_short(path):
-            raise _broken(clip, "truncated: it ends before the size that its own structure states")
-        # "file:" and an absolute path keep names such as "http:..." or "concat:..." what they are: names of files
-        with av.open(
-            f"file:{path.absolute()}", container_options=only, metadata_errors="replace"
-        ) as container:
-            stream = cast("VideoStream | None", container.streams.best("video"))
-            if stream is None:
-                raise _broken(clip, "holds no video stream")
-            if stream.codec_context is None:
-                raise _broken(clip, "no decoder for its video stream")
-            _limited_size(clip, stream)
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            # More would decode past the wanted frames in vain: prefetching reads several clips at once instead.
-            stream.codec_context.thread_count = 1
-            doing = "decoded"
-            yield container, stream
-    except (FFmpegError, OSError) as error:
-        raise _broken(
-            clip, f"cannot be {doing} ({error.strerror}); the file is damaged or no video"
-        ) from None
-
-
-def _limited_size(clip: Clip, stream: VideoStream) -> tuple[int, int]:
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width < 1 or height < 1:
-        raise _broken(clip, f"its frames have no size ({width}×{height})")
-    if width * height > MAX_PIXELS:
-        raise _broken(
-            clip, f"too large: frames of {width}×{height}, more than {MAX_PIXELS:,} pixels"
-        )
-    return width, height
-
-
 def _index(clip: Clip, container: InputContainer, stream: VideoStream, clock: Clock) -> FrameIndex:
     too_long = f"too long: more than {MAX_FRAMES:,} frames"
     if stream.frames > MAX_FRAMES:
-        raise _broken(clip, f"{too_long}; its header promises {stream.frames:,}")
+        raise unreadable(clip, f"{too_long}; its header promises {stream.frames:,}")
     try:
         index = index_packets(
             container.demux(stream),
@@ -286,13 +235,46 @@ def _index(clip: Clip, container: InputContainer, stream: VideoStream, clock: Cl
             stream.codec_context.extradata,
         )
     except TooManyFrames:
-        raise _broken(clip, too_long) from None
+        raise unreadable(clip, too_long) from None
     except DamagedPacket as damaged:
-        raise _broken(clip, f"truncated or damaged: packet {damaged} is incomplete") from None
+        raise unreadable(clip, f"truncated or damaged: packet {damaged} is incomplete") from None
     if len(index.shown) == 0:
-        raise _broken(clip, "holds no frames")
+        raise unreadable(clip, "holds no frames")
     return index
 
 
-def _broken(clip: Clip, reason: str) -> VideoError:
-    return VideoError(f"video {clip.path!r}: {reason}")
+class OutOfTime(Exception):
+    """The work did not end within its limit."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A point in time (of `time.monotonic`) after which the work should stop."""
+
+    ends_at: float
+
+    def check(self) -> None:
+        """Raise OutOfTime when time is up."""
+        if time.monotonic() >= self.ends_at:
+            raise OutOfTime
+
+
+def run_within(seconds: float, work: Callable[[Clock], Result]) -> Result:
+    """`work(clock)`, its result or its exception; OutOfTime after `seconds` (+ GRACE_SECONDS where it never checks)."""
+    clock = Clock(time.monotonic() + seconds)
+    answers: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
+
+    def worker() -> None:
+        try:
+            answers.put((work(clock), None))
+        except BaseException as error:  # handed over to the caller's thread, whatever it is
+            answers.put((None, error))
+
+    threading.Thread(target=worker, name="mapflow-time-limit", daemon=True).start()
+    try:
+        result, error = answers.get(timeout=max(0.0, seconds) + GRACE_SECONDS)
+    except queue.Empty:
+        raise OutOfTime from None
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]

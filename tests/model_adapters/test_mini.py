@@ -24,7 +24,6 @@ from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.model_adapters.interventions import DecoderInputs, parse_intervention
 from mapflow.model_adapters.mini import planted, samples
-from mapflow.model_adapters.mini.conversation import FORMATS, as_question, converse, load_prompt
 from mapflow.model_adapters.mini.evaluate import segments_of_prompt
 from mapflow.model_adapters.mini.network import (
     forward,
@@ -34,7 +33,16 @@ from mapflow.model_adapters.mini.network import (
     save_checkpoint,
 )
 from mapflow.model_adapters.mini.pixels import look, reduction, sampled_times
-from mapflow.model_adapters.mini.samples import FIRST_MIX, encode, make_rows, questions
+from mapflow.model_adapters.mini.samples import (
+    FIRST_MIX,
+    FORMATS,
+    as_question,
+    converse,
+    encode,
+    load_prompt,
+    make_rows,
+    questions,
+)
 from mapflow.model_adapters.mini.train import Settings, train
 from mapflow.model_adapters.video.sampling import segment_midpoints
 from mapflow.results.contract.errors import MapflowError

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mapflow.model_adapters.video import partial_resize
-from mapflow.model_adapters.video.partial_resize import resize_window, source_span
-from mapflow.model_adapters.video.resizing import ImagePreprocessing
+from mapflow.model_adapters.video import resizing
+from mapflow.model_adapters.video.resizing import ImagePreprocessing, resize_window, source_span
 
 FILTERS = [
     Image.Resampling.BOX,
@@ -85,5 +84,5 @@ def test_pixel_values_are_those_of_whole_frames(size, monkeypatch):
     resized.clear()
     parts = preprocess(frames)
     assert max(resized[0]) < 1200 or size not in ((1080, 1920), (1920, 1080))
-    monkeypatch.setattr(partial_resize, "_parts_agree", lambda *_: False)
+    monkeypatch.setattr(resizing, "_parts_agree", lambda *_: False)
     assert np.array_equal(parts.numpy(), preprocess(frames).numpy())

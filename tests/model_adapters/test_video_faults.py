@@ -36,7 +36,7 @@ CUT_UNNOTICED = {
     "h264.ts",
     "h264.flv",
     "mpeg2.mpg",
-}  # containers that promise nothing (truncation.py)
+}  # containers that promise nothing (opening.py)
 
 
 @pytest.fixture(scope="module")

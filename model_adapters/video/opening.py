@@ -11,13 +11,84 @@ that the demuxer then marks. Knows bytes only: no decoder, no packets.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Clip
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+MAX_PIXELS = 4096 * 4096  # width × height of one frame: 48 MiB as RGB
+DEMUXERS = "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf"  # no playlists: they name other files or the network
 
 AVI_SLACK = 0.01  # of the stated size: writers have been careless with the last bytes, which hold only an index
 AVI_UNKNOWN = (0, 0xFFFFFFFF)  # left by recorders that never came back to fill it in
 EBML_HEADER, MATROSKA_SEGMENT = 0x1A45DFA3, 0x18538067
 GIF_IMAGE, GIF_EXTENSION = 0x2C, 0x21
+
+
+class VideoError(MapflowError):
+    """A clip that cannot be read: missing, broken, too large, too slow, or its bounds hold no frame."""
+
+
+def unreadable(clip: Clip, reason: str) -> VideoError:
+    return VideoError(f"video {clip.path!r}: {reason}")
+
+
+@contextmanager
+def open_clip(clip: Clip) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The clip's file and its best video stream. Errors of the file in the body become VideoErrors as well."""
+    import av
+    from av.error import FFmpegError
+
+    # only `container_options`: with `options`, PyAV frees memory that is not its own on files without a header (flv)
+    only = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
+    doing = "opened"
+    try:
+        path = Path(clip.path)
+        if not path.is_file():
+            raise unreadable(clip, "not a file" if path.exists() else "no such file")
+        if path.stat().st_size == 0:
+            raise unreadable(clip, "the file is empty (0 bytes)")
+        if is_cut_short(path):
+            raise unreadable(
+                clip, "truncated: it ends before the size that its own structure states"
+            )
+        # "file:" and an absolute path keep names such as "http:..." or "concat:..." what they are: names of files
+        with av.open(
+            f"file:{path.absolute()}", container_options=only, metadata_errors="replace"
+        ) as container:
+            stream = cast("VideoStream | None", container.streams.best("video"))
+            if stream is None:
+                raise unreadable(clip, "holds no video stream")
+            if stream.codec_context is None:
+                raise unreadable(clip, "no decoder for its video stream")
+            frame_size(clip, stream)
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            # More would decode past the wanted frames in vain: prefetching reads several clips at once instead.
+            stream.codec_context.thread_count = 1
+            doing = "decoded"
+            yield container, stream
+    except (FFmpegError, OSError) as error:
+        raise unreadable(
+            clip, f"cannot be {doing} ({error.strerror}); the file is damaged or no video"
+        ) from None
+
+
+def frame_size(clip: Clip, stream: VideoStream) -> tuple[int, int]:
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width < 1 or height < 1:
+        raise unreadable(clip, f"its frames have no size ({width}×{height})")
+    if width * height > MAX_PIXELS:
+        raise unreadable(
+            clip, f"too large: frames of {width}×{height}, more than {MAX_PIXELS:,} pixels"
+        )
+    return width, height
 
 
 def is_cut_short(path: Path) -> bool:

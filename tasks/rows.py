@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -22,6 +23,53 @@ LONGEST_NAME = 1024
 LONGEST_VIDEO = 10_000_000
 """Seconds."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row that was checked: what it asks, and about which video.
+
+    video: the file, relative to the subtask's folder of videos; `video_field` is the row's field
+        that names it.
+    target: the right option's index; for an open-ended question, what the answer begins with.
+    start, end: bounds of the clip in seconds; None for the whole file.
+    answer_begin: the text that an open-ended question's answer is begun with.
+    category: the group that the question is counted in besides its subtask; may be empty.
+    """
+
+    video: str
+    video_id: str
+    stem: str
+    options: tuple[str, ...]
+    target: int | str
+    start: float | None = None
+    end: float | None = None
+    answer_begin: str = ""
+    category: str = ""
+    video_field: str = "video"
+
+
+def candidates_entry(
+    row: Row, subtask: str, question_id: str, *, bounds_required: bool = False
+) -> Entry:
+    """A row of TVBench's layout: {video, question, candidates, answer[, start, end]}.
+
+    The answer is a candidate's *text*: "4" is text, not an index. Raises MapflowError naming
+    question and field.
+    """
+    options = options_of(row, "candidates", question_id)
+    answer = answer_text_of(row, "answer", options, question_id)
+    start, end = bounds_of(row, question_id, required=bounds_required)
+    name = file_name_of(row, "video", question_id)
+    return Entry(
+        video=name,
+        video_id=f"{subtask}/{name}",
+        stem=text_of(row, "question", question_id),
+        options=tuple(options),
+        target=options.index(answer),
+        start=start,
+        end=end,
+    )
 
 
 def read_rows(path: Path) -> list[tuple[str, Row]]:

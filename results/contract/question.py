@@ -60,7 +60,8 @@ class Question:
     an index into `options`, or for an open-ended question the text that the answer should begin with.
 
     `n_frames` is what the protocol asks for (None: the model's own number); `max_new_tokens` 1 means that the first
-    token is the answer. `turn` is the user's turn where a task that is not ours has worded it already."""
+    token is the answer. `turn` is the user's turn where a task that is not ours has worded it already. `category`
+    groups questions for reporting besides the task (TOMATO's kind of demonstration); it may be empty."""
 
     question_id: str
     video_id: str
@@ -74,6 +75,7 @@ class Question:
     n_frames: int | None = None
     max_new_tokens: int = 1
     turn: tuple[Part, ...] | None = None
+    category: str = ""
 
     @property
     def letters(self) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from mapflow.results.contract.archives import Archive, cache_folder
 from mapflow.results.contract.errors import MapflowError
-from mapflow.tasks.archives import Archive, cache_folder
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from typing import Any
 from datasets import Dataset
 
 from mapflow.results.contract.answers import NOT_ASKED
+from mapflow.results.contract.archives import Archive
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.grading import grade
 from mapflow.results.contract.question import Question
-from mapflow.tasks.archives import Archive
 from mapflow.tasks.data_folder import DataFolder, Layout, VideoFile, data_folder
 from mapflow.tasks.documents import Document, candidates_to_document, to_question
 from mapflow.tasks.hub import fetch

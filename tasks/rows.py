@@ -16,7 +16,7 @@ from typing import Any
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import LETTERS
-from mapflow.results.contract.visible_text import visible
+from mapflow.results.contract.visible_text import quoted, visible
 
 Row = Mapping[str, Any]
 LONGEST_NAME = 1024
@@ -98,9 +98,9 @@ def parse_rows(text: str, path: Path | str) -> list[tuple[str, Row]]:
         raise MapflowError(f"{path}: holds no questions")
     for number, row in content.items():
         if not _is_text(number):
-            raise MapflowError(f"{path}: {shown(number)} is no number of a question")
+            raise MapflowError(f"{path}: {quoted(number)} is no number of a question")
         if not isinstance(row, dict):
-            raise MapflowError(f"{path}: question {number} is {shown(row)}, not an object")
+            raise MapflowError(f"{path}: question {number} is {quoted(row)}, not an object")
     return list(content.items())
 
 
@@ -204,10 +204,4 @@ def _present(row: Row, field: str, where: str) -> Any:
 
 
 def _wrong(where: str, field: str, value: Any, demand: str) -> MapflowError:
-    return MapflowError(f"{where}: field {field!r}: {shown(value)} {demand}")
-
-
-def shown(value: Any) -> str:
-    """A value as an error quotes it, on one short line."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return MapflowError(f"{where}: field {field!r}: {quoted(value)} {demand}")

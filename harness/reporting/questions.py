@@ -74,7 +74,7 @@ def _motion() -> Iterator[Document]:
 def frames_of(document: Document, indices: tuple[int, ...]) -> list[str]:
     """The frames of these numbers as JPEG data URIs. Raises MapflowError where the video is missing or broken."""
     from mapflow.model_adapters.video.reader import read_frames
-    from mapflow.tasks.archives import Archive
+    from mapflow.results.contract.archives import Archive
 
     path = Path(document["video"])
     if document["archive"] and not path.is_file():

@@ -45,6 +45,7 @@ from mapflow.model_adapters.video.index import (
 )
 from mapflow.model_adapters.video.opening import VideoError, frame_size, open_clip, unreadable
 from mapflow.model_adapters.video.sampling import FrameSampling, check_bounds
+from mapflow.results.contract.archives import unpack_clip
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Clip
 
@@ -97,6 +98,7 @@ def read_frames(
         raise MapflowError("reading videos needs PyAV; install it with: pip install av")
     try:
         check_bounds(clip.start, clip.end)
+        unpack_clip(clip)
         return run_within(time_limit, partial(_read, clip, sampling, n))
     except OutOfTime:
         raise unreadable(
@@ -104,7 +106,7 @@ def read_frames(
         ) from None
     except VideoError:
         raise
-    except MapflowError as error:  # from the sampling rule, which does not know the file
+    except MapflowError as error:  # from the sampling rule or the zip file
         raise unreadable(clip, str(error)) from None
     except MemoryError:
         raise  # the machine's fault, and the run knows what to do

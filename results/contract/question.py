@@ -20,11 +20,18 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class Clip:
-    """A stretch of a video file; without bounds the whole file. `start` and `end` are seconds."""
+    """A stretch of a video file; without bounds, the whole file.
+
+    start, end: seconds.
+    archive, entry: the zip file that the video is unpacked from when it is first read, and its name
+        there; None for a video that is a file already.
+    """
 
     path: str
     start: float | None = None
     end: float | None = None
+    archive: str | None = None
+    entry: str | None = None
 
 
 @dataclass(frozen=True)

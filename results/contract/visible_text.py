@@ -34,6 +34,12 @@ def visible_json(text: str) -> str:
     return _IN_LINES.sub(lambda match: _units(match[0]), text)
 
 
+def quoted(value: object) -> str:
+    """A value as error messages quote it: its `repr`, cut to 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _units(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[k]:02x}{units[k + 1]:02x}" for k in range(0, len(units), 2))

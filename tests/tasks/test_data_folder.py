@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mapflow.results.contract.archives import Archive
 from mapflow.results.contract.errors import MapflowError
-from mapflow.tasks.archives import Archive
 from mapflow.tasks.benchmarks import BENCHMARKS
 from mapflow.tasks.data_folder import DataFolder, data_folder, local_folder
 from mapflow.tasks.lmms_functions import question_of

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mapflow.results.contract import archives
+from mapflow.results.contract.archives import Archive
 from mapflow.results.contract.errors import MapflowError
-from mapflow.tasks import archives
-from mapflow.tasks.archives import Archive
 
 from .folders import write_zip
 

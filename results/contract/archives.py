@@ -22,8 +22,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from uuid import uuid4
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.visible_text import visible
-from mapflow.tasks.rows import shown
+from mapflow.results.contract.question import Clip
+from mapflow.results.contract.visible_text import quoted, visible
 
 BROKEN = (
     zipfile.BadZipFile,
@@ -154,6 +154,16 @@ class Archive:
         return cache_folder() / "unpacked" / f"{self.path.stem}-{digest}" / entry
 
 
+def unpack_clip(clip: Clip) -> None:
+    """Unpacks the clip's video where it is still in a zip file.
+
+    Raises MapflowError where the zip file is refused, the entry is damaged or there is no room.
+    """
+    target = Path(clip.path)
+    if clip.archive is not None and clip.entry is not None and not target.is_file():
+        Archive.open(Path(clip.archive)).extract(clip.entry, target)
+
+
 def cache_folder() -> Path:
     """Where mapflow keeps what it unpacks or fetches: `MAPFLOW_CACHE`, else the user's cache folder."""
     if own := os.environ.get("MAPFLOW_CACHE"):
@@ -179,10 +189,10 @@ def _check(entry: zipfile.ZipInfo, path: Path) -> None:
     outside = name.startswith(("/", "~")) or ".." in parts
     if outside or "\\" in name or PureWindowsPath(name).drive or not parts:
         raise MapflowError(
-            f"{path}: refused, its entry {shown(name)} would land outside the folder"
+            f"{path}: refused, its entry {quoted(name)} would land outside the folder"
         )
     if visible(name) != name or len(name) > LONGEST_NAME or max(map(_bytes, parts)) > LONGEST_PART:
-        raise MapflowError(f"{path}: refused, its entry {shown(name)} is no name for a file")
+        raise MapflowError(f"{path}: refused, its entry {quoted(name)} is no name for a file")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         what = "link" if kind == stat.S_IFLNK else "device"

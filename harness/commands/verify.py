@@ -1,4 +1,4 @@
-"""`mapflow verify`: does the instrument do to this checkpoint what it says? A list of what was checked, exit code 1 on a failure."""
+"""`mapflow verify`: checks of the instrument on one checkpoint; exit code 1 if a check fails."""
 
 from __future__ import annotations
 

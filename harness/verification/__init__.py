@@ -1,11 +1,6 @@
-"""Certifying an adapter on the spot: does the instrument do to this model what it says it does?
+"""Checks that the instrument does to a loaded model what it claims (`mapflow verify`)."""
 
-Each check is one short file: a function from a `Subject` (a loaded model with two questions prepared) to findings. What
-the checks guarantee and what they cannot is said in model_adapters/README.md. Knows no family.
-"""
+from mapflow.harness.verification.model_under_test import Finding, ModelUnderTest
+from mapflow.harness.verification.run import CHECKS, verify
 
-from mapflow.harness.verification.certify import CHECKS, verify
-from mapflow.harness.verification.finding import Finding
-from mapflow.harness.verification.subject import Subject
-
-__all__ = ["CHECKS", "Finding", "Subject", "verify"]
+__all__ = ["CHECKS", "Finding", "ModelUnderTest", "verify"]

@@ -1,4 +1,4 @@
-"""Does a run leave the model and transformers' registries as it found them, also when it ends in an exception?"""
+"""Runs leave the model and transformers' registries unchanged, also if they end in an exception."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from mapflow.harness.verification.finding import Finding
-from mapflow.harness.verification.subject import Subject, hook_counts
+from mapflow.harness.verification.model_under_test import Finding, ModelUnderTest, hook_counts
 
 
 class Interruption(Exception):
-    """Raised on purpose in the middle of a forward."""
+    """Raised deliberately in the middle of a forward pass."""
 
 
-def check_cleanliness(subject: Subject) -> Iterator[Finding]:
+def check_cleanliness(subject: ModelUnderTest) -> Iterator[Finding]:
+    """Compares hooks, registries and settings before and after a run, and the bits of `full`."""
     before = _state(subject)
     full = subject.logits("full")
     _run_all(subject)
@@ -44,7 +44,7 @@ def check_cleanliness(subject: Subject) -> Iterator[Finding]:
     )
 
 
-def _run_all(subject: Subject) -> None:
+def _run_all(subject: ModelUnderTest) -> None:
     decoder, texts = subject.model.decoder, list(subject.trials.values())
     compiled = [[subject.compiled(t, i) for t in texts] for i in range(len(subject.prepared))]
     decoder.answer_logits(subject.inputs, compiled)
@@ -52,7 +52,7 @@ def _run_all(subject: Subject) -> None:
     subject.model.embed(subject.prepared)
 
 
-def _state(subject: Subject) -> dict[str, Any]:
+def _state(subject: ModelUnderTest) -> dict[str, Any]:
     attention = {
         name: ALL_ATTENTION_FUNCTIONS[name] for name in ALL_ATTENTION_FUNCTIONS.valid_keys()
     }
@@ -70,9 +70,9 @@ def _state(subject: Subject) -> dict[str, Any]:
 
 def _compared(name: str, before: dict[str, Any], after: dict[str, Any], when: str) -> Finding:
     changed = [key for key in before if before[key] != after[key]]
-    told = (
+    detail = (
         f"{', '.join(changed)} changed"
         if changed
-        else "hooks, registries and settings are as they were"
+        else "hooks, registries and settings are unchanged"
     )
-    return Finding(name, not changed, f"{when}: {told}")
+    return Finding(name, not changed, f"{when}: {detail}")

@@ -1,4 +1,6 @@
-"""Does the layout name every position exactly once, and does `video` mean the positions that hold the video?"""
+"""The layout names every position exactly once, and `video` names the positions with video
+embeddings.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,13 @@ from collections.abc import Iterator
 
 import torch
 
-from mapflow.harness.verification.finding import Finding
-from mapflow.harness.verification.subject import Subject
+from mapflow.harness.verification.model_under_test import Finding, ModelUnderTest
 from mapflow.model_adapters.interventions import DecoderInputs, TokenLayout
 from mapflow.model_adapters.video_llm import Prepared
 
 
-def check_layout(subject: Subject) -> Iterator[Finding]:
-    """Positions are tiled once; `last` is the last one; every option is there; video embeddings lie in frames alone."""
+def check_layout(subject: ModelUnderTest) -> Iterator[Finding]:
+    """Checks tiling, `last`, options, the order of frames, and where video embeddings are."""
     for prepared, inputs in zip(subject.prepared, subject.inputs, strict=True):
         layout, name = prepared.layout, prepared.question.question_id
         lengths = {len(layout), len(prepared.input_ids), len(inputs)}
@@ -35,8 +36,8 @@ def check_layout(subject: Subject) -> Iterator[Finding]:
             }.items()
             if wrong
         ]
-        told = f"question {name!r}: {len(layout)} positions in {len(layout.segments)} segments"
-        yield Finding("layout", not problems, "; ".join(problems) or f"{told}, each named once")
+        detail = f"question {name!r}: {len(layout)} positions in {len(layout.segments)} segments"
+        yield Finding("layout", not problems, "; ".join(problems) or f"{detail}, each named once")
         yield _video_finding(subject, prepared, inputs)
 
 
@@ -46,11 +47,12 @@ def _in_order(layout: TokenLayout) -> bool:
     return sorted(frames) == list(range(len(frames))) and starts == sorted(starts)
 
 
-def _video_finding(subject: Subject, prepared: Prepared, inputs: DecoderInputs) -> Finding:
-    """Outside the video, a position holds its own token's embedding; in every frame, some position holds another."""
+def _video_finding(subject: ModelUnderTest, prepared: Prepared, inputs: DecoderInputs) -> Finding:
+    """Text positions hold their own token's embedding; every frame has a position that does not."""
     layout = prepared.layout
     table = subject.model.decoder.core.get_input_embeddings()
-    rows = len(table.weight)  # pyright: ignore[reportArgumentType]  # a placeholder's id need not have a row
+    # a placeholder's id may lie outside the table
+    rows = len(table.weight)  # pyright: ignore[reportArgumentType]
     ids = prepared.input_ids.to(subject.model.decoder.device)
     own = table(ids.clamp_max(rows - 1)).to(inputs.embeds)
     visual = ((inputs.embeds != own).any(-1) | (ids >= rows).to(inputs.embeds.device)).cpu()
@@ -69,8 +71,9 @@ def _video_finding(subject: Subject, prepared: Prepared, inputs: DecoderInputs) 
         )
     if blind:
         return Finding("video positions", False, f"frames {blind[:5]} hold no video embedding")
-    told = f"question {name!r}: {int(visual.sum())} video embeddings in {layout.n_frames} frame segments"
+    found = f"{int(visual.sum())} video embeddings in {layout.n_frames} frame segments"
+    detail = f"question {name!r}: {found}"
     per = subject.model.frames_per_segment
     shown = len(prepared.frame_indices)
     passed = layout.n_frames == -(-shown // per)
-    return Finding("video positions", passed, f"{told}, {shown} source frames, {per} a segment")
+    return Finding("video positions", passed, f"{detail}, {shown} source frames, {per} a segment")

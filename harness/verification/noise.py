@@ -1,8 +1,9 @@
 """How far two ways to the same logits may lie apart, by precision: the one table of noise bounds.
 
-The measure is relative: the Euclidean length of the difference over that of the reference. The bounds hold for ways that
-differ in the order of sums alone (another kernel, another batch, a cache). Several times the rounding error of a format
-(2^-53, 2^-24, 2^-11, 2^-8), since it adds up over layers, and far below what a wrong mask does.
+The measure is relative: the Euclidean length of the difference over that of the reference. The
+bounds hold for ways that differ in the order of sums alone (another kernel, another batch, a
+cache). Several times the rounding error of a format (2^-53, 2^-24, 2^-11, 2^-8), since it adds up
+over layers, and far below what a wrong mask does.
 """
 
 from __future__ import annotations

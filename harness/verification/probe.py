@@ -1,7 +1,7 @@
-"""What a model is asked while it is verified: two questions of different length about two clips rendered on the spot.
+"""The two questions that a model is verified with, about two clips that are rendered on the spot.
 
-Nothing of a benchmark is needed, so any checkpoint can be verified anywhere; the clips are real files, so reading videos
-is part of what is verified. Answers do not matter: a random model is verified like a trained one.
+No benchmark is needed. The clips are real files, so reading videos is verified too. Answers do not
+matter: a random model is verified like a trained one.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ PROMPTS: dict[PromptStyle, Prompt] = {
         options_label="\nOptions:\n",
         option="({letter}) {text}",
         option_separator="\n",
-        instruction="\nAnswer with the option's letter from the given choices directly and only give the best option.",
+        instruction="\nAnswer with the option's letter from the given choices directly"
+        " and only give the best option.",
         answer_prefix="",
     ),
 }
 
 
 def probe_questions(folder: Path) -> tuple[Question, Question]:
-    """Two questions whose clips are written into `folder`."""
+    """Two questions of different length; their clips are written into `folder`."""
     first = _question(
         "moves",
         folder,
@@ -76,7 +77,9 @@ def _question(
 
 
 def write_clip(file: Path, seed: int) -> None:
-    """A square that crosses a coloured ground: no two frames alike, all the same for the same seed."""
+    """Writes a square that crosses a coloured background: all frames differ; equal seeds give equal
+    files.
+    """
     with av.open(str(file), "w") as container:
         stream = container.add_stream("mpeg4", rate=RATE)
         stream.width = stream.height = SIDE

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from mapflow.harness.cli.main import main
-from mapflow.harness.verification import CHECKS, Subject, certify, verify
+from mapflow.harness.verification import CHECKS, ModelUnderTest, run, verify
 from mapflow.harness.verification.noise import distance
 from mapflow.harness.verification.probe import probe_questions
 from mapflow.model_adapters.checkpoints.folder import FAMILY_OF
@@ -47,18 +47,18 @@ def llava(tmp_path_factory) -> LlavaVideo:
 
 @pytest.mark.parametrize("name", HF_FAMILIES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_every_transformers_family_is_certified(tmp_path, name, dtype):
+def test_every_transformers_family_is_verified(tmp_path, name, dtype):
     model = HfVideo.load(write_tiny_hf(tmp_path, name), dtype=dtype)
     findings = [*verify(model)]
     assert [str(f) for f in findings if not f.passed] == []
     assert len(findings) > 20
 
 
-def test_the_llava_adapter_is_certified(llava):
+def test_the_llava_adapter_is_verified(llava):
     assert failed(llava) == set()
 
 
-def test_a_prompt_long_enough_for_groups_is_certified(llava, monkeypatch):
+def test_a_prompt_long_enough_for_groups_is_verified(llava, monkeypatch):
     """Groups have kernels of their own, so rows that a cut cannot reach would not keep their bits."""
     for module, name in (
         (row_groups, "FEW_ROWS"),
@@ -69,7 +69,7 @@ def test_a_prompt_long_enough_for_groups_is_certified(llava, monkeypatch):
     assert failed(llava) == set()
 
 
-def test_every_golden_checkpoint_is_certified_by_its_own_adapter(golden_root):
+def test_every_golden_checkpoint_is_verified_by_its_own_adapter(golden_root):
     """Whatever checkpoint folders of a registered family there are."""
     tried = Counter()
     for config in sorted(golden_root.glob("*/*/config.json")):
@@ -212,7 +212,7 @@ def test_masks_that_are_not_causal_are_found(llava, monkeypatch):
         "_build",
         lambda self, layer, *sizes: build(self, layer, *sizes) | ~self._full[layer],
     )
-    assert {"layers reached", "causality", "cut in vain"} & failed(llava)
+    assert {"layers reached", "causality", "cut without effect"} & failed(llava)
 
 
 def test_attention_that_is_not_the_textbooks_is_found(llava, monkeypatch):
@@ -223,7 +223,7 @@ def test_attention_that_is_not_the_textbooks_is_found(llava, monkeypatch):
         return output * 1.02, weights
 
     monkeypatch.setattr(attention, "eager_attention", off)
-    assert failed(llava) == {"oracle"}
+    assert failed(llava) == {"reference"}
 
 
 def test_padding_that_is_read_is_found(llava, monkeypatch):
@@ -280,9 +280,11 @@ def test_a_check_that_raises_has_failed(llava, monkeypatch):
         raise RuntimeError("no such\nthing")
         yield
 
-    monkeypatch.setitem(certify.CHECKS, "oracle", broken)
+    monkeypatch.setitem(run.CHECKS, "reference", broken)
     (finding,) = [finding for finding in verify(llava) if not finding.passed]
-    assert str(finding).startswith("FAIL  oracle") and "RuntimeError: no such thing" in str(finding)
+    assert str(finding).startswith("FAIL  reference") and "RuntimeError: no such thing" in str(
+        finding
+    )
 
 
 def test_the_noise_measure():
@@ -301,8 +303,8 @@ def test_probe_questions_are_the_same_every_time(tmp_path):
     assert len(one[0].options) != len(one[1].options)
 
 
-def test_subject_keeps_every_layers_output(llava, tmp_path):
-    subject = Subject.of(llava, probe_questions(tmp_path))
+def test_residual_keeps_every_layers_output(llava, tmp_path):
+    subject = ModelUnderTest.of(llava, probe_questions(tmp_path))
     residual = subject.residual(None)
     hidden = llava.decoder.core(
         inputs_embeds=subject.inputs[0].embeds[None], output_hidden_states=True

@@ -1,6 +1,8 @@
-"""Subject: a loaded model with two questions prepared, and the plain ways to run it that the checks compare with.
+"""A loaded model with two prepared questions, and the simple ways to run it that checks compare
+with.
 
-`residual` is on purpose not how the instrument runs a model: one prompt, one row, every layer's output kept.
+`residual` deliberately does not use the instrument's executors: it runs one prompt and keeps every
+layer's output.
 """
 
 from __future__ import annotations
@@ -23,16 +25,28 @@ from mapflow.results.contract.question import Question
 
 
 @dataclass(frozen=True)
-class Subject:
-    """`prepared[i]` and `inputs[i]` are question i, ready for the model and for its decoder."""
+class Finding:
+    """One line of the result; `detail` says what was measured and also explains a failure."""
+
+    check: str
+    passed: bool
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{'pass' if self.passed else 'FAIL'}  {self.check:<18} {self.detail}"
+
+
+@dataclass(frozen=True)
+class ModelUnderTest:
+    """`prepared[i]` and `inputs[i]` are question i as the model and as its decoder receive it."""
 
     model: VideoLLM
     prepared: tuple[Prepared, ...]
     inputs: tuple[DecoderInputs, ...]
 
     @classmethod
-    def of(cls, model: VideoLLM, questions: Sequence[Question]) -> Subject:
-        """Raises MapflowError where the model cannot prepare a question."""
+    def of(cls, model: VideoLLM, questions: Sequence[Question]) -> ModelUnderTest:
+        """Raises MapflowError if the model cannot prepare a question."""
         prepared = tuple(model.prepare(question) for question in questions)
         return cls(model, prepared, tuple(model.embed(prepared)))
 
@@ -46,7 +60,7 @@ class Subject:
 
     @property
     def trials(self) -> dict[str, str]:
-        """Interventions that reach every kind of cut, in layers that fit any depth, by short names."""
+        """Short name -> intervention: every kind of cut, in layers that any depth has."""
         half, depth = max(1, self.n_layers // 2), self.n_layers
         ranges = f"cross_frame=1-{half},video_to_question=1-{half},question_to_last={half}-{depth}"
         return {
@@ -62,7 +76,7 @@ class Subject:
         return parse_intervention(text).compile(prepared.layout, self.n_layers, None, key)
 
     def logits(self, text: str, question: int = 0) -> Float[Tensor, " vocab"]:
-        """As the instrument runs it."""
+        """Float32 logits at the last position, as the instrument computes them."""
         (logits,) = self.model.decoder.answer_logits(
             [self.inputs[question]], [[self.compiled(text, question)]]
         )
@@ -70,7 +84,9 @@ class Subject:
 
     @torch.inference_mode()
     def residual(self, masks: LayerMasks | None) -> Float[Tensor, "layer n hidden"]:
-        """The first question's hidden states after every layer, by one plain forward under `masks`."""
+        """The first question's residual stream after every layer, by one plain forward under
+        `masks`.
+        """
         inputs, decoder = self.inputs[0], self.model.decoder
         kept: list[Tensor] = []
 
@@ -98,7 +114,7 @@ class Subject:
 
     @contextmanager
     def attention(self, name: str) -> Iterator[None]:
-        """Another attention function in the language model for a while."""
+        """Within this context the language model uses another attention function."""
         core = self.model.decoder.core
         usual = str(core.config._attn_implementation)
         core.set_attn_implementation(name)
@@ -109,10 +125,10 @@ class Subject:
 
 
 class ExplicitMasks:
-    """An intervention's masks, given to every layer as a mask also where nothing is cut.
+    """An intervention's masks, as explicit masks also in layers where nothing is cut.
 
-    So a run with a cut and one without use the same kernels, and rows that the cut cannot reach agree to the bit.
-    `asked` records which layers asked, in order.
+    So runs with and without a cut use the same kernels, and positions that the cut cannot reach
+    agree bit by bit. `asked` records the layers that asked for a mask, in order.
     """
 
     def __init__(self, compiled: Compiled, device: torch.device) -> None:
@@ -134,7 +150,7 @@ class ExplicitMasks:
 
 
 def hook_counts(model: nn.Module) -> dict[str, int]:
-    """How many hooks each module of a model carries."""
+    """Module name -> number of its hooks, for modules that have any."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
         name: sum(len(getattr(module, kind, ())) for kind in kinds)

@@ -1,4 +1,4 @@
-"""All checks on one model, in the order in which a failure explains the next."""
+"""Runs all checks on one model, in the order in which a failure explains the next one."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mapflow.harness.verification.batching import check_batching
-from mapflow.harness.verification.causality import check_causality
 from mapflow.harness.verification.cleanliness import check_cleanliness
-from mapflow.harness.verification.decoding import check_decoding
-from mapflow.harness.verification.finding import Finding
-from mapflow.harness.verification.layers import check_layers
+from mapflow.harness.verification.equality import (
+    check_batching,
+    check_decoding,
+    check_own_forward,
+    check_reference,
+)
 from mapflow.harness.verification.layout import check_layout
-from mapflow.harness.verification.oracle import check_oracle
-from mapflow.harness.verification.own_forward import check_own_forward
+from mapflow.harness.verification.locality import check_causality, check_layers
+from mapflow.harness.verification.model_under_test import Finding, ModelUnderTest
 from mapflow.harness.verification.probe import probe_questions
-from mapflow.harness.verification.subject import Subject
 from mapflow.model_adapters.video_llm import VideoLLM
 from mapflow.results.contract.question import Question
 
-Check = Callable[[Subject], Iterator[Finding]]
+Check = Callable[[ModelUnderTest], Iterator[Finding]]
 
 CHECKS: dict[str, Check] = {
     "layout": check_layout,
     "own forward": check_own_forward,
     "layers": check_layers,
     "causality": check_causality,
-    "oracle": check_oracle,
+    "reference": check_reference,
     "batching": check_batching,
     "cached decoding": check_decoding,
     "left clean": check_cleanliness,
@@ -35,15 +35,16 @@ CHECKS: dict[str, Check] = {
 
 
 def verify(model: VideoLLM, questions: Sequence[Question] | None = None) -> Iterator[Finding]:
-    """Findings as they come; a check that raises has failed. `questions` default to two about clips rendered here.
+    """Yields findings as they are made. A check that raises an exception has failed.
 
-    Raises MapflowError where the model cannot prepare the questions at all.
+    `questions` defaults to two questions about clips that are rendered for the purpose.
+    Raises MapflowError if the model cannot prepare the questions at all.
     """
     if questions is None:
         with tempfile.TemporaryDirectory() as folder:
-            subject = Subject.of(model, probe_questions(Path(folder)))
+            subject = ModelUnderTest.of(model, probe_questions(Path(folder)))
     else:
-        subject = Subject.of(model, questions)
+        subject = ModelUnderTest.of(model, questions)
     for name, check in CHECKS.items():
         try:
             yield from check(subject)

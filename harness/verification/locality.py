@@ -1,0 +1,105 @@
+"""A cut acts where it was asked for: in the right layer, and on no other position.
+
+Both checks compare hidden states bit by bit, so every run here uses explicit masks and hence the
+same kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from mapflow.harness.verification.model_under_test import ExplicitMasks, Finding, ModelUnderTest
+from mapflow.model_adapters.interventions import Compiled
+
+ROUTES = ("frame[0]->frame[1]", "video->stem", "option[0]->template", "video->last", "stem->last")
+
+
+def check_layers(subject: ModelUnderTest) -> Iterator[Finding]:
+    """Cuts video -> question in one layer at a time and looks where hidden states change.
+
+    Layers before the cut must keep their bits, the cut layer must change. Later layers ask for
+    their masks themselves, and "layer numbers" checks that each asks for its own. A cut between
+    positions that causality separates anyway must change nothing.
+    """
+    device, n_layers = subject.model.decoder.device, subject.n_layers
+    question = subject.prepared[0].layout.positions("question").to(device)
+    uncut = ExplicitMasks(subject.compiled("full"), device)
+    base = subject.residual(uncut)
+    asked = uncut.asked
+    in_order = asked == list(range(n_layers))
+    yield Finding(
+        "layer numbers",
+        in_order,
+        f"each of {n_layers} layers asks for its own mask once"
+        if in_order
+        else f"layers ask for the masks of {[layer + 1 for layer in asked]}, not 1 to {n_layers}",
+    )
+    wrong = []
+    for layer in range(n_layers):
+        masks = ExplicitMasks(subject.compiled(f"video->question@{layer + 1}"), device)
+        cut = subject.residual(masks)
+        earlier = [n + 1 for n in range(layer) if not torch.equal(cut[n], base[n])]
+        if earlier:
+            wrong.append(f"a cut in layer {layer + 1} changes layer {earlier[0]}")
+        if torch.equal(cut[layer, question], base[layer, question]):
+            wrong.append(f"a cut in layer {layer + 1} changes nothing there")
+    yield Finding(
+        "layers reached",
+        not wrong,
+        "; ".join(wrong[:3]) or f"a cut in each of {n_layers} layers acts there first",
+    )
+    masks = ExplicitMasks(subject.compiled("question->video+last->question"), device)
+    same = torch.equal(subject.residual(masks), base)
+    result = "no bit changes" if same else "hidden states change"
+    yield Finding("cut without effect", same, f"keys after their queries: {result}")
+
+
+def check_causality(subject: ModelUnderTest) -> Iterator[Finding]:
+    """Cuts single routes in one layer; only positions that the cut can influence may change, in any
+    layer.
+    """
+    device = subject.model.decoder.device
+    base = subject.residual(ExplicitMasks(subject.compiled("full"), device))
+    layer = (subject.n_layers - 1) // 2
+    names = {str(segment) for segment in subject.prepared[0].layout.segments} | {"video"}
+    for route in ROUTES:
+        if not names >= set(route.split("->")):
+            continue  # a clip with a single frame segment
+        compiled = subject.compiled(f"{route}@{layer + 1}")
+        cut = subject.residual(ExplicitMasks(compiled, device))
+        changed = (cut != base).any(-1).cpu()
+        expected = influenced_positions(compiled)
+        unexpected = [
+            f"layer {at + 1}, position {int(position)}"
+            for at in range(len(expected))
+            for position in (changed[at] & ~expected[at]).nonzero().flatten()[:1]
+        ]
+        where = f"{route} in layer {layer + 1}"
+        if unexpected:
+            yield Finding("causality", False, f"{where} also changes {unexpected[0]}")
+        elif not changed[layer].any():
+            yield Finding("causality", False, f"{where} changes nothing there")
+        else:
+            counts = f"{int(changed[layer].sum())} of {int(expected[layer].sum())} positions there"
+            yield Finding("causality", True, f"{where} changes {counts}, and no others later")
+
+
+def influenced_positions(compiled: Compiled) -> Bool[Tensor, "layer n"]:
+    """Positions of each layer's output that the cuts can make differ from the uncut run.
+
+    A position changes if it loses a key, or if it attends to a position that changed in an earlier
+    layer.
+    """
+    n = len(compiled.layout)
+    causal = torch.ones(n, n, dtype=torch.bool).tril()
+    changed = torch.zeros(n, dtype=torch.bool)
+    by_layer = []
+    for layer in range(compiled.n_layers):
+        mask = compiled.token_mask(layer)
+        changed = changed | (mask & changed).any(1) | (causal & ~mask).any(1)
+        by_layer.append(changed)
+    return torch.stack(by_layer)

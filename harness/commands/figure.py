@@ -91,12 +91,11 @@ def _kind(folder: Path) -> str:
 
 
 def _sweep(folder: Path, title: str) -> Drawn:
-    from mapflow.results.figures import route_curves, route_rows
+    from mapflow.results.figures import route_curves, route_panels, route_rows
     from mapflow.results.records.sweep import SweepRecord
-    from mapflow.results.report.sweeps import sweep_curves
     from mapflow.results.runs.folder import SUMMARY, read_json, read_records
 
-    curves = sweep_curves(read_records(folder, SweepRecord))
+    curves = route_panels(read_records(folder, SweepRecord))
     if (folder / SUMMARY).is_file():  # the order in which the routes were asked for
         order = list(read_json(folder / SUMMARY))
         curves.sort(
@@ -122,12 +121,12 @@ def _trace(folders: Sequence[Path], title: str) -> Drawn:
 
 def _lens(folder: Path, title: str, words: Path | None) -> Drawn:
     from mapflow.harness.analyses.word_lists import SHIPPED, read_word_lists
-    from mapflow.results.figures import lens_curves, lens_curves_of, lens_rows
+    from mapflow.results.figures import lens_curves, lens_panels, lens_rows
     from mapflow.results.records.lens import LensRecord
     from mapflow.results.runs.folder import read_records
 
     lists = read_word_lists(words or SHIPPED)
-    found = lens_curves_of(read_records(folder, LensRecord), lists, _asked(folder))
+    found = lens_panels(read_records(folder, LensRecord), lists, _asked(folder))
     if any(not one.curve.low for one in found):
         print("no band where all questions are about one video")
     return lens_curves(found, title), lens_rows(found)

@@ -9,8 +9,9 @@ from mapflow.harness.cli.chosen_runs import with_baseline
 from mapflow.harness.reporting.policies import policy_diagrams
 from mapflow.harness.reporting.viewer import viewer_data
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.figures import PolicyDiagram, route_panels
 from mapflow.results.records.sweep import SweepRecord
-from mapflow.results.report import PolicyDiagram, ReportContents, SweepFigure, sweep_curves
+from mapflow.results.report import ReportContents, SweepFigure
 from mapflow.results.runs.folder import MANIFEST, read_json, read_records
 from mapflow.results.runs.provenance import manifest_lines
 from mapflow.results.runs.run import Run, open_records
@@ -97,7 +98,7 @@ def _sweep_figure(source: Path) -> SweepFigure:
         f"{name} {identity[name]}" for name in ("style", "window", "samples") if identity.get(name)
     )
     model = identity.get("checkpoint") or source.name
-    curves = sweep_curves(read_records(source, SweepRecord))
+    curves = route_panels(read_records(source, SweepRecord))
     return SweepFigure(
         f"{model}: {window}" if window else model,
         curves,

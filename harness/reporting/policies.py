@@ -22,8 +22,8 @@ from mapflow.model_adapters.interventions.language.layout import SELECTORS
 from mapflow.model_adapters.interventions.language.policies import Effective
 from mapflow.model_adapters.interventions.language.segment_masks import causal_pairs
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.figures import PolicyDiagram
 from mapflow.results.records.record import Record
-from mapflow.results.report import PolicyDiagram
 
 FLOWS = (
     ("frame", "same frame"),

@@ -11,16 +11,18 @@ from mapflow.results.figures.attention_overlay import (
     overlay_rows,
 )
 from mapflow.results.figures.edge_map import EdgeMap, edge_map, edge_rows, kept_edges, kept_rows
-from mapflow.results.figures.lens_curves import lens_curves, lens_curves_of, lens_rows
+from mapflow.results.figures.lens_curves import lens_curves, lens_panels, lens_rows
 from mapflow.results.figures.lens_overlay import LensOverlay, lens_overlay, lens_overlay_rows
-from mapflow.results.figures.policy_diagram import policy_diagram, policy_rows
-from mapflow.results.figures.route_curves import route_curves, route_rows
+from mapflow.results.figures.policy_diagram import PolicyDiagram, policy_diagram, policy_rows
+from mapflow.results.figures.route_curves import RoutePanel, route_curves, route_panels, route_rows
 from mapflow.results.figures.saving import save_figure
 
 __all__ = [
     "AttentionOverlay",
     "EdgeMap",
     "LensOverlay",
+    "PolicyDiagram",
+    "RoutePanel",
     "answer_curves",
     "answer_panels",
     "answer_rows",
@@ -31,14 +33,15 @@ __all__ = [
     "kept_edges",
     "kept_rows",
     "lens_curves",
-    "lens_curves_of",
     "lens_overlay",
     "lens_overlay_rows",
+    "lens_panels",
     "lens_rows",
     "overlay_rows",
     "policy_diagram",
     "policy_rows",
     "route_curves",
+    "route_panels",
     "route_rows",
     "save_figure",
 ]

@@ -15,8 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.figures.palette import pen
-from mapflow.results.figures.panels import add_legend, panels, wrapped
+from mapflow.results.figures.panels import add_legend, panels, pen, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

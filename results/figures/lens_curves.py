@@ -28,7 +28,7 @@ class LensCurve:
     curve: MeanCurve
 
 
-def lens_curves_of(
+def lens_panels(
     records: Sequence[LensRecord], lists: WordLists, interventions: Sequence[str] = ()
 ) -> list[LensCurve]:
     """A curve a list and intervention, lists outermost. `interventions` gives an order; others follow.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from mapflow.results.figures.palette import pen
+from mapflow.results.figures.panels import pen
 from mapflow.results.statistics import cluster_bootstrap
 
 if TYPE_CHECKING:

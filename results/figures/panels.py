@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,3 +80,25 @@ def wrapped(text: str, width: int = TITLE_WIDTH) -> str:
 def printable(text: str) -> str:
     """What neither paper nor an SVG can hold becomes U+FFFD."""
     return "".join(one if one.isprintable() else "\ufffd" for one in text)
+
+
+class Pen(NamedTuple):
+    colour: str
+    dash: str
+    marker: str
+
+
+PENS = (
+    Pen("#0072B2", "-", "o"),
+    Pen("#D55E00", "--", "s"),
+    Pen("#009E73", "-.", "^"),
+    Pen("#CC79A7", ":", "D"),
+    Pen("#000000", (0, (5, 1, 1, 1, 1, 1)), "v"),  # pyright: ignore[reportArgumentType]
+    Pen("#56B4E9", "-", "P"),
+    Pen("#E69F00", "--", "X"),
+)
+
+
+def pen(number: int) -> Pen:
+    """The pen of the `number`-th curve (0, 1, …); after seven they come again."""
+    return PENS[number % len(PENS)]

@@ -7,19 +7,34 @@ interventions, only their names and shares.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures.panels import wrapped
-from mapflow.results.report.contents import PolicyDiagram
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL = 0.17
 """Inches of a row; a column has a bit less."""
+
+
+@dataclass(frozen=True)
+class PolicyDiagram:
+    """Which segments read which, layer by layer.
+
+    `reads` holds (target, source, shares): the share of the open segment pairs in every layer, 0 … 1, from layer 1 on.
+    `paths` is the reachability certificate, a sentence a path; `note` says what the diagram cannot show.
+    """
+
+    name: str
+    expression: str
+    reads: Sequence[tuple[str, str, Sequence[float]]] = ()
+    paths: Sequence[str] = ()
+    note: str = ""
 
 
 def policy_diagram(policies: Sequence[PolicyDiagram]) -> Figure:

@@ -7,11 +7,15 @@ whose change is significant in that sense. All panels share one scale, so they c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.figures.palette import pen
-from mapflow.results.report.sweeps import SweepCurve, shared_scale
+from mapflow.results.figures.panels import pen
+from mapflow.results.records.sweep import SweepRecord
+from mapflow.results.statistics import simultaneous_bands
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +24,7 @@ INCHES = (2.1, 2.3)
 """Of one panel: three fit a page's width."""
 
 
-def route_curves(curves: Sequence[SweepCurve], title: str = "") -> Figure:
+def route_curves(curves: Sequence[RoutePanel], title: str = "") -> Figure:
     """One panel a curve, in a row. Bands that reach beyond the shared scale are cut off at its edges, as in the report.
 
     Raises MapflowError without any curve.
@@ -72,7 +76,7 @@ def route_curves(curves: Sequence[SweepCurve], title: str = "") -> Figure:
     return figure
 
 
-def route_rows(curves: Sequence[SweepCurve]) -> list[dict[str, Any]]:
+def route_rows(curves: Sequence[RoutePanel]) -> list[dict[str, Any]]:
     """The figure's data: a row a route and layer, changes in percent; low, high and significant are None without a band."""
     return [
         {
@@ -87,3 +91,56 @@ def route_rows(curves: Sequence[SweepCurve]) -> list[dict[str, Any]]:
         for curve in curves
         for layer, mean in enumerate(curve.mean)
     ]
+
+
+RESOLUTION = 5.0
+"""Percent: questions whose changes differ by less do not differ for our purpose (simultaneous_bands). Layers where next to
+nothing happens would otherwise widen all bands."""
+
+
+@dataclass(frozen=True)
+class RoutePanel:
+    """Mean relative change of the plain run's answer in percent, an entry a layer from layer 1 on. `low`, `high` and
+    `significant` are empty, and `note` says why, where no band can be given."""
+
+    route: str
+    n: int
+    mean: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    significant: tuple[bool, ...] = ()
+    note: str = ""
+
+
+def route_panels(records: Sequence[SweepRecord]) -> list[RoutePanel]:
+    """One curve a route that any question has a change for. Questions without one (left out, errors, a plain
+    probability too small) count for none; n says how many do."""
+    by_route: dict[str, list[SweepRecord]] = {}
+    for record in records:
+        if record.change_answer is not None:
+            by_route.setdefault(record.route, []).append(record)
+    return [_curve(route, own) for route, own in by_route.items()]
+
+
+def _curve(route: str, records: Sequence[SweepRecord]) -> RoutePanel:
+    change = np.array([record.change_answer for record in records], dtype=float)
+    cluster = np.unique([record.video_id for record in records], return_inverse=True)[1]
+    mean = tuple(change.mean(axis=0).tolist())
+    try:
+        found = simultaneous_bands(change, cluster, resolution=RESOLUTION)
+    except MapflowError as error:
+        return RoutePanel(route, len(records), mean, note=str(error))
+    low, high, significant = (
+        tuple(part.tolist()) for part in (found.low, found.high, found.significant)
+    )
+    return RoutePanel(route, len(records), mean, low, high, significant)
+
+
+def shared_scale(curves: Sequence[RoutePanel]) -> tuple[float, float]:
+    """Round percentages below and above the means and, as far as a reader can use them, the bands: a probability cannot
+    lose more than all of itself, and few questions make bands that would flatten every curve. Zero is always inside."""
+    means = [0.0, *(value for curve in curves for value in curve.mean)]
+    bands = [value for curve in curves for value in (*curve.low, *curve.high)]
+    bottom = max(-100.0, np.floor(min([*means, *bands]) / 5) * 5)
+    top = min(np.ceil(max([*means, *bands]) / 5) * 5, max(20.0, np.ceil(1.5 * max(means) / 5) * 5))
+    return float(bottom), float(max(top, bottom + 5, 0))

@@ -5,23 +5,18 @@
 
 from mapflow.results.report.contents import (
     Answer,
-    PolicyDiagram,
     ReportContents,
     SweepFigure,
     ViewedQuestion,
     ViewerData,
 )
 from mapflow.results.report.page import render_report
-from mapflow.results.report.sweeps import SweepCurve, sweep_curves
 
 __all__ = [
     "Answer",
-    "PolicyDiagram",
     "ReportContents",
-    "SweepCurve",
     "SweepFigure",
     "ViewedQuestion",
     "ViewerData",
     "render_report",
-    "sweep_curves",
 ]

@@ -6,24 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mapflow.results.figures.policy_diagram import PolicyDiagram
+from mapflow.results.figures.route_curves import RoutePanel
 from mapflow.results.records.record import Record
-from mapflow.results.report.sweeps import SweepCurve
 from mapflow.results.tables.formats import Table
-
-
-@dataclass(frozen=True)
-class PolicyDiagram:
-    """Which segments read which, layer by layer.
-
-    `reads` holds (target, source, shares): the share of the open segment pairs in every layer, 0 … 1, from layer 1 on.
-    `paths` is the reachability certificate, a sentence a path; `note` says what the diagram cannot show.
-    """
-
-    name: str
-    expression: str
-    reads: Sequence[tuple[str, str, Sequence[float]]] = ()
-    paths: Sequence[str] = ()
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,7 +17,7 @@ class SweepFigure:
     """A sweep's curves, a panel a route, and what they were measured on."""
 
     caption: str
-    curves: Sequence[SweepCurve]
+    curves: Sequence[RoutePanel]
     provenance: Sequence[tuple[str, str]] = ()
 
 

@@ -14,9 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mapflow.results.contract.visible_text import visible_lines
+from mapflow.results.figures.route_curves import shared_scale
 from mapflow.results.report.contents import ReportContents
-from mapflow.results.report.policy_svg import policy_svg
-from mapflow.results.report.sweeps import shared_scale, sweep_svg
+from mapflow.results.report.drawings import policy_svg, route_svg
 from mapflow.results.tables.formats import html_table
 
 HERE = Path(__file__).parent
@@ -35,7 +35,7 @@ def render_report(contents: ReportContents) -> str:
         data=Markup(script_json(contents.viewer.to_json())),
         table=lambda table: Markup(html_table(table)),
         drawing=lambda policy: Markup(visible_lines(policy_svg(policy))),
-        panel=lambda curve, limits: Markup(visible_lines(sweep_svg(curve, *limits))),
+        panel=lambda curve, limits: Markup(visible_lines(route_svg(curve, *limits))),
         scale=shared_scale,
     )
 

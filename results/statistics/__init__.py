@@ -4,29 +4,40 @@
 as fractions. Knows no files, no models and no torch.
 """
 
-from mapflow.results.statistics.accuracy import accuracy, wilson
-from mapflow.results.statistics.bootstrap import cluster_bootstrap
-from mapflow.results.statistics.chance import ChanceTest, chance_level_test
-from mapflow.results.statistics.cochran import cochran_q
-from mapflow.results.statistics.compare import Comparison, Strata, compare_runs, compare_to_baseline
-from mapflow.results.statistics.design_effect import (
+from mapflow.results.statistics.accuracy import ChanceTest, accuracy, chance_level_test, wilson
+from mapflow.results.statistics.clusters import (
+    cluster_sums,
     clustered_variance,
     design_effect,
     kish_design_effect,
 )
-from mapflow.results.statistics.findings import Interval, Test
-from mapflow.results.statistics.macro import MacroDifference, macro_accuracy, macro_difference
-from mapflow.results.statistics.mcnemar import Cells, count_cells, mcnemar_exact, mcnemar_mid_p
-from mapflow.results.statistics.multiplicity import benjamini_hochberg, holm
-from mapflow.results.statistics.non_inferiority import (
+from mapflow.results.statistics.compare import Comparison, Strata, compare_runs, points, sentence
+from mapflow.results.statistics.difference import (
     Equivalence,
     NonInferiority,
+    PairedDifference,
     Verdict,
     equivalence,
     non_inferiority,
+    paired_difference,
+    tango_interval,
+    tango_score,
 )
-from mapflow.results.statistics.paired_difference import PairedDifference, paired_difference
-from mapflow.results.statistics.pairing import PairedRuns, RunOutcomes, cluster_sums, pair
+from mapflow.results.statistics.estimates import Interval, Test
+from mapflow.results.statistics.mcnemar import (
+    Cells,
+    cochran_q,
+    count_cells,
+    mcnemar_exact,
+    mcnemar_mid_p,
+)
+from mapflow.results.statistics.multiplicity import (
+    SweepBands,
+    benjamini_hochberg,
+    holm,
+    simultaneous_bands,
+)
+from mapflow.results.statistics.pairing import PairedRuns, RunOutcomes, pair
 from mapflow.results.statistics.power import (
     largest_non_inferior_discordance,
     minimal_detectable_effect,
@@ -34,19 +45,19 @@ from mapflow.results.statistics.power import (
     power_of_non_inferiority,
     questions_needed,
 )
+from mapflow.results.statistics.resampling import SignFlip, cluster_bootstrap, cluster_sign_flip
 from mapflow.results.statistics.seeds import SeedCondition, seed_condition
-from mapflow.results.statistics.sentence import points, sentence
-from mapflow.results.statistics.sign_flip import SignFlip, cluster_sign_flip
-from mapflow.results.statistics.simultaneous import SweepBands, simultaneous_bands
-from mapflow.results.statistics.stratified import (
+from mapflow.results.statistics.subtasks import (
+    MacroDifference,
     MantelHaenszel,
     StratumDifference,
     homogeneity,
+    macro_accuracy,
+    macro_difference,
     mantel_haenszel,
     mantel_haenszel_of_tables,
     stratum_differences,
 )
-from mapflow.results.statistics.tango import tango_interval, tango_score
 
 __all__ = [
     "Cells",
@@ -76,7 +87,6 @@ __all__ = [
     "clustered_variance",
     "cochran_q",
     "compare_runs",
-    "compare_to_baseline",
     "count_cells",
     "design_effect",
     "equivalence",

@@ -7,32 +7,28 @@ questions in the runs does not matter, and the same input and seed give the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.accuracy import accuracy
-from mapflow.results.statistics.bootstrap import cluster_bootstrap
-from mapflow.results.statistics.findings import Interval, Real, Test, check_fraction
-from mapflow.results.statistics.macro import MacroDifference, macro_difference
-from mapflow.results.statistics.mcnemar import Cells, count_cells, mcnemar_exact
-from mapflow.results.statistics.multiplicity import holm
-from mapflow.results.statistics.non_inferiority import (
+from mapflow.results.statistics.difference import (
     DEFAULT_MARGIN,
     Equivalence,
     NonInferiority,
     equivalence,
     non_inferiority,
+    paired_difference,
 )
-from mapflow.results.statistics.paired_difference import paired_difference
+from mapflow.results.statistics.estimates import Interval, Real, Test, check_fraction
+from mapflow.results.statistics.mcnemar import Cells, count_cells, mcnemar_exact
 from mapflow.results.statistics.pairing import PairedRuns, RunOutcomes, pair
-from mapflow.results.statistics.sign_flip import cluster_sign_flip
-from mapflow.results.statistics.stratified import (
+from mapflow.results.statistics.resampling import cluster_bootstrap, cluster_sign_flip
+from mapflow.results.statistics.subtasks import (
+    MacroDifference,
     MantelHaenszel,
     StratumDifference,
     homogeneity,
+    macro_difference,
     mantel_haenszel,
     stratum_differences,
 )
@@ -96,36 +92,6 @@ def compare_runs(
     """
     paired = pair([baseline, treatment], intersect=intersect)
     return _compare(paired, margin, confidence, resamples, seed)
-
-
-def compare_to_baseline(
-    baseline: RunOutcomes,
-    treatments: Sequence[RunOutcomes],
-    *,
-    margin: Real = DEFAULT_MARGIN,
-    confidence: Real = 0.95,
-    intersect: bool = False,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> tuple[Comparison, ...]:
-    """Every treatment against one baseline, with Holm-corrected p-values over the family."""
-    alone = [
-        compare_runs(
-            baseline,
-            run,
-            margin=margin,
-            confidence=confidence,
-            intersect=intersect,
-            resamples=resamples,
-            seed=seed,
-        )
-        for run in treatments
-    ]
-    corrected = holm(np.array([each.test.p_value for each in alone]))
-    return tuple(
-        Comparison(**{**vars(each), "p_holm": float(p)})
-        for each, p in zip(alone, corrected, strict=True)
-    )
 
 
 def _compare(
@@ -203,3 +169,28 @@ def _notes(paired: PairedRuns, cells: Cells, informative: int) -> tuple[str, ...
             f"Only {informative} videos changed their score, so little can be said either way."
         )
     return tuple(notes)
+
+
+def sentence(comparison: Comparison, benchmark: str | None = None) -> str:
+    """For example: "effective is non-inferior to full on TVBench: −0.3 points, 95 % CI −1.3…+0.7, margin 2;
+    127 lost, 119 gained"."""
+    where = f" on {benchmark}" if benchmark else ""
+    treatment, baseline = comparison.treatment, comparison.baseline
+    verdict = {
+        "non-inferior": f"{treatment} is non-inferior to {baseline}{where}",
+        "inferior": f"{treatment} is inferior to {baseline}{where}",
+        "inconclusive": f"it is inconclusive whether {treatment} is inferior to {baseline}{where}",
+    }[comparison.non_inferiority.verdict]
+    difference, cells = comparison.difference, comparison.cells
+    return (
+        f"{verdict}: {points(difference.estimate)} points, {difference.confidence * 100:g} % CI"
+        f" {points(difference.low)}…{points(difference.high)}, margin {comparison.non_inferiority.margin * 100:g};"
+        f" {cells.lost:,} lost, {cells.gained:,} gained"
+    )
+
+
+def points(fraction: float) -> str:
+    """A difference in points with its sign: "−0.3", "+0.7", "0.0"."""
+    rounded = round(fraction * 100, 1)
+    sign = "−" if rounded < 0 else "+" if rounded > 0 else ""
+    return f"{sign}{abs(rounded):.1f}"

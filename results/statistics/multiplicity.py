@@ -2,15 +2,31 @@
 
 Holm is written out: statsmodels' `multipletests` collects garbage on every call, which takes longer than a whole
 comparison of two runs. The tests hold it against statsmodels.
+
+Which layers matter? Bands and tests that hold for all layers of a sweep at once.
+
+A sweep asks one question a layer, so some layer will look significant by luck. Redrawing whole clusters keeps the
+dependence between layers as it is; the largest statistic over layers then has one null distribution (max-T, Westfall &
+Young 1993). `p_adjusted` steps down through it, so the chance of naming any layer that does nothing is at most α,
+whatever the others do; the bands cover all layers' means at once.
+
+Two null distributions are drawn and the less favourable one counts. Cluster sign flips are exact for symmetric changes;
+but relative changes of a probability are skewed (−100 % at worst, no bound above), where sign flips alone named a false
+layer in up to 16 % of simulated sweeps. The studentised cluster bootstrap follows the skew and stays near 5 %.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.statistics.clusters import cluster_sums
+from mapflow.results.statistics.estimates import Real, check_fraction
 
 
 def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
@@ -34,4 +50,154 @@ def _check(p_values: Float[np.ndarray, " tests"]) -> None:
     if outside.any():
         raise MapflowError(
             f"p-values {p_values[outside].tolist()} lie outside 0 … 1; correct only tests that were made"
+        )
+
+
+@dataclass(frozen=True)
+class SweepBands:
+    """One entry a layer (or window), in the units of the input. `significant` controls the family-wise error."""
+
+    mean: Float[np.ndarray, " layers"]
+    low: Float[np.ndarray, " layers"]
+    high: Float[np.ndarray, " layers"]
+    p_adjusted: Float[np.ndarray, " layers"]
+    significant: Bool[np.ndarray, " layers"]
+    critical_value: float
+    confidence: float
+    method: str
+
+
+def simultaneous_bands(
+    change: Float[np.ndarray, "n layers"],
+    cluster: Int[np.ndarray, " n"] | None = None,
+    *,
+    confidence: Real = 0.95,
+    resamples: int = 5_000,
+    seed: int = 0,
+    resolution: Real = 0.0,
+) -> SweepBands:
+    """Bands and adjusted p-values for the mean `change` of every layer over questions.
+
+    `resolution`, in the units of `change`, is a spread between questions below which nobody cares: it is added to every
+    layer's own in quadrature (the fudge factor of Tusher et al. 2001). Where nothing happens but to one question, the
+    bootstrap's t has no bound, and a single such layer would widen the bands of all others without end. The price: where
+    rare questions lose everything and few videos are at hand (20), none of the rare ones may be among them, and then the
+    bands are too narrow on the side where nothing was seen; from 50 videos on they hold.
+
+    Raises MapflowError for a change that is not finite (a baseline probability of zero), and for fewer than two
+    clusters.
+    """
+    check_fraction("confidence", confidence)
+    _check_finite(change)
+    groups = np.arange(len(change)) if cluster is None else cluster
+    size = np.bincount(groups)
+    present = size > 0
+    m = int(present.sum())
+    if m < 2:
+        raise MapflowError(
+            "a sweep needs questions about at least two videos to tell effect from luck"
+        )
+    # Units do not matter to the statistics, and squares of tiny numbers must not vanish.
+    scale = np.abs(change).max(axis=0, initial=0.0)
+    scale[scale == 0] = 1.0
+    unit = change / scale
+    mean = unit.mean(axis=0)
+    residual = cluster_sums(unit - mean, groups)[present]
+    totals = residual + mean * size[present, None]
+
+    floor = len(unit) * (resolution / scale) ** 2
+    error = np.sqrt(m / (m - 1) * (residual**2).sum(axis=0) + floor) / len(unit)
+    nothing_varies = np.where(mean == 0, 0.0, np.inf)
+    observed = np.divide(np.abs(mean), error, out=nothing_varies, where=error > 1e-14)
+    observed_flip = np.abs(totals.sum(axis=0)) / _norm(totals)
+    rng = np.random.default_rng(seed)
+    bootstrapped = np.concatenate(list(_bootstrap(residual, size[present], floor, resamples, rng)))
+    flipped = np.concatenate(list(_sign_flips(totals, resamples, rng)))
+    flipped_residual = _as_t(np.concatenate(list(_sign_flips(residual, resamples, rng))), m)
+
+    p_adjusted = np.maximum(_step_down(observed, bootstrapped), _step_down(observed_flip, flipped))
+    critical = max(
+        float(np.quantile(drawn.max(axis=1), confidence))
+        for drawn in (bootstrapped, flipped_residual)
+    )
+    method = f"max-T over {len(mean)} layers, {m} clusters, {resamples} bootstraps and sign flips, seed {seed}"
+    return SweepBands(
+        mean * scale,
+        (mean - critical * error) * scale,
+        (mean + critical * error) * scale,
+        p_adjusted,
+        p_adjusted <= 1 - confidence + 1e-12,
+        critical,
+        confidence,
+        method,
+    )
+
+
+def _step_down(
+    observed: Float[np.ndarray, " layers"], drawn: Float[np.ndarray, "draws layers"]
+) -> Float[np.ndarray, " layers"]:
+    """Adjusted p-values: the k-th largest statistic competes with the drawn maximum over itself and all smaller ones."""
+    descending = np.argsort(-observed, kind="stable")
+    rivals = np.maximum.accumulate(drawn[:, descending[::-1]], axis=1)[:, ::-1]
+    exceeded = (rivals >= observed[descending] * (1 - 1e-9)).sum(axis=0)
+    p_values = np.empty(len(observed))
+    p_values[descending] = np.maximum.accumulate((1 + exceeded) / (1 + len(drawn)))
+    return p_values
+
+
+def _bootstrap(
+    residual: Float[np.ndarray, "clusters layers"],
+    size: Int[np.ndarray, " clusters"],
+    floor: Float[np.ndarray, " layers"],
+    resamples: int,
+    rng: np.random.Generator,
+) -> Iterator[Float[np.ndarray, "draws layers"]]:
+    """|t| of every layer over resampled clusters; 0 where a resample holds no variation."""
+    m = len(size)
+    crossed, squared = residual * size[:, None], residual**2
+    for draws in _chunks(resamples, m):
+        weight = rng.multinomial(m, np.full(m, 1 / m), size=draws).astype(float)
+        mean = (weight @ residual) / (weight @ size)[:, None]
+        square = (
+            weight @ squared - 2 * mean * (weight @ crossed) + mean**2 * (weight @ size**2)[:, None]
+        )
+        error = np.sqrt(m / (m - 1) * np.maximum(square, 0.0) + floor) / (weight @ size)[:, None]
+        yield np.divide(np.abs(mean), error, out=np.zeros_like(mean), where=error > 1e-14)
+
+
+def _sign_flips(
+    totals: Float[np.ndarray, "clusters layers"], resamples: int, rng: np.random.Generator
+) -> Iterator[Float[np.ndarray, "draws layers"]]:
+    """|Σ ± total| / |total| of every layer under random signs of the clusters."""
+    scaled = totals / _norm(totals)
+    for draws in _chunks(resamples, len(totals)):
+        yield np.abs((2.0 * rng.integers(0, 2, size=(draws, len(totals))) - 1) @ scaled)
+
+
+def _chunks(resamples: int, clusters: int) -> Iterator[int]:
+    """Numbers of draws that add up to `resamples` and fit into memory."""
+    rows = max(1, 8_000_000 // clusters)
+    for start in range(0, resamples, rows):
+        yield min(rows, resamples - start)
+
+
+def _norm(totals: Float[np.ndarray, "clusters layers"]) -> Float[np.ndarray, " layers"]:
+    length = np.sqrt((totals**2).sum(axis=0))
+    return np.where(length > 0, length, 1.0)
+
+
+def _as_t(
+    normalised: Float[np.ndarray, "draws layers"], m: int
+) -> Float[np.ndarray, "draws layers"]:
+    """Σ s·e / |e| as a t-statistic whose variance is re-estimated after each flip, as it was for the data."""
+    return normalised * np.sqrt((m - 1) / np.maximum(m - normalised**2, 1e-12))
+
+
+def _check_finite(change: Float[np.ndarray, "n layers"]) -> None:
+    broken = np.argwhere(~np.isfinite(change))
+    if len(broken):
+        row, column = broken[0].tolist()
+        raise MapflowError(
+            f"question {row + 1}, layer {column + 1}: change {change[row, column]} is not finite ({len(broken)} such in"
+            " all); leave out questions whose baseline probability is zero"
         )

@@ -15,7 +15,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Int
 
 from mapflow.results.contract.errors import MapflowError
 
@@ -94,15 +94,6 @@ def pair(runs: Sequence[RunOutcomes], *, intersect: bool = False) -> PairedRuns:
     left_out = tuple(len(of_run) - len(shared) for of_run in ids)
     run_names = tuple(run.name for run in runs)
     return PairedRuns(run_names, shared, correct, cluster, n_clusters, task, task_names, left_out)
-
-
-def cluster_sums(
-    values: Num[np.ndarray, "n ..."], cluster: Int[np.ndarray, " n"]
-) -> Float[np.ndarray, "clusters ..."]:
-    """Sum of `values` in every cluster; whole numbers stay exact. The one place where clusters are formed."""
-    if values.ndim == 1:
-        return np.bincount(cluster, weights=values)
-    return np.stack([np.bincount(cluster, weights=column) for column in values.T], axis=1)
 
 
 def _sorted_ids(run: RunOutcomes) -> tuple[np.ndarray, np.ndarray]:

@@ -12,9 +12,8 @@ import math
 from scipy.stats import norm
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.statistics.findings import NEGLIGIBLE, Real, check_fraction, root
-from mapflow.results.statistics.non_inferiority import DEFAULT_MARGIN
-from mapflow.results.statistics.tango import tango_interval
+from mapflow.results.statistics.difference import DEFAULT_MARGIN, tango_interval
+from mapflow.results.statistics.estimates import NEGLIGIBLE, Real, check_fraction, root
 
 
 def power_of_difference(

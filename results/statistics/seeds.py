@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import t
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.statistics.design_effect import clustered_variance
-from mapflow.results.statistics.findings import NEGLIGIBLE, Interval, Real, Test, check_fraction
+from mapflow.results.statistics.clusters import clustered_variance
+from mapflow.results.statistics.estimates import NEGLIGIBLE, Interval, Real, Test, check_fraction
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,12 @@ from PIL import Image
 from mapflow.harness.cli.main import main
 from mapflow.harness.commands.explain import example_layout
 from mapflow.harness.reporting.policies import depth, policy_diagrams
-from mapflow.harness.reporting.questions import FRAME_HEIGHT, benchmark_documents, frames_of
-from mapflow.harness.reporting.viewer import viewer_data
+from mapflow.harness.reporting.viewer import (
+    FRAME_HEIGHT,
+    benchmark_documents,
+    frames_of,
+    viewer_data,
+)
 from mapflow.model_adapters.interventions import parse_intervention, reachable
 from mapflow.model_adapters.video.reader import read_frames
 from mapflow.results.contract.question import Clip

@@ -5,8 +5,7 @@ import pytest
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.run import read_runs
-from mapflow.results.statistics import holm, mcnemar_exact, seed_condition
-from mapflow.results.statistics.mcnemar import Cells
+from mapflow.results.statistics import Cells, holm, mcnemar_exact, seed_condition
 from mapflow.results.tables.ablation import ablation_table, condition_of
 from tests.results.run_folders import answers, write_run
 

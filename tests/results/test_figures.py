@@ -11,15 +11,14 @@ from matplotlib.image import imread
 
 from mapflow.harness.cli.main import main
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.figures import route_curves, route_rows, save_figure
-from mapflow.results.figures.palette import PENS, pen
+from mapflow.results.figures import RoutePanel, route_curves, route_panels, route_rows, save_figure
+from mapflow.results.figures.panels import PENS, pen
 from mapflow.results.records.sweep import SweepRecord
-from mapflow.results.report.sweeps import SweepCurve, sweep_curves
 from mapflow.results.runs.folder import RunFolder, write_json
 from mapflow.results.statistics import simultaneous_bands
 
 CURVES = [
-    SweepCurve(
+    RoutePanel(
         "video->question",
         9,
         (-10.0, -20.0, 0.0),
@@ -27,7 +26,7 @@ CURVES = [
         (-5.0, -15.0, 5.0),
         (True, True, False),
     ),
-    SweepCurve("cross-frame", 1, (-1.0, 2.0, 3.0), note="at least two videos"),
+    RoutePanel("cross-frame", 1, (-1.0, 2.0, 3.0), note="at least two videos"),
 ]
 
 
@@ -107,7 +106,7 @@ def test_the_command_draws_a_sweep_in_the_order_it_was_asked_for(tmp_path, capsy
     with (tmp_path / "s" / "routes.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["route"] for row in rows] == ["b->c"] * 6 + ["a->b"] * 6
-    expected = {(c.route, i + 1): c.low[i] for c in sweep_curves(records) for i in range(6)}
+    expected = {(c.route, i + 1): c.low[i] for c in route_panels(records) for i in range(6)}
     assert {(row["route"], int(row["layer"])): float(row["low"]) for row in rows} == pytest.approx(
         expected
     )

@@ -13,7 +13,7 @@ from mapflow.results.figures import (
     answer_panels,
     answer_rows,
     lens_curves,
-    lens_curves_of,
+    lens_panels,
     lens_rows,
     save_figure,
 )
@@ -142,7 +142,7 @@ def test_a_panel_an_intervention_and_norm_and_a_line_an_answer():
 
 def test_lens_rows_are_shares_of_all_entries():
     records = readings()
-    rows = lens_rows(lens_curves_of(records, LISTS))
+    rows = lens_rows(lens_panels(records, LISTS))
     expected = {
         (title, one.intervention, one.layer): hits / one.entries
         for one in frequencies(records, ["full", "_$a_b$"], LISTS)
@@ -155,7 +155,7 @@ def test_lens_rows_are_shares_of_all_entries():
 
 
 def test_names_are_drawn_as_they_are(tmp_path):
-    found = lens_curves_of(readings(), LISTS)
+    found = lens_panels(readings(), LISTS)
     figure = lens_curves(found, "$\\frac$ <b>\x07")
     assert len(figure.axes) == len(LISTS) and all(len(panel.lines) == 2 for panel in figure.axes)
     (legend,) = figure.legends
@@ -180,7 +180,7 @@ def test_what_cannot_be_averaged_is_refused():
     with pytest.raises(MapflowError, match="no question could be traced"):
         answer_panels(traces()[-1:])
     with pytest.raises(MapflowError, match="no question was read"):
-        lens_curves_of(readings()[-1:], LISTS)
+        lens_panels(readings()[-1:], LISTS)
     short = TraceRecord("s", "v", "t", "full", "paper", True, False, "A", "A", (0.1,), (0.1,), {})
     with pytest.raises(MapflowError, match="1 and 5 layers"):
         answer_panels([*traces(), short])

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.visible_text import visible, visible_json, visible_lines
+from mapflow.results.figures import PolicyDiagram
 from mapflow.results.report import (
     Answer,
-    PolicyDiagram,
     ReportContents,
     ViewedQuestion,
     ViewerData,

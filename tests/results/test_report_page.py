@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from mapflow.results.contract.visible_text import visible_lines
+from mapflow.results.figures import PolicyDiagram
 from mapflow.results.report import (
     Answer,
-    PolicyDiagram,
     ReportContents,
     ViewedQuestion,
     ViewerData,
     render_report,
 )
+from mapflow.results.report.drawings import policy_svg, spans
 from mapflow.results.report.page import script_json
-from mapflow.results.report.policy_svg import policy_svg, spans
 from mapflow.results.tables.formats import Column, Table
 from tests.results.browser import chromium
 

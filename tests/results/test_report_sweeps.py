@@ -6,14 +6,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mapflow.results.records.sweep import SweepRecord
-from mapflow.results.report.sweeps import (
+from mapflow.results.figures.route_curves import (
     RESOLUTION,
-    SweepCurve,
+    RoutePanel,
+    route_panels,
     shared_scale,
-    sweep_curves,
-    sweep_svg,
 )
+from mapflow.results.records.sweep import SweepRecord
+from mapflow.results.report.drawings import route_svg
 from mapflow.results.statistics import simultaneous_bands
 
 RNG = np.random.default_rng(3)
@@ -40,7 +40,7 @@ def a_sweep_record(question, route="video->question", change=None, **changes):
 def test_bands_are_the_librarys_and_questions_without_a_change_count_for_none():
     records = [a_sweep_record(i, change=row) for i, row in enumerate(CHANGE)]
     records += [a_sweep_record(50, error="no video"), a_sweep_record(51, tiny=("p_answer",))]
-    (curve,) = sweep_curves(records)
+    (curve,) = route_panels(records)
     videos = np.unique([f"one/{i // 2}.mp4" for i in range(40)], return_inverse=True)[1]
     found = simultaneous_bands(CHANGE, videos, resolution=RESOLUTION)
     assert curve.n == 40
@@ -52,18 +52,18 @@ def test_bands_are_the_librarys_and_questions_without_a_change_count_for_none():
 
 
 def test_one_video_has_a_curve_without_a_band_and_says_why():
-    (curve,) = sweep_curves([a_sweep_record(i, change=CHANGE[i], video_id="v") for i in range(3)])
+    (curve,) = route_panels([a_sweep_record(i, change=CHANGE[i], video_id="v") for i in range(3)])
     assert curve.low == () and curve.significant == () and "at least two videos" in curve.note
-    assert sweep_curves([a_sweep_record(0, error="no video")]) == []
+    assert route_panels([a_sweep_record(0, error="no video")]) == []
 
 
 def test_a_panel_draws_every_layer_and_marks_the_significant_ones():
-    curve = SweepCurve(
+    curve = RoutePanel(
         "a<b->c", 9, (-10, -20, 0), (-15, -25, -5), (-5, -15, 5), (True, True, False)
     )
     scale = shared_scale([curve])
     assert scale == (-25, 5)
-    root = ElementTree.fromstring(sweep_svg(curve, *scale))
+    root = ElementTree.fromstring(route_svg(curve, *scale))
     assert len(root.findall("circle")) == 2
     points = [tuple(map(float, p.split(","))) for p in root.find("polyline").get("points").split()]
     heights = [y for _, y in points]
@@ -75,16 +75,16 @@ def test_a_panel_draws_every_layer_and_marks_the_significant_ones():
 
 
 def test_wide_bands_do_not_flatten_the_curves():
-    wide = SweepCurve("r", 3, (-30.0, 2.0), (-900.0, -800.0), (700.0, 900.0), (False, False))
+    wide = RoutePanel("r", 3, (-30.0, 2.0), (-900.0, -800.0), (700.0, 900.0), (False, False))
     assert shared_scale([wide]) == (-100, 20)
     heights = [
-        float(p.split(",")[1]) for p in re.findall(r"[\d.]+,[\d.]+", sweep_svg(wide, -100, 20))
+        float(p.split(",")[1]) for p in re.findall(r"[\d.]+,[\d.]+", route_svg(wide, -100, 20))
     ]
     assert min(heights) >= 0 and max(heights) <= 180
-    assert shared_scale([SweepCurve("r", 3, (10.0, 300.0))]) == (0, 300)
+    assert shared_scale([RoutePanel("r", 3, (10.0, 300.0))]) == (0, 300)
 
 
 def test_a_flat_curve_has_a_scale():
-    bottom, top = shared_scale([SweepCurve("r", 1, (0.0, 0.0))])
+    bottom, top = shared_scale([RoutePanel("r", 1, (0.0, 0.0))])
     assert bottom < top
-    assert re.search("polyline", sweep_svg(SweepCurve("r", 1, (0.0, 0.0)), bottom, top))
+    assert re.search("polyline", route_svg(RoutePanel("r", 1, (0.0, 0.0)), bottom, top))

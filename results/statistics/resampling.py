@@ -8,6 +8,14 @@ every distinct size of net gain, convolved. No seed, and with one question a clu
 The mid-p value counts patterns exactly as far as the observed one by half; it is the default because the exact
 p-value of such a lattice is conservative (measured: size 3.9-4.5 % against 4.7-5.2 %). Real-valued gains (macro averages)
 are sampled with a seed.
+
+Cluster bootstrap: what if other videos had been drawn?
+
+Whole videos are resampled with replacement. Two clusters with the same size and the same net gain are
+interchangeable, so a resample is one multinomial draw over the distinct kinds of cluster: a few hundred kinds stand
+for a million videos. Percentiles are widened for few clusters (Hesterberg 2015, "expanded percentile"). Reported
+beside the default interval of paired_difference.py, not instead of it: with 50 clusters it covers a little less
+(README.md), and where nothing flips it has no width.
 """
 
 from __future__ import annotations
@@ -16,11 +24,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, Num
-from scipy.stats import binom
+from scipy.stats import binom, norm, t
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.statistics.findings import NEGLIGIBLE, Test
-from mapflow.results.statistics.pairing import cluster_sums
+from mapflow.results.statistics.clusters import cluster_sums
+from mapflow.results.statistics.estimates import NEGLIGIBLE, Interval, Real, Test, check_fraction
 
 
 @dataclass(frozen=True)
@@ -107,3 +115,39 @@ def _sampled_totals(
         positive = rng.binomial(count, 0.5, size=(min(rows, flips - start), len(count)))
         parts.append((2 * positive - count) @ magnitude)
     return np.concatenate(parts)
+
+
+def cluster_bootstrap(
+    values: Num[np.ndarray, " n"],
+    cluster: Int[np.ndarray, " n"],
+    *,
+    confidence: Real = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Interval of the mean of `values` over questions, resampling clusters.
+
+    Raises MapflowError for fewer than two clusters. Where all values are equal the interval has no width.
+    """
+    check_fraction("confidence", confidence)
+    size = np.bincount(cluster)
+    present = size > 0
+    m = int(present.sum())
+    if m < 2:
+        raise MapflowError(
+            "a cluster bootstrap needs at least two clusters; give the questions' video ids"
+        )
+    # One sortable key for the pair (sum of values, size).
+    kinds, count = np.unique(
+        cluster_sums(values, cluster)[present] + 1j * size[present], return_counts=True
+    )
+    rng = np.random.default_rng(seed)
+    rows = max(1, 4_000_000 // len(kinds))
+    means = []
+    for start in range(0, resamples, rows):
+        drawn = rng.multinomial(m, count / m, size=min(rows, resamples - start))
+        means.append((drawn @ np.real(kinds)) / (drawn @ np.imag(kinds)))
+    tail = norm.cdf(np.sqrt(m / (m - 1)) * t.ppf((1 - confidence) / 2, m - 1))
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    method = f"cluster bootstrap, expanded percentile, {resamples} resamples, seed {seed}"
+    return Interval(float(values.mean()), float(low), float(high), confidence, method)

@@ -7,7 +7,6 @@ passes one in.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import sha256
 from mapflow.tasks.benchmarks import Benchmark
 from mapflow.tasks.data_folder import DataFolder
 from mapflow.tasks.documents import Document, chance_level
@@ -179,17 +179,9 @@ def _verify(checksums: Path, root: Path) -> tuple[list[str], int]:
             )
         if not path.is_file():
             wrong.append(f"{name}: missing")
-        elif _sha256(path) != digest:
+        elif sha256([path]) != digest:
             wrong.append(f"{name}: differs from its checksum")
     return wrong, len(lines)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def render_check(check: DataCheck, examples: int = 3) -> str:

@@ -91,9 +91,10 @@ def _kind(folder: Path) -> str:
 
 
 def _sweep(folder: Path, title: str) -> Drawn:
+    from mapflow.results.contract.files import read_json
     from mapflow.results.figures import route_curves, route_panels, route_rows
     from mapflow.results.records.sweep import SweepRecord
-    from mapflow.results.runs.folder import SUMMARY, read_json, read_records
+    from mapflow.results.runs.folder import SUMMARY, read_records
 
     curves = route_panels(read_records(folder, SweepRecord))
     if (folder / SUMMARY).is_file():  # the order in which the routes were asked for
@@ -134,7 +135,8 @@ def _lens(folder: Path, title: str, words: Path | None) -> Drawn:
 
 def _asked(folder: Path) -> list[str]:
     """Interventions in the order in which they were asked for; empty without a manifest."""
-    from mapflow.results.runs.folder import MANIFEST, read_json
+    from mapflow.results.contract.files import read_json
+    from mapflow.results.runs.folder import MANIFEST
 
     if not (folder / MANIFEST).is_file():
         return []

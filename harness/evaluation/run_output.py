@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
 from mapflow.results.runs.claim import claim
-from mapflow.results.runs.folder import MANIFEST, SUMMARY, read_json, sort_records, write_json
+from mapflow.results.runs.folder import MANIFEST, SUMMARY, sort_records, write_json
 from mapflow.results.tables.summary import summarize, summary_table
 
 

@@ -19,7 +19,7 @@ from tabulate import tabulate
 from mapflow.harness.cli.main import main as mapflow
 from mapflow.model_adapters.checkpoints.pathways import checkpoint_pathways
 from mapflow.model_adapters.families.registry import BUNDLED
-from mapflow.results.runs.folder import read_json
+from mapflow.results.contract.files import read_json
 
 MODELS = {"pathways": "readme_sweep", "natural": "readme_sweep_natural"}
 """Bundled model → name of its picture."""

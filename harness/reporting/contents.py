@@ -9,10 +9,11 @@ from mapflow.harness.cli.chosen_runs import with_baseline
 from mapflow.harness.reporting.policies import policy_diagrams
 from mapflow.harness.reporting.viewer import viewer_data
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
 from mapflow.results.figures import PolicyDiagram, route_panels
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.report import ReportContents, SweepFigure
-from mapflow.results.runs.folder import MANIFEST, read_json, read_records
+from mapflow.results.runs.folder import MANIFEST, read_records
 from mapflow.results.runs.provenance import manifest_lines
 from mapflow.results.runs.run import Run, open_records
 from mapflow.results.tables.ablation import ablation_table

@@ -6,10 +6,8 @@ tensors in place, `lora.py` merges an adapter on the way.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
 
 FAMILY_OF = {
     "PllavaForConditionalGeneration": "llava",
@@ -42,9 +41,6 @@ LARGEST = {
     "projection_dim": 1 << 20,
 }
 """How a config's sizes end → the most that is believed; several times what today's largest models have."""
-
-LARGEST_JSON = 256 << 20
-"""Bytes of a JSON file that is read at all."""
 
 
 def find_folder(path: str | Path) -> Path:
@@ -114,25 +110,6 @@ def is_native(architecture: str) -> bool:
     return architecture in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Contents of a JSON object file. Raises MapflowError where it is missing or broken."""
-    if not file.is_file():
-        raise MapflowError(f"checkpoint folder {file.parent} has no {file.name}")
-    try:
-        if file.stat().st_size > LARGEST_JSON:
-            raise MapflowError(
-                f"{file} has more than {LARGEST_JSON:,} bytes, too many for a file of settings"
-            )
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except MapflowError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise MapflowError(f"{file} is not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise MapflowError(f"{file} must hold a JSON object, not a {type(content).__name__}")
-    return content
-
-
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a full checkpoint: one, or the shards that the index names.
 
@@ -170,16 +147,6 @@ def missing_weights(folder: Path, wanted: str) -> str:
             " convert them with save_pretrained(..., safe_serialization=True)"
         )
     return f"checkpoint folder {folder} has no {wanted}"
-
-
-def digest(files: Iterable[Path]) -> str:
-    """SHA-256 over the files' contents, one after another: what `cat FILES | sha256sum` prints."""
-    running = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                running.update(chunk)
-    return running.hexdigest()
 
 
 def some(names: Sequence[str], shown: int = 3) -> str:

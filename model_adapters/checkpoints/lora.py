@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mapflow.model_adapters.checkpoints.folder import find_folder, missing_weights, read_json, some
+from mapflow.model_adapters.checkpoints.folder import find_folder, missing_weights, some
 from mapflow.model_adapters.checkpoints.network_loading import (
     Renames,
     SafetensorsWeights,
@@ -27,6 +27,7 @@ from mapflow.model_adapters.checkpoints.network_loading import (
     rename,
 )
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from mapflow.model_adapters.checkpoints.folder import digest, read_config, weight_files
+from mapflow.model_adapters.checkpoints.folder import read_config, weight_files
 from mapflow.model_adapters.checkpoints.lora import CONFIG, TENSORS, LoraWeights, find_base
 from mapflow.model_adapters.checkpoints.network_loading import (
     Network,
@@ -29,6 +29,7 @@ from mapflow.model_adapters.checkpoints.network_loading import (
 from mapflow.model_adapters.checkpoints.pathways import checkpoint_pathways
 from mapflow.model_adapters.conversation import load_tokenizer
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import sha256
 
 # Settings of a released config.json that have no say: they are decided when a network is loaded.
 DECIDED = (
@@ -124,7 +125,7 @@ class ReleasedCheckpoint:
         extra = [self.adapter / CONFIG, self.adapter / TENSORS] if self.adapter else []
         return {
             "name": "+".join(part.resolve().name for part in (self.folder, self.adapter) if part),
-            "digest": digest([*self.files, *extra]),
+            "digest": sha256([*self.files, *extra]),
             "pathways": checkpoint_pathways(self.adapter or self.folder),
         }
 

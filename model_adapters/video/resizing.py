@@ -21,8 +21,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from mapflow.model_adapters.checkpoints.folder import read_json
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
 
 LONGEST_WORKING_EDGE = 640
 Span = tuple[int, int]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
 from mapflow.results.records.base import Line
 from mapflow.results.records.record import Record
 from mapflow.results.runs.claim import claim, in_turn
@@ -180,17 +181,6 @@ def sort_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: i
         records = read_records(folder, kind)
         _replace(folder / kind.FILE, "".join(record.to_line() + "\n" for record in records))
     return records
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises MapflowError naming the file where it is absent or not a JSON object."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MapflowError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise MapflowError(f"{path} is not a JSON object")
-    return values
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
 from mapflow.results.records.record import Record
-from mapflow.results.runs.folder import MANIFEST, RECORDS, read_json
+from mapflow.results.runs.folder import MANIFEST, RECORDS
 from mapflow.results.runs.sample_logs import read_samples, sample_files, sample_manifest
 
 TITLES = {

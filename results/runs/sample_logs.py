@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
 from mapflow.results.records.record import Record
-from mapflow.results.runs.folder import read_json
 
 FILE_NAME = re.compile(r"(?P<date>.+?)_samples_(?P<task>.+)\.jsonl")
 SCORES = ("accuracy", "acc", "exact_match", "score", "correct")

@@ -11,7 +11,7 @@ import torch
 from tiny_llava import tiny_config, tiny_weights, write_tiny_llava, write_weights
 from torch import nn
 
-from mapflow.model_adapters.checkpoints.folder import digest, read_config, weight_files
+from mapflow.model_adapters.checkpoints.folder import read_config, weight_files
 from mapflow.model_adapters.checkpoints.network_loading import (
     SafetensorsWeights,
     device_of,
@@ -22,6 +22,7 @@ from mapflow.model_adapters.checkpoints.network_loading import (
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import sha256
 
 ROTARY = "language_model.model.rotary_emb.inv_freq"
 
@@ -185,7 +186,7 @@ def test_digest_is_sha256_of_the_files_in_order(folder, tmp_path):
     for each in (folder, sharded):
         files = weight_files(each)
         expected = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-        assert digest(files) == expected == LlavaVideo.load(each).digest
+        assert sha256(files) == expected == LlavaVideo.load(each).digest
 
 
 def test_folder_or_file_absent(folder, tmp_path):

@@ -10,11 +10,12 @@ import sys
 import pytest
 from tiny_llava import tiny_config, write_tiny_llava
 
-from mapflow.model_adapters.checkpoints import folder as checkpoint
-from mapflow.model_adapters.checkpoints.folder import check_sizes, read_json, weight_files
+from mapflow.model_adapters.checkpoints.folder import check_sizes, weight_files
 from mapflow.model_adapters.families.hf.loading import load_processor, native_config
 from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.results.contract import files
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_json_that_is_none(folder, content):
 
 
 def test_json_that_is_too_large_is_not_read(folder, monkeypatch):
-    monkeypatch.setattr(checkpoint, "LARGEST_JSON", 10)
+    monkeypatch.setattr(files, "LARGEST_JSON", 10)
     with pytest.raises(MapflowError, match="more than 10 bytes"):
         read_json(folder / "config.json")
 

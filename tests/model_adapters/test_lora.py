@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from tiny_llava import tiny_config, tiny_question, tiny_weights, write_tiny_llava
 from torch import Tensor
 
-from mapflow.model_adapters.checkpoints.folder import digest, weight_files
+from mapflow.model_adapters.checkpoints.folder import weight_files
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import sha256
 
 RANK, ALPHA = 3, 12.0
 Q, K = (f"language_model.model.layers.1.self_attn.{name}_proj" for name in "qk")
@@ -195,7 +196,7 @@ def test_digest_covers_the_adapter(base, tmp_path):
     weak = write_adapter(tmp_path / "weak", pair(Q, 1), lora_alpha=1)
     strong = write_adapter(tmp_path / "strong", pair(Q, 1), lora_alpha=2)
     digests = {LlavaVideo.load(base, lora=each).digest for each in (weak, strong)}
-    assert len(digests | {digest(weight_files(base))}) == 3
+    assert len(digests | {sha256(weight_files(base))}) == 3
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,13 @@ from mapflow.model_adapters.checkpoints.folder import (
     FAMILY_OF,
     architecture_of,
     check_sizes,
-    read_json,
     some,
     weight_files,
 )
 from mapflow.model_adapters.checkpoints.lora import LoraWeights
 from mapflow.model_adapters.checkpoints.network_loading import DERIVED
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 PROCESSORS = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")

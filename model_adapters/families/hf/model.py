@@ -21,7 +21,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mapflow.model_adapters.checkpoints.folder import digest, weight_files
+from mapflow.model_adapters.checkpoints.folder import weight_files
 from mapflow.model_adapters.checkpoints.lora import CONFIG, TENSORS, find_base
 from mapflow.model_adapters.checkpoints.network_loading import resolve_dtype
 from mapflow.model_adapters.checkpoints.pathways import checkpoint_pathways
@@ -35,6 +35,7 @@ from mapflow.model_adapters.video.reader import SampledFrames, read_frames
 from mapflow.model_adapters.video.sampling import segment_midpoints
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import sha256
 from mapflow.results.contract.question import Clip, Question
 
 N_FRAMES = 8  # where the protocol asks for no number
@@ -94,7 +95,7 @@ class HfVideo(VideoLLM):
             model,
             processor,
             name="+".join(part.resolve().name for part in (folder, adapter) if part),
-            digest=digest(files),
+            digest=sha256(files),
             pathways=checkpoint_pathways(adapter or folder),
         )
 

@@ -24,7 +24,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mapflow.model_adapters.checkpoints.folder import find_folder, read_json
+from mapflow.model_adapters.checkpoints.folder import find_folder
 from mapflow.model_adapters.checkpoints.released import ReleasedCheckpoint
 from mapflow.model_adapters.conversation import Text, Video, tokenize, user_pieces
 from mapflow.model_adapters.device_copies import to_device
@@ -37,6 +37,7 @@ from mapflow.model_adapters.video.reader import SampledFrames, VideoError, read_
 from mapflow.model_adapters.video.sampling import trimmed_linspace
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import Clip, Question
 
 N_FRAMES = 8  # where the protocol asks for no number

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mapflow.model_adapters.interventions import Intervention, Route, attention_of_rows
+from mapflow.model_adapters.interventions import Intervention, Route, attention_weights
 from mapflow.model_adapters.interventions.language.layout import SELECTORS
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
@@ -59,7 +59,7 @@ def map_question(model: VideoLLM, prepared: Prepared, maps: AttentionMaps) -> li
     parts = {part: _positions(prepared, part) for part in PARTS}
     records = []
     for intervention, one in zip(maps.interventions, compiled, strict=True):
-        weights = attention_of_rows(decoder, inputs, one, rows)
+        weights = attention_weights(decoder, inputs, one, rows)
         identity = _identity(question, maps, intervention)
         if not weights.isfinite().all():
             records.append(

@@ -23,7 +23,11 @@ from mapflow.model_adapters.interventions import (
     Window,
 )
 from mapflow.model_adapters.interventions.execution.incremental import answer_logits
-from mapflow.model_adapters.interventions.execution.memory_plan import Plan, Widths, plan
+from mapflow.model_adapters.interventions.execution.memory_plan import (
+    MemoryPlan,
+    Widths,
+    plan_passes,
+)
 from mapflow.model_adapters.interventions.language.layers import SIZED_STYLES, WindowStyle
 from mapflow.model_adapters.interventions.language.policies import Knockout
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
@@ -68,10 +72,12 @@ class Sweep:
                 f"question {question.question_id} cannot be swept: {error}"
             ) from None
 
-    def plan(self, model: VideoLLM, compiled: Sequence[Compiled], inputs: DecoderInputs) -> Plan:
+    def plan(
+        self, model: VideoLLM, compiled: Sequence[Compiled], inputs: DecoderInputs
+    ) -> MemoryPlan:
         """How the interventions will be run, and at what cost."""
         widths = Widths.of(model.decoder.core.config, inputs.embeds.element_size())
-        return plan(compiled, widths, self.memory_budget)
+        return plan_passes(compiled, widths, self.memory_budget)
 
 
 def sweep_question(model: VideoLLM, prepared: Prepared, sweep: Sweep) -> list[SweepRecord]:

@@ -82,13 +82,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _row_layers(compiled: Compiled) -> list[list[str]]:
     """What need not be computed: layers after an early exit, rows that no answer depends on."""
-    from mapflow.model_adapters.interventions.execution.executor import skips_rows
+    from mapflow.model_adapters.interventions.execution.answers import skips_positions
     from mapflow.model_adapters.interventions.language.liveness import live_row_layers
 
     whole = len(compiled.layout) * compiled.n_layers
     if compiled.depth < compiled.n_layers:
         run, why = compiled.row_layers, f"layers after {compiled.depth} do not run"
-    elif skips_rows([compiled]):
+    elif skips_positions([compiled]):
         run, why = (
             live_row_layers(compiled),
             "no answer depends on the others, so they are not computed",

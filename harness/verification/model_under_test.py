@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, apply, parse_intervention
-from mapflow.model_adapters.interventions.execution.attention_plan import AttentionPlan
+from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
 from mapflow.model_adapters.interventions.kernels.edges import Edges, LayerMasks
 from mapflow.model_adapters.interventions.kernels.grouped_attention import GroupedEdges
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
@@ -132,7 +132,7 @@ class ExplicitMasks:
     """
 
     def __init__(self, compiled: Compiled, device: torch.device) -> None:
-        self._plan = AttentionPlan.of([compiled], device=device)
+        self._plan = BatchMasks.of([compiled], device=device)
         self._device = device
         self.asked: list[int] = []
 

@@ -5,8 +5,8 @@ Four ideas: a `TokenLayout` names every position of a prompt; a `Route` is a bun
 that matrix inside an unmodified transformers model (`Decoder`, `apply`).
 """
 
-from mapflow.model_adapters.interventions.execution.attention_plan import AttentionPlan
-from mapflow.model_adapters.interventions.execution.attention_rows import attention_of_rows
+from mapflow.model_adapters.interventions.execution.attention_weights import attention_weights
+from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
 from mapflow.model_adapters.interventions.execution.decoder import Decoder
 from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.kernels.attention import apply
@@ -27,7 +27,7 @@ from mapflow.model_adapters.interventions.language.reachability import (
 from mapflow.model_adapters.interventions.language.route import Route
 
 __all__ = [
-    "AttentionPlan",
+    "BatchMasks",
     "Compiled",
     "Decoder",
     "DecoderInputs",
@@ -40,7 +40,7 @@ __all__ = [
     "TokenLayout",
     "Window",
     "apply",
-    "attention_of_rows",
+    "attention_weights",
     "certificate",
     "parse_intervention",
     "parse_interventions",

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from mapflow.model_adapters.interventions import DecoderInputs, Intervention
-from mapflow.model_adapters.interventions.execution.answer_loss import answer_loss
+from mapflow.model_adapters.interventions.execution.answers import answer_loss
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question

@@ -1,5 +1,5 @@
-"""Which attention for which cuts, at which length: the measured crossovers behind `grouped_attention.MANY_ROWS` and
-`block_sparse.MANY_KEYS`.
+"""Which attention for which cuts, at which length: the measured crossovers behind `grouped_attention.MANY_POSITIONS` and
+`dense_attention.MANY_KEYS`.
 
     python -m tests.benchmarks.attention_kernels --out kernels.json      # one GPU, about a minute (compiling included)
 
@@ -26,14 +26,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from mapflow.model_adapters.checkpoints.pathways import named_pathways
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     Segment,
     TokenLayout,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.execution import attention_plan as plan
-from mapflow.model_adapters.interventions.kernels import row_groups
-from mapflow.model_adapters.interventions.kernels.block_sparse import block_sparse_attention
+from mapflow.model_adapters.interventions.kernels import query_groups
+from mapflow.model_adapters.interventions.kernels.dense_attention import block_sparse_attention
 from mapflow.model_adapters.interventions.kernels.edges import Edges
 from mapflow.model_adapters.interventions.kernels.grouped_attention import (
     GroupedEdges,
@@ -91,8 +90,11 @@ def measure(frames: int, policy: str, layer: int, same_size: bool = True) -> dic
     )
     pathways = named_pathways("LLaVA-NeXT-7B-Video-FT")
     compiled = parse_intervention(policy).compile(layout, 32, pathways)
-    with mock.patch.object(plan, "MANY_ROWS", 1), mock.patch.object(row_groups, "LEAST_SHARE", 0):
-        groups = AttentionPlan.of([compiled], device="cuda").mask(layer, n, n)
+    with (
+        mock.patch.object(batch_masks, "MANY_POSITIONS", 1),
+        mock.patch.object(query_groups, "LEAST_SHARE", 0),
+    ):
+        groups = BatchMasks.of([compiled], device="cuda").mask(layer, n, n)
     assert isinstance(groups, GroupedEdges)
     edges = Edges(groups.allowed)
     module = torch.nn.Module()
@@ -117,7 +119,9 @@ def measure(frames: int, policy: str, layer: int, same_size: bool = True) -> dic
         "grouped": lambda: grouped_attention(module, query, key, value, groups),
     }
 
-    def part(some: list[row_groups.RowGroup], left: list[tuple[int, int]]) -> Callable[[], object]:
+    def part(
+        some: list[query_groups.QueryGroup], left: list[tuple[int, int]]
+    ) -> Callable[[], object]:
         edges = GroupedEdges(some, left, groups._rows, groups.device, groups.may_be_empty)
         return lambda: grouped_attention(module, query, key, value, edges)
 
@@ -165,7 +169,9 @@ FEW = 512
 """Rows whose scores against all keys are written out."""
 
 
-def causal_batch(query: Tensor, key: Tensor, value: Tensor, group: row_groups.RowGroup) -> Tensor:
+def causal_batch(
+    query: Tensor, key: Tensor, value: Tensor, group: query_groups.QueryGroup
+) -> Tensor:
     """A group's batch as flash takes it: what is causal at the lower right needs no bias."""
     rows = _stretched(query[:, :, group.start : group.stop], group.count)
     keys, values = _each(key, group), _each(value, group)

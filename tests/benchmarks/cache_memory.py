@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from mapflow.model_adapters.interventions import AttentionPlan, Compiled, apply
+from mapflow.model_adapters.interventions import BatchMasks, Compiled, apply
 from mapflow.model_adapters.interventions.execution.kept_keys import KeptKeys, keys_kept
 from tests.benchmarks.policy_prefill import POLICIES, Bench
 from tests.benchmarks.procedures import SIZES, clock, hardware, peak_gib
@@ -39,12 +39,12 @@ class Continued:
         self.bench, self.compiled, self.dropping = bench, compiled, dropping
         self.cache, self.plan = self._empty()
 
-    def _empty(self) -> tuple[DynamicCache, KeptKeys | AttentionPlan]:
+    def _empty(self) -> tuple[DynamicCache, KeptKeys | BatchMasks]:
         decoder = self.bench.decoder
         cache = DynamicCache(config=decoder.core.config)
         if self.dropping:
             return cache, KeptKeys(self.compiled, cache, decoder.device)
-        return cache, AttentionPlan.of(self.compiled, device=decoder.device)
+        return cache, BatchMasks.of(self.compiled, device=decoder.device)
 
     @torch.inference_mode()
     def prefill(self) -> Tensor:

@@ -20,15 +20,15 @@ from torch import Tensor
 
 from mapflow.model_adapters.checkpoints.pathways import scaled_pathways
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     Compiled,
     Decoder,
     apply,
     parse_intervention,
 )
+from mapflow.model_adapters.interventions.execution.answers import answer_logits
 from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
-from mapflow.model_adapters.interventions.execution.executor import answer_logits
-from mapflow.model_adapters.interventions.execution.memory_plan import plan
+from mapflow.model_adapters.interventions.execution.memory_plan import plan_passes
 from mapflow.model_adapters.interventions.kernels.attention import EAGER, SDPA
 from tests.benchmarks.procedures import (
     SIZES,
@@ -81,7 +81,7 @@ class Bench:
         core = self.decoder.core
         core.set_attn_implementation(EAGER)
         try:
-            with apply(AttentionPlan.of([self.compile(policy)], device=self.decoder.device)):
+            with apply(BatchMasks.of([self.compile(policy)], device=self.decoder.device)):
                 hidden = core(
                     inputs_embeds=self.inputs.embeds[None], use_cache=False
                 ).last_hidden_state
@@ -92,7 +92,7 @@ class Bench:
     def floor(self, policy: str) -> float:
         """Arithmetic as a share of the plain run's: matrices by live rows, scores by kept edges of live rows."""
         compiled, n, size = self.compile(policy), len(self.layout), self.size
-        rows = plan([compiled]).row_layers if policy != "full" else n * size.layers
+        rows = plan_passes([compiled]).row_layers if policy != "full" else n * size.layers
         per_edge = 4 * size.hidden
         kept = compiled.edges_kept if policy != "full" else compiled.edges_total
         whole = n * size.layers * size.row_layer_flops + compiled.edges_total * per_edge
@@ -128,7 +128,8 @@ def measure(bench: Bench, repeats: int) -> dict[str, Any]:
             "speedup": again / seconds,
             "floor_speedup": 1 / bench.floor(policy),
             "edges_kept": compiled.edges_kept / compiled.edges_total,
-            "row_layers": plan([compiled]).row_layers / (len(bench.layout) * bench.size.layers),
+            "row_layers": plan_passes([compiled]).row_layers
+            / (len(bench.layout) * bench.size.layers),
             "peak_gib": peak_gib(lambda policy=policy: bench.policy(policy)),
         }
         if torch.cuda.is_available():

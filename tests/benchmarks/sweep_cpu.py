@@ -25,7 +25,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     Compiled,
     Decoder,
     Segment,
@@ -35,7 +35,7 @@ from mapflow.model_adapters.interventions import (
 )
 from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.execution.incremental import answer_logits
-from mapflow.model_adapters.interventions.execution.memory_plan import Widths, plan
+from mapflow.model_adapters.interventions.execution.memory_plan import Widths, plan_passes
 
 ROUTES = ("video->question", "video->last", "question->last", "last->last")
 PROCEDURES = ("incremental", "naive", "published")
@@ -90,13 +90,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     loaded = _peak()
     facts: dict[str, Any] = {"n": len(layout), "loaded_mib": loaded}
     if options.procedure == "incremental":
-        planned = plan(compiled, Widths.of(model.config, 4))
+        planned = plan_passes(compiled, Widths.of(model.config, 4))
         facts["plan"] = str(planned)
         seconds, busy = [], []
         probabilities = torch.empty(0)
         for _ in range(options.repeats):
             start, start_busy = time.perf_counter(), time.process_time()
-            planned = plan(compiled, Widths.of(model.config, 4))
+            planned = plan_passes(compiled, Widths.of(model.config, 4))
             probabilities = answer_logits(
                 decoder, DecoderInputs(embeds), compiled, planned
             ).softmax(-1)
@@ -125,7 +125,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def _naive(decoder: Decoder, embeds: torch.Tensor) -> Any:
     def forward(one: Compiled) -> torch.Tensor:
-        with apply(AttentionPlan.of([one])):
+        with apply(BatchMasks.of([one])):
             hidden = decoder.core(inputs_embeds=embeds[None], use_cache=False).last_hidden_state
         return decoder.logits(hidden[:, -1])[0].softmax(-1)
 

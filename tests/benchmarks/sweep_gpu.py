@@ -23,7 +23,7 @@ from torch import Tensor
 from mapflow.model_adapters.interventions import Compiled, Decoder, Intervention, parse_intervention
 from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.execution.incremental import answer_logits
-from mapflow.model_adapters.interventions.execution.memory_plan import Widths, plan
+from mapflow.model_adapters.interventions.execution.memory_plan import Widths, plan_passes
 from mapflow.model_adapters.interventions.kernels.attention import SDPA
 from tests.benchmarks.procedures import (
     ELEVEN,
@@ -67,7 +67,7 @@ class Bench:
         """Everything that a question costs: masks compiled, planned, the video encoded, all windows answered."""
         self.vision()
         compiled = self.compile(routes)
-        planned = plan(compiled, self.widths, BUDGET)
+        planned = plan_passes(compiled, self.widths, BUDGET)
         return answer_logits(self.decoder, DecoderInputs(self.embeds), compiled, planned).softmax(
             -1
         )
@@ -111,10 +111,10 @@ def correctness(device: str) -> float:
 
 def measure(bench: Bench, routes: tuple[str, ...], every: int, repeats: int) -> dict[str, Any]:
     compiled = bench.compile(routes)
-    planned = plan(compiled, bench.widths, BUDGET)
+    planned = plan_passes(compiled, bench.widths, BUDGET)
     bench.attention(SDPA)
     seconds, ours = clock(lambda: bench.ours(routes), repeats)
-    planning, _ = clock(lambda: plan(bench.compile(routes), bench.widths, BUDGET), repeats)
+    planning, _ = clock(lambda: plan_passes(bench.compile(routes), bench.widths, BUDGET), repeats)
     memory = peak_gib(lambda: bench.ours(routes))
     bench.attention("eager")
     rows, each, theirs = bench.of_published(compiled, every)

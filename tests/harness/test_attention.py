@@ -130,7 +130,7 @@ def test_a_finished_run_is_drawn_without_being_asked_again(folder, monkeypatch, 
     before = (folder / AttentionRecord.FILE).read_bytes()
     (path,) = (folder / "overlays").glob("*_attention.csv")
     drawn = path.read_text()
-    monkeypatch.setattr(attention_maps, "attention_of_rows", None)
+    monkeypatch.setattr(attention_maps, "attention_weights", None)
     monkeypatch.setattr(
         overlays, "save_figure", lambda figure, path, rows: saved.append((path.name, rows))
     )

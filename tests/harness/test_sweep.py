@@ -20,7 +20,7 @@ from mapflow.harness.cli.main import main
 from mapflow.harness.commands.sweep import parse_bytes
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.registry import BUNDLED
-from mapflow.model_adapters.interventions import AttentionPlan, apply, parse_intervention
+from mapflow.model_adapters.interventions import BatchMasks, apply, parse_intervention
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.records.sweep import SweepRecord, relative_change
 from mapflow.results.runs.folder import read_records
@@ -69,7 +69,7 @@ def test_records_hold_what_one_forward_pass_each_finds(whole, model):
 
     def naive(text: str) -> torch.Tensor:
         with apply(
-            AttentionPlan.of(
+            BatchMasks.of(
                 [parse_intervention(text).compile(prepared.layout, model.decoder.n_layers)]
             )
         ):

@@ -15,7 +15,7 @@ from mapflow.harness.analyses.word_lists import SHIPPED, read_word_lists
 from mapflow.harness.cli.main import main
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.registry import BUNDLED
-from mapflow.model_adapters.interventions import AttentionPlan, apply, parse_intervention
+from mapflow.model_adapters.interventions import BatchMasks, apply, parse_intervention
 from mapflow.results.records.lens import LensRecord, frequencies, frequency_csv
 from mapflow.results.records.trace import TraceRecord, summarize_trace
 from mapflow.results.runs.folder import read_records
@@ -57,7 +57,7 @@ def naive(model: LlavaVideo, prepared, name: str) -> Iterator[torch.Tensor]:
         for depth in range(1, len(layers) + 1):
             core.layers = layers[:depth]
             core.config.num_hidden_layers = depth
-            with apply(AttentionPlan.of([compiled])):
+            with apply(BatchMasks.of([compiled])):
                 yield core(inputs_embeds=inputs.embeds[None], use_cache=False).last_hidden_state[0]
     finally:
         core.layers, core.config.num_hidden_layers = layers, len(layers)

@@ -25,10 +25,9 @@ from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.registry import FAMILIES, family
 from mapflow.model_adapters.interventions import TokenLayout
-from mapflow.model_adapters.interventions.execution import attention_plan as plan
 from mapflow.model_adapters.interventions.execution import branch_masks, decoder
-from mapflow.model_adapters.interventions.execution.attention_plan import AttentionPlan
-from mapflow.model_adapters.interventions.kernels import attention, row_groups
+from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
+from mapflow.model_adapters.interventions.kernels import attention, query_groups
 
 sys.path.append(str(Path(__file__).parents[1] / "model_adapters"))
 from tiny_hf import FAMILIES as HF_FAMILIES
@@ -61,9 +60,9 @@ def test_the_llava_adapter_is_verified(llava):
 def test_a_prompt_long_enough_for_groups_is_verified(llava, monkeypatch):
     """Groups have kernels of their own, so rows that a cut cannot reach would not keep their bits."""
     for module, name in (
-        (row_groups, "FEW_ROWS"),
-        (plan, "MANY_ROWS"),
-        (branch_masks, "MANY_ROWS"),
+        (query_groups, "FEW_QUERIES"),
+        (batch_masks, "MANY_POSITIONS"),
+        (branch_masks, "MANY_POSITIONS"),
     ):
         monkeypatch.setattr(module, name, 1)
     assert failed(llava) == set()
@@ -186,29 +185,29 @@ def test_a_layer_that_ignores_its_mask_is_found(llava, monkeypatch):
 
 
 def test_cuts_that_begin_a_layer_early_are_found(llava, monkeypatch):
-    mask = AttentionPlan.mask
+    mask = BatchMasks.mask
     last = llava.decoder.n_layers - 1
     monkeypatch.setattr(
-        AttentionPlan, "mask", lambda self, layer, *sizes: mask(self, min(layer + 1, last), *sizes)
+        BatchMasks, "mask", lambda self, layer, *sizes: mask(self, min(layer + 1, last), *sizes)
     )
     assert "layers reached" in failed(llava)
 
 
 def test_cuts_that_take_other_rows_along_are_found(llava, monkeypatch):
-    build = AttentionPlan._build
+    build = BatchMasks._build
 
     def spilling(self, layer, *sizes):
         mask = build(self, layer, *sizes)
         return mask & mask.allowed.roll(1, 2) if not self._full[layer] else mask
 
-    monkeypatch.setattr(AttentionPlan, "_build", spilling)
+    monkeypatch.setattr(BatchMasks, "_build", spilling)
     assert "causality" in failed(llava)
 
 
 def test_masks_that_are_not_causal_are_found(llava, monkeypatch):
-    build = AttentionPlan._build
+    build = BatchMasks._build
     monkeypatch.setattr(
-        AttentionPlan,
+        BatchMasks,
         "_build",
         lambda self, layer, *sizes: build(self, layer, *sizes) | ~self._full[layer],
     )

@@ -18,13 +18,16 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     Segment,
     TokenLayout,
     apply,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.kernels.attention import oracle_attention, sdpa_attention
+from mapflow.model_adapters.interventions.kernels.attention import (
+    reference_attention,
+    sdpa_attention,
+)
 from mapflow.model_adapters.interventions.kernels.reference import eager_attention
 
 families = st.sampled_from(sorted(FAMILIES))
@@ -70,7 +73,7 @@ def test_one_prompt_equals_oracle_and_naive_forward(family, case):
     prompt, spec, n_layers = case
     compiled = compile_spec(prompt, spec, n_layers, "q")
     embeds = embeddings(len(prompt), seed=3)
-    with apply(AttentionPlan.of([compiled])):
+    with apply(BatchMasks.of([compiled])):
         fast = tiny(family, n_layers, "mapflow")(inputs_embeds=embeds[None]).logits[0]
         slow = tiny(family, n_layers, "mapflow_eager")(inputs_embeds=embeds[None]).logits[0]
     assert torch.isfinite(fast).all()
@@ -102,7 +105,7 @@ def test_padded_batches_equal_each_sample_alone(family, batch, side, attention):
         padded[row, start : start + len(embeds)] = embeds
         present[row, start : start + len(embeds)] = 1
         positions[row, start : start + len(embeds)] = torch.arange(len(embeds))
-    plan = AttentionPlan.of([compiled for _, compiled, _ in samples], starts=starts, length=length)
+    plan = BatchMasks.of([compiled for _, compiled, _ in samples], starts=starts, length=length)
     model = tiny(family, n_layers, attention)
     with apply(plan):
         logits = model(inputs_embeds=padded, attention_mask=present, position_ids=positions).logits
@@ -129,7 +132,7 @@ def test_cached_decoding_equals_full_recomputation(family, batch, n_new, padded)
     model = tiny(family, n_layers)
     cache = DynamicCache(config=model.config)
     steps = []
-    with apply(AttentionPlan.of([compiled for _, compiled, _ in samples], starts=starts)):
+    with apply(BatchMasks.of([compiled for _, compiled, _ in samples], starts=starts)):
         model(
             inputs_embeds=inputs,
             attention_mask=present,
@@ -163,7 +166,7 @@ def test_a_suffix_of_queries_over_a_cached_prefix_equals_the_whole(case, data):
     compiled = compile_spec(prompt, spec, n_layers, "q")
     embeds, model = embeddings(len(prompt), seed=3), tiny("llama-gqa", n_layers)
     cache = DynamicCache(config=model.config)
-    with apply(AttentionPlan.of([compiled])):
+    with apply(BatchMasks.of([compiled])):
         whole = model(inputs_embeds=embeds[None]).logits[0]
         first = model(inputs_embeds=embeds[None, :cut], past_key_values=cache).logits[0]
         rest = model(inputs_embeds=embeds[None, cut:], past_key_values=cache).logits[0]
@@ -195,9 +198,9 @@ def test_the_function_alone_with_any_suffix_of_queries(case, groups, padding, da
     if padding:  # the model's own mask: causal, the first key of the second sample is padding
         outside = torch.ones(n_queries, n, dtype=torch.bool).tril(n - n_queries).repeat(2, 1, 1, 1)
         outside[1, :, :, 0] = False
-    with apply(AttentionPlan.of([compiled, compiled])):
+    with apply(BatchMasks.of([compiled, compiled])):
         fast, _ = sdpa_attention(Layer(groups), query, key, value, outside)
-        slow, weights = oracle_attention(Layer(groups), query, key, value, outside)
+        slow, weights = reference_attention(Layer(groups), query, key, value, outside)
     allowed_here = torch.tensor(naive_masks(prompt, spec, 1, compiled)[0])[n - n_queries :].repeat(
         2, 1, 1, 1
     )
@@ -217,7 +220,7 @@ def test_a_suffix_of_queries_is_causal_also_where_nothing_is_cut(n_queries, expr
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(1, 2, n_queries, 4, generator=generator)
     key, value = torch.randn(2, 1, 2, 8, 4, generator=generator)
-    with apply(AttentionPlan.of([parse_intervention(expression).compile(LAYOUT, 2)])):
+    with apply(BatchMasks.of([parse_intervention(expression).compile(LAYOUT, 2)])):
         found, _ = sdpa_attention(Layer(1), query, key, value, None)
     torch.testing.assert_close(found, eager_attention(query, key, value)[0])
 
@@ -253,7 +256,7 @@ def test_without_a_plan_it_is_sdpa_bit_by_bit(family, padded):
         for name in ("mapflow", "sdpa")
     )
     assert torch.equal(ours.logits, theirs.logits)
-    plan = AttentionPlan.of([parse_intervention("full").compile(LAYOUT, 3)] * 2, starts=[4, 4])
+    plan = BatchMasks.of([parse_intervention("full").compile(LAYOUT, 3)] * 2, starts=[4, 4])
     with apply(plan):
         assert torch.equal(
             tiny(family, 3)(inputs_embeds=embeds, attention_mask=present).logits, theirs.logits
@@ -265,7 +268,7 @@ def test_apply_is_undone_also_by_an_exception_and_nests():
     model, embeds = tiny("llama-mha", 2), embeddings(8, seed=0)[None]
     plain = model(inputs_embeds=embeds).logits
     cut, other = (
-        AttentionPlan.of([parse_intervention(e).compile(LAYOUT, 2)])
+        BatchMasks.of([parse_intervention(e).compile(LAYOUT, 2)])
         for e in ("video->last", "all->stem")
     )
     with pytest.raises(RuntimeError, match="stop"), apply(cut):
@@ -286,7 +289,7 @@ def test_a_plan_holds_in_its_own_thread_only():
 
     model, embeds = tiny("llama-mha", 2), embeddings(8, seed=0)[None]
     plain, seen = model(inputs_embeds=embeds).logits, []
-    with apply(AttentionPlan.of([parse_intervention("video->last").compile(LAYOUT, 2)])):
+    with apply(BatchMasks.of([parse_intervention("video->last").compile(LAYOUT, 2)])):
         thread = Thread(target=lambda: seen.append(model(inputs_embeds=embeds).logits.detach()))
         thread.start()
         thread.join()
@@ -295,7 +298,7 @@ def test_a_plan_holds_in_its_own_thread_only():
 
 def test_a_layer_without_a_number_is_refused_under_a_plan():
     query = torch.zeros(1, 1, 8, 4)
-    plan = AttentionPlan.of([parse_intervention("video->last").compile(LAYOUT, 2)])
+    plan = BatchMasks.of([parse_intervention("video->last").compile(LAYOUT, 2)])
     with apply(plan), pytest.raises(TypeError, match="Identity has no layer_idx"):
         sdpa_attention(nn.Identity(), query, query, query, None)
 
@@ -308,7 +311,7 @@ def test_masks_are_shared_between_equal_layers(prompt, data):
     if name.startswith("system") and not prompt.all_called("system"):
         return
     compiled = parse_intervention(name).compile(layout_of(prompt), 6)
-    plan = AttentionPlan.of([compiled])
+    plan = BatchMasks.of([compiled])
     masks = [plan.mask(layer, len(prompt), len(prompt)) for layer in range(6)]
     assert len({id(mask) for mask in masks if mask is not None}) == 1
     for layer, mask in enumerate(masks):

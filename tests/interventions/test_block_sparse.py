@@ -10,14 +10,14 @@ from strategies import few
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
-from mapflow.model_adapters.interventions.kernels import block_sparse
+from mapflow.model_adapters.interventions.kernels import dense_attention
 from mapflow.model_adapters.interventions.kernels.edges import ALIGNMENT, Edges
 from mapflow.model_adapters.interventions.kernels.reference import eager_attention
 
 
 @pytest.fixture
 def uncompiled(monkeypatch):
-    monkeypatch.setattr(block_sparse, "_kernel", lambda: flex_attention)
+    monkeypatch.setattr(dense_attention, "_kernel", lambda: flex_attention)
 
 
 def tensors(batch: int, heads: int, kv_heads: int, n_queries: int, n_keys: int):
@@ -43,7 +43,7 @@ def mask(batch: int, n_queries: int, n_keys: int, whole_blocks: bool) -> torch.T
 def test_blocks_equal_the_oracle(uncompiled, kv_heads, batch, n_queries, n_keys):
     query, key, value = tensors(batch, 4, kv_heads, n_queries, n_keys)
     edges = Edges(mask(batch, n_queries, n_keys, whole_blocks=True))
-    found = block_sparse.block_sparse_attention(query, key, value, edges, scaling=0.3)
+    found = dense_attention.block_sparse_attention(query, key, value, edges, scaling=0.3)
     slow, _ = eager_attention(query, key, value, edges.opened, scaling=0.3)
     torch.testing.assert_close(found, slow, rtol=1e-5, atol=1e-5)
     assert edges.blocks.sparsity() > 0, "empty blocks are left out"
@@ -72,4 +72,4 @@ def test_rows_without_a_key_are_known_and_opened():
 
 def test_only_large_half_precision_attention_on_a_gpu_goes_by_blocks():
     query, key, _ = tensors(1, 2, 2, 600, 3000)
-    assert not block_sparse.pays(query.bfloat16(), key.bfloat16())
+    assert not dense_attention.block_sparse_pays(query.bfloat16(), key.bfloat16())

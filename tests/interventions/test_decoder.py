@@ -14,7 +14,7 @@ from test_attention import TOLERANCE, families, naive_masks
 from tiny_models import FAMILIES, embeddings, tiny, twin_logits
 
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     Decoder,
     DecoderInputs,
     Segment,
@@ -193,7 +193,7 @@ def test_added_vectors_arrive_in_every_branch(family):
     ]
     try:
         for row, item in enumerate(compiled):
-            with apply(AttentionPlan.of([item])), torch.no_grad():
+            with apply(BatchMasks.of([item])), torch.no_grad():
                 alone = model(inputs_embeds=inputs.embeds[None]).logits[0, -1]
             torch.testing.assert_close(found[row], alone, **TOLERANCE)
             torch.testing.assert_close(first[row], alone, **TOLERANCE)

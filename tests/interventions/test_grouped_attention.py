@@ -18,10 +18,9 @@ from mapflow.model_adapters.interventions import (
     TokenLayout,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.execution import attention_plan as plan
 from mapflow.model_adapters.interventions.execution import branch_masks, incremental
-from mapflow.model_adapters.interventions.execution.attention_plan import AttentionPlan
-from mapflow.model_adapters.interventions.kernels import row_groups
+from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
+from mapflow.model_adapters.interventions.kernels import query_groups
 from mapflow.model_adapters.interventions.kernels.grouped_attention import (
     GroupedEdges,
     grouped_attention,
@@ -49,9 +48,9 @@ VIDEO = TokenLayout.from_runs(
 @pytest.fixture
 def everywhere(monkeypatch):
     """Groups of any size, in prompts of any length."""
-    monkeypatch.setattr(row_groups, "FEW_ROWS", 1)
-    monkeypatch.setattr(plan, "MANY_ROWS", 1)
-    monkeypatch.setattr(branch_masks, "MANY_ROWS", 1)
+    monkeypatch.setattr(query_groups, "FEW_QUERIES", 1)
+    monkeypatch.setattr(batch_masks, "MANY_POSITIONS", 1)
+    monkeypatch.setattr(branch_masks, "MANY_POSITIONS", 1)
 
 
 @st.composite
@@ -74,9 +73,9 @@ def reading_runs(draw):
 def test_groups_and_what_is_left_are_all_rows_once(case, fewest):
     seen, sizes = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_groups, "FEW_ROWS", fewest)
-        patch.setattr(row_groups, "LEAST_SHARE", 0)
-        groups, left = row_groups.row_groups(seen, sizes)
+        patch.setattr(query_groups, "FEW_QUERIES", fewest)
+        patch.setattr(query_groups, "LEAST_SHARE", 0)
+        groups, left = query_groups.query_groups(seen, sizes)
     spans = sorted([(group.start, group.stop) for group in groups] + left)
     assert [row for span in spans for row in range(*span)] == list(range(sizes.sum()))
     assert all(group.stop - group.start >= fewest for group in groups)
@@ -95,7 +94,7 @@ def test_groups_and_what_is_left_are_all_rows_once(case, fewest):
 @given(reading_runs())
 def test_groups_take_most_rows_or_none(case):
     seen, sizes = case
-    groups, left = row_groups.row_groups(seen, sizes)
+    groups, left = query_groups.query_groups(seen, sizes)
     taken = sum(group.stop - group.start for group in groups)
     assert taken >= sizes.sum() / 2 if groups else left == [(0, sizes.sum())]
 
@@ -104,11 +103,11 @@ def test_frames_that_are_apart_are_one_batch_and_frames_together_one_stretch():
     apart, together = np.eye(6, dtype=bool), np.tri(6, dtype=bool)
     apart[:, 0] = True
     sizes = np.array([70, *[40] * 5])
-    groups, left = row_groups.row_groups(together, sizes)
+    groups, left = query_groups.query_groups(together, sizes)
     assert not left and [(group.start, group.stop, group.before) for group in groups] == [
         (0, 270, ())
     ]
-    groups, left = row_groups.row_groups(apart, sizes)
+    groups, left = query_groups.query_groups(apart, sizes)
     # the first frame reads all before it, so it belongs to the system's stretch
     assert not left and [(group.count, group.size, group.before) for group in groups] == [
         (1, 110, ()),
@@ -121,9 +120,9 @@ def test_frames_that_are_apart_are_one_batch_and_frames_together_one_stretch():
 def test_grouped_attention_equals_the_oracle(case, heads, fewest):
     seen, sizes = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_groups, "FEW_ROWS", fewest)
-        patch.setattr(row_groups, "LEAST_SHARE", 0)
-        groups, left = row_groups.row_groups(seen, sizes)
+        patch.setattr(query_groups, "FEW_QUERIES", fewest)
+        patch.setattr(query_groups, "LEAST_SHARE", 0)
+        groups, left = query_groups.query_groups(seen, sizes)
     run = np.repeat(np.arange(len(sizes)), sizes)
     whole = torch.from_numpy(seen[run][:, run] & np.tri(len(run), dtype=bool))[None, None]
     edges = GroupedEdges(groups, left, lambda rows: whole[:, :, rows], torch.device("cpu"))
@@ -158,13 +157,13 @@ def test_runs_with_groups_equal_runs_without(family):
     expected = torch.stack([decoder.answer_logits([inputs], [[one]])[0][0] for one in own])
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (
-            (row_groups, "FEW_ROWS"),
-            (plan, "MANY_ROWS"),
-            (branch_masks, "MANY_ROWS"),
+            (query_groups, "FEW_QUERIES"),
+            (batch_masks, "MANY_POSITIONS"),
+            (branch_masks, "MANY_POSITIONS"),
         ):
             patch.setattr(module, name, 1)
         assert any(
-            isinstance(AttentionPlan.of([one]).mask(layer, len(VIDEO), len(VIDEO)), GroupedEdges)
+            isinstance(BatchMasks.of([one]).mask(layer, len(VIDEO), len(VIDEO)), GroupedEdges)
             for one in own
             for layer in range(4)
         )
@@ -180,10 +179,10 @@ def test_runs_with_groups_equal_runs_without(family):
 @pytest.mark.parametrize("text", ["effective", "effective-strict", "cross-frame"])
 def test_no_mask_of_all_rows_is_made(text, monkeypatch):
     """The point of groups: rows by keys only for text, whose rows are few."""
-    monkeypatch.setattr(row_groups, "FEW_ROWS", 6)
+    monkeypatch.setattr(query_groups, "FEW_QUERIES", 6)
     own = parse_intervention(text).compile(VIDEO, 4, PATHWAYS)
     for layer in range(4):
-        edges = AttentionPlan.of([own]).mask(layer, len(VIDEO), len(VIDEO))
+        edges = BatchMasks.of([own]).mask(layer, len(VIDEO), len(VIDEO))
         if isinstance(edges, GroupedEdges):
             assert all(stop <= 5 or start >= 35 for start, stop in edges.left)  # no frame
             assert (edges.allowed[0, 0] == own.token_mask(layer)).all()
@@ -194,8 +193,8 @@ def test_a_padding_mask_besides_goes_through_the_whole_mask(prompt):
     layout = layout_of(prompt)
     own = parse_intervention("all->last").compile(layout, 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "MANY_ROWS", 1)
-        edges = AttentionPlan.of([own]).mask(0, len(layout), len(layout))
+        patch.setattr(batch_masks, "MANY_POSITIONS", 1)
+        edges = BatchMasks.of([own]).mask(0, len(layout), len(layout))
     padding = torch.ones(1, 1, len(layout), len(layout), dtype=torch.bool)
     padding[..., 0] = False
     assert edges is not None

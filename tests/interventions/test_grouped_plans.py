@@ -16,20 +16,18 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import flex_attention
 
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     Decoder,
     DecoderInputs,
     Segment,
     TokenLayout,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.execution import attention_plan as plan
 from mapflow.model_adapters.interventions.execution import branch_masks, incremental
 from mapflow.model_adapters.interventions.kernels import (
     attention,
-    block_sparse,
-    masked_attention,
-    row_groups,
+    dense_attention,
+    query_groups,
 )
 from mapflow.model_adapters.interventions.kernels.edges import Edges
 from mapflow.model_adapters.interventions.kernels.grouped_attention import (
@@ -53,11 +51,11 @@ UNEQUAL = TokenLayout.from_runs(
 def grouping(fewest: int = 1, most: int = 8):
     """Groups in prompts of any length."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_groups, "FEW_ROWS", fewest)
-        patch.setattr(row_groups, "MOST_GROUPS", most)
-        patch.setattr(row_groups, "LEAST_SHARE", 0)
-        for module in (plan, branch_masks):
-            patch.setattr(module, "MANY_ROWS", 1)
+        patch.setattr(query_groups, "FEW_QUERIES", fewest)
+        patch.setattr(query_groups, "MOST_GROUPS", most)
+        patch.setattr(query_groups, "LEAST_SHARE", 0)
+        for module in (batch_masks, branch_masks):
+            patch.setattr(module, "MANY_POSITIONS", 1)
         yield
 
 
@@ -88,8 +86,8 @@ def test_groups_of_any_policy_equal_the_oracle_under_its_definition(case, heads,
     compiled, n = compile_spec(prompt, spec, n_layers), len(prompt)
     module, (query, key, value) = tensors(n, heads)
     with grouping(fewest, most):
-        plan = AttentionPlan.of([compiled])
-        every_layer = [plan.mask(layer, n, n) for layer in range(n_layers)]
+        masks = BatchMasks.of([compiled])
+        every_layer = [masks.mask(layer, n, n) for layer in range(n_layers)]
     for layer, edges in enumerate(every_layer):
         if not isinstance(edges, GroupedEdges):
             continue  # nothing cut, or nothing that groups
@@ -145,11 +143,11 @@ def test_many_rows_that_group_with_none_go_by_blocks(monkeypatch, layout, text, 
         by_blocks.append(query.shape[2])
         return flex_attention(query, *others, **options)
 
-    monkeypatch.setattr(masked_attention, "pays", lambda query, key: True)
-    monkeypatch.setattr(block_sparse, "_kernel", lambda: counted)
+    monkeypatch.setattr(dense_attention, "block_sparse_pays", lambda query, key: True)
+    monkeypatch.setattr(dense_attention, "_kernel", lambda: counted)
     compiled, n = parse_intervention(text).compile(layout, 1), len(layout)
     with grouping():
-        edges = AttentionPlan.of([compiled]).mask(0, n, n)
+        edges = BatchMasks.of([compiled]).mask(0, n, n)
     assert isinstance(edges, GroupedEdges)
     module, (query, key, value) = tensors(n, heads)
     query, key, value = (
@@ -162,9 +160,9 @@ def test_many_rows_that_group_with_none_go_by_blocks(monkeypatch, layout, text, 
 
 
 def test_a_softcap_keeps_away_from_blocks(monkeypatch):
-    monkeypatch.setattr(masked_attention, "pays", lambda query, key: True)
+    monkeypatch.setattr(dense_attention, "block_sparse_pays", lambda query, key: True)
     monkeypatch.setattr(
-        masked_attention, "block_sparse_attention", lambda *args: pytest.fail("blocks")
+        dense_attention, "block_sparse_attention", lambda *args: pytest.fail("blocks")
     )
     heard = {}
 
@@ -172,10 +170,10 @@ def test_a_softcap_keeps_away_from_blocks(monkeypatch):
         heard.update(options)
         return value.transpose(1, 2), None
 
-    monkeypatch.setattr(masked_attention, "sdpa_attention_forward", sdpa)
+    monkeypatch.setattr(dense_attention, "sdpa_attention_forward", sdpa)
     module, (query, key, value) = tensors(5, (2, 2))
     edges = Edges(torch.ones(1, 1, 5, 5, dtype=torch.bool).tril())
-    masked_attention.masked_attention(module, query, key, value, edges, softcap=30.0)
+    dense_attention.masked_attention(module, query, key, value, edges, softcap=30.0)
     assert heard == {"softcap": 30.0}  # sdpa's to refuse
 
 
@@ -184,9 +182,9 @@ def test_a_layer_makes_few_calls_however_many_frames_differ():
     layout = timed_frames(40)
     compiled, n = parse_intervention("video->video+cross-frame").compile(layout, 1), len(layout)
     with grouping():
-        edges = AttentionPlan.of([compiled]).mask(0, n, n)
+        edges = BatchMasks.of([compiled]).mask(0, n, n)
     assert isinstance(edges, GroupedEdges)
-    assert len(edges.groups) == row_groups.MOST_GROUPS
+    assert len(edges.groups) == query_groups.MOST_GROUPS
     assert (edges.allowed[0, 0] == compiled.token_mask(0)).all()
 
 
@@ -195,13 +193,13 @@ def test_a_prompt_without_groups_keeps_its_mask():
     layout = timed_frames(3)
     compiled, n = parse_intervention("system->all").compile(layout, 1), len(layout)
     with grouping(fewest=n + 1):
-        assert type(AttentionPlan.of([compiled]).mask(0, n, n)) is Edges
+        assert type(BatchMasks.of([compiled]).mask(0, n, n)) is Edges
 
 
 @pytest.mark.parametrize("text, empty", [("cross-frame", False), ("all->stem", True)])
 def test_rows_without_a_key_are_looked_for_where_there_may_be_some(text, empty):
     compiled, n = parse_intervention(text).compile(UNEQUAL, 1), len(UNEQUAL)
     with grouping(fewest=4):
-        edges = AttentionPlan.of([compiled]).mask(0, n, n)
+        edges = BatchMasks.of([compiled]).mask(0, n, n)
     assert isinstance(edges, GroupedEdges) and edges.left
     assert edges.rest.may_be_empty == empty and (edges.rest.empty is not None) == empty

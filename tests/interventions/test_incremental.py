@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     Compiled,
     Decoder,
     apply,
@@ -31,7 +31,7 @@ from mapflow.model_adapters.interventions import (
 )
 from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.execution.incremental import answer_logits
-from mapflow.model_adapters.interventions.execution.memory_plan import Widths, plan
+from mapflow.model_adapters.interventions.execution.memory_plan import Widths, plan_passes
 from mapflow.model_adapters.interventions.execution.row_index import RowIndex
 from mapflow.model_adapters.interventions.execution.schedule import schedule
 from mapflow.model_adapters.interventions.language.liveness import live_segments
@@ -91,7 +91,7 @@ def naive(decoder: Decoder, inputs: DecoderInputs, compiled: Sequence[Compiled])
     """Probabilities, each from a forward pass of its own over all rows and layers."""
     rows = []
     for one in compiled:
-        with apply(AttentionPlan.of([one])), decoder._adding(inputs.added):
+        with apply(BatchMasks.of([one])), decoder.adding_vectors(inputs.added):
             hidden = decoder.core(
                 inputs_embeds=inputs.embeds[None],
                 position_ids=inputs.batched_position_ids,
@@ -106,7 +106,9 @@ def check(
 ) -> float:
     """Returns by how much the interventions differ from the first of them."""
     widths = Widths.of(decoder.core.config, 4)
-    fast = answer_logits(decoder, inputs, compiled, plan(compiled, widths, **planned)).softmax(-1)
+    fast = answer_logits(
+        decoder, inputs, compiled, plan_passes(compiled, widths, **planned)
+    ).softmax(-1)
     slow = naive(decoder, inputs, compiled)
     assert fast.shape == slow.shape
     single = inputs.embeds.dtype == torch.float32
@@ -257,7 +259,7 @@ def test_the_plan_s_row_layers_are_those_that_are_run(case, data):
     more = data.draw(st.lists(specs(prompt, n_layers, random=True), max_size=4))
     compiled = [compile_spec(prompt, each, n_layers, key="q") for each in (spec, *more)]
     decoder, inputs = decoder_of("llama-gqa", n_layers), inputs_of(len(prompt))
-    planned = plan(compiled)
+    planned = plan_passes(compiled)
     meter = Meter(decoder)
     answer_logits(decoder, inputs, compiled, planned)
     assert meter.rows == planned.row_layers
@@ -322,7 +324,9 @@ def test_row_layers_of_the_paper_s_windows_by_hand():
     layers, size, n = 12, 5, len(PROMPT)
     layout = layout_of(PROMPT)
     texts = [f"knockout:video->last@center={layer},window={size}" for layer in range(1, layers + 1)]
-    planned = plan([parse_intervention(text).compile(layout, layers) for text in ["full", *texts]])
+    planned = plan_passes(
+        [parse_intervention(text).compile(layout, layers) for text in ["full", *texts]]
+    )
     starts = [max(0, layer - size // 2) for layer in range(layers)]
     ends = [min(layers, layer + size // 2 + 1) for layer in range(layers)]
     rows = sum(layers - start for start in starts)
@@ -338,15 +342,15 @@ def test_row_layers_of_the_paper_s_windows_by_hand():
 def test_passes_and_batches_shrink_with_the_budget_and_say_when_one_is_too_large():
     compiled = sweep()
     widths = Widths.of(decoder_of("llama-gqa", LAYERS).core.config, 4)
-    whole = plan(compiled, widths)
+    whole = plan_passes(compiled, widths)
     assert len(whole.passes) == 1 and not whole.notes
     for budget in (whole.bytes, whole.bytes // 2, whole.bytes // 4):
-        some = plan(compiled, widths, budget)
+        some = plan_passes(compiled, widths, budget)
         assert some.bytes <= budget and not some.notes
         assert sorted(i for one in some.passes for i in one.interventions) == list(
             range(len(compiled))
         )
         assert some.row_layers >= whole.row_layers
-    tiny_budget = plan(compiled, widths, 1)
+    tiny_budget = plan_passes(compiled, widths, 1)
     assert [len(one.interventions) for one in tiny_budget.passes] == [1] * len(compiled)
     assert "one at a time" in tiny_budget.notes[0] and "1 bytes" in tiny_budget.notes[0]

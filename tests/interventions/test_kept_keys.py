@@ -25,7 +25,7 @@ from transformers import (
 from mapflow.harness.cli.main import main
 from mapflow.harness.commands.explain import example_layout
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     Compiled,
     Decoder,
     DecoderInputs,
@@ -100,9 +100,9 @@ def recomputed(
         for step in range(len(written)):
             longer = inputs.followed_by(table(torch.tensor(written[:step]))) if step else inputs
             with (
-                apply(AttentionPlan.of([one])),
-                decoder._adding(longer.added),
-                decoder._ending_after(one.depth),
+                apply(BatchMasks.of([one])),
+                decoder.adding_vectors(longer.added),
+                decoder.ending_after(one.depth),
             ):
                 hidden = decoder.core(
                     inputs_embeds=longer.embeds[None],
@@ -132,7 +132,7 @@ def prefilled(decoder: Decoder, own: list[Compiled]) -> tuple[KeptKeys, DynamicC
     with torch.inference_mode():
         with apply(plan), plan.dropping(decoder.layers):
             decoder.core(inputs_embeds=embeds, past_key_values=kept, use_cache=True)
-        with apply(AttentionPlan.of(own)):
+        with apply(BatchMasks.of(own)):
             decoder.core(inputs_embeds=embeds, past_key_values=whole, use_cache=True)
     return plan, kept, whole
 
@@ -226,7 +226,7 @@ def test_every_step_equals_the_whole_caches(family, texts):
     tokens, steps = generated(decoder, inputs, own)
     for one, written, found in zip(own, tokens, steps, strict=True):
         whole = DynamicCache(config=decoder.core.config)
-        with apply(AttentionPlan.of([one])):
+        with apply(BatchMasks.of([one])):
             rows = [
                 decoder.core(
                     inputs_embeds=inputs.embeds[None], past_key_values=whole, use_cache=True

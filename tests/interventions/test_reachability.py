@@ -11,7 +11,7 @@ from strategies import as_ranges, cases, compile_spec, few, layout_of, names_in,
 from tiny_models import embeddings, tiny_llama
 
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     Segment,
     TokenLayout,
     apply,
@@ -137,7 +137,7 @@ def test_direct_paths_and_ranges_in_words():
 
 
 def last_hidden(model, embeds, compiled):
-    with torch.no_grad(), apply(AttentionPlan.of([compiled])):
+    with torch.no_grad(), apply(BatchMasks.of([compiled])):
         return model.model(inputs_embeds=embeds[None]).last_hidden_state[0]
 
 

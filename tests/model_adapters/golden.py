@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     Compiled,
     LayerSpan,
     PathwayRanges,
@@ -405,17 +405,17 @@ def check_random_masks(golden: Golden) -> int:
     return checked
 
 
-def plan_of(allowed: Tensor) -> AttentionPlan:
+def plan_of(allowed: Tensor) -> BatchMasks:
     """A plan from explicit masks [layer, query, key]: one segment, nothing cut but single edges."""
     n_layers, n, _ = allowed.shape
     everything = torch.ones(1, n_layers, 2, 2, dtype=torch.bool)
     segment_of = torch.zeros(1, n, dtype=torch.long)
-    return AttentionPlan(
+    return BatchMasks(
         everything, segment_of, torch.tensor([n - 1]), lambda layer: ~allowed[layer][None]
     )
 
 
-def plain_logits(golden: Golden, sample: Sample, plan: AttentionPlan) -> Tensor:
+def plain_logits(golden: Golden, sample: Sample, plan: BatchMasks) -> Tensor:
     """By the model's own forward under a plan, without the branching decoder."""
     (inputs,) = golden.model.embed([sample.prepared])
     with apply(plan):

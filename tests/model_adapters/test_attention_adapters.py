@@ -11,7 +11,7 @@ from tiny_llava import tiny_config, tiny_question, write_tiny_llava
 
 from mapflow.harness.analyses.attention import AttentionMaps, check_rows, failed, map_question
 from mapflow.model_adapters.families.llava.model import LlavaVideo
-from mapflow.model_adapters.interventions import AttentionPlan, apply, parse_interventions
+from mapflow.model_adapters.interventions import BatchMasks, apply, parse_interventions
 from mapflow.model_adapters.interventions.kernels.attention import EAGER, SDPA
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
@@ -37,7 +37,7 @@ def oracle(model: VideoLLM, prepared: Prepared, intervention) -> list[torch.Tens
     ]
     decoder.core.set_attn_implementation(EAGER)
     try:
-        with apply(AttentionPlan.of([compiled])), decoder._adding(inputs.added):
+        with apply(BatchMasks.of([compiled])), decoder.adding_vectors(inputs.added):
             decoder.core(
                 inputs_embeds=inputs.embeds[None],
                 position_ids=inputs.batched_position_ids,

@@ -14,7 +14,7 @@ from tiny_llava import tiny_question as tiny_llava_question
 from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     Compiled,
     DecoderInputs,
     apply,
@@ -83,7 +83,7 @@ def naive(model: VideoLLM, prepared: Prepared, compiled: Sequence[Compiled]) -> 
     (inputs,) = model.embed([prepared])
     rows = []
     for one in compiled:
-        with apply(AttentionPlan.of([one])), model.decoder._adding(inputs.added):
+        with apply(BatchMasks.of([one])), model.decoder.adding_vectors(inputs.added):
             hidden = model.decoder.core(
                 inputs_embeds=inputs.embeds[None],
                 position_ids=inputs.batched_position_ids,

@@ -28,7 +28,7 @@ from golden_pllava import llava_goldens
 from torch import Tensor
 from transformers import DynamicCache
 
-from mapflow.model_adapters.interventions import AttentionPlan, Compiled, DecoderInputs, apply
+from mapflow.model_adapters.interventions import BatchMasks, Compiled, DecoderInputs, apply
 
 LETTERS = {"V": "video", "Q": "question", "L": "last"}
 
@@ -115,7 +115,7 @@ def step_logits(
     model = golden.model.network.language_model
     cache, steps = DynamicCache(config=model.config), []
     feed: dict[str, Tensor] = {"inputs_embeds": inputs.embeds[None]}
-    with apply(AttentionPlan.of([item])):
+    with apply(BatchMasks.of([item])):
         for token in new_ids:
             steps.append(model(**feed, past_key_values=cache).logits[0, -1])
             feed = {"input_ids": torch.tensor([[token]])}

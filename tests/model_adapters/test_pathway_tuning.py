@@ -18,7 +18,7 @@ from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.families.internvl.model import InternVLVideo
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.interventions import DecoderInputs, parse_intervention
-from mapflow.model_adapters.interventions.execution.answer_loss import answer_loss
+from mapflow.model_adapters.interventions.execution.answers import answer_loss
 from mapflow.model_adapters.interventions.kernels.attention import EAGER
 from mapflow.model_adapters.training.pathway_tuning import (
     Regularisation,

@@ -11,7 +11,7 @@ from mapflow.harness.analyses.lens import Lens, lens_question
 from mapflow.harness.analyses.trace import Trace, trace_question
 from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     DecoderInputs,
     apply,
     parse_interventions,
@@ -39,7 +39,7 @@ def test_families_of_transformers(tmp_path, family):
             shorter = DecoderInputs(inputs.embeds, inputs.position_ids, added)
             core.layers = layers[:depth]
             try:
-                with apply(AttentionPlan.of([compiled])), decoder._adding(added):
+                with apply(BatchMasks.of([compiled])), decoder.adding_vectors(added):
                     hidden = core(
                         inputs_embeds=shorter.embeds[None],
                         position_ids=shorter.batched_position_ids,

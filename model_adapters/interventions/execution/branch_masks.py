@@ -17,8 +17,11 @@ from torch import Tensor
 from mapflow.model_adapters.interventions.execution.row_index import RowIndex
 from mapflow.model_adapters.interventions.execution.schedule import Job
 from mapflow.model_adapters.interventions.kernels.edges import Edges, Mask
-from mapflow.model_adapters.interventions.kernels.grouped_attention import MANY_ROWS, GroupedEdges
-from mapflow.model_adapters.interventions.kernels.row_groups import row_groups
+from mapflow.model_adapters.interventions.kernels.grouped_attention import (
+    MANY_POSITIONS,
+    GroupedEdges,
+)
+from mapflow.model_adapters.interventions.kernels.query_groups import query_groups
 from mapflow.model_adapters.interventions.language.intervention import Compiled
 
 REMEMBERED = 8
@@ -56,9 +59,9 @@ class BranchMasks:
     ) -> Edges:
         """Groups where one branch brings all keys that it reads, and there are many."""
         sizes = self.index.sizes[job.own]
-        if len(reads) > 1 or job.kept.any() or job.in_two_steps or sizes.sum() < MANY_ROWS:
+        if len(reads) > 1 or job.kept.any() or job.in_two_steps or sizes.sum() < MANY_POSITIONS:
             return self._build(job, reads, {}, layer)
-        groups, left = row_groups(reads[0][job.own][:, job.own], sizes)
+        groups, left = query_groups(reads[0][job.own][:, job.own], sizes)
         if not groups:
             return self._build(job, reads, {}, layer)
         query, query_run = self.index.positions_and_runs(job.own)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
-from mapflow.model_adapters.interventions.execution.attention_plan import AttentionPlan
+from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
 from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.execution.kept_keys import KeptKeys
 from mapflow.model_adapters.interventions.kernels.attention import SDPA, apply
@@ -79,8 +79,8 @@ class Decoder:
         with (
             apply(branches),
             self._branching(branches),
-            self._adding(inputs[0].added),
-            self._ending_after(*depths),
+            self.adding_vectors(inputs[0].added),
+            self.ending_after(*depths),
         ):
             hidden = self.core(
                 inputs_embeds=batch,
@@ -126,8 +126,8 @@ class Decoder:
         plan = KeptKeys(compiled, cache, self.device)
         tokens: list[list[int]] = [[] for _ in compiled]
         open_rows = set(range(len(compiled)))
-        with apply(plan), self._ending_after(*depths):
-            with self._adding(inputs.added), plan.dropping(self.layers[: depths[0]]):
+        with apply(plan), self.ending_after(*depths):
+            with self.adding_vectors(inputs.added), plan.dropping(self.layers[: depths[0]]):
                 hidden = self.core(
                     inputs_embeds=inputs.embeds.expand(len(compiled), -1, -1),
                     position_ids=inputs.batched_position_ids,
@@ -188,7 +188,7 @@ class Decoder:
         )
 
     @contextmanager
-    def _ending_after(self, depth: int) -> Iterator[None]:
+    def ending_after(self, depth: int) -> Iterator[None]:
         """The model without its layers after the first `depth`: its final norm and head then read that layer's output."""
         self.core.layers = self.layers[:depth] if depth < self.n_layers else self.layers
         try:
@@ -197,7 +197,7 @@ class Decoder:
             self.core.layers = self.layers
 
     @contextmanager
-    def _adding(self, added: Mapping[int, Float[Tensor, "n hidden"]]) -> Iterator[None]:
+    def adding_vectors(self, added: Mapping[int, Float[Tensor, "n hidden"]]) -> Iterator[None]:
         """Hooks that add a prompt's vectors after its layers, in every row of the batch; removed also by an exception."""
 
         def adds(vectors: Float[Tensor, "n hidden"]) -> Any:
@@ -254,7 +254,7 @@ class _Branches:
         )
         self.length = max(len(item.layout) for item in items)
         self.group_of: list[list[int]] = []
-        self._plans: dict[tuple[int, ...], AttentionPlan] = {}
+        self._plans: dict[tuple[int, ...], BatchMasks] = {}
         paths: list[tuple[Any, ...]] = [(prompt,) for prompt in prompt_of]
         for layer in range(items[0].depth):
             paths = [
@@ -277,7 +277,7 @@ class _Branches:
         members = self.members(layer)
         if members not in self._plans:
             chosen = [self.items[item] for item in members]
-            self._plans[members] = AttentionPlan.of(chosen, length=self.length, device=self.device)
+            self._plans[members] = BatchMasks.of(chosen, length=self.length, device=self.device)
         return self._plans[members].mask(layer, n_queries, n_keys)
 
     def hook(self, layer: int) -> Any:

@@ -30,18 +30,22 @@ from mapflow.model_adapters.interventions.execution.branch_masks import BranchMa
 from mapflow.model_adapters.interventions.execution.decoder import Decoder
 from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.execution.layer_arguments import (
-    After,
-    Given,
     Keys,
     KeysKnown,
-    KeysOnly,
+    KeyValueProbe,
     LayerCache,
-    Noted,
     NotIncremental,
+    PrefixedCache,
+    RecordingCache,
+    ReplayCache,
     RowArguments,
     joined,
 )
-from mapflow.model_adapters.interventions.execution.memory_plan import Plan, PlannedPass, plan
+from mapflow.model_adapters.interventions.execution.memory_plan import (
+    MemoryPlan,
+    PlannedPass,
+    plan_passes,
+)
 from mapflow.model_adapters.interventions.execution.row_index import RowIndex, take
 from mapflow.model_adapters.interventions.execution.schedule import TRUNK, Job
 from mapflow.model_adapters.interventions.kernels.attention import apply
@@ -54,16 +58,16 @@ def answer_logits(
     decoder: Decoder,
     inputs: DecoderInputs,
     compiled: Sequence[Compiled],
-    planned: Plan | None = None,
+    planned: MemoryPlan | None = None,
 ) -> Float[Tensor, "intervention vocab"]:
     """Float32 logits at the prompt's last position under each intervention: `Decoder.answer_logits`, faster.
 
-    `planned` is `plan(...)` for the same interventions; left out, all run in one pass.
+    `planned` is `plan_passes(...)` for the same interventions; left out, all run in one pass.
     Early exits are left to the decoder.
     """
     if any(one.depth < decoder.n_layers for one in compiled):
         return decoder.answer_logits([inputs], [compiled])[0]
-    planned = planned or plan(compiled)
+    planned = planned or plan_passes(compiled)
     logits: list[Tensor | None] = [None] * len(compiled)
     for one in planned.passes:
         own = _Pass(decoder, inputs, [compiled[i] for i in one.interventions], one).run()
@@ -196,10 +200,10 @@ class _Pass:
             own = self._keys_only(layer, job, hidden)
             if job.is_trunk:
                 self.trunk_keys, self.trunk_runs = own, job.own
-            self._cache = Given(*own if kept is None else map(joined, kept, own))
+            self._cache = ReplayCache(*own if kept is None else map(joined, kept, own))
             hidden = take(hidden, 1, self.index.within(job.computed, job.own))
         else:
-            self._cache = Noted() if kept is None else After(*kept)
+            self._cache = RecordingCache() if kept is None else PrefixedCache(*kept)
         self._under_way = call
         together = len(job.branches[call.members])
         rows = self.index.tiled(job.computed, together)
@@ -215,7 +219,7 @@ class _Pass:
 
     def _keys_only(self, layer: nn.Module, job: Job, hidden: Tensor) -> tuple[Keys, Keys]:
         """Keys and values of a job's own rows: the layer's call ends where they are known."""
-        cache = KeysOnly()
+        cache = KeyValueProbe()
         rows = self.index.tiled(job.own, len(hidden))
         with suppress(KeysKnown):
             layer.forward(
@@ -225,7 +229,7 @@ class _Pass:
 
     def _finish(self, number: int, call: _Call, output: Any) -> None:
         job, hidden = call.job, output[0] if isinstance(output, tuple) else output
-        if job.is_trunk and isinstance(self._cache, Noted):
+        if job.is_trunk and isinstance(self._cache, RecordingCache):
             self.trunk_keys, self.trunk_runs = (self._cache.keys, self._cache.values), job.own
         branches = job.branches[call.members]
         hidden = hidden.view(len(branches), -1, hidden.shape[-1])

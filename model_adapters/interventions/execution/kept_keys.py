@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from mapflow.model_adapters.interventions.execution.attention_plan import AttentionPlan
+from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
 from mapflow.model_adapters.interventions.kernels.edges import Edges
 from mapflow.model_adapters.interventions.language.intervention import Compiled
 
 
 class KeptKeys:
-    """The active plan while one prompt is continued under `compiled`, a row of the batch each: `AttentionPlan`'s masks in
+    """The active plan while one prompt is continued under `compiled`, a row of the batch each: `BatchMasks`'s masks in
     the prefill, then masks over the keys that the cache still has.
 
     `generated` counts the rows behind the prompt, the one about to run included: whoever runs a step says so.
@@ -39,7 +39,7 @@ class KeptKeys:
         self, compiled: Sequence[Compiled], cache: DynamicCache, device: torch.device
     ) -> None:
         self.compiled, self.cache, self.device = compiled, cache, device
-        self.plan = AttentionPlan.of(compiled, device=device)
+        self.plan = BatchMasks.of(compiled, device=device)
         self.generated = self.bytes_whole = self.bytes_kept = 0
         self._last_rows: dict[int, Bool[Tensor, "intervention n"]] = {}
         self._held: dict[int, _Held] = {}
@@ -48,7 +48,7 @@ class KeptKeys:
         self._steps_of = 0
 
     def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
-        """As `AttentionPlan.mask` in the prefill; after it, for one row, over the last `n_keys` of the prompt's keys that are
+        """As `BatchMasks.mask` in the prefill; after it, for one row, over the last `n_keys` of the prompt's keys that are
         left and the generated ones."""
         if not self.generated:
             edges = self.plan.mask(layer, n_queries, n_keys)

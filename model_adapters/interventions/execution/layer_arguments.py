@@ -84,7 +84,7 @@ class KeysKnown(Exception):
     """Ends a layer's call as soon as its keys and values are computed."""
 
 
-class KeysOnly:
+class KeyValueProbe:
     """Notes the layer's keys and values and ends the call."""
 
     keys: Keys
@@ -95,7 +95,7 @@ class KeysOnly:
         raise KeysKnown
 
 
-class Noted:
+class RecordingCache:
     """Notes the layer's keys and values; the queries read them alone."""
 
     keys: Keys
@@ -106,7 +106,7 @@ class Noted:
         return keys, values
 
 
-class Given:
+class ReplayCache:
     """The queries read these; their own are among them."""
 
     def __init__(self, keys: Keys, values: Keys) -> None:
@@ -116,7 +116,7 @@ class Given:
         return self.keys, self.values
 
 
-class After:
+class PrefixedCache:
     """The queries read the trunk's keys, which all branches share, besides their own."""
 
     def __init__(self, keys: Keys, values: Keys) -> None:
@@ -131,4 +131,4 @@ def joined(shared: Keys, own: Keys) -> Keys:
     return torch.cat([shared, own], 2)
 
 
-LayerCache = KeysOnly | Noted | Given | After
+LayerCache = KeyValueProbe | RecordingCache | ReplayCache | PrefixedCache

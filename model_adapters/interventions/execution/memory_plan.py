@@ -50,7 +50,7 @@ class PlannedPass:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """`bytes` is the largest pass's estimate; `notes` are sentences for the user."""
 
     passes: tuple[PlannedPass, ...]
@@ -85,14 +85,14 @@ class Plan:
         )
 
 
-def plan(
+def plan_passes(
     compiled: Sequence[Compiled], widths: Widths | None = None, memory_budget: int | None = None
-) -> Plan:
+) -> MemoryPlan:
     """For interventions on one prompt; `memory_budget` in bytes needs the `widths`. None: everything at once."""
     if widths is None:
         whole = schedule(compiled)
         chunks = tuple(tuple(len(job.branches) for job in jobs) for jobs in whole.layers)
-        return Plan((PlannedPass(tuple(range(len(compiled))), whole, chunks, 0),))
+        return MemoryPlan((PlannedPass(tuple(range(len(compiled))), whole, chunks, 0),))
     passes: list[PlannedPass] = []
     waiting = [tuple(range(len(compiled)))]
     while waiting:
@@ -109,7 +109,7 @@ def plan(
             f"memory budget {memory_budget:,} bytes: a single window takes {largest:,}, so windows that do not fit"
             " are run one at a time, regardless"
         )
-    return Plan(tuple(passes), tuple(notes))
+    return MemoryPlan(tuple(passes), tuple(notes))
 
 
 def _pass(

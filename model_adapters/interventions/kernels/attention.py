@@ -20,12 +20,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from mapflow.model_adapters.interventions.kernels.dense_attention import masked_attention
 from mapflow.model_adapters.interventions.kernels.edges import Edges, LayerMasks
 from mapflow.model_adapters.interventions.kernels.grouped_attention import (
     GroupedEdges,
     grouped_attention,
 )
-from mapflow.model_adapters.interventions.kernels.masked_attention import masked_attention
 from mapflow.model_adapters.interventions.kernels.reference import eager_attention
 
 SDPA = "mapflow"
@@ -78,7 +78,7 @@ def sdpa_attention(
     return masked_attention(module, query, key, value, edges, **options), None
 
 
-def oracle_attention(
+def reference_attention(
     module: nn.Module,
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
@@ -102,6 +102,6 @@ def _layer(module: nn.Module) -> int:
 
 
 AttentionInterface.register(SDPA, sdpa_attention)
-AttentionInterface.register(EAGER, oracle_attention)
+AttentionInterface.register(EAGER, reference_attention)
 AttentionMaskInterface.register(SDPA, sdpa_mask)
 AttentionMaskInterface.register(EAGER, sdpa_mask)

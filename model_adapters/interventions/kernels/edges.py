@@ -96,7 +96,7 @@ class LayerMasks(Protocol):
     """Whatever can say, layer by layer, which edges a batch may use: what the attention function asks."""
 
     def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
-        """As `AttentionPlan.mask`."""
+        """As `BatchMasks.mask`."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Attention of a long prompt group by group (row_groups.py): the causal kernel for causal stretches, frames that are apart as one
+"""Attention of a long prompt group by group (query_groups.py): the causal kernel for causal stretches, frames that are apart as one
 batch, and a mask for the few rows that are left alone.
 
 At 64 frames a mask of all rows by all keys holds 87 million entries, of which kernels that take a mask compute every one;
@@ -16,11 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from mapflow.model_adapters.interventions.kernels.dense_attention import masked_attention
 from mapflow.model_adapters.interventions.kernels.edges import ALIGNMENT, Edges, Mask
-from mapflow.model_adapters.interventions.kernels.masked_attention import masked_attention
-from mapflow.model_adapters.interventions.kernels.row_groups import RowGroup
+from mapflow.model_adapters.interventions.kernels.query_groups import QueryGroup
 
-MANY_ROWS = 2048
+MANY_POSITIONS = 2048
 """Rows of a prompt from which groups pay. One H200, 32 heads, milliseconds a call, groups (frames together, apart, reading the
 system text alone) against sdpa with a bias: at 1,267 positions 0.11, 0.23, 0.12 against 0.13, at 2,419 0.20, 0.36, 0.16
 against 0.33, at 9,331 1.36, 1.17, 0.46 against 4.27 (blocks of 128: 3.40, 1.82, 1.35)."""
@@ -36,7 +36,7 @@ class GroupedEdges(Edges):
 
     def __init__(
         self,
-        groups: Sequence[RowGroup],
+        groups: Sequence[QueryGroup],
         left: Sequence[Span],
         rows: Callable[[Int[Tensor, " row"]], Mask],
         device: torch.device,
@@ -72,7 +72,7 @@ class GroupedEdges(Edges):
             )
         return self._elsewhere[device]
 
-    def shared_bias(self, group: RowGroup, dtype: torch.dtype) -> Float[Tensor, "1 1 size key"]:
+    def shared_bias(self, group: QueryGroup, dtype: torch.dtype) -> Float[Tensor, "1 1 size key"]:
         """What each of a group's stretches adds to its scores: nothing for the keys before it, causal for its own."""
         n_before = sum(stop - start for start, stop in group.before)
         key = (dtype, group.size, n_before)
@@ -102,7 +102,7 @@ def grouped_attention(
     ) -> Tensor:
         return sdpa_attention_forward(module, q, k, v, mask, **{**options, "is_causal": causal})[0]
 
-    def of(group: RowGroup) -> Float[Tensor, "1 row heads dim"]:
+    def of(group: QueryGroup) -> Float[Tensor, "1 row heads dim"]:
         rows = query[:, :, group.start : group.stop]
         own = [(group.start, group.stop)]
         if group.count > 1:
@@ -143,7 +143,7 @@ def _stretched(
 
 
 def _each(
-    tensor: Float[Tensor, "1 head n dim"], group: RowGroup
+    tensor: Float[Tensor, "1 head n dim"], group: QueryGroup
 ) -> Float[Tensor, "count head key dim"]:
     """For each stretch the keys (or values) before all of them, then its own."""
     own = _stretched(tensor[:, :, group.start : group.stop], group.count)

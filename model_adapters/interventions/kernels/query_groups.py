@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Int
 
-FEW_ROWS = 64
+FEW_QUERIES = 64
 """Rows below which a group is not worth a kernel of its own: text, mostly, whose rows go together under one mask."""
 
 MOST_GROUPS = 8
@@ -27,7 +27,7 @@ LEAST_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class RowGroup:
+class QueryGroup:
     """`count` stretches of `size` rows each, one after the other from row `start`. Each reads the keys of all of `before`,
     (first, behind the last) each, and itself, causally, if `own`."""
 
@@ -47,15 +47,15 @@ class RowGroup:
         return self.count > 1 or not self.own or not self.before
 
 
-def row_groups(
+def query_groups(
     seen: Bool[np.ndarray, "run run"], sizes: Int[np.ndarray, " run"]
-) -> tuple[list[RowGroup], list[tuple[int, int]]]:
+) -> tuple[list[QueryGroup], list[tuple[int, int]]]:
     """Groups worth a call of their own, the largest `MOST_GROUPS`, and the rows that are left, as (first, behind the last)
     stretches; in order, and each row in one of them. No groups where they would not take `LEAST_SHARE` of the rows.
 
     `seen[i, j]`: run i's queries may read run j's keys; above the diagonal it means nothing.
     """
-    groups: list[RowGroup] = []
+    groups: list[QueryGroup] = []
     for stretch in _stretches(seen, sizes):
         last = groups[-1] if groups else None
         if (
@@ -66,7 +66,7 @@ def row_groups(
             groups[-1] = replace(last, count=last.count + 1)
         else:
             groups.append(stretch)
-    worth = [group for group in groups if group.alone and group.stop - group.start >= FEW_ROWS]
+    worth = [group for group in groups if group.alone and group.stop - group.start >= FEW_QUERIES]
     largest = sorted(worth, key=lambda group: group.start - group.stop)[:MOST_GROUPS]
     chosen = sorted(largest, key=lambda group: group.start)
     n = int(sizes.sum())
@@ -81,7 +81,9 @@ def row_groups(
     return chosen, left
 
 
-def _stretches(seen: Bool[np.ndarray, "run run"], sizes: Int[np.ndarray, " run"]) -> list[RowGroup]:
+def _stretches(
+    seen: Bool[np.ndarray, "run run"], sizes: Int[np.ndarray, " run"]
+) -> list[QueryGroup]:
     """Runs, joined with those after them as long as all of them together read like one."""
     begins = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     found, run = [], 0
@@ -95,7 +97,7 @@ def _stretches(seen: Bool[np.ndarray, "run run"], sizes: Int[np.ndarray, " run"]
                 break
             behind += 1
         before = _joined([(begins[j], begins[j + 1]) for j in expected.nonzero()[0]])
-        found.append(RowGroup(begins[run], begins[behind] - begins[run], own, before))
+        found.append(QueryGroup(begins[run], begins[behind] - begins[run], own, before))
         run = behind
     return found
 

@@ -19,7 +19,7 @@ from mapflow.model_adapters.interventions import (
     TokenLayout,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.execution.executor import answer_logits
+from mapflow.model_adapters.interventions.execution.answers import answer_logits
 from mapflow.model_adapters.interventions.language.liveness import live_row_layers
 
 LAYERS = 6

@@ -11,16 +11,16 @@ from test_attention import families, naive_masks
 from tiny_models import embeddings, tiny
 
 from mapflow.model_adapters.interventions import (
-    AttentionPlan,
+    BatchMasks,
     Decoder,
     DecoderInputs,
     Segment,
     TokenLayout,
     apply,
-    attention_of_rows,
+    attention_weights,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.execution import attention_rows
+from mapflow.model_adapters.interventions.execution import attention_weights as weights_module
 from mapflow.model_adapters.interventions.kernels.attention import EAGER, SDPA
 from mapflow.results.contract.errors import MapflowError
 
@@ -46,7 +46,7 @@ def oracle_weights(model, embeds, compiled) -> list[torch.Tensor]:
         for layer in model.model.layers
     ]
     try:
-        with apply(AttentionPlan.of([compiled])):
+        with apply(BatchMasks.of([compiled])):
             model.model(inputs_embeds=embeds[None], use_cache=False)
     finally:
         model.set_attn_implementation(SDPA)
@@ -63,7 +63,7 @@ def test_rows_are_the_oracles_rows(family, prompt, data):
     rows = torch.tensor(sorted(data.draw(st.sets(st.integers(0, len(prompt) - 1), min_size=1))))
     compiled = compile_spec(prompt, spec, N_LAYERS, key="q")
     model, embeds = tiny(family, N_LAYERS), embeddings(len(prompt), seed=1)
-    found = attention_of_rows(Decoder(model), DecoderInputs(embeds), compiled, rows)
+    found = attention_weights(Decoder(model), DecoderInputs(embeds), compiled, rows)
     expected = oracle_weights(model, embeds, compiled)
     assert found.shape == (N_LAYERS, len(prompt))
     torch.testing.assert_close(
@@ -80,7 +80,7 @@ def test_rows_are_the_oracles_rows(family, prompt, data):
 def run(text: str, name: str = "last") -> torch.Tensor:
     compiled = parse_intervention(text).compile(LAYOUT, N_LAYERS)
     decoder, embeds = Decoder(tiny("llama-gqa", N_LAYERS)), embeddings(len(LAYOUT), seed=2)
-    return attention_of_rows(decoder, DecoderInputs(embeds), compiled, LAYOUT.positions(name))
+    return attention_weights(decoder, DecoderInputs(embeds), compiled, LAYOUT.positions(name))
 
 
 def test_a_cut_route_is_zero_in_its_layers_alone():
@@ -99,7 +99,7 @@ def test_the_first_rows_of_a_frame_read_no_later_frame():
 
 def test_many_rows_are_read_in_pieces(monkeypatch):
     whole = run("effective:cross_frame=1-2,video_to_question=2-3,question_to_last=3-4", "all")
-    monkeypatch.setattr(attention_rows, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(weights_module, "ROWS_AT_ONCE", 3)
     pieces = run("effective:cross_frame=1-2,video_to_question=2-3,question_to_last=3-4", "all")
     torch.testing.assert_close(pieces, whole)
 
@@ -114,24 +114,24 @@ def test_the_run_itself_is_the_ordinary_one_and_leaves_nothing_behind():
     compiled = parse_intervention("video->last").compile(LAYOUT, N_LAYERS)
     asked = [DecoderInputs(embeds)], [[compiled]]
     (before,) = decoder.answer_logits(*asked)
-    model.set_attn_implementation(attention_rows.ROWS)
+    model.set_attn_implementation(weights_module.ROWS)
     (meanwhile,) = decoder.answer_logits(*asked)
     model.set_attn_implementation(SDPA)
-    attention_of_rows(decoder, asked[0][0], compiled, LAYOUT.positions("last"))
+    attention_weights(decoder, asked[0][0], compiled, LAYOUT.positions("last"))
     assert model.model.config._attn_implementation == SDPA
     (after,) = decoder.answer_logits(*asked)
     assert torch.equal(before, meanwhile) and torch.equal(before, after)
 
 
-@pytest.mark.parametrize("option", attention_rows.OTHER_WEIGHTS)
+@pytest.mark.parametrize("option", weights_module.OTHER_WEIGHTS)
 def test_weights_that_are_no_plain_softmax_are_refused(option, monkeypatch):
-    original = attention_rows.rows_attention
+    original = weights_module.recording_attention
 
     def unusual(*arguments, **options):
         return original(*arguments, **{**options, option: torch.ones(1)})
 
     monkeypatch.setitem(
-        attention_rows.AttentionInterface._global_mapping, attention_rows.ROWS, unusual
+        weights_module.AttentionInterface._global_mapping, weights_module.ROWS, unusual
     )
     with pytest.raises(
         MapflowError, match=f"LlamaAttention changes its attention weights by '{option}'"

@@ -44,7 +44,7 @@ _active: ContextVar[_Reading | None] = ContextVar("mapflow_active_reading", defa
 
 
 @torch.inference_mode()
-def attention_of_rows(
+def attention_weights(
     decoder: Decoder, inputs: DecoderInputs, compiled: Compiled, rows: Int[Tensor, " row"]
 ) -> Float[Tensor, "depth key"]:
     """Mean weight over all heads and `rows` (positions in the prompt) of every key, in each layer that runs, in float32 on
@@ -71,7 +71,7 @@ def _reporting(decoder: Decoder, reading: _Reading) -> Iterator[None]:
         _active.reset(token)
 
 
-def rows_attention(
+def recording_attention(
     module: nn.Module,
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
@@ -114,5 +114,5 @@ def _mean_weights(
     return total / len(rows)
 
 
-AttentionInterface.register(ROWS, rows_attention)
+AttentionInterface.register(ROWS, recording_attention)
 AttentionMaskInterface.register(ROWS, sdpa_mask)

@@ -1,4 +1,4 @@
-"""AttentionPlan: the masks of one padded batch, layer by layer, as the attention function asks for them.
+"""BatchMasks: the masks of one padded batch, layer by layer, as the attention function asks for them.
 
 A batch holds prompts of different layouts under different interventions, padded on either side. Rows and keys beyond
 the prompts behave as follows (design.md, Interventions): a generated row reads prompt keys as the last prompt row
@@ -17,15 +17,18 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mapflow.model_adapters.interventions.kernels.edges import Edges, Mask
-from mapflow.model_adapters.interventions.kernels.grouped_attention import MANY_ROWS, GroupedEdges
-from mapflow.model_adapters.interventions.kernels.row_groups import row_groups
+from mapflow.model_adapters.interventions.kernels.grouped_attention import (
+    MANY_POSITIONS,
+    GroupedEdges,
+)
+from mapflow.model_adapters.interventions.kernels.query_groups import query_groups
 from mapflow.model_adapters.interventions.language.intervention import Compiled
 
 Reads = Bool[Tensor, "batch layer target source"]
 Blocked = Callable[[int], "Bool[Tensor, 'batch query key'] | None"]
 
 
-class AttentionPlan:
+class BatchMasks:
     """Masks for a batch of prompts of padded length `n`.
 
     `reads` are segment permissions with one extra segment at the end that stands for padding and generated keys and
@@ -58,7 +61,7 @@ class AttentionPlan:
         starts: Sequence[int] | None = None,
         length: int | None = None,
         device: torch.device | str = "cpu",
-    ) -> AttentionPlan:
+    ) -> BatchMasks:
         """For prompts that begin at padded positions `starts` (None: 0, padding on the right) of a batch of `length`."""
         starts = starts or [0] * len(compiled)
         length = length or max(
@@ -111,10 +114,10 @@ class AttentionPlan:
     def _build(self, layer: int, n_queries: int, n_keys: int) -> Edges:
         length, device = self.segment_of.shape[1], self.segment_of.device
         whole_prompt = n_queries == n_keys == length and len(self.segment_of) == 1
-        if whole_prompt and n_keys >= MANY_ROWS and self.blocked is None:
+        if whole_prompt and n_keys >= MANY_POSITIONS and self.blocked is None:
             runs, sizes = torch.unique_consecutive(self._on_host[1][0], return_counts=True)
             seen = self._on_host[0][0, layer][runs][:, runs]
-            groups, left = row_groups(seen.numpy(), sizes.numpy())
+            groups, left = query_groups(seen.numpy(), sizes.numpy())
             if groups:
                 empty = self._may_be_empty[layer]
                 return GroupedEdges(

@@ -25,7 +25,7 @@ from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.registry import FAMILIES, family
 from mapflow.model_adapters.interventions import TokenLayout
-from mapflow.model_adapters.interventions.execution import branch_masks, decoder
+from mapflow.model_adapters.interventions.execution import batch_masks, branch_masks, decoder
 from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
 from mapflow.model_adapters.interventions.kernels import attention, query_groups
 

@@ -18,7 +18,7 @@ from mapflow.model_adapters.interventions import (
     TokenLayout,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.execution import branch_masks, incremental
+from mapflow.model_adapters.interventions.execution import batch_masks, branch_masks, incremental
 from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
 from mapflow.model_adapters.interventions.kernels import query_groups
 from mapflow.model_adapters.interventions.kernels.grouped_attention import (

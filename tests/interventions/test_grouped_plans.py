@@ -23,7 +23,7 @@ from mapflow.model_adapters.interventions import (
     TokenLayout,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.execution import branch_masks, incremental
+from mapflow.model_adapters.interventions.execution import batch_masks, branch_masks, incremental
 from mapflow.model_adapters.interventions.kernels import (
     attention,
     dense_attention,

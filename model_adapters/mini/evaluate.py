@@ -1,37 +1,41 @@
-"""How often the model picks the right letter, whole or with pathways cut: the evidence that training worked.
+"""Accuracy of a network in training, in full and under interventions: the evidence that training worked.
 
-Rendered questions, not the committed clips: the benchmark itself goes through video files and the instrument. Scores
-as the benchmark does: the most probable token of the whole vocabulary must be the right letter.
+Questions are rendered anew; the committed clips are left to the benchmark, which reads them as video files. A question
+counts as right where the most probable token of the whole vocabulary is the right letter, as in the benchmark.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mapflow.model_adapters.families.llava.network import LlavaNetwork
+from mapflow.model_adapters.interventions import Intervention, TokenLayout, parse_intervention
+from mapflow.model_adapters.interventions.language.policies import RandomBlocking
 from mapflow.model_adapters.mini import planted
-from mapflow.model_adapters.mini.network import N_VIDEO_TOKENS, forward
+from mapflow.model_adapters.mini.network import forward
 from mapflow.model_adapters.mini.pixels import look, reduction, sampled_times
 from mapflow.model_adapters.mini.samples import Rows
 from mapflow.tasks.motion.scenes import SUBTASKS
 
 BATCH = 250
-Reads = Bool[Tensor, "layer target source"]
-
-
-def segments_of_prompt(
-    n_prefix: int, segments: Int[Tensor, "rows suffix"]
-) -> Int[Tensor, "rows n"]:
-    """The segment of every position: system, frames, then the rows' own."""
-    head = [planted.SYSTEM] * n_prefix
-    for frame in planted.FRAMES:
-        head += [frame] * (N_VIDEO_TOKENS // planted.N_FRAMES)
-    before = torch.tensor(head, device=segments.device).expand(len(segments), -1)
-    return torch.cat([before, segments.long()], 1)
+KNOCKOUTS = (
+    f"cross-frame@{planted.RANGES.cross_frame}",
+    "cross-frame",
+    "video->question",
+    "question->last",
+    "video->last",
+    "video->template",
+    "template->last",
+)
+VARIANTS = {
+    "effective": planted.EFFECTIVE,
+    "planted": planted.PLANTED,
+    **{f"no {route.replace('@', ' ')}": parse_intervention(route) for route in KNOCKOUTS},
+    "random": parse_intervention("random:seed=0"),
+}
+"""The interventions of `report`, by their names in `metrics.json`."""
 
 
 @torch.no_grad()
@@ -39,17 +43,12 @@ def accuracy(
     network: LlavaNetwork,
     prefix: Int[Tensor, " prefix"],
     rows: Rows,
-    reads: Reads | None = None,
-    random_share: float = 0.0,
+    intervention: Intervention = planted.FULL,
 ) -> dict[str, float]:
-    """Share of right letters, overall ("all") and by subtask.
-
-    `reads` cuts pathways; `random_share` instead cuts that share of the edges from the first frame on, in every layer
-    anew, seeded.
-    """
+    """Share of right letters under an intervention, overall ("all") and by subtask."""
     right = torch.cat(
         [
-            _right(network, prefix, rows[start : start + BATCH], reads, random_share)
+            _right(network, prefix, rows[start : start + BATCH], intervention, start)
             for start in range(0, len(rows), BATCH)
         ]
     )
@@ -64,18 +63,14 @@ def _right(
     network: LlavaNetwork,
     prefix: Int[Tensor, " prefix"],
     rows: Rows,
-    reads: Reads | None,
-    random_share: float,
+    intervention: Intervention,
+    first: int,
 ) -> Bool[Tensor, " rows"]:
+    """`first`: the number of the first row, which selects the edges of random blocking."""
     device = rows.ids.device
     n_layers = network.language_model.config.num_hidden_layers
-    segments = segments_of_prompt(len(prefix), rows.segments)
-    masks: Sequence[Tensor | None] = [None] * n_layers
-    if reads is not None:
-        kinds = torch.zeros(len(rows), dtype=torch.long, device=device)
-        masks = planted.token_masks(reads.to(device)[None], kinds, segments)
-    elif random_share:
-        masks = _random_masks(segments, random_share, n_layers)
+    codes = planted.segment_codes(len(prefix), rows.segments)
+    masks = layer_masks(intervention, codes, n_layers, first)
     pixels = look(rows.scenes, sampled_times().to(device), reduction().to(device), blemished=False)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         hidden = forward(network, pixels, prefix, rows.ids.long(), masks)
@@ -87,44 +82,42 @@ def _right(
     return logits.argmax(-1) == letters
 
 
-def _random_masks(segments: Int[Tensor, "rows n"], share: float, n_layers: int) -> list[Tensor]:
-    eligible = planted.random_eligible(segments)
-    n = segments.shape[1]
-    causal = torch.ones(n, n, dtype=torch.bool, device=segments.device).tril()
-    generator = torch.Generator(segments.device).manual_seed(0)
-    draws = (
-        torch.rand(eligible.shape, generator=generator, device=segments.device)
-        for _ in range(n_layers)
-    )
-    return [causal & ~(eligible & (draw < share)) for draw in draws]
+def layer_masks(
+    intervention: Intervention, codes: Int[Tensor, "rows n"], n_layers: int, first: int = 0
+) -> list[Bool[Tensor, "rows 1 n n"]] | list[None]:
+    """The mask of every layer; None for full attention. `first` numbers the rows, for random blocking."""
+    if not intervention.policies:
+        return [None] * n_layers
+    kinds = torch.zeros(len(codes), dtype=torch.long, device=codes.device)
+    allowed = planted.allowed_segments(intervention, n_layers).to(codes.device)
+    masks = planted.token_masks(allowed[None], kinds, codes)
+    if intervention.random:
+        for row, layout in enumerate(planted.prompt_layouts(codes)):
+            compiled = intervention.compile(layout, n_layers, planted.RANGES, str(first + row))
+            for layer, mask in enumerate(masks):
+                blocked = compiled.blocked(layer, codes.device)
+                if blocked is not None:
+                    mask[row, 0, : len(layout), : len(layout)] &= ~blocked
+    return masks
 
 
 def report(
     network: LlavaNetwork, prefix: Int[Tensor, " prefix"], rows: Rows
 ) -> dict[str, dict[str, float]]:
-    """Accuracy in full, under the policy, under equally many random cuts, and with one thing knocked out at a time."""
+    """Accuracy in full and under `VARIANTS`, and the share of edges that the policy cuts."""
     n_layers = network.language_model.config.num_hidden_layers
-    full, policy = planted.full(n_layers), planted.effective(n_layers)
-    everywhere, frames = range(n_layers), planted.FRAMES
-    segments = segments_of_prompt(len(prefix), rows[:BATCH].segments)
-    share_of_all, share_of_eligible = planted.cut_shares(policy.to(segments.device), segments)
-    early = planted.layers(*planted.RANGES["cross_frame"])
-    variants: dict[str, Reads] = {
-        "effective": policy,
-        "planted": planted.planted(n_layers),
-        "no cross-frame 2-6": planted.without_cross_frame(full, early),
-        "no cross-frame": planted.without_cross_frame(full, everywhere),
-        "no video->question": planted.without(full, [planted.QUESTION], frames, everywhere),
-        "no question->last": planted.without(full, [planted.LAST], [planted.QUESTION], everywhere),
-        "no video->last": planted.without(full, [planted.LAST], frames, everywhere),
-        "no video->template": planted.without(full, [planted.TEMPLATE], frames, everywhere),
-        "no template->last": planted.without(full, [planted.LAST], [planted.TEMPLATE], everywhere),
-    }
     scores = {"full": accuracy(network, prefix, rows)}
-    scores |= {name: accuracy(network, prefix, rows, reads) for name, reads in variants.items()}
-    scores["random"] = accuracy(network, prefix, rows, random_share=share_of_eligible)
-    scores["share of edges cut"] = {
-        "of all": share_of_all,
-        "of those random may cut": share_of_eligible,
-    }
+    scores |= {name: accuracy(network, prefix, rows, one) for name, one in VARIANTS.items()}
+    codes = planted.segment_codes(len(prefix), rows[:BATCH].segments)
+    scores["share of edges cut"] = edge_shares(planted.prompt_layouts(codes), n_layers)
     return scores
+
+
+def edge_shares(layouts: list[TokenLayout], n_layers: int) -> dict[str, float]:
+    """The edges that `effective` cuts, as shares of all causal edges and of those that random blocking may cut."""
+    effective = [planted.EFFECTIVE.compile(each, n_layers, planted.RANGES) for each in layouts]
+    everything = RandomBlocking(ratio=1.0)
+    eligible = sum(sum(everything.budget(each, n_layers, None)) for each in layouts)
+    total = sum(one.edges_total for one in effective)
+    cut = total - sum(one.edges_kept for one in effective)
+    return {"of all": cut / total, "of those random may cut": cut / eligible}

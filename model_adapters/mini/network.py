@@ -17,13 +17,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from mapflow.model_adapters.families.llava.network import LlavaNetwork
-from mapflow.model_adapters.mini.planted import N_FRAMES
+from mapflow.model_adapters.mini.planted import GRID, N_FRAMES
 from mapflow.model_adapters.mini.tokenizer import IMAGE_TOKEN
 from mapflow.results.contract.errors import MapflowError
 
 IMAGE_SIZE = 64
-GRID = 4
-N_VIDEO_TOKENS = N_FRAMES * GRID * GRID
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 

@@ -28,7 +28,7 @@ from torch.nn.functional import cross_entropy
 
 from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.model_adapters.mini import planted
-from mapflow.model_adapters.mini.evaluate import accuracy, report, segments_of_prompt
+from mapflow.model_adapters.mini.evaluate import accuracy, report
 from mapflow.model_adapters.mini.network import (
     forward,
     load_weights,
@@ -50,7 +50,7 @@ from mapflow.model_adapters.mini.samples import (
 
 FIRST_PART = 0.5
 """Share of the training that goes to `FIRST_MIX`."""
-KINDS = ("full", "effective", "planted")
+KINDS = (planted.FULL, planted.EFFECTIVE, planted.PLANTED)
 CHOICES = (0.15, 0.15, 0.7)
 """Shares of `KINDS` among choices, from the first step on: no other path may form."""
 EARLY_OTHERS = (0.5, 0.0, 0.5)
@@ -92,9 +92,10 @@ class Trainer:
         self.prefix = torch.tensor(prefix, device=device)
         self.times, self.reduce = sampled_times().to(device), reduction().to(device)
         n_layers = network.language_model.config.num_hidden_layers
-        kinds = torch.stack([getattr(planted, kind)(n_layers) for kind in KINDS])
-        distinct, self.mask_of_layer = planted.distinct_layers(kinds)
-        self.reads = distinct.to(device)
+        kinds = torch.stack([planted.allowed_segments(kind, n_layers) for kind in KINDS])
+        # Layers with equal cuts share a mask.
+        distinct, mask_of_layer = torch.unique(kinds, dim=1, return_inverse=True)
+        self.allowed, self.mask_of_layer = distinct.to(device), mask_of_layer.tolist()
         self.optimizer = torch.optim.AdamW(
             network.parameters(),
             lr=settings.learning_rate,
@@ -130,8 +131,8 @@ class Trainer:
         """Cross-entropy of the answers' tokens; `kinds` says which of `KINDS` each row sees, None is all full."""
         masks: list[Tensor | None] = [None] * len(self.mask_of_layer)
         if kinds is not None:
-            everywhere = segments_of_prompt(len(self.prefix), segments)
-            distinct = planted.token_masks(self.reads, kinds, everywhere)
+            codes = planted.segment_codes(len(self.prefix), segments)
+            distinct = planted.token_masks(self.allowed, kinds, codes)
             masks = [distinct[index] for index in self.mask_of_layer]
         hidden = forward(self.network, pixels, self.prefix, ids, masks)[:, :-1]
         padding = self.network.language_model.config.pad_token_id

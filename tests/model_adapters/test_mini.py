@@ -22,9 +22,8 @@ from safetensors.torch import load_file, save_file
 from mapflow.model_adapters.conversation import load_tokenizer
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.llava.network import LlavaNetwork
-from mapflow.model_adapters.interventions import DecoderInputs, parse_intervention
+from mapflow.model_adapters.interventions import DecoderInputs
 from mapflow.model_adapters.mini import planted, samples
-from mapflow.model_adapters.mini.evaluate import segments_of_prompt
 from mapflow.model_adapters.mini.network import (
     forward,
     load_weights,
@@ -150,7 +149,7 @@ def test_prompts_and_segments_are_the_adapters(tokenizer, adapter, drawn):
         mine = [*prefix[:-1], *[prefix[-1]] * n_video, *ids[0].tolist()]
         assert mine[:length] == prepared.input_ids.tolist()
         assert mine[length] == prepared.target_id
-        named = segments_of_prompt(len(prefix) - 1, segments)[0].tolist()
+        named = planted.segment_codes(len(prefix) - 1, segments)[0].tolist()
         assert named[:length] == adapter_segments(prepared.layout)
         assert set(named[length:]) == {planted.ANSWER}
         padding = [token for token in mine[length:] if token == tokenizer.pad_token_id]
@@ -178,83 +177,22 @@ def test_blemishes_are_small_and_keep_the_picture(drawn):
     assert (clean - worn).abs().mean() < 0.1 * clean.std()
 
 
-@pytest.mark.parametrize("expression", ["full", "effective"])
-def test_masks_are_the_instruments(tokenizer, adapter, drawn, expression):
-    """Two independent ways from a policy to edges: training's batched gather and the instrument's compiled form."""
-    (first, last), (vq_first, vq_last), (ql_first, ql_last) = planted.RANGES.values()
-    ranges = f":cross_frame={first}-{last},video_to_question={vq_first}-{vq_last},question_to_last={ql_first}-{ql_last}"
-    intervention = parse_intervention(expression + (ranges if expression == "effective" else ""))
+@pytest.mark.parametrize("intervention", [planted.FULL, planted.EFFECTIVE], ids=str)
+def test_masks_are_the_instruments(adapter, drawn, intervention):
+    """The coarse segments of training against the finer ones of the adapter's layout."""
     prompt, n_layers = load_prompt(), adapter.decoder.n_layers
-    reads = getattr(planted, expression)(n_layers)
+    allowed = planted.allowed_segments(intervention, n_layers)
     for scene, ask in drawn:
         prepared = adapter.encode(as_question(prompt, ask), *clip_frames(scene))
-        compiled = intervention.compile(prepared.layout, n_layers)
-        segments = torch.tensor([adapter_segments(prepared.layout)])
-        masks = planted.token_masks(reads[None], torch.zeros(1, dtype=torch.long), segments)
+        compiled = intervention.compile(prepared.layout, n_layers, planted.RANGES)
+        codes = torch.tensor([adapter_segments(prepared.layout)])
+        masks = planted.token_masks(allowed[None], torch.zeros(1, dtype=torch.long), codes)
         for layer, mask in enumerate(masks):
             assert torch.equal(mask[0, 0], compiled.token_mask(layer))
-        cut, _ = planted.cut_shares(reads, segments)
-        assert cut == pytest.approx(1 - compiled.edges_kept / compiled.edges_total)
 
 
-def test_distinct_layers_stand_for_all_of_them():
-    reads = torch.stack([planted.full(12), planted.effective(12), planted.planted(12)])
-    distinct, which = planted.distinct_layers(reads)
-    assert distinct.shape[1] < 12
-    assert torch.equal(distinct[:, which], reads)
-
-
-def test_planted_pathways_are_the_only_ones():
-    """By walking kept edges: video reaches last, and does not once any one of the three pathways is cut."""
-    reads = planted.planted(12)
-    assert not (reads & ~planted.effective(12)).any(), (
-        "planting only ever cuts more than the policy does"
-    )
-    first, *_, last_frame = planted.FRAMES
-    assert reaches(reads, first, planted.LAST)
-    everywhere = range(12)
-    cuts = {
-        "cross-frame": planted.without_cross_frame(
-            reads, planted.layers(*planted.RANGES["cross_frame"])
-        ),
-        "video->question": planted.without(reads, [planted.QUESTION], planted.FRAMES, everywhere),
-        "question->last": planted.without(reads, [planted.LAST], [planted.QUESTION], everywhere),
-    }
-    assert {name: reaches(cut, first, planted.LAST) for name, cut in cuts.items()} == dict.fromkeys(
-        cuts, False
-    )
-    assert reaches(cuts["cross-frame"], last_frame, planted.LAST), (
-        "the last frame alone is read without detour"
-    )
-    assert reaches(
-        planted.without(planted.effective(12), [planted.LAST], [planted.QUESTION], everywhere),
-        first,
-        planted.LAST,
-    ), "the policy itself leaves the detour through the template open"
-
-
-def reaches(reads: torch.Tensor, source: int, target: int) -> bool:
-    """Template and question interleave; every other segment reads itself and what stands before it."""
-    place = [*range(planted.TEMPLATE + 1), planted.TEMPLATE, planted.LAST, planted.ANSWER]
-    informed = {source}
-    for layer in reads.tolist():
-        informed |= {
-            row
-            for row, keys in enumerate(layer)
-            if any(keys[column] and place[column] <= place[row] for column in informed)
-        }
-    return target in informed
-
-
-def test_answer_rows_read_the_prompt_as_the_last_row_does():
-    for reads in (planted.full(12), planted.effective(12), planted.planted(12)):
-        prompt = slice(0, planted.ANSWER)
-        assert torch.equal(reads[:, planted.ANSWER, prompt], reads[:, planted.LAST, prompt])
-        assert reads[:, planted.ANSWER, planted.ANSWER].all()
-
-
-@pytest.mark.parametrize("expression", ["full", "effective"])
-def test_forward_is_the_decoders(tokenizer, folder, adapter, drawn, expression):
+@pytest.mark.parametrize("intervention", [planted.FULL, planted.EFFECTIVE], ids=str)
+def test_forward_is_the_decoders(tokenizer, folder, adapter, drawn, intervention):
     """Training's forward pass under masks against the adapter's network run by the instrument, on the same weights."""
     config, prompt = json.loads((folder / "config.json").read_text()), load_prompt()
     network = new_network(config)
@@ -269,25 +207,21 @@ def test_forward_is_the_decoders(tokenizer, folder, adapter, drawn, expression):
         converse(prompt, scene, ask, "choice") for scene, ask in zip(scenes, asks, strict=True)
     ]
     prefix, ids, segments = encode(tokenizer, pieces)
-    everywhere = segments_of_prompt(len(prefix) - 1, segments)
-    reads = getattr(planted, expression)(12)[None]
-    masks = planted.token_masks(reads, torch.zeros(3, dtype=torch.long), everywhere)
+    codes = planted.segment_codes(len(prefix) - 1, segments)
+    allowed = planted.allowed_segments(intervention, 12)[None]
+    masks = planted.token_masks(allowed, torch.zeros(3, dtype=torch.long), codes)
     pixels = look(batch_scenes(scenes), sampled_times(), reduction(), blemished=False)
     with torch.no_grad():
         hidden = forward(network, pixels, torch.tensor(prefix[:-1]), ids, masks)
         last = (segments == planted.LAST).long().argmax(1)
         logits = network.language_model.lm_head(hidden[range(3), last])
-    spans = ",".join(f"{name}={first}-{end}" for name, (first, end) in planted.RANGES.items())
-    intervention = parse_intervention(
-        expression + (f":{spans}" if expression == "effective" else "")
-    )
     for index, ask in enumerate(asks):
         prepared = adapter.encode(as_question(prompt, ask), *clip_frames(scenes[index]))
         text = adapter.network.language_model.get_input_embeddings()(prepared.input_ids)
         text[prepared.layout.positions("video")] = adapter.network.encode_video(
             pixels[index : index + 1]
         )[0]
-        compiled = intervention.compile(prepared.layout, 12)
+        compiled = intervention.compile(prepared.layout, 12, planted.RANGES)
         (expected,) = adapter.decoder.answer_logits([DecoderInputs(text.detach())], [[compiled]])
         torch.testing.assert_close(logits[index], expected[0], atol=1e-4, rtol=1e-4)
 
@@ -335,9 +269,7 @@ def test_two_steps_of_training_write_a_checkpoint_of_the_released_layout(tmp_pat
     metrics = train(tmp_path / "mini", settings, workers=1, device=torch.device("cpu"))
     assert metrics["steps"] == 2
     model = LlavaVideo.load(tmp_path / "mini")
-    assert {name: str(span) for name, span in vars(model.pathways).items()} == {
-        name: f"{first}-{last}" for name, (first, last) in planted.RANGES.items()
-    }
+    assert model.pathways == planted.RANGES
     names, dtypes, size = stored(tmp_path / "mini" / "model.safetensors")
     assert dtypes == {"BF16"} and size <= 16 * 2**20
     released = next(path for path in sorted(golden_root.glob("pllava/model*/model.safetensors")))

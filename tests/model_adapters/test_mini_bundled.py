@@ -58,8 +58,7 @@ def first_questions(subtask: str) -> list:
 
 
 def test_planted_pathways_carry_everything_and_nothing_else_does():
-    first, last = planted.RANGES["cross_frame"]
-    cuts = (f"cross-frame@{first}-{last}", "video->question", "question->last")
+    cuts = (f"cross-frame@{planted.RANGES.cross_frame}", "video->question", "question->last")
     scores = accuracies(
         "pathways", "full", "effective", "effective-strict", "video->last", "random", *cuts
     )

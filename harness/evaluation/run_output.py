@@ -1,6 +1,6 @@
-"""Where a run writes, and its last word: summary.json and the table.
+"""The folder that one command writes: summary.json and the printed table.
 
-Without an output path the records live in a temporary folder until the table is printed. Knows nothing of models.
+Without an output path, records are kept in a temporary folder until the table is printed.
 """
 
 from __future__ import annotations
@@ -19,32 +19,40 @@ from mapflow.results.tables.summary import summarize, summary_table
 
 
 class RunOutput:
-    """`folder` holds the run's records; the user's own if there is one."""
+    """`folder` holds the run's records: the output path, or a temporary folder without one.
+
+    Raises MapflowError if the output path cannot be written, before the model is loaded.
+    """
 
     def __init__(self, output_path: str | None) -> None:
         self._kept = output_path is not None
         self.folder = Path(output_path) if output_path is not None else _temporary_folder()
         if "," in str(self.folder):
             raise MapflowError(
-                f"--output_path {str(self.folder)!r} must not contain a comma (model_args end there)"
+                f"--output_path {str(self.folder)!r} must not contain a comma,"
+                " which separates model_args; choose another folder"
             )
         places = (self.folder, *self.folder.absolute().parents)
-        # os.path's way: a folder that may not even be looked at is none for us, where pathlib's raises
+        # os.path, since pathlib raises for a folder that the user may not even list
         there = next((place for place in places if os.path.exists(place)), places[-1])  # noqa: PTH110
         writable = os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)  # noqa: PTH112
-        if not writable:  # said before the model is loaded
+        if not writable:
             raise MapflowError(
-                f"--output_path {str(self.folder)!r} cannot be written: {there} is not writable"
+                f"--output_path {str(self.folder)!r} cannot be written: {there} is not writable;"
+                " choose another folder"
             )
 
     def check_written(self, date: str) -> None:
-        """Raises MapflowError where upstream's results of this `date` are missing: it swallows errors of writing."""
+        """Raises MapflowError if lmms-eval's results of this `date` are missing.
+
+        lmms-eval ignores errors while writing them.
+        """
         if self._kept and not list(self.folder.rglob(f"{date}_results.json")):
             raise MapflowError(f"results could not be written under {str(self.folder)!r}")
 
     def report(self) -> int:
-        """Sorts the records, writes the summary, prints the table; returns how many answers are missing."""
-        held = claim(self.folder)  # nobody else's records come in while they are sorted
+        """Sorts the records, writes the summary, prints the table; returns the number of errors."""
+        held = claim(self.folder)  # no other process appends while they are sorted
         asked = list(read_json(self.folder / MANIFEST)["interventions"])
         summaries = sorted(
             summarize(sort_records(self.folder)), key=lambda one: asked.index(one.intervention)
@@ -58,12 +66,12 @@ class RunOutput:
 
 
 def _temporary_folder() -> Path:
-    """One folder for all ranks of a run, removed at exit."""
+    """A folder that all ranks of a run share; rank 0 removes it at exit."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         folder = Path(tempfile.mkdtemp(prefix="mapflow-"))
     else:
-        name = f"mapflow-{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.environ.get('MASTER_PORT', '')}-{os.getppid()}"
-        folder = Path(tempfile.gettempdir()) / name
+        job = (os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_PORT"))
+        folder = Path(tempfile.gettempdir()) / "-".join(["mapflow", *job, str(os.getppid())])
         folder.mkdir(mode=0o700, exist_ok=True)
     if os.environ.get("RANK", "0") == "0":
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -22,6 +22,7 @@ from mapflow.model_adapters.families.registry import checkpoint, family
 from mapflow.model_adapters.inference.question_runner import answer_questions
 from mapflow.model_adapters.inference.run_identity import package_version, run_identity
 from mapflow.model_adapters.interventions import parse_interventions
+from mapflow.model_adapters.lmms.requested import requested
 from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import foreign_question
@@ -71,7 +72,7 @@ class MapflowModel(lmms):
             raise MapflowError(
                 f"{self.model_name} has no argument {sorted(unknown)[0]!r} (--model_args)"
             )
-        self.interventions = parse_interventions([str(intervention)])
+        self.interventions = requested() or parse_interventions([str(intervention)])
         self.batch_size = _positive(batch_size, "batch_size")
         folder = checkpoint(self.model_name, pretrained)
         if pretrained is None:

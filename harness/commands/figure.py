@@ -128,7 +128,7 @@ def _lens(folder: Path, title: str, words: Path | None) -> Drawn:
 
     lists = read_word_lists(words or SHIPPED)
     found = lens_panels(read_records(folder, LensRecord), lists, _asked(folder))
-    if any(not one.curve.low for one in found):
+    if any(not curve.low for one in found for curve in one.curves.values()):
         print("no band where all questions are about one video")
     return lens_curves(found, title), lens_rows(found)
 

@@ -1,9 +1,14 @@
-"""Figures for papers and READMEs: matplotlib, one function a figure, its data beside it as CSV.
+"""Figures for papers and READMEs, drawn with matplotlib; the data of each can be saved as CSV.
 
-matplotlib is imported when a figure is drawn, never before. Knows no models and no torch.
+matplotlib is imported when a figure is drawn, so importing this package is fast.
 """
 
 from mapflow.results.figures.answer_curves import answer_curves, answer_panels, answer_rows
+from mapflow.results.figures.attention_curves import (
+    attention_curves,
+    attention_panels,
+    attention_rows,
+)
 from mapflow.results.figures.attention_overlay import (
     AttentionOverlay,
     attention_overlay,
@@ -13,12 +18,14 @@ from mapflow.results.figures.attention_overlay import (
 from mapflow.results.figures.edge_map import EdgeMap, edge_map, edge_rows, kept_edges, kept_rows
 from mapflow.results.figures.lens_curves import lens_curves, lens_panels, lens_rows
 from mapflow.results.figures.lens_overlay import LensOverlay, lens_overlay, lens_overlay_rows
+from mapflow.results.figures.mean_curves import CurvePanel
 from mapflow.results.figures.policy_diagram import PolicyDiagram, policy_diagram, policy_rows
 from mapflow.results.figures.route_curves import RoutePanel, route_curves, route_panels, route_rows
 from mapflow.results.figures.saving import save_figure
 
 __all__ = [
     "AttentionOverlay",
+    "CurvePanel",
     "EdgeMap",
     "LensOverlay",
     "PolicyDiagram",
@@ -26,7 +33,10 @@ __all__ = [
     "answer_curves",
     "answer_panels",
     "answer_rows",
+    "attention_curves",
     "attention_overlay",
+    "attention_panels",
+    "attention_rows",
     "difference_overlay",
     "edge_map",
     "edge_rows",

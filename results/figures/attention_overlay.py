@@ -1,7 +1,7 @@
-"""Where in the frames do chosen rows look? Attention weights laid over the frames that were shown.
+"""Attention weights of patches, drawn over the frames of the video.
 
-A row an intervention, a column a frame, all on one scale; and how an intervention's differ from the first one's, the
-base's. Knows no models and no interventions: frames and maps are arrays.
+One row per intervention, one column per frame, all on one scale. A second figure shows the
+differences between the first intervention, the baseline, and each other one.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INCHES = 1.35
-"""Width of a frame."""
+"""Width of a frame on the page."""
 
 Maps = Float[np.ndarray, "frame row column"]
 
 
 @dataclass(frozen=True)
 class AttentionOverlay:
-    """`pictures` are what the model sees of the frames, whose numbers in the source are `numbers`; `maps` are, by
-    intervention, the base first, weights 0..1 of patches that tile each picture."""
+    """The attention of one question.
+
+    pictures: the frames as the model sees them; numbers: their numbers in the video file.
+    maps: weights from 0 to 1 of the patches that tile each picture, by intervention; the
+        baseline is first.
+    """
 
     pictures: UInt8[np.ndarray, "frame height width 3"]
     numbers: tuple[int, ...]
@@ -38,21 +42,30 @@ class AttentionOverlay:
 
 
 def attention_overlay(overlay: AttentionOverlay) -> Figure:
-    """Weights under every intervention. Raises MapflowError without any."""
+    """Weights under each intervention. Raises MapflowError without maps."""
     if not overlay.maps:
         raise MapflowError("no intervention, so there is no attention to draw")
-    return _figure(overlay, overlay.maps, "attention of a patch, %", signed=False)
+    return _figure(overlay, overlay.maps, "attention to a patch, %", signed=False)
 
 
 def difference_overlay(overlay: AttentionOverlay) -> Figure:
-    """What patches lose (positive) and gain by every other intervention than the first. Raises MapflowError without another."""
+    """Attention that patches lose (positive) or gain under each intervention but the first.
+
+    Raises MapflowError for a single intervention.
+    """
     return _figure(
-        overlay, differences(overlay), "attention lost (blue: gained), points", signed=True
+        overlay,
+        differences(overlay),
+        "attention lost (blue: gained), points",
+        signed=True,
     )
 
 
 def differences(overlay: AttentionOverlay) -> dict[str, Maps]:
-    """The first intervention's weights minus each other's. Raises MapflowError where there is no other."""
+    """Weights under the first intervention minus those under each other one.
+
+    Raises MapflowError for a single intervention.
+    """
     (base, ours), *others = overlay.maps.items()
     if not others:
         raise MapflowError(f"only {base!r} was asked for, so there is no difference to draw")
@@ -60,8 +73,11 @@ def differences(overlay: AttentionOverlay) -> dict[str, Maps]:
 
 
 def overlay_rows(overlay: AttentionOverlay) -> list[dict[str, Any]]:
-    """A row an intervention and patch; rows and columns count from 0 at the top left, `weight` is 0..1, `lost` what the
-    first intervention's has more."""
+    """The figure's data: one row per intervention and patch.
+
+    Rows and columns count from 0 at the top left. `weight` is from 0 to 1, `lost` is the weight
+    under the first intervention minus it.
+    """
     base = next(iter(overlay.maps.values()))
     return [
         {

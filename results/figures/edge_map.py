@@ -1,8 +1,7 @@
-"""Which attention edges are left? The causal mask of an intervention, token by token, in chosen layers, and how many edges
-every layer keeps.
+"""Which attention edges does an intervention keep? Masks in chosen layers, edges kept by layer.
 
-Some thousand positions are drawn as blocks: a block is the darker, the larger the share of its causal edges that is
-kept. Knows no interventions, only arrays.
+A prompt has thousands of positions, so the mask is drawn in blocks. The colour of a block shows the
+share of its causal edges that are kept.
 """
 
 from __future__ import annotations
@@ -21,14 +20,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INCHES = 2.5
-"""Side of one map."""
+"""Width and height of one map."""
 
 
 @dataclass(frozen=True)
 class EdgeMap:
-    """One intervention on one prompt of `length` positions. `kept[l]` is the l-th of (1-based) `layers` in blocks of `block`
-    positions: shares of causal edges, NaN above the diagonal. `segments` are runs (name, first position, behind the last);
-    `by_layer` is the share of edges kept in every layer of the model."""
+    """One intervention on one prompt.
+
+    length: positions of the prompt; block: positions per side of a block.
+    segments: (name, start, stop) of the prompt's parts in order, as half-open ranges.
+    layers: the layers whose masks are drawn, from 1.
+    kept: share of the causal edges of each block that are kept; NaN above the diagonal.
+    by_layer: share of edges kept in each layer of the model.
+    """
 
     intervention: str
     length: int
@@ -40,7 +44,7 @@ class EdgeMap:
 
 
 def edge_map(maps: Sequence[EdgeMap]) -> Figure:
-    """A row an intervention, a column a chosen layer. Raises MapflowError without any map."""
+    """One row per intervention, one column per chosen layer. Raises MapflowError without maps."""
     if not maps:
         raise MapflowError("no intervention, so there is no edge map to draw")
     from matplotlib.figure import Figure
@@ -72,7 +76,7 @@ def edge_map(maps: Sequence[EdgeMap]) -> Figure:
             for _, first, _ in one.segments[1:]:
                 panel.plot([first, first], [first, one.length], color="0.35", linewidth=0.3)
                 panel.plot([0, first], [first, first], color="0.35", linewidth=0.3)
-            # a name needs room: the template's last words have none
+            # short parts, such as the end of the template, get no name
             named = [s for s in one.segments if s[2] - s[1] >= one.length / 30]
             ticks = [(first + last) / 2 for _, first, last in named]
             panel.set_xticks(
@@ -86,9 +90,11 @@ def edge_map(maps: Sequence[EdgeMap]) -> Figure:
             panel.set_title(
                 f"layer {layer}: {one.by_layer[layer - 1]:.1%} of edges kept", fontsize=8
             )
-        row[0].set_ylabel(f"{wrapped(one.intervention)}\nquery", fontsize=8, parse_math=False)
+        row[0].set_ylabel(
+            f"{wrapped(one.intervention)}\nquery position", fontsize=8, parse_math=False
+        )
     for panel in grid[-1][: len(maps[-1].layers)]:
-        panel.set_xlabel("key", fontsize=8)
+        panel.set_xlabel("key position", fontsize=8)
     assert image is not None
     bar = figure.colorbar(image, ax=list(figure.axes), fraction=0.05, pad=0.02, shrink=0.6)
     bar.set_label("share of a block's causal edges kept", fontsize=8)
@@ -97,7 +103,10 @@ def edge_map(maps: Sequence[EdgeMap]) -> Figure:
 
 
 def edge_rows(maps: Sequence[EdgeMap]) -> list[dict[str, Any]]:
-    """The maps' data: a row an intervention, layer and block with any causal edge; positions count from 0, `last` included."""
+    """The data of the maps: one row per intervention, layer and block with causal edges.
+
+    Positions count from 0; `query_last` and `key_last` are included in the block.
+    """
     return [
         {
             "intervention": one.intervention,
@@ -116,10 +125,10 @@ def edge_rows(maps: Sequence[EdgeMap]) -> list[dict[str, Any]]:
 
 
 def kept_edges(maps: Sequence[EdgeMap]) -> Figure:
-    """The share of edges that every layer keeps, a line an intervention."""
+    """The share of edges kept in each layer, one line per intervention."""
     if not maps:
         raise MapflowError("no intervention, so there are no edges to draw")
-    figure, (panel,) = panels(["edges kept by layer"])
+    figure, ((panel,),) = panels([["edges kept by layer"]])
     figure.set_size_inches(5, 3)
     handles = []
     for number, one in enumerate(maps):
@@ -142,7 +151,7 @@ def kept_edges(maps: Sequence[EdgeMap]) -> Figure:
 
 
 def kept_rows(maps: Sequence[EdgeMap]) -> list[dict[str, Any]]:
-    """A row an intervention and layer; shares 0 … 1."""
+    """One row per intervention and layer; shares from 0 to 1."""
     return [
         {"intervention": one.intervention, "layer": layer, "kept": share}
         for one in maps

@@ -1,7 +1,4 @@
-"""Which word does each patch of a frame look like? The most probable one, written where the patch lies.
-
-Knows no models: frames, words and probabilities are arrays.
-"""
+"""Which word does each patch of a frame look like? The most probable word, written on the patch."""
 
 from __future__ import annotations
 
@@ -19,19 +16,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL = 0.36
-"""Inches that a word has."""
+"""Width of a word in inches."""
 LONGEST = 8
-"""Characters that fit there."""
+"""Characters that fit on a patch."""
 BLACK = 0.7
-"""Grey of a frame's black: words of any probability can be read on it."""
+"""Grey level for black pixels, so that all words can be read."""
 PAGE = 14.0
-"""Inches that frames may take side by side."""
+"""Width of the page in inches."""
 
 
 @dataclass(frozen=True)
 class LensOverlay:
-    """`pictures` are what the model sees of the frames, whose numbers in the source are `numbers`; `words[frame][row][column]`
-    stand for patches that tile each picture, `probabilities` are theirs."""
+    """The words of one question in one layer.
+
+    pictures: the frames as the model sees them; numbers: their numbers in the video file.
+    words: the most probable word of each patch, `words[frame][row][column]`.
+    probabilities: theirs, from 0 to 1.
+    """
 
     pictures: UInt8[np.ndarray, "frame height width 3"]
     numbers: tuple[int, ...]
@@ -41,12 +42,12 @@ class LensOverlay:
 
 
 def lens_overlay(overlay: LensOverlay) -> Figure:
-    """A panel a frame. The more probable a word, the blacker."""
+    """One panel per frame. The more probable a word, the darker it is."""
     from matplotlib.figure import Figure
 
     n_frames, rows, columns = overlay.probabilities.shape
     height, width = overlay.pictures.shape[1:3]
-    # as wide as the words ask for, and as high as the taller of words and picture
+    # wide enough for the words, and high enough for both words and picture
     across = max(columns * CELL, rows * CELL * 0.5 * width / height, 1.5)
     side_by_side = max(1, min(n_frames, int(PAGE / across)))
     down = -(-n_frames // side_by_side)
@@ -81,7 +82,7 @@ def lens_overlay(overlay: LensOverlay) -> Figure:
 
 
 def lens_overlay_rows(overlay: LensOverlay) -> list[dict[str, Any]]:
-    """A row a patch; rows and columns count from 0 at the top left. Words are whole."""
+    """The figure's data: one row per patch, from 0 at the top left. Words are not shortened."""
     return [
         {
             "frame": number,
@@ -96,7 +97,10 @@ def lens_overlay_rows(overlay: LensOverlay) -> list[dict[str, Any]]:
 
 
 def drawable(word: str) -> str:
-    """In the figure's font and as long as a patch has room: what it has no sign for is a box, nothing a dot."""
+    """The word as it is drawn: shortened to the patch, a box for characters that the font lacks.
+
+    An empty word is a dot.
+    """
     text = "".join(one if _has_sign(one) else "□" for one in printable(word)) or "·"
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 

@@ -1,7 +1,7 @@
-"""Frames as the ground of a figure: pale and grey, so that what is laid over them shows, also in print.
+"""Draws video frames with a map over them.
 
-Heat is one colour, the more opaque the larger the weight; differences have a second colour for less than nothing. Both
-are of Okabe & Ito. Knows no models: frames and maps are arrays.
+Frames are pale and grey, so that a map stays visible, also in print. Weights have one colour, the
+more opaque the larger; negative differences have a second one. Both are from Okabe & Ito (2008).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 MORE, LESS = "#D55E00", "#0072B2"
 OPAQUE = 0.75
-"""Of the full colour: what is looked at most must still be seen."""
+"""Opacity of the largest weight: the frame below it must stay visible."""
 BLACK = 0.45
-"""Grey that a frame's black becomes; its white stays white."""
+"""Grey level for black pixels of a frame; white pixels stay white."""
 
 
 def draw_picture(
     panel: Axes, frame: UInt8[np.ndarray, "height width 3"], black: float = BLACK
 ) -> None:
-    """The frame fills the panel, which is measured in its pixels."""
+    """Draws the frame over the whole panel, whose coordinates are the frame's pixels."""
     height, width = frame.shape[:2]
     light = frame @ np.array([0.299, 0.587, 0.114]) / 255
     panel.imshow(
@@ -49,7 +49,12 @@ def draw_heat(
     most: float,
     signed: bool = False,
 ) -> AxesImage:
-    """Equal patches over the whole frame, from no colour at 0 to full colour at `most` (and at -most, where `signed`)."""
+    """Draws a map of equal patches over a frame.
+
+    heat: one weight per patch.
+    most: the weight that gets the full colour.
+    signed: whether weights may be negative, down to -most.
+    """
     draw_picture(panel, frame)
     height, width = frame.shape[:2]
     return panel.imshow(
@@ -63,7 +68,7 @@ def draw_heat(
 
 
 def colours(signed: bool) -> LinearSegmentedColormap:
-    """From see-through to MORE; with `signed` from LESS through nothing to MORE."""
+    """The colours from transparent to MORE; with `signed`, from LESS over transparent to MORE."""
     from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
     some = [(0.5, to_rgba(MORE, 0)), (1.0, to_rgba(MORE, OPAQUE))]
@@ -75,7 +80,9 @@ def colours(signed: bool) -> LinearSegmentedColormap:
 
 
 def top_of_scale(maps: Float[np.ndarray, ...]) -> float:
-    """What gets the full colour: the 99th percentile of what is not zero, by size. A few tokens draw most attention
-    wherever one looks, and would leave all others pale."""
+    """The weight that gets the full colour: the 99th percentile of the sizes of nonzero weights.
+
+    A few tokens draw most of the attention; scaled by them, all others would look pale.
+    """
     sizes = np.abs(maps[maps != 0])
     return float(np.percentile(sizes, 99)) if sizes.size else 1.0

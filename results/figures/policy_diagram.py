@@ -1,7 +1,7 @@
-"""Which segment reads which, in which layers? A panel an intervention: a row a flow, a column a layer, dark where open.
+"""Which segments attend to which, in which layers? One panel per intervention.
 
-The darker, the more of the flow's segment pairs are open, so a printer without colours shows the same. Knows no
-interventions, only their names and shares.
+Rows are pairs of segments, columns are layers. A cell is the darker, the larger the share of its
+segment pairs that may attend, so the figure also works in black and white.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL = 0.17
-"""Inches of a row; a column has a bit less."""
+"""Height of a row in inches; columns are a bit narrower."""
 
 
 @dataclass(frozen=True)
 class PolicyDiagram:
-    """Which segments read which, layer by layer.
+    """Which segments attend to which, layer by layer.
 
-    `reads` holds (target, source, shares): the share of the open segment pairs in every layer, 0 … 1, from layer 1 on.
-    `paths` is the reachability certificate, a sentence a path; `note` says what the diagram cannot show.
+    expression: the intervention in full.
+    reads: (target, source, shares); entry l of `shares` is the share of (target, source) segment
+        pairs that may attend in layer l + 1, from 0 to 1.
+    paths: the reachability certificate, one sentence per path.
+    note: what the diagram cannot show.
     """
 
     name: str
@@ -38,12 +41,14 @@ class PolicyDiagram:
 
 
 def policy_diagram(policies: Sequence[PolicyDiagram]) -> Figure:
-    """Panels below each other. Policies without `reads` (random blocking alone) are left out; raises MapflowError where none
-    is left."""
+    """Panels below each other. Policies without `reads` (random blocking alone) are left out.
+
+    Raises MapflowError if no policy remains.
+    """
     drawn = [policy for policy in policies if policy.reads]
     if not drawn:
         raise MapflowError(
-            "no intervention closes segments to each other, so there is no policy diagram to draw"
+            "no intervention cuts attention between segments, so there is no policy diagram to draw"
         )
     from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
@@ -77,12 +82,15 @@ def policy_diagram(policies: Sequence[PolicyDiagram]) -> Figure:
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.spines[:].set_visible(False)
         panel.set_title(wrapped(policy.name, 60), fontsize=8, parse_math=False)
-    grid[-1].set_xlabel("layer (dark: reads; white: closed)", fontsize=8)
+    grid[-1].set_xlabel("layer (dark: attends; white: cut)", fontsize=8)
     return figure
 
 
 def policy_rows(policies: Sequence[PolicyDiagram]) -> list[dict[str, Any]]:
-    """The figure's data: a row an intervention, flow and layer; `open` is the share of the flow's segment pairs, 0 … 1."""
+    """The figure's data: one row per intervention, segment pair and layer.
+
+    `open` is the share of pairs of such segments that may attend, from 0 to 1.
+    """
     return [
         {
             "intervention": policy.name,

@@ -1,6 +1,6 @@
-"""A figure as three files of one name: PNG to look at, SVG to print, CSV to check.
+"""Saves a figure as PNG and SVG, and its data as CSV.
 
-The same figure gives the same bytes: no dates, no random ids.
+The files contain no dates and no random ids, so the same figure gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ DPI = 150
 
 
 def save_figure(figure: Figure, path: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Writes `path` with the suffixes .png, .svg and .csv (one of these at its end is taken off first); `rows` are the
-    data, all with the same names. Returns the files. Raises MapflowError where they cannot be written."""
+    """Writes the figure and its data as `path` with the suffixes .png, .svg and .csv.
+
+    path: with or without one of these suffixes.
+    rows: the data, all with the same columns.
+
+    Returns the files. Raises MapflowError if they cannot be written.
+    """
     import matplotlib
 
     stem = path.with_suffix("") if path.suffix in SUFFIXES else path
@@ -41,7 +46,10 @@ def save_figure(figure: Figure, path: Path, rows: Sequence[Mapping[str, Any]]) -
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A header and a line a row; nothing at all without rows. Empty cells stand for None; texts cannot act (`formats.py`)."""
+    """A header and one line per row; an empty text without rows.
+
+    None is an empty cell. Texts that a spreadsheet would run are escaped (`formats.plain_cell`).
+    """
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")

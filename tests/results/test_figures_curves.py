@@ -1,7 +1,8 @@
-"""Curves of traces and lenses: numbers against numpy, lines that were asked for, names that cannot break a figure."""
+"""Curves of traces, lenses and attention: numbers against numpy, order, safe names."""
 
 import csv
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from mapflow.results.figures import (
     answer_curves,
     answer_panels,
     answer_rows,
+    attention_curves,
+    attention_panels,
+    attention_rows,
     lens_curves,
     lens_panels,
     lens_rows,
@@ -19,6 +23,7 @@ from mapflow.results.figures import (
 )
 from mapflow.results.figures.mean_curves import RESAMPLES, mean_curve
 from mapflow.results.figures.panels import wrapped
+from mapflow.results.records.attention import PARTS, AttentionRecord
 from mapflow.results.records.lens import LensRecord, frequencies
 from mapflow.results.records.record import Record
 from mapflow.results.records.trace import TraceRecord
@@ -127,7 +132,7 @@ def test_one_video_has_curves_without_bands():
 def test_a_panel_an_intervention_and_norm_and_a_line_an_answer():
     found = answer_panels([*traces(True), *traces(False)], ["keep:a->b"])
     figure = answer_curves(found, "a $title$")
-    assert [(one.intervention, one.norm) for one in found] == [
+    assert [tuple(one.about.values()) for one in found] == [
         ("keep:a->b", True), ("full", True), ("keep:a->b", False), ("full", False),
     ]  # fmt: skip
     assert len(figure.axes) == 4
@@ -182,8 +187,88 @@ def test_what_cannot_be_averaged_is_refused():
     with pytest.raises(MapflowError, match="no question was read"):
         lens_panels(readings()[-1:], LISTS)
     short = TraceRecord("s", "v", "t", "full", "paper", True, False, "A", "A", (0.1,), (0.1,), {})
-    with pytest.raises(MapflowError, match="1 and 5 layers"):
+    with pytest.raises(MapflowError, match="records of 1 and 5 layers"):
         answer_panels([*traces(), short])
+
+
+def maps(names=("full", "_$a_b$"), layers=LAYERS) -> list[AttentionRecord]:
+    """Questions with 2 or 3 frames, two per video."""
+    rng = np.random.default_rng(7)
+    made = []
+    for name in names:
+        for i in range(8):
+            frames = rng.uniform(0, 0.1, (layers, 2 + i % 2))
+            others = rng.uniform(0, 0.1, (len(PARTS), layers)).tolist()
+            shares = {**dict(zip(PARTS, others, strict=True)), "video": frames.sum(1).tolist()}
+            made.append(
+                AttentionRecord(
+                    f"q{i}", f"v{i // 2}", "t", name, "paper", "last", 1,
+                    by_frame=tuple(map(tuple, frames.tolist())), shares=shares,
+                )
+            )  # fmt: skip
+    failed = AttentionRecord("x", "v", "t", names[0], "paper", "last", error="unreadable")
+    return [*made, failed]
+
+
+def test_attention_rows_are_means_over_questions_by_part_and_frame():
+    records = maps()
+    rows = attention_rows(attention_panels(records))
+    for name in ("full", "_$a_b$"):
+        own = [r for r in records if r.intervention == name and r.error is None]
+        expected = {part: [r.shares[part] for r in own] for part in PARTS}
+        for frame in range(3):
+            having = [np.array(r.by_frame) for r in own if len(r.by_frame[0]) > frame]
+            expected[f"frame {frame}"] = [shares[:, frame] for shares in having]
+        found = [row for row in rows if row["intervention"] == name]
+        assert list(dict.fromkeys(row["key"] for row in found)) == list(expected)
+        for key, values in expected.items():
+            of_key = [row for row in found if row["key"] == key]
+            assert [row["layer"] for row in of_key] == list(range(1, LAYERS + 1))
+            assert [row["mean"] for row in of_key] == pytest.approx(np.mean(values, axis=0))
+            assert {row["n"] for row in of_key} == {len(values)}
+            assert {row["query"] for row in of_key} == {"last"}
+            assert all(row["low"] < row["mean"] < row["high"] for row in of_key)
+
+
+def test_attention_intervals_are_by_video():
+    records = [record for record in maps(("full",)) if record.error is None]
+    (panel,) = attention_panels(records)
+    values = np.array([record.shares["video"] for record in records])
+    curve = mean_curve(values, [record.video_id for record in records])
+    assert panel.curves["video"] == curve and curve.n_videos == 4
+    low, high = slow_interval(values[:, 0], [r.video_id for r in records], [1] * len(records))
+    assert (curve.low[0], curve.high[0]) == pytest.approx((low, high), abs=0.1 * (high - low))
+
+
+def test_attention_is_drawn_by_part_above_and_by_frame_below():
+    found = attention_panels(maps(), ["_$a_b$"])
+    figure = attention_curves(found, "$title$")
+    upper, lower = figure.axes[:2], figure.axes[2:4]
+    assert [panel.get_title() for panel in upper] == ["_$a_b$", "full"]
+    for one, above, below in zip(found, upper, lower, strict=True):
+        drawn = [line.get_ydata() for line in above.lines]
+        assert drawn == [pytest.approx(100 * np.array(one.curves[part].mean)) for part in PARTS]
+        drawn = [line.get_ydata() for line in below.lines]
+        frames = [one.curves[f"frame {frame}"] for frame in range(3)]
+        assert drawn == [pytest.approx(100 * np.array(curve.mean)) for curve in frames]
+    assert upper[0].get_ylim() == upper[1].get_ylim() and lower[0].get_ylim() == lower[1].get_ylim()
+    assert upper[0].get_ylim() != lower[0].get_ylim(), "frames have a scale of their own"
+    assert "last positions" in upper[0].get_ylabel()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(PARTS)
+
+
+def test_attention_that_cannot_be_averaged_is_refused():
+    with pytest.raises(MapflowError, match="no question has attention maps"):
+        attention_panels(maps()[-1:])
+    with pytest.raises(MapflowError, match="records of 2 and 5 layers"):
+        attention_panels([*maps(("full",)), *maps(("full",), layers=2)])
+    other = [replace(record, rows="question") for record in maps()]
+    with pytest.raises(MapflowError, match="positions last and question"):
+        attention_panels([*maps(), *other])
+    early = attention_panels([*maps(("full",)), *maps(("early-exit@2",), layers=2)])
+    assert [len(one.curves["video"].mean) for one in early] == [LAYERS, 2]
+    assert attention_curves(early).axes
 
 
 def test_the_command_knows_what_a_folder_holds(tmp_path, capsys):

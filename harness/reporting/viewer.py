@@ -1,12 +1,15 @@
-"""Every question under every run, for the report's viewer; the flipped ones first in line for frames."""
+"""All questions of some runs for the report's viewer: answers, texts and frames.
+
+Answers come from the records, texts from the benchmark's question files, frames from its videos.
+Frames are those that the run recorded. Nothing is downloaded; what is missing is named in a note.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,164 +17,170 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.question import Clip
+from mapflow.results.contract.question import Question
 from mapflow.results.records.record import Record
 from mapflow.results.report import Answer, ViewedQuestion, ViewerData
 from mapflow.results.runs.run import Run, labels, open_records
-from mapflow.tasks import documents
-from mapflow.tasks.documents import Document, candidates_to_document
+from mapflow.tasks.registry import BENCHMARKS, load_questions
+
+FRAME_HEIGHT = 84
+"""Pixels; a frame takes about 3 KiB as JPEG."""
+
+ByRun = Mapping[str, Sequence[Record | None]]
+"""Question id → its record in each column of the viewer, None where a run lacks it."""
 
 
 def viewer_data(runs: Sequence[Run], data: Path | None, n_pictured: int) -> ViewerData:
-    """`n_pictured`: of so many questions at most frames are embedded."""
+    """The answers of `runs` to every question, with texts and frames where available.
+
+    data: folder of the benchmarks' files; default: `MAPFLOW_DATA`.
+    n_pictured: how many questions get frames at most; those whose answer flipped come first.
+    """
     folders = {(run.source, run.intervention): run for run in reversed(runs)}
     columns = list(folders)[::-1]
-    names = labels([folders[column] for column in columns])
-    records: dict[str, list[Record | None]] = {}
-    for k, (source, intervention) in enumerate(columns):
-        wanted = {
-            run.benchmark
-            for run in runs
-            if (run.source, run.intervention) == (source, intervention)
-        }
-        for record in open_records(source)[1]:
-            if (
-                record.intervention == intervention
-                and record.question_id.partition("/")[0] in wanted
-            ):
-                records.setdefault(record.question_id, [None] * len(columns))[k] = record
-    texts, notes = _texts({run.benchmark for run in runs}, data)
-    questions = {
-        question: _viewed(question, own, texts.get(question))
-        for question, own in sorted(records.items())
+    records = _records_by_question(runs, columns)
+    known, notes = known_questions(records, data)
+    shown = {
+        question_id: _viewed(question_id, own, known.get(question_id))
+        for question_id, own in sorted(records.items())
     }
-    missing = 0
-    shown = 0
-    for question in sorted(
-        questions, key=lambda question: (_first_flip(records[question]), question)
-    ):
-        frames = next((r.frame_indices for r in records[question] if r and r.frame_indices), None)
-        if shown == n_pictured or not frames or question not in texts:
-            continue
-        try:
-            pictures = frames_of(texts[question], frames)
-        except MapflowError:
-            missing += 1
-            if missing == n_pictured:
-                break  # the videos are not on this machine
-            continue
-        questions[question] = replace(questions[question], frames=pictures)
-        shown += 1
-    if shown < len(questions):
-        notes.append(
-            f"Frames of {shown:,} of {len(questions):,} questions (▦) are embedded, flipped ones first."
-        )
-    if missing:
-        notes.append(f"{missing:,} videos could not be read here.")
-    return ViewerData(names, list(questions.values()), notes)
+    notes += _add_frames(shown, records, known, n_pictured)
+    names = labels([folders[column] for column in columns])
+    return ViewerData(names, list(shown.values()), notes)
 
 
-def _texts(benchmarks: set[str], data: Path | None) -> tuple[dict[str, Document], list[str]]:
-    texts: dict[str, Document] = {}
+def _records_by_question(
+    runs: Sequence[Run], columns: Sequence[tuple[Path, str]]
+) -> dict[str, list[Record | None]]:
+    """Each question's record under every (folder, intervention) of `columns`."""
+    found: dict[str, list[Record | None]] = {}
+    for number, (source, intervention) in enumerate(columns):
+        own = [run for run in runs if (run.source, run.intervention) == (source, intervention)]
+        benchmarks = {run.benchmark for run in own}
+        for record in open_records(source)[1]:
+            benchmark = record.question_id.partition("/")[0]
+            if record.intervention == intervention and benchmark in benchmarks:
+                found.setdefault(record.question_id, [None] * len(columns))[number] = record
+    return found
+
+
+def known_questions(
+    question_ids: Iterable[str], data: Path | None
+) -> tuple[dict[str, Question], list[str]]:
+    """The questions of the subtasks that `question_ids` belong to, by id.
+
+    Also returns notes that name the benchmarks or subtasks whose files are not available, and why.
+    """
+    subtasks: dict[str, dict[str, None]] = {}
+    for question_id in question_ids:
+        benchmark, _, rest = question_id.partition("/")
+        subtasks.setdefault(benchmark, {})[rest.partition("/")[0]] = None
+    known: dict[str, Question] = {}
+    missing: dict[str, list[str]] = {}
+    for benchmark in sorted(subtasks):
+        for subtask in sorted(subtasks[benchmark]):
+            try:
+                loaded = _subtask_questions(benchmark, subtask, data)
+            except MapflowError as error:
+                missing.setdefault(str(error), []).append(f"{benchmark}/{subtask}")
+                continue
+            known |= {question.question_id: question for question in loaded}
     notes = []
-    for benchmark in sorted(benchmarks):
-        try:
-            texts |= benchmark_documents(benchmark, data)
-        except MapflowError as error:
-            notes.append(f"Ids alone are shown for {benchmark}: {error}.")
-    return texts, notes
+    for reason, names in missing.items():
+        benchmark = names[0].partition("/")[0]
+        whole = names == [f"{benchmark}/{subtask}" for subtask in sorted(subtasks[benchmark])]
+        shown = benchmark if whole else ", ".join(names)
+        notes.append(f"Only question ids are shown for {shown}: {reason}.")
+    return known, notes
+
+
+def _subtask_questions(benchmark: str, subtask: str, data: Path | None) -> list[Question]:
+    """Raises MapflowError if the files are not on this machine."""
+    if benchmark not in BENCHMARKS:
+        names = ", ".join(sorted(BENCHMARKS))
+        raise MapflowError(f"{benchmark!r} is not a benchmark of mapflow ({names})")
+    if data is None and os.environ.get("MAPFLOW_DATA"):
+        data = Path(os.environ["MAPFLOW_DATA"])
+    if data is None and BENCHMARKS[benchmark].bundled is None:
+        raise MapflowError("texts and frames need --data_dir DIR or MAPFLOW_DATA")
+    return load_questions(f"{BENCHMARKS[benchmark].task}_{subtask}", data_dir=data)
 
 
 def _viewed(
-    question: str, records: Sequence[Record | None], document: Document | None
+    question_id: str, records: Sequence[Record | None], known: Question | None
 ) -> ViewedQuestion:
     first = next(record for record in records if record is not None)
     answers = [None if record is None else Answer.of(record) for record in records]
-    viewed = ViewedQuestion(question, first.task, first.video_id, first.target, answers)
-    if document is None:
-        return viewed
-    return replace(viewed, stem=document["stem"], options=list(document["options"]))
+    viewed = ViewedQuestion(question_id, first.task, first.video_id, first.target, answers)
+    return viewed if known is None else replace(viewed, stem=known.stem, options=known.options)
+
+
+def _add_frames(
+    shown: dict[str, ViewedQuestion],
+    records: ByRun,
+    known: Mapping[str, Question],
+    n_pictured: int,
+) -> list[str]:
+    """Adds frames to `n_pictured` of the questions; returns notes for the reader.
+
+    Stops after `n_pictured` videos that cannot be read: then the videos are not on this machine.
+    """
+    pictured = missing = 0
+    for question_id in sorted(shown, key=lambda one: (_first_flip(records[one]), one)):
+        if pictured == n_pictured:
+            break
+        recorded = (record.frame_indices for record in records[question_id] if record)
+        frames = next((indices for indices in recorded if indices), None)
+        if not frames or question_id not in known:
+            continue
+        try:
+            pictures = frames_of(known[question_id], frames)
+        except MapflowError:
+            missing += 1
+            if missing == n_pictured:
+                break
+            continue
+        shown[question_id] = replace(shown[question_id], frames=pictures)
+        pictured += 1
+    notes = []
+    if pictured < len(shown):
+        notes.append(
+            f"Frames of {pictured:,} of {len(shown):,} questions (▦) are embedded,"
+            " those with flipped answers first."
+        )
+    if missing:
+        notes.append(f"{missing:,} videos could not be read on this machine.")
+    return notes
 
 
 def _first_flip(records: Sequence[Record | None]) -> int:
-    """The first run that differs from the first one in being right: runs are named in order of interest."""
+    """The first column whose answer is right where that of column 0 is wrong, or the reverse.
+
+    The number of columns if there is none.
+    """
     first = records[0]
-    for k, record in enumerate(records[1:], 1):
-        if (
-            first
-            and record
-            and None not in (first.correct, record.correct)
-            and first.correct != record.correct
-        ):
-            return k
+    for number, record in enumerate(records[1:], 1):
+        if first is None or record is None or None in (first.correct, record.correct):
+            continue
+        if first.correct != record.correct:
+            return number
     return len(records)
 
 
-FRAME_HEIGHT = 84
-"""Pixels; a frame is about 3 KiB as JPEG."""
+def frames_of(question: Question, indices: tuple[int, ...]) -> list[str]:
+    """The frames with these numbers as JPEG data URIs.
 
-
-def benchmark_documents(benchmark: str, data: Path | None) -> dict[str, Document]:
-    """Every question of a benchmark by id. Raises MapflowError where its files are not at hand, saying which."""
-    return {document["question_id"]: document for document in _documents(benchmark, data)}
-
-
-def _documents(benchmark: str, data: Path | None) -> Iterator[Document]:
-    from mapflow.tasks.data_folder import local_folder
-    from mapflow.tasks.tomato import questions as tomato
-    from mapflow.tasks.tvbench import questions as tvbench
-    from mapflow.tasks.tvbench_open import questions as tvbench_open
-
-    if benchmark == "motion":
-        yield from _motion()
-        return
-    known = {
-        "tvbench": (tvbench.LAYOUT, tvbench.SUBTASKS, tvbench.read_documents),
-        "tvbench_open": (tvbench.LAYOUT, tvbench_open.SUBTASKS, tvbench_open.read_documents),
-        "tomato": (tomato.LAYOUT, tomato.SUBTASKS, tomato.read_documents),
-    }
-    if benchmark not in known:
-        raise MapflowError(f"texts and frames of {benchmark!r} are not mapflow's to read")
-    folder = data or (Path(os.environ["MAPFLOW_DATA"]) if os.environ.get("MAPFLOW_DATA") else None)
-    if folder is None:
-        raise MapflowError(f"texts and frames of {benchmark!r} need --data_dir DIR or MAPFLOW_DATA")
-    layout, subtasks, read = known[benchmark]
-    found = local_folder(layout, folder.expanduser())
-    for subtask in subtasks:
-        if found.questions(subtask).is_file():
-            yield from read(found, subtask)
-
-
-def _motion() -> Iterator[Document]:
-    from mapflow.tasks.data_folder import VideoFile
-
-    root = Path(documents.__file__).parent / "motion" / "data"
-    for file in sorted((root / "json").glob("*.json")):
-        for number, row in enumerate(json.loads(file.read_text(encoding="utf-8"))):
-            yield candidates_to_document(
-                row,
-                benchmark="motion",
-                subtask=file.stem,
-                number=number,
-                video=lambda name, subtask=file.stem: VideoFile(root / "video" / subtask / name),
-            )
-
-
-def frames_of(document: Document, indices: tuple[int, ...]) -> list[str]:
-    """The frames of these numbers as JPEG data URIs. Raises MapflowError where the video is missing or broken."""
+    Raises MapflowError if the video is missing or broken.
+    """
     from mapflow.model_adapters.video.reader import read_frames
-    from mapflow.results.contract.archives import Archive
-
-    path = Path(document["video"])
-    if document["archive"] and not path.is_file():
-        Archive.open(Path(document["archive"])).extract(document["archive_entry"], path)
 
     def recorded(
         n_frames: int, fps: float, n: int, start: float | None = None, end: float | None = None
     ) -> tuple[int, ...]:
         return indices
 
-    sampled = read_frames(Clip(str(path)), recorded, len(indices))
+    whole_file = replace(question.clip, start=None, end=None)
+    sampled = read_frames(whole_file, recorded, len(indices))
     return [_jpeg(pixels) for pixels in sampled.pixels]
 
 

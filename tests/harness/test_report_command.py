@@ -15,8 +15,8 @@ from mapflow.harness.commands.explain import example_layout
 from mapflow.harness.reporting.policies import depth, policy_diagrams
 from mapflow.harness.reporting.viewer import (
     FRAME_HEIGHT,
-    benchmark_documents,
     frames_of,
+    known_questions,
     viewer_data,
 )
 from mapflow.model_adapters.interventions import parse_intervention, reachable
@@ -25,6 +25,7 @@ from mapflow.results.contract.question import Clip
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.runs.folder import RunFolder
 from mapflow.results.runs.run import read_runs
+from mapflow.tasks.registry import BENCHMARKS, load_questions
 from tests.results.browser import chromium
 from tests.results.records import a_record
 from tests.results.run_folders import answers, write_run
@@ -107,7 +108,7 @@ def test_what_cannot_be_drawn_is_said():
 @pytest.fixture(scope="module")
 def motion():
     """The bundled benchmark's first questions of one subtask."""
-    return list(benchmark_documents("motion", None).values())[:6]
+    return load_questions("mapflow_motion")[:6]
 
 
 def records_of(motion, intervention, correct):
@@ -116,16 +117,16 @@ def records_of(motion, intervention, correct):
         type(record)(
             **{
                 **vars(record),
-                "question_id": document["question_id"],
-                "video_id": document["video_id"],
-                "task": document["task"],
-                "n_options": len(document["options"]),
+                "question_id": question.question_id,
+                "video_id": question.video_id,
+                "task": question.task,
+                "n_options": len(question.options),
                 "n_tokens": 206,
                 "edges_total": EXAMPLE.edges_total,
                 "frame_indices": (0, 3, 5),
             }
         )
-        for record, document in zip(found, motion, strict=True)
+        for record, question in zip(found, motion, strict=True)
     ]
 
 
@@ -144,7 +145,7 @@ def test_frames_are_the_recorded_ones(motion):
     kind, _, data = uris[0].partition(",")
     assert kind == "data:image/jpeg;base64" and len(uris) == 2
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), dtype=float)
-    pixels = read_frames(Clip(motion[0]["video"]), lambda *_: (5,), 1).pixels[0]
+    pixels = read_frames(Clip(motion[0].clip.path), lambda *_: (5,), 1).pixels[0]
     expected = Image.fromarray(pixels)
     expected.thumbnail((4 * FRAME_HEIGHT, FRAME_HEIGHT))
     assert shown.shape[0] <= FRAME_HEIGHT
@@ -153,22 +154,23 @@ def test_frames_are_the_recorded_ones(motion):
 
 @pytest.mark.parametrize("benchmark", ["tvbench", "tomato", "tvbench_open"])
 def test_real_benchmarks_give_texts_and_the_frames_that_are_there(real_data, benchmark):
-    found = benchmark_documents(benchmark, real_data)
+    ids = [f"{benchmark}/{subtask}/0000" for subtask in BENCHMARKS[benchmark].counts]
+    found, _ = known_questions(ids, real_data)
     assert found and all(question.partition("/")[0] == benchmark for question in found)
-    assert all(document["stem"] for document in found.values())
-    shown = [d for d in found.values() if Path(d["video"]).is_file() and d["archive"] == ""]
-    for document in shown[:1]:  # question files may be at hand without their videos
-        assert all(uri.startswith("data:image/jpeg;base64,") for uri in frames_of(document, (0, 1)))
+    assert all(question.stem for question in found.values())
+    shown = [q for q in found.values() if Path(q.clip.path).is_file() and q.clip.archive is None]
+    for question in shown[:1]:  # question files may be there without their videos
+        assert all(uri.startswith("data:image/jpeg;base64,") for uri in frames_of(question, (0, 1)))
 
 
 def test_flipped_questions_are_first_in_line_for_frames(folder, motion):
     viewer = viewer_data(read_runs(folder), None, 1)
     assert list(viewer.runs) == ["full", "effective"]
-    assert [q.question_id for q in viewer.questions if q.frames] == [motion[4]["question_id"]]
+    assert [q.question_id for q in viewer.questions if q.frames] == [motion[4].question_id]
     by_id = {question.question_id: question for question in viewer.questions}
-    for document in motion:
-        shown = by_id[document["question_id"]]
-        assert shown.stem == document["stem"] and list(shown.options) == document["options"]
+    for question in motion:
+        shown = by_id[question.question_id]
+        assert (shown.stem, shown.options) == (question.stem, question.options)
     flipped_later = records_of(motion, "random:seed=0", [0, 1, 1, 1, 0, 0])
     write_run(
         folder,
@@ -176,9 +178,9 @@ def test_flipped_questions_are_first_in_line_for_frames(folder, motion):
         interventions={"full": "full", "effective": EFFECTIVE, "random:seed=0": "x"},
     )
     shown = [q.question_id for q in viewer_data(read_runs(folder), None, 2).questions if q.frames]
-    assert shown == [motion[0]["question_id"], motion[4]["question_id"]]
+    assert shown == [motion[0].question_id, motion[4].question_id]
     shown = [q.question_id for q in viewer_data(read_runs(folder), None, 1).questions if q.frames]
-    assert shown == [motion[4]["question_id"]], (
+    assert shown == [motion[4].question_id], (
         "flips of the second run come before those of the third"
     )
     assert "Frames of 1 of 6 questions" in viewer.notes[-1]
@@ -193,11 +195,18 @@ def test_benchmarks_that_are_not_at_hand_leave_ids_and_say_so(tmp_path, monkeypa
         "tvbench/one/0000",
         "tvbench/one/0001",
     ]
-    assert "Ids alone are shown for tvbench: " in viewer.notes[0]
+    assert "Only question ids are shown for tvbench: " in viewer.notes[0]
     foreign = read_runs(
         write_run(tmp_path / "b", answers("full", [1], question_id="other_task/{:06d}"))
     )
-    assert "are not mapflow's to read" in viewer_data(foreign, None, 5).notes[0]
+    assert "'other_task' is not a benchmark of mapflow" in viewer_data(foreign, None, 5).notes[0]
+
+
+def test_a_missing_subtask_leaves_the_others_their_texts():
+    found, notes = known_questions(["motion/antonym/0000", "motion/absent/0000"], None)
+    assert "motion/antonym/0000" in found
+    (note,) = notes
+    assert note.startswith("Only question ids are shown for motion/absent: unknown task")
 
 
 def write_sweep(folder: Path) -> Path:

@@ -76,6 +76,11 @@ class Benchmark:
         return f"mapflow_{self.name}"
 
     @property
+    def pooled_metrics(self) -> tuple[str, ...]:
+        """Accuracies over questions of all subtasks together: all questions, and each category."""
+        return (*(("micro",) if self.micro else ()), *self.categories)
+
+    @property
     def has_own_files(self) -> bool:
         """Whether users bring files for this benchmark: not bundled, and not another one's files."""
         return self.bundled is None and self.layout.name == self.name

@@ -5,6 +5,7 @@ Every benchmark of ours turns its publisher's files into these rows, so that one
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -73,6 +74,12 @@ def read_protocols(benchmark: str) -> Mapping[str, Protocol]:
 
 def to_question(doc: Mapping[str, Any], protocol: str) -> Question:
     """The question that a document holds, in the wording of `protocol`. Raises MapflowError for an unknown protocol."""
+    if "stem" not in doc:
+        from mapflow.tasks.registry import load_questions
+
+        data_dir = os.environ.get("MAPFLOW_DATA")
+        found = load_questions(doc["task"], protocol, Path(data_dir) if data_dir else None)
+        return next(one for one in found if one.question_id == doc["question_id"])
     protocols = read_protocols(doc["benchmark"])
     if protocol not in protocols:
         raise MapflowError(

@@ -1,50 +1,50 @@
-"""The functions that task YAML files name: between lmms-eval's documents and our questions.
+"""What lmms-eval calls while it runs our tasks.
 
-A task hands our model adapters the structured `Question` in place of a bare video path; other models get the
-readable prompt from `doc_to_text`. The protocol is `MAPFLOW_PROTOCOL` (default: paper), read when a question is built;
-the data folder is `MAPFLOW_DATA` (default: the Hub), read when a task's documents are loaded.
+lmms-eval keeps questions as rows of a `datasets` table. Our rows name a task and a question id; the
+question itself is looked up. Our models get the structured `Question` in place of a video path;
+other models get the readable prompt of `doc_to_text`.
+
+Two environment variables are read here and nowhere below: MAPFLOW_PROTOCOL (default: paper), when a
+question is looked up, and MAPFLOW_DATA (default: the copy in the cache, fetched from the Hub).
 """
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from datasets import Dataset
 
 from mapflow.results.contract.answers import NOT_ASKED
-from mapflow.results.contract.archives import Archive
-from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.grading import grade
 from mapflow.results.contract.question import Question
-from mapflow.tasks.data_folder import DataFolder, Layout, VideoFile, data_folder
-from mapflow.tasks.documents import Document, candidates_to_document, to_question
-from mapflow.tasks.hub import fetch
-from mapflow.tasks.tomato import questions as tomato
-from mapflow.tasks.tvbench import questions as tvbench
-from mapflow.tasks.tvbench_open import questions as tvbench_open
+from mapflow.tasks.registry import load_questions
 
-MOTION = Path(__file__).parent / "motion" / "data"
+
+class Document(TypedDict):
+    """One row of the table that lmms-eval holds."""
+
+    task: str
+    question_id: str
+
+
+def documents(placeholder: Dataset) -> Dataset:
+    """The rows of one task. `placeholder` names the benchmark; its split is the subtask."""
+    task = f"mapflow_{placeholder[0]['benchmark']}_{placeholder.split}"
+    _loaded.pop(_key(task), None)  # its files may have changed since a table was made of them
+    rows = [Document(task=task, question_id=question_id) for question_id in _questions(task)]
+    return Dataset.from_list([dict(row) for row in rows])
 
 
 def question_of(doc: Mapping[str, Any]) -> Question:
-    """The document's question in the chosen protocol; its video is unpacked where it still lies in a zip file.
-
-    A damaged zip entry leaves the video missing, which the run then records as that question's error.
-    """
-    if doc["archive"] and not Path(doc["video"]).is_file():
-        try:
-            Archive.open(Path(doc["archive"])).extract(doc["archive_entry"], Path(doc["video"]))
-        except MapflowError as error:
-            print(f"{doc['question_id']}: {error}", file=sys.stderr)
-    return to_question(doc, os.environ.get("MAPFLOW_PROTOCOL", "paper"))
+    """The row's question. Raises MapflowError for an unknown protocol."""
+    return _questions(doc["task"])[doc["question_id"]]
 
 
 def doc_to_visual(doc: Mapping[str, Any]) -> list[Question]:
-    """One structured question: it names clip, stem and options, so that layouts never search strings."""
+    """The structured question, for our models."""
     return [question_of(doc)]
 
 
@@ -52,22 +52,21 @@ def doc_to_text(
     doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None
 ) -> str:
     """The user's turn as text, for logs and for models that read text."""
-    question = to_question(doc, os.environ.get("MAPFLOW_PROTOCOL", "paper"))
-    return "".join(part.text for part in question.user_turn("completion"))
+    return "".join(part.text for part in question_of(doc).user_turn("completion"))
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> str:
     """The right letter, or the open answer."""
-    return to_question(doc, os.environ.get("MAPFLOW_PROTOCOL", "paper")).target_text
+    return question_of(doc).target_text
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, with what is needed to pair questions of several runs beside it.
+    """Metrics of one answer, with the ids that pair questions of several runs.
 
-    A question that could not be asked gets no accuracy at all. An answer is right by its option's *text*; one that
-    names no option, or several, is wrong and invalid.
+    A question that could not be asked gets no accuracy. An answer is right if the *text* of its
+    option is; an answer that names no option, or several, is wrong and invalid.
     """
-    question = to_question(doc, os.environ.get("MAPFLOW_PROTOCOL", "paper"))
+    question = question_of(doc)
     text = results[0]
     identity = {
         "question_id": question.question_id,
@@ -78,13 +77,13 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
         return {"answer": {**identity, "valid": None}}
     correct, valid = grade(question, text)
     scores = {"accuracy": float(correct), "micro": float(correct)}
-    if doc["category"]:
-        scores[doc["category"]] = float(correct)
+    if question.category:
+        scores[question.category] = float(correct)
     return {**scores, "answer": {**identity, "valid": valid}}
 
 
 class Share(float):
-    """A mean that remembers of how many, so that means of subtasks pool exactly."""
+    """A mean with the number of its values, so that means of subtasks pool exactly."""
 
     n: int
 
@@ -100,7 +99,7 @@ def share(values: Sequence[float]) -> Share:
 
 
 def pooled(shares: Sequence[Share], sizes: Sequence[int], weight_by_size: bool) -> float:
-    """The mean over all subtasks' questions together; only those that were asked, and that the metric is about."""
+    """The mean over the answered questions of all subtasks that the metric applies to."""
     total = sum(one.n for one in shares)
     return sum(one * one.n for one in shares if one.n) / total if total else float("nan")
 
@@ -111,42 +110,20 @@ def valid_answer_rate(answers: Sequence[Mapping[str, Any]]) -> float:
     return sum(valid) / len(valid) if valid else float("nan")
 
 
-def motion_docs(rows: Dataset) -> Dataset:
-    """The bundled benchmark's rows as documents. Its splits are its subtasks."""
-    subtask = str(rows.split)
-    return _dataset(
-        candidates_to_document(
-            dict(row),
-            benchmark="motion",
-            subtask=subtask,
-            number=number,
-            video=lambda name: VideoFile(MOTION / "video" / subtask / name),
-        )
-        for number, row in enumerate(rows)
-    )
+_Key = tuple[str, str, str | None]
+_loaded: dict[_Key, dict[str, Question]] = {}
 
 
-def tvbench_docs(rows: Dataset) -> Dataset:
-    """TVBench's documents of the subtask that the split is named after; `rows` lists the subtasks."""
-    return _read(rows, tvbench.LAYOUT, tvbench.read_documents)
+def _key(task: str) -> _Key:
+    protocol = os.environ.get("MAPFLOW_PROTOCOL", "paper")
+    return task, protocol, os.environ.get("MAPFLOW_DATA") or None
 
 
-def tvbench_open_docs(rows: Dataset) -> Dataset:
-    """TVBench's open-ended documents, as above."""
-    return _read(rows, tvbench.LAYOUT, tvbench_open.read_documents)
-
-
-def tomato_docs(rows: Dataset) -> Dataset:
-    """TOMATO's documents, as above."""
-    return _read(rows, tomato.LAYOUT, tomato.read_documents)
-
-
-def _read(
-    rows: Dataset, layout: Layout, read: Callable[[DataFolder, str], list[Document]]
-) -> Dataset:
-    subtask = str(rows.split)
-    return _dataset(read(data_folder(layout) or fetch(layout, subtask), subtask))
-
-
-def _dataset(documents: Iterable[Document]) -> Dataset:
-    return Dataset.from_list([dict(document) for document in documents])
+def _questions(task: str) -> dict[str, Question]:
+    """A task's questions by id, in the chosen protocol; read once."""
+    key = _key(task)
+    if key not in _loaded:
+        _, protocol, data_dir = key
+        found = load_questions(task, protocol, Path(data_dir) if data_dir else None)
+        _loaded[key] = {question.question_id: question for question in found}
+    return _loaded[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mapflow.harness.evaluation.lmms_eval import tasks_path
+from mapflow.tasks.lmms_files import write_task_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,5 +12,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    print(tasks_path())
+    print(write_task_files())
     return 0

@@ -20,6 +20,7 @@ from mapflow.harness.evaluation import upstream
 from mapflow.harness.evaluation.run_output import RunOutput
 from mapflow.model_adapters.families.registry import BUNDLED_MODEL
 from mapflow.results.contract.errors import MapflowError
+from mapflow.tasks.lmms_files import write_task_files
 
 FAILED, USAGE_ERROR, QUESTIONS_MISSING = 1, 2, 3
 
@@ -83,13 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(code)  # a normal exit would wait for other ranks, which wait for this one
     return code
-
-
-def tasks_path() -> str:
-    """The folder of mapflow's task files, for lmms-eval's --include_path."""
-    from mapflow import tasks
-
-    return str(next(iter(tasks.__path__)))
 
 
 def _evaluate(own: argparse.Namespace, rest: list[str]) -> int:
@@ -193,7 +187,8 @@ class _Command:
     def _complete(self, args: argparse.Namespace, output: RunOutput | None) -> None:
         """Adds mapflow's tasks to the user's, and interventions and run folder to model_args."""
         included = args.include_path or []
-        args.include_path = [*([included] if isinstance(included, str) else included), tasks_path()]
+        included = [included] if isinstance(included, str) else included
+        args.include_path = [*included, str(write_task_files())]
         names = args.tasks.split(",")
         self._tasks = [name for name in names if name not in upstream.LISTINGS]
         self._include_defaults = not all(name.startswith("mapflow_") for name in names)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.harness.evaluation.lmms_eval import tasks_path
+from mapflow.tasks.lmms_files import write_task_files
 
 BIN = Path(sys.executable).parent
 SUBTASKS = {"direction", "antonym", "sequence", "count", "scene"}
@@ -137,7 +137,7 @@ def test_the_same_command_again_answers_nothing_anew(main_job):
 def test_unmodified_lmms_eval_prints_the_same_accuracy(main_job, summary, tmp_path):
     done = command(
         "--model", "mapflow_llava", "--model_args", "intervention=effective", "--tasks", "mapflow_motion",
-        "--include_path", tasks_path(), program="lmms-eval", cwd=tmp_path,
+        "--include_path", str(write_task_files()), program="lmms-eval", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = dict(

@@ -13,22 +13,24 @@ import pytest
 pytest.importorskip("lmms_eval")
 
 from mapflow.results.contract.answers import NOT_ASKED
+from mapflow.results.contract.archives import unpack_clip
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import split_prompt
 from mapflow.results.contract.question import Question
-from mapflow.tasks.benchmarks import BENCHMARKS
+from mapflow.tasks.lmms_files import write_task_files
 from mapflow.tasks.lmms_functions import pooled, process_results, valid_answer_rate
+from mapflow.tasks.registry import BENCHMARKS
 
 from .folders import tomato_row, tvbench_row, write_tomato, write_tvbench, write_zip
 
-TASKS = Path(__file__).parents[2] / "tasks"
-
 
 @pytest.fixture(scope="module")
-def manager():
+def manager(tmp_path_factory):
     from lmms_eval.tasks import TaskManager
 
-    return TaskManager(include_path=str(TASKS), include_defaults=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAPFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return TaskManager(include_path=str(write_task_files()), include_defaults=False)
 
 
 @pytest.fixture
@@ -88,6 +90,7 @@ def write_all(root):
         ("mapflow_tvbench", list(BENCHMARKS["tvbench"].counts)),
         ("mapflow_tomato", list(BENCHMARKS["tomato"].counts)),
         ("mapflow_tvbench_open", ["action_antonym", "moving_direction", "object_count"]),
+        ("mapflow_motion", ["direction", "antonym", "sequence", "count", "scene"]),
     ],
 )
 def test_groups_load_offline(load, tmp_path, group, subtasks):
@@ -95,7 +98,7 @@ def test_groups_load_offline(load, tmp_path, group, subtasks):
     assert set(tasks) == {f"{group}_{subtask}" for subtask in subtasks}
     for name, task in tasks.items():
         documents = list(task.test_docs())
-        assert len(documents) == 2
+        assert len(documents) == (64 if group == "mapflow_motion" else 2)
         for document in documents:
             (question,) = task.config.doc_to_visual(document)
             assert isinstance(question, Question) and question.task == name
@@ -103,7 +106,7 @@ def test_groups_load_offline(load, tmp_path, group, subtasks):
             assert question.stem in task.doc_to_text(document)
             scores = task.process_results(document, [question.target_text])
             assert scores["accuracy"] == scores["micro"] == 1.0 and scores["answer"]["valid"]
-            assert set(scores) <= set(task.aggregation())
+            assert set(scores) - {"micro"} <= set(task.aggregation())
 
 
 def test_clips_of_one_file_keep_their_bounds(load, tmp_path):
@@ -114,11 +117,11 @@ def test_clips_of_one_file_keep_their_bounds(load, tmp_path):
     assert [(clip.start, clip.end) for clip in clips] == [(0.0, 1.0), (1.0, 2.0)]
 
 
-def test_a_zipped_video_is_unpacked_when_it_is_asked_for(load, tmp_path):
+def test_a_zipped_video_is_unpacked_when_it_is_read(load, tmp_path):
     task = load("mapflow_tvbench_action_count", write_all(tmp_path))["mapflow_tvbench_action_count"]
-    document = task.test_docs()[0]
-    assert not Path(document["video"]).exists()
-    (question,) = task.config.doc_to_visual(document)
+    (question,) = task.config.doc_to_visual(task.test_docs()[0])
+    assert not Path(question.clip.path).exists()
+    unpack_clip(question.clip)
     assert Path(question.clip.path).read_bytes() == b"video"
 
 
@@ -225,6 +228,55 @@ def test_groups_say_both_averages(load_nested, tmp_path, group):
         and averages["accuracy"]["weight_by_size"] is False
     )
     assert averages["micro"]["aggregation"] is pooled
+
+
+def test_every_name_is_a_task_or_a_group_and_no_other(manager):
+    groups = {one.task for one in BENCHMARKS.values()}
+    tasks = {f"{one.task}_{subtask}" for one in BENCHMARKS.values() for subtask in one.counts}
+    assert set(manager.all_groups) == groups and set(manager.all_subtasks) == tasks
+
+
+METRICS = {
+    "mapflow_motion": ["accuracy", "answer"],
+    "mapflow_tvbench": ["accuracy", "micro", "answer"],
+    "mapflow_tvbench_open": ["accuracy", "micro", "answer"],
+    "mapflow_tomato": ["accuracy", "micro", "human", "object", "simulated", "answer"],
+}
+
+
+@pytest.mark.parametrize("group", METRICS)
+def test_metrics_of_tasks_and_groups(load_nested, tmp_path, group):
+    nested = load_nested(group, write_all(tmp_path))
+    (config,) = [key.config for key in nested]
+    averages = [entry["metric"] for entry in config["aggregate_metric_list"]]
+    assert averages == [name for name in METRICS[group] if name != "answer"]
+    assert config["metadata"] == {"version": 1.0}
+    for task in flat(nested).values():
+        assert [entry["metric"] for entry in task.config.metric_list] == METRICS[group]
+        assert all(entry["higher_is_better"] for entry in task.config.metric_list)
+        assert task.config.metadata == {"version": 1.0}
+        assert task.config.output_type == "generate_until"
+
+
+def test_task_files_are_written_once_and_mended(tmp_path, monkeypatch):
+    monkeypatch.setenv("MAPFLOW_CACHE", str(tmp_path))
+    folder = write_task_files()
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert write_task_files() == folder
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    (folder / "motion.yaml").write_text("group: other")
+    (folder / "mapflow.tasks.lmms_functions.py").write_text("raise SystemExit")
+    assert write_task_files() == folder
+    assert {file.name for file in folder.iterdir()} == set(before)
+    assert "mapflow_motion" in (folder / "motion.yaml").read_text()
+    assert [file.name for file in folder.parent.iterdir()] == [folder.name]
+
+
+def test_task_files_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MAPFLOW_CACHE", str(tmp_path / "file"))
+    with pytest.raises(MapflowError, match=r"cannot be written.*set MAPFLOW_CACHE"):
+        write_task_files()
 
 
 def foreign_texts(prompt, kind):

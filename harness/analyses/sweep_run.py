@@ -16,12 +16,11 @@ from mapflow.harness.analyses.sweep import Sweep, failed, sweep_question
 from mapflow.harness.analyses.sweep_audit import NOISE
 from mapflow.model_adapters.inference.run_identity import run_identity
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.records.sweep_summary import summarize_sweep, sweep_table
 from mapflow.results.runs.folder import SUMMARY, write_json
 from mapflow.tasks.documents import Document
-
-AUDIT_FAILED, QUESTIONS_MISSING = 1, 3
 
 
 def run_sweep(
@@ -91,5 +90,5 @@ def _finish(folder: Path, records: Sequence[SweepRecord], routes: Sequence[str],
             f" {max(differences):.1e}, {'within' if passed else 'BEYOND'} the noise of {dtype} ({NOISE[dtype]:.0e})"
         )
         if not passed:
-            return AUDIT_FAILED
+            return FAILED
     return QUESTIONS_MISSING if any(one.errors for one in summaries) else 0

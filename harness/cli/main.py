@@ -11,7 +11,7 @@ from importlib.metadata import version
 from types import ModuleType
 
 from mapflow.harness.cli.interruption import Interrupted, interruptible
-from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.errors import USAGE_ERROR, MapflowError
 
 COMMANDS = {
     "explain": "what an intervention cuts: layers, edges, and by which paths video still reaches the answer",
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _module(options.command).run(options)
     except MapflowError as error:
         print(f"mapflow {options.command}: error: {error}", file=sys.stderr)
-        return 2
+        return USAGE_ERROR
     except Interrupted as stop:
         print(f"\nmapflow {options.command}: {stop}", file=sys.stderr)
         return stop.exit_code

@@ -14,8 +14,7 @@ from dataclasses import replace
 from itertools import product
 
 from mapflow.harness.cli.table_output import add_margin, add_output, margin, write_tables
-from mapflow.harness.evaluation.lmms_eval import QUESTIONS_MISSING
-from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     from mapflow.harness.analyses.overlays import draw_attention
     from mapflow.harness.analyses.run import Analysis, described, run_analysis
     from mapflow.harness.analyses.shard import Shard
-    from mapflow.harness.analyses.sweep_run import QUESTIONS_MISSING
+    from mapflow.results.contract.errors import QUESTIONS_MISSING
     from mapflow.results.records.attention import (
         AttentionRecord,
         attention_table,

@@ -62,8 +62,8 @@ def run(options: argparse.Namespace) -> int:
     from mapflow.harness.analyses.overlays import draw_lens
     from mapflow.harness.analyses.run import Analysis, described, run_analysis
     from mapflow.harness.analyses.shard import Shard
-    from mapflow.harness.analyses.sweep_run import QUESTIONS_MISSING
     from mapflow.harness.cli.table_output import write_text
+    from mapflow.results.contract.errors import QUESTIONS_MISSING
     from mapflow.results.records.lens import LensRecord, frequencies, frequency_csv, frequency_table
 
     lens = Lens(

@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
 
     from mapflow.harness.analyses.run import Analysis, described, run_analysis
     from mapflow.harness.analyses.shard import Shard
-    from mapflow.harness.analyses.sweep_run import QUESTIONS_MISSING
     from mapflow.harness.analyses.trace import Trace, failed, trace_question
+    from mapflow.results.contract.errors import QUESTIONS_MISSING
     from mapflow.results.records.trace import TraceRecord, summarize_trace, trace_table
     from mapflow.results.runs.folder import SUMMARY, write_json
 

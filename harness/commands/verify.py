@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from mapflow.harness.verification import verify
     from mapflow.harness.verification.noise import BOUNDS
     from mapflow.model_adapters.families.registry import checkpoint, family
+    from mapflow.results.contract.errors import FAILED
 
     device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     model = family(options.model).load(
@@ -54,4 +55,4 @@ def run(options: argparse.Namespace) -> int:
         f"{sum(passed)} of {len(passed)} passed"
         + ("" if all(passed) else f", {passed.count(False)} FAILED")
     )
-    return 0 if all(passed) else 1
+    return 0 if all(passed) else FAILED

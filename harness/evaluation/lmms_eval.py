@@ -19,10 +19,8 @@ from mapflow.harness.cli.interruption import Interrupted, interruptible
 from mapflow.harness.evaluation import upstream
 from mapflow.harness.evaluation.run_output import RunOutput
 from mapflow.model_adapters.families.registry import BUNDLED_MODEL
-from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, USAGE_ERROR, MapflowError
 from mapflow.tasks.lmms_files import write_task_files
-
-FAILED, USAGE_ERROR, QUESTIONS_MISSING = 1, 2, 3
 
 
 def own_parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import quoted
 
 Kind = TypeVar("Kind")
 
@@ -57,7 +58,7 @@ def _from_line(kind: type[Kind], line: str, where: str) -> Kind:
             kind_said = (
                 "not text" if get_type_hints(kind)[name] is str else "nothing that it may be"
             )
-            raise MapflowError(f"{where}: not a record ({name} is {_shown(value)}, {kind_said})")
+            raise MapflowError(f"{where}: not a record ({name} is {quoted(value)}, {kind_said})")
     try:
         return kind(**values)
     except TypeError as error:
@@ -99,11 +100,6 @@ def _check(hint: Any) -> Check:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and abs(value) < 2**63
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _refuse_constant(name: str) -> None:

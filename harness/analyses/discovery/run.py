@@ -27,7 +27,7 @@ from mapflow.harness.analyses.discovery.rules import (
 )
 from mapflow.harness.analyses.shard import Shard
 from mapflow.harness.analyses.sweep import Sweep
-from mapflow.harness.analyses.sweep_run import QUESTIONS_MISSING, run_sweep
+from mapflow.harness.analyses.sweep_run import run_sweep
 from mapflow.model_adapters.inference.answering import failed
 from mapflow.model_adapters.inference.memory_limit import answer_within_memory
 from mapflow.model_adapters.inference.question_loading import load_ahead
@@ -35,7 +35,7 @@ from mapflow.model_adapters.inference.run_identity import run_identity
 from mapflow.model_adapters.interventions import Intervention, Route
 from mapflow.model_adapters.interventions.language.policies import Effective
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
 from mapflow.results.records.record import Record
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.runs.folder import RunFolder, read_records

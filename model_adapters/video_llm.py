@@ -1,9 +1,8 @@
-"""VideoLLM: what every model family offers, and nothing else about it leaks out.
+"""VideoLLM: the contract between a model family and everything that runs it.
 
-A family turns a question into positions with names (`prepare`: frames, tokens, layout; CPU work that may run in a
-background thread) and video into what the decoder receives (`embed`). Everything after that, running the decoder under an
-intervention, reading probabilities, generating, is the same for all families and lives in `answering.py` and in the
-instrument. Knows no benchmark and nothing of lmms-eval.
+A family turns a question into named positions (`prepare`: frames, tokens, layout; CPU work that may run in a background
+thread) and the video into decoder inputs (`embed`). Running the decoder under an intervention, reading probabilities and
+generating are the same for all families: see `inference/answering.py` and `interventions/`.
 """
 
 from __future__ import annotations
@@ -30,10 +29,14 @@ from mapflow.results.contract.question import PromptStyle, Question
 class Prepared:
     """One question, ready for the model: CPU tensors only.
 
-    `input_ids` is the expanded prompt, one id per position (video positions hold the family's placeholder id).
-    `vision` holds what the vision side needs (e.g. `pixel_values`). `frame_indices` are the source frames that were
-    shown, `repeated_frames` how many of them repeat another because the clip is too short. `option_ids` is the token
-    that each option's letter becomes right after the prompt; `target_id` is the right answer's first token.
+    Attributes:
+        input_ids: the expanded prompt, one id per position; video positions hold the family's placeholder id.
+        layout: the name of every position.
+        vision: inputs of the vision tower, such as `pixel_values`.
+        frame_indices: the source frames that are shown.
+        repeated_frames: how many of them repeat another one because the clip is too short.
+        option_ids: the token of each option's letter right after the prompt.
+        target_id: the first token of the correct answer.
     """
 
     question: Question
@@ -49,13 +52,21 @@ class Prepared:
 class VideoLLM(ABC):
     """One loaded checkpoint of a family.
 
-    Attributes: `decoder` runs the language model under interventions; `pathways` are the checkpoint's effective layer
-    ranges (None where nobody has published any); `digest` identifies the weights (SHA-256 over the checkpoint files);
-    `frames_per_segment` is how many source frames a `frame` segment stands for, where the model merges some into one.
+    Attributes:
+        family: short name of the family, used in messages.
+        prompt_style: which wording of a protocol the family was trained on.
+        architectures: entries of a config.json's `architectures` that `load` accepts.
+        model: the whole network.
+        decoder: runs the language model under interventions.
+        pathways: the checkpoint's effective layer ranges, None if none have been published.
+        digest: SHA-256 over the checkpoint's weight files.
+        name: the checkpoint's name in records.
+        frames_per_segment: source frames per `frame` segment; greater than 1 if the model merges frames.
     """
 
     family: ClassVar[str]
     prompt_style: ClassVar[PromptStyle]
+    architectures: ClassVar[tuple[str, ...]] = ()
 
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
@@ -65,15 +76,10 @@ class VideoLLM(ABC):
     name: str
     frames_per_segment: int = 1
 
-    def text(self, ids: Sequence[int]) -> str:
-        """Tokens as a reader sees them: without special ones and space around."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end a written answer: the tokenizer's end, and what else closes a turn of the family."""
-        end = self.tokenizer.eos_token_id
-        return (end,) if isinstance(end, int) else ()
+    @classmethod
+    def reads(cls, architecture: str) -> bool:
+        """Whether `load` accepts checkpoints of this architecture (config.json's `architectures`)."""
+        return architecture in cls.architectures
 
     @classmethod
     @abstractmethod
@@ -84,32 +90,47 @@ class VideoLLM(ABC):
         device_map: str | Mapping[str, Any] = "cpu",
         lora: str | Path | None = None,
     ) -> VideoLLM:
-        """From a checkpoint folder (`network_loading.py` says what dtype and device_map may be), LoRA adapters too.
+        """Loads a checkpoint folder, with a LoRA folder on top if one is given.
 
+        `network_loading.py` describes `dtype` and `device_map`. Arguments that a family adds are options of `--model_args`.
         Raises MapflowError for a folder that is missing, incomplete, of another family, or whose tensors do not fit.
         """
 
     @abstractmethod
     def prepare(self, question: Question) -> Prepared:
-        """Decode the clip's frames, render the conversation, tokenize, name every position.
+        """Decodes the clip's frames, renders and tokenizes the conversation, names every position.
 
-        Raises VideoError for an unreadable clip and MapflowError where an option cannot be located.
+        Raises VideoError for an unreadable clip and MapflowError if an option cannot be located in the prompt.
         """
 
     @abstractmethod
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
-        """What the decoder receives for each prompt, the video tokens in place; every clip is encoded once."""
+        """Decoder inputs of each prompt, with the video tokens in place; every clip is encoded once."""
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a generated answer. A family adds those that close a turn."""
+        end = self.tokenizer.eos_token_id
+        return (end,) if isinstance(end, int) else ()
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Decoded tokens without special ones and without surrounding space."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
     def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
-        """Positions of every frame segment's tokens as they lie on the picture, on what `view` leaves of it.
+        """Positions of each frame segment's tokens, as they lie on the part of the picture that `view` returns.
 
-        Raises MapflowError where that is not known, which says why.
+        Raises MapflowError if that is unknown for this model.
         """
         raise MapflowError(f"where the video tokens of {self.name} lie on a frame is not known")
 
     def view(self, height: int, width: int) -> View:
-        """What the model sees of source frames of this size: all of them, unless they are cropped."""
+        """The part that the model sees of source frames of this size (pixels): by default all of it."""
         return View(0, 0, height, width)
+
+    def answer_ids(self, prompt: str, letters: Sequence[str]) -> tuple[int, ...]:
+        """The token of each option's letter right after the prompt. Raises MapflowError if one has none."""
+        return letter_ids(self.tokenizer, letters)
 
     def prepared(
         self,
@@ -118,8 +139,8 @@ class VideoLLM(ABC):
         vision: Mapping[str, Tensor],
         frame_indices: Sequence[int],
     ) -> Prepared:
-        """A tokenized conversation with what the vision side needs, and the ids that answer it."""
-        option_ids = letter_ids(self.tokenizer, question.letters)
+        """Assembles a tokenized conversation, the vision inputs and the ids of the answers."""
+        option_ids = self.answer_ids(conversation.text, question.letters)
         return Prepared(
             question=question,
             input_ids=conversation.input_ids,
@@ -135,13 +156,14 @@ class VideoLLM(ABC):
 
     @torch.inference_mode()
     def plain_logits(self, prepared: Prepared) -> Float[Tensor, " vocab"]:
-        """Float32 logits at the last position by the model's own forward, without the instrument: what `full` must equal.
+        """Float32 logits at the last position by the model's own forward pass, without interventions.
 
-        A family whose model runs from pixels to logits in one call overrides this with that call.
+        `mapflow verify` compares the intervention `full` with them. A family whose model runs from pixels to logits in
+        one call overrides this with that call.
         """
         (inputs,) = self.embed([prepared])
         if not inputs.plain:
-            raise NotImplementedError(f"{type(self).__name__} has to run its own forward")
+            raise NotImplementedError(f"{type(self).__name__} must override plain_logits")
         hidden = self.decoder.core(
             inputs_embeds=inputs.embeds[None], use_cache=False
         ).last_hidden_state

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from mapflow.model_adapters.families.registry import BUNDLED_MODEL, FAMILIES, checkpoint, family
+from mapflow.model_adapters.families.registry import BUNDLED_MODEL, families, load_model
 from mapflow.results.contract.errors import MapflowError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_subject_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, metavar="N", help="the first N questions of each subtask"
     )
     parser.add_argument(
-        "--model", choices=sorted(FAMILIES), default=BUNDLED_MODEL, help="default: %(default)s"
+        "--model", choices=sorted(families()), default=BUNDLED_MODEL, help="default: %(default)s"
     )
     parser.add_argument(
         "--pretrained", metavar="DIR", help="checkpoint (default: the small bundled model)"
@@ -96,13 +96,11 @@ def chosen_interventions(options: argparse.Namespace) -> list[Intervention]:
 
 def chosen_model(options: argparse.Namespace) -> VideoLLM:
     """The loaded checkpoint, the small bundled one by default."""
-    import torch
-
-    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    return family(options.model).load(
-        checkpoint(options.model, options.pretrained),
+    return load_model(
+        options.model,
+        options.pretrained,
         dtype=options.dtype,
-        device_map=options.device or gpu,
+        device=options.device,
         lora=options.lora,
     )
 

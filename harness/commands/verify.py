@@ -6,10 +6,10 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from mapflow.model_adapters.families.registry import FAMILIES
+    from mapflow.model_adapters.families.registry import families
 
     parser.add_argument(
-        "model", choices=sorted(FAMILIES), help="adapter: %(choices)s", metavar="MODEL"
+        "model", choices=sorted(families()), help="adapter: %(choices)s", metavar="MODEL"
     )
     parser.add_argument(
         "--pretrained",
@@ -25,18 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0 all passed, 1 a check failed."""
-    import torch
-
     from mapflow.harness.verification import verify
     from mapflow.harness.verification.noise import BOUNDS
-    from mapflow.model_adapters.families.registry import checkpoint, family
+    from mapflow.model_adapters.families.registry import load_model
     from mapflow.results.contract.errors import FAILED
 
-    device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
-    model = family(options.model).load(
-        checkpoint(options.model, options.pretrained),
+    model = load_model(
+        options.model,
+        options.pretrained,
         dtype=options.dtype,
-        device_map=device,
+        device=options.device,
         lora=options.lora,
     )
     dtype = str(next(model.model.parameters()).dtype).removeprefix("torch.")

@@ -17,14 +17,6 @@ from huggingface_hub.errors import HFValidationError
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 
-FAMILY_OF = {
-    "PllavaForConditionalGeneration": "llava",
-    "InternVLChatModel": "internvl",
-    "Videollama3Qwen2ForCausalLM": "videollama3",
-}
-"""The first entry of a config.json's `architectures` → the family that loads it."""
-
-
 SHARD = re.compile(r"[\w.-]+\.safetensors")
 
 LARGEST = {
@@ -60,29 +52,6 @@ def find_folder(path: str | Path) -> Path:
         ) from None
 
 
-def read_config(folder: Path, family: str) -> dict[str, Any]:
-    """The folder's config.json, which must describe a model of `family`.
-
-    Raises MapflowError for a missing or unreadable file and, saying which family fits, for another family's.
-    """
-    config = read_json(folder / "config.json")
-    architecture = architecture_of(config)
-    found = FAMILY_OF.get(architecture)
-    if found == family:
-        check_sizes(config, folder / "config.json")
-        return config
-    if found is None and is_native(architecture):
-        found = "hf"
-    advice = (
-        f"load it with --model mapflow_{found}"
-        if found
-        else f"known are {', '.join(name for name, of in FAMILY_OF.items() if of == family)}"
-    )
-    raise MapflowError(
-        f"{folder} holds a {architecture!r}, which is no {family} checkpoint: {advice}"
-    )
-
-
 def architecture_of(config: Mapping[str, Any]) -> str:
     """The first of a config's `architectures`, "(none)" where it names none."""
     named = config.get("architectures")
@@ -101,13 +70,6 @@ def check_sizes(config: Mapping[str, Any], file: Path) -> None:
                 raise MapflowError(
                     f"{file}: {name}={str(value)[:40]} is outside 0..{most:,}, the sizes of real models"
                 )
-
-
-def is_native(architecture: str) -> bool:
-    """Is it an image-text-to-text model that transformers has itself?"""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-
-    return architecture in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -19,15 +19,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mapflow.model_adapters.checkpoints.folder import find_folder, missing_weights, some
+from mapflow.model_adapters.checkpoints.folder import (
+    find_folder,
+    missing_weights,
+    some,
+    weight_files,
+)
 from mapflow.model_adapters.checkpoints.network_loading import (
     Renames,
     SafetensorsWeights,
     Weights,
     rename,
 )
+from mapflow.model_adapters.checkpoints.pathways import checkpoint_pathways
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import read_json
+from mapflow.results.contract.files import read_json, sha256
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -209,3 +215,13 @@ def find_base(path: str | Path, lora: str | Path | None) -> tuple[Path, Path | N
         return find_folder(folder / base if (folder / base).is_dir() else base), folder
     except MapflowError as error:
         raise MapflowError(f"{folder} is a LoRA adapter; its base is not here: {error}") from error
+
+
+def checkpoint_identity(folder: Path, adapter: Path | None) -> dict[str, Any]:
+    """The attributes `name`, `digest` and `pathways` of a VideoLLM; `digest` covers all weight files."""
+    extra = [adapter / CONFIG, adapter / TENSORS] if adapter else []
+    return {
+        "name": "+".join(part.resolve().name for part in (folder, adapter) if part),
+        "digest": sha256([*weight_files(folder), *extra]),
+        "pathways": checkpoint_pathways(adapter or folder),
+    }

@@ -8,6 +8,7 @@ prefixes that the family gives.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -192,6 +193,11 @@ def _placement(
         )
     devices = set(inferred.values())
     return {"": devices.pop()} if len(devices) == 1 else inferred
+
+
+def default_device() -> str:
+    """The GPU of this process (LOCAL_RANK, 0 if unset) if there is one, else the CPU."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def _device(name: str) -> torch.device:

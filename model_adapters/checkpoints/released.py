@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from mapflow.model_adapters.checkpoints.folder import read_config, weight_files
-from mapflow.model_adapters.checkpoints.lora import CONFIG, TENSORS, LoraWeights, find_base
+from mapflow.model_adapters.checkpoints.folder import weight_files
+from mapflow.model_adapters.checkpoints.lora import LoraWeights, checkpoint_identity, find_base
 from mapflow.model_adapters.checkpoints.network_loading import (
     Network,
     Renames,
@@ -26,10 +26,9 @@ from mapflow.model_adapters.checkpoints.network_loading import (
     load_network,
     resolve_dtype,
 )
-from mapflow.model_adapters.checkpoints.pathways import checkpoint_pathways
 from mapflow.model_adapters.conversation import load_tokenizer
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import sha256
+from mapflow.results.contract.files import read_json
 
 # Settings of a released config.json that have no say: they are decided when a network is loaded.
 DECIDED = (
@@ -55,14 +54,21 @@ class ReleasedCheckpoint:
     tokenizer: PreTrainedTokenizerBase
 
     @classmethod
-    def open(cls, path: str | Path, lora: str | Path | None, family: str) -> ReleasedCheckpoint:
+    def open(
+        cls,
+        path: str | Path,
+        lora: str | Path | None,
+        check_config: Callable[[Path, Mapping[str, Any]], None],
+    ) -> ReleasedCheckpoint:
         """From a folder (or a hub name in the download cache): a full checkpoint, with or without a LoRA folder on top,
         or a LoRA folder that names its base.
 
         Raises MapflowError for a folder that is missing, incomplete or of another family.
         """
         folder, adapter = find_base(path, lora)
-        return cls(folder, adapter, read_config(folder, family), load_tokenizer(folder))
+        config = read_json(folder / "config.json")
+        check_config(folder, config)
+        return cls(folder, adapter, config, load_tokenizer(folder))
 
     @cached_property
     def files(self) -> list[Path]:
@@ -122,12 +128,7 @@ class ReleasedCheckpoint:
     @property
     def identity(self) -> dict[str, Any]:
         """What a VideoLLM says of itself: `name`, `digest` (SHA-256 over all weights), `pathways`."""
-        extra = [self.adapter / CONFIG, self.adapter / TENSORS] if self.adapter else []
-        return {
-            "name": "+".join(part.resolve().name for part in (self.folder, self.adapter) if part),
-            "digest": sha256([*self.files, *extra]),
-            "pathways": checkpoint_pathways(self.adapter or self.folder),
-        }
+        return checkpoint_identity(self.folder, self.adapter)
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,41 +1,180 @@
-"""The families by name, without importing any of them: this file is read whenever lmms-eval starts."""
+"""Lazy registry of model families: names and import paths, no model code.
+
+lmms-eval reads it whenever it starts, and so does every command's `--help`: it imports neither torch nor transformers
+before a model is asked for. This package's families are the table `OWN`. Other packages announce theirs through the
+entry point group `mapflow.model_families` (model_adapters/README.md shows how).
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mapflow.results.contract.errors import MapflowError
 
 if TYPE_CHECKING:
+    import torch
+
     from mapflow.model_adapters.video_llm import VideoLLM
 
-FAMILIES: Mapping[str, str] = MappingProxyType(
-    {
-        "mapflow_llava": "mapflow.model_adapters.families.llava.model.LlavaVideo",
-        "mapflow_internvl": "mapflow.model_adapters.families.internvl.model.InternVLVideo",
-        "mapflow_videollama3": "mapflow.model_adapters.families.videollama3.model.VideoLlama3",
-        "mapflow_hf": "mapflow.model_adapters.families.hf.model.HfVideo",
-    }
-)
-"""Model name, as users type it → class."""
+GROUP = "mapflow.model_families"
+PREFIX = "mapflow_"
 
 BUNDLED_MODEL = "mapflow_llava"
 BUNDLED = Path(__file__).parents[1] / "mini" / "pathways"
-"""The checkpoint that `BUNDLED_MODEL` runs without `pretrained=`: small, pathway-regularised, ready in seconds."""
+"""The checkpoint that `BUNDLED_MODEL` loads by default: small, trained with pathway regularisation."""
 
 
-def family(model: str) -> type[VideoLLM]:
-    """The class behind a model name of `FAMILIES`."""
-    module, _, name = FAMILIES[model].rpartition(".")
-    return getattr(importlib.import_module(module), name)
+@dataclass(frozen=True)
+class Family:
+    """One model family.
+
+    Attributes:
+        name: as users type it (`--model mapflow_llava`).
+        path: where its `VideoLLM` class is, "package.module:Class".
+        distribution: the installed package that announces it.
+        problem: why the family cannot be used; None if nothing is known to be wrong.
+    """
+
+    name: str
+    path: str
+    distribution: str = "mapflow"
+    problem: str | None = None
+
+    def model_class(self) -> type[VideoLLM]:
+        """Imports the class. Raises MapflowError naming the distribution if that fails."""
+        from mapflow.model_adapters.video_llm import VideoLLM
+
+        if self.problem:
+            raise MapflowError(self.problem)
+        subject = f"model family {self.name} of package {self.distribution}"
+        module, _, attribute = self.path.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # importing runs the other package's code
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise MapflowError(f"{subject} cannot be imported ({self.path}): {reason}") from error
+        if not (isinstance(found, type) and issubclass(found, VideoLLM)):
+            raise MapflowError(f"{subject}: {self.path} is not a subclass of VideoLLM")
+        missing = sorted(getattr(found, "__abstractmethods__", ()))
+        if missing:
+            raise MapflowError(f"{subject}: {self.path} does not define {', '.join(missing)}")
+        return found
+
+
+OWN = (
+    Family("mapflow_llava", "mapflow.model_adapters.families.llava.model:LlavaVideo"),
+    Family("mapflow_internvl", "mapflow.model_adapters.families.internvl.model:InternVLVideo"),
+    Family("mapflow_videollama3", "mapflow.model_adapters.families.videollama3.model:VideoLlama3"),
+    Family("mapflow_hf", "mapflow.model_adapters.families.hf.model:HfVideo"),
+)
+"""A table rather than entry points: a source tree on PYTHONPATH has no entry points."""
+
+
+@cache
+def families() -> Mapping[str, Family]:
+    """All families by name, this package's first. A name announced twice cannot be used."""
+    known = {family.name: family for family in OWN}
+    for family in _announced():
+        first = known.setdefault(family.name, family)
+        if first is not family:
+            packages = f"{first.distribution} and {family.distribution}"
+            problem = (
+                f"model family {family.name} is announced by two packages, {packages}:"
+                f" rename the entry point of {family.distribution} or uninstall it"
+            )
+            known[family.name] = replace(first, problem=problem)
+    return MappingProxyType(known)
+
+
+def _announced() -> Iterator[Family]:
+    """Families of other packages; an entry point `mine` is the family `mapflow_mine`."""
+    for entry in entry_points(group=GROUP):
+        name = entry.name if entry.name.startswith(PREFIX) else PREFIX + entry.name
+        distribution = entry.dist.name if entry.dist else "unknown"
+        problem = None
+        if not name.isidentifier():
+            problem = (
+                f"package {distribution} announces a model family {entry.name!r}:"
+                " a name consists of letters, digits and _; rename its entry point"
+            )
+        yield Family(name, entry.value, distribution, problem)
+
+
+def family(name: str) -> type[VideoLLM]:
+    """The class of a family. Raises MapflowError if there is none or it cannot be imported."""
+    if name not in families():
+        raise MapflowError(f"unknown model family {name!r}; known: {', '.join(families())}")
+    return families()[name].model_class()
+
+
+def family_for(architecture: str) -> str | None:
+    """The name of a family that loads checkpoints of this architecture, None if there is none.
+
+    Imports the families one after another, which takes seconds: for error messages.
+    """
+    for name in families():
+        try:
+            if family(name).reads(architecture):
+                return name
+        except MapflowError:  # a broken package is no reason to hide the others
+            continue
+    return None
 
 
 def checkpoint(model: str, pretrained: str | Path | None) -> Path:
-    """The folder to load: the user's, or the bundled one. Raises MapflowError for a model that has none."""
+    """The folder to load, by default the bundled one. Raises MapflowError if the family bundles none."""
     if pretrained is None and model != BUNDLED_MODEL:
         raise MapflowError(f"{model} has no bundled checkpoint; give pretrained, its folder")
     return Path(pretrained or BUNDLED)
+
+
+def load_model(
+    name: str = BUNDLED_MODEL,
+    pretrained: str | Path | None = None,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | Mapping[str, Any] | None = None,
+    lora: str | Path | None = None,
+    **options: Any,
+) -> VideoLLM:
+    """Loads a checkpoint of a family.
+
+    Args:
+        name: the family.
+        pretrained: checkpoint folder; by default the bundled one, which only `BUNDLED_MODEL` has.
+        dtype: precision of the weights; "auto" is the checkpoint's own on a GPU, float32 on a CPU.
+        device: one device, "auto" for several, or module prefix → device; by default this process's GPU, else the CPU.
+        lora: LoRA folder on top of the checkpoint.
+        options: what the family's `load` takes besides, such as `vision_attention`.
+
+    Raises MapflowError for an unknown family or option and as `VideoLLM.load` does.
+    """
+    from mapflow.model_adapters.checkpoints.network_loading import default_device
+
+    model = family(name)
+    unknown = sorted(set(options) - _load_options(model))
+    if unknown:
+        raise MapflowError(f"{name} has no argument {unknown[0]!r} (--model_args)")
+    return model.load(
+        checkpoint(name, pretrained),
+        dtype=dtype,
+        device_map=device or default_device(),
+        lora=lora,
+        **options,
+    )
+
+
+def _load_options(model: type[VideoLLM]) -> set[str]:
+    """Names of the arguments that a family's `load` adds to `VideoLLM.load`."""
+    from mapflow.model_adapters.video_llm import VideoLLM
+
+    own, common = (inspect.signature(cls.load).parameters for cls in (model, VideoLLM))
+    return set(own) - set(common)

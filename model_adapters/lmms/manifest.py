@@ -1,23 +1,17 @@
-"""What lmms-eval finds through the entry point `lmms_eval.models`: our model names and where their classes are."""
+"""Entry point `lmms_eval.models`: the names of our models and where lmms-eval finds their classes."""
 
 from __future__ import annotations
 
 from lmms_eval.models.registry_v2 import ModelManifest
 
-from mapflow.model_adapters.families.registry import FAMILIES
+from mapflow.model_adapters.families.registry import families
 
 
 def manifests() -> list[ModelManifest]:
-    """One manifest a family; nothing heavy is imported until a model is asked for."""
+    """One manifest per family. Imports no model code: lmms-eval asks whenever it starts."""
+    # lmms-eval splits the path at its last dot, so a name that is no identifier has no class path.
     return [
-        ModelManifest(
-            model_id=name,
-            simple_class_path=f"mapflow.model_adapters.lmms.models.{class_name(name)}",
-        )
-        for name in FAMILIES
+        ModelManifest(name, simple_class_path=f"mapflow.model_adapters.lmms.models.{name}")
+        for name in families()
+        if name.isidentifier()
     ]
-
-
-def class_name(model: str) -> str:
-    """mapflow_llava → MapflowLlava."""
-    return "".join(word.capitalize() for word in model.split("_"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from mapflow.model_adapters.checkpoints.pathways import scaled_pathways
-from mapflow.model_adapters.families.registry import checkpoint, family
+from mapflow.model_adapters.families.registry import checkpoint, families, load_model
 from mapflow.model_adapters.inference.question_runner import answer_questions
 from mapflow.model_adapters.inference.run_identity import package_version, run_identity
 from mapflow.model_adapters.interventions import parse_interventions
@@ -43,9 +44,6 @@ class MapflowModel(lmms):
     """
 
     model_name: ClassVar[str]
-    family_arguments: ClassVar[
-        tuple[str, ...]
-    ] = ()  # --model_args that go to the family's `load` as they are
     is_simple = True
 
     def __init__(
@@ -59,18 +57,13 @@ class MapflowModel(lmms):
         device_map: str | None = None,
         lora: str | None = None,
         max_batch_size: int | str | None = None,
-        **unknown: Any,
+        **options: Any,
     ) -> None:
         super().__init__()
-        if "trust_remote_code" in unknown:
+        if "trust_remote_code" in options:
             raise MapflowError(
                 "trust_remote_code is refused: code from a checkpoint would run with all your rights; models that transformers"
                 " has itself need none (mapflow_hf), and neither do the paper's (mapflow_llava, mapflow_internvl, …)"
-            )
-        chosen = {name: unknown.pop(name) for name in self.family_arguments if name in unknown}
-        if unknown:
-            raise MapflowError(
-                f"{self.model_name} has no argument {sorted(unknown)[0]!r} (--model_args)"
             )
         self.interventions = requested() or parse_interventions([str(intervention)])
         self.batch_size = _positive(batch_size, "batch_size")
@@ -80,9 +73,13 @@ class MapflowModel(lmms):
                 f"{self.model_name}: no pretrained= given, so the small bundled model runs ({folder.name})",
                 flush=True,
             )
-        place = device_map or device or _default_device()
-        self.video_llm = family(self.model_name).load(
-            folder, dtype=dtype, device_map=place, lora=lora, **chosen
+        self.video_llm = load_model(
+            self.model_name,
+            pretrained,
+            dtype=dtype,
+            device=device_map or device,
+            lora=lora,
+            **options,
         )
         n_layers = self.video_llm.decoder.n_layers
         self.interventions = [one.resolve(scaled_pathways, n_layers) for one in self.interventions]
@@ -182,29 +179,17 @@ class MapflowModel(lmms):
         )
 
 
-class MapflowLlava(MapflowModel):
-    """`byminji/LLaVA-NeXT-7B-Video-FT`, `-13B-`, and the bundled models."""
-
-    model_name = "mapflow_llava"
-
-
-class MapflowInternvl(MapflowModel):
-    """`byminji/Mini-InternVL-4B-Video-FT`."""
-
-    model_name = "mapflow_internvl"
+@cache
+def model_class(name: str) -> type[MapflowModel]:
+    """The class that lmms-eval instantiates for a family."""
+    return type(name, (MapflowModel,), {"model_name": name, "__module__": __name__})
 
 
-class MapflowVideollama3(MapflowModel):
-    """`DAMO-NLP-SG/VideoLLaMA3-7B`, `-2B`; `vision_attention=released` repeats the paper's analysis to the letter."""
-
-    model_name = "mapflow_videollama3"
-    family_arguments = ("vision_attention",)
-
-
-class MapflowHf(MapflowModel):
-    """Any video model that transformers has itself: Qwen-VL, LLaVA-OneVision, InternVL, VideoLLaMA3, SmolVLM, …"""
-
-    model_name = "mapflow_hf"
+def __getattr__(name: str) -> type[MapflowModel]:
+    """`mapflow_llava` and so on: manifests give lmms-eval an import path, not a class."""
+    if name in families():
+        return model_class(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _positive(value: int | str, name: str) -> int:
@@ -212,7 +197,3 @@ def _positive(value: int | str, name: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise MapflowError(f"{name}={text} must be a whole number of at least 1")
     return int(text)
-
-
-def _default_device() -> str:
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from mapflow.model_adapters.lmms.models import MapflowLlava
+from mapflow.model_adapters.lmms.models import model_class
 from mapflow.tasks.lmms_functions import question_of
 from mapflow.tasks.loading import load_documents
 from tests.model_adapters.tiny_llava import write_tiny_llava
@@ -55,7 +55,7 @@ def resident() -> float:
 
 
 def dry_run(n: int, interventions: str, place: Path) -> dict[str, float]:
-    model = MapflowLlava(
+    model = model_class("mapflow_llava")(
         pretrained=str(write_tiny_llava(place / "model")),
         intervention=interventions,
         records=str(place / "run"),

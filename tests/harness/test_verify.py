@@ -20,10 +20,9 @@ from mapflow.harness.cli.main import main
 from mapflow.harness.verification import CHECKS, ModelUnderTest, run, verify
 from mapflow.harness.verification.noise import distance
 from mapflow.harness.verification.probe import probe_questions
-from mapflow.model_adapters.checkpoints.folder import FAMILY_OF
 from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.families.llava.model import LlavaVideo
-from mapflow.model_adapters.families.registry import FAMILIES, family
+from mapflow.model_adapters.families.registry import families
 from mapflow.model_adapters.interventions import TokenLayout
 from mapflow.model_adapters.interventions.execution import batch_masks, branch_masks, decoder
 from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
@@ -73,11 +72,11 @@ def test_every_golden_checkpoint_is_verified_by_its_own_adapter(golden_root):
     tried = Counter()
     for config in sorted(golden_root.glob("*/*/config.json")):
         architecture = (json.loads(config.read_text()).get("architectures") or [""])[0]
-        name = f"mapflow_{FAMILY_OF.get(architecture, '')}"
-        if name in FAMILIES:
-            model = family(name).load(config.parent)
-            assert failed(model) == set(), config.parent.name
-            tried[name] += 1
+        for name, family in families().items():
+            if family.model_class().reads(architecture):
+                model = family.model_class().load(config.parent)
+                assert failed(model) == set(), config.parent.name
+                tried[name] += 1
     assert tried
 
 

@@ -13,7 +13,7 @@ from test_hf import PROMPT, ask, clip
 from tiny_hf import write_tiny_hf
 
 from mapflow.model_adapters.families.hf.model import HfVideo
-from mapflow.model_adapters.lmms.models import MapflowHf
+from mapflow.model_adapters.lmms.models import model_class
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Prompt
 
@@ -64,9 +64,12 @@ def one_line(excinfo) -> str:
         ),
         (
             {"architectures": ["LlamaForCausalLM"], "model_type": "llama"},
-            "no image-text-to-text model",
+            "not an image-text-to-text model",
         ),
-        ({"architectures": ["Unheard"], "model_type": "unheard"}, "no image-text-to-text model"),
+        (
+            {"architectures": ["Unheard"], "model_type": "unheard"},
+            "not an image-text-to-text model",
+        ),
     ],
 )
 def test_other_families_checkpoints(folder, config, said):
@@ -131,7 +134,7 @@ def test_missing_differing_and_surplus_tensors(folder):
 
 def test_remote_code_is_refused_before_anything_is_loaded(folder):
     with pytest.raises(MapflowError, match="trust_remote_code is refused"):
-        MapflowHf(pretrained=str(folder), trust_remote_code=True)
+        model_class("mapflow_hf")(pretrained=str(folder), trust_remote_code=True)
 
 
 def test_a_processor_without_videos(folder):

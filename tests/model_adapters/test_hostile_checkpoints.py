@@ -149,7 +149,7 @@ def test_architectures_that_are_none(folder, architectures):
     (folder / "config.json").write_text(
         json.dumps({**tiny_config(), "architectures": architectures})
     )
-    refused(folder, "is no llava checkpoint")
+    refused(folder, "is not a llava checkpoint")
     with contextlib.suppress(MapflowError):  # model_type may name a model all the same
         native_config(folder)
 
@@ -217,7 +217,7 @@ def test_code_in_a_checkpoint_is_never_run(folder, tmp_path):
         MapflowError, match="needs Python code from the checkpoint, which is never run"
     ):
         native_config(folder)
-    refused(folder, "is no llava checkpoint")
+    refused(folder, "is not a llava checkpoint")
     assert not mark.exists() and not [
         name for name in sys.modules if name.rpartition(".")[2] == "evil"
     ]

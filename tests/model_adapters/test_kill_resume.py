@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mapflow.model_adapters.lmms.models import MapflowLlava
+from mapflow.model_adapters.lmms.models import model_class
 from mapflow.results.runs.folder import RECORDS, sort_records
 from mapflow.tasks.lmms_functions import question_of
 from mapflow.tasks.loading import load_documents
@@ -30,7 +30,9 @@ def answer_share(folder: Path, rank: int, world: int, batch_size: int = 1) -> No
     torch.set_num_threads(1)  # a forked process has none of its parent's threads
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="here", MASTER_PORT="1")
     documents = load_documents("mapflow_motion", 2)[rank::world]
-    model = MapflowLlava(intervention="full;random", records=str(folder), batch_size=batch_size)
+    model = model_class("mapflow_llava")(
+        intervention="full;random", records=str(folder), batch_size=batch_size
+    )
     model.task_dict = {"t": {"test": documents}}
     model.generate_until(
         [

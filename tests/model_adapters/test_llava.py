@@ -137,7 +137,7 @@ def test_network_can_be_built_without_memory():
     with torch.device("meta"):
         network = LlavaNetwork.from_config_dict(tiny_config())
     assert all(parameter.is_meta for parameter in network.parameters())
-    assert network.n_video_tokens == 4 * 2 * 2
+    assert network.pooling_shape == (4, 2, 2)
 
 
 def test_half_precision_stays_near(model, tmp_path):
@@ -154,7 +154,7 @@ def test_half_precision_stays_near(model, tmp_path):
 
 def test_rendered_prompt(model):
     ids = model.encode(tiny_question(), frames_for(model)).input_ids.tolist()
-    shown = model.network.n_video_tokens
+    shown = math.prod(model.network.pooling_shape)
     first = ids.index(model.placeholder_id)
     assert ids[first : first + shown] == [model.placeholder_id] * shown
     text = model.tokenizer.decode(ids[:first] + ids[first + shown - 1 :], skip_special_tokens=False)

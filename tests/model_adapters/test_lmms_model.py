@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mapflow.model_adapters.lmms.models import MapflowHf, MapflowLlava
+from mapflow.model_adapters.lmms.models import model_class
 from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.folder import read_records
@@ -40,7 +40,7 @@ def test_another_tasks_multiple_choice_prompt_is_asked_under_interventions(tmp_p
         {"video": str(MOTION / "video" / "antonym" / row["video"]), "answer": "AB"[row["candidates"].index(row["answer"])], **{k: row[k] for k in ("question", "candidates")}}
         for row in rows
     ]  # fmt: skip
-    model = MapflowLlava(
+    model = model_class("mapflow_llava")(
         intervention="full;video->options;question->last@1-3", records=str(tmp_path)
     )
     asked = requests_of(
@@ -65,7 +65,9 @@ def test_a_video_that_cannot_be_read_is_a_record_not_an_end(tmp_path):
     documents = [
         {"video": str(tmp_path / name), "answer": "A"} for name in ("broken.mp4", "missing.mp4")
     ]
-    model = MapflowLlava(intervention="full;effective", records=str(tmp_path / "run"))
+    model = model_class("mapflow_llava")(
+        intervention="full;effective", records=str(tmp_path / "run")
+    )
     answers = model.generate_until(
         requests_of(model, documents, lambda d: FOREIGN.format("x", "y", question="?"))
     )
@@ -89,7 +91,9 @@ def test_a_video_that_is_there_by_now_is_asked_about_again_and_others_are_not(
     asked = []
 
     def run():
-        model = MapflowLlava(intervention="full;video->options", records=str(tmp_path / "run"))
+        model = model_class("mapflow_llava")(
+            intervention="full;video->options", records=str(tmp_path / "run")
+        )
         prepare = model.video_llm.prepare
         monkeypatch.setattr(
             model.video_llm, "prepare", lambda q: (asked.append(q.video_id), prepare(q))[1]
@@ -119,15 +123,15 @@ def test_a_video_that_is_there_by_now_is_asked_about_again_and_others_are_not(
 )
 def test_wrong_arguments_are_named(arguments, complaint, tmp_path):
     with pytest.raises(MapflowError, match=complaint):
-        MapflowLlava(records=str(tmp_path / "run"), **arguments)
+        model_class("mapflow_llava")(records=str(tmp_path / "run"), **arguments)
     assert not (tmp_path / "run").exists()
 
 
 def test_only_one_model_bundles_a_checkpoint():
     with pytest.raises(MapflowError, match="mapflow_hf has no bundled checkpoint"):
-        MapflowHf()
+        model_class("mapflow_hf")()
 
 
 def test_likelihoods_are_not_offered():
     with pytest.raises(MapflowError, match="generate_until"):
-        MapflowLlava().loglikelihood([])
+        model_class("mapflow_llava")().loglikelihood([])

@@ -7,6 +7,7 @@ through the LLaVA adapter and the instrument. Here the two are compared, part by
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from dataclasses import replace
@@ -144,7 +145,7 @@ def test_prompts_and_segments_are_the_adapters(tokenizer, adapter, drawn):
         prefix, ids, segments = encode(tokenizer, [converse(prompt, scene, ask, "choice")])
         prepared = adapter.encode(as_question(prompt, ask), *clip_frames(scene))
         n_answer = len(tokenizer(f"({'ABCD'[ask.target]}) {ask.answer}</s>")["input_ids"]) - 3
-        n_video = adapter.network.n_video_tokens
+        n_video = math.prod(adapter.network.pooling_shape)
         length = len(prepared.input_ids)
         mine = [*prefix[:-1], *[prefix[-1]] * n_video, *ids[0].tolist()]
         assert mine[:length] == prepared.input_ids.tolist()

@@ -306,20 +306,22 @@ def test_pathways_come_with_the_name(tmp_path):
 
 
 def test_lmms_eval_hands_the_choice_of_attention_over(folder):
-    from mapflow.model_adapters.lmms.models import MapflowInternvl, MapflowVideollama3
+    from mapflow.model_adapters.lmms.models import model_class
 
-    adapter = MapflowVideollama3(pretrained=str(folder), device="cpu", vision_attention="released")
+    adapter = model_class("mapflow_videollama3")(
+        pretrained=str(folder), device="cpu", vision_attention="released"
+    )
     assert adapter.video_llm.name.endswith("+released-vision-attention")
     with pytest.raises(MapflowError, match="has no argument 'vision_attention'"):
-        MapflowInternvl(pretrained=str(folder), vision_attention="released")
+        model_class("mapflow_internvl")(pretrained=str(folder), vision_attention="released")
     with pytest.raises(MapflowError, match="trust_remote_code is refused: code from a checkpoint"):
-        MapflowVideollama3(pretrained=str(folder), trust_remote_code=True)
+        model_class("mapflow_videollama3")(pretrained=str(folder), trust_remote_code=True)
     with pytest.raises(
         MapflowError, match="mapflow_videollama3 has no bundled checkpoint; give pretrained"
     ):
-        MapflowVideollama3()
-    with pytest.raises(MapflowError, match="load it with --model mapflow_videollama3"):
-        MapflowInternvl(pretrained=str(folder), device="cpu")
+        model_class("mapflow_videollama3")()
+    with pytest.raises(MapflowError, match="use --model mapflow_videollama3"):
+        model_class("mapflow_internvl")(pretrained=str(folder), device="cpu")
 
 
 def fails(folder: Path, *words: str) -> None:

@@ -70,7 +70,7 @@ def encode(
     model: VideoLlama3, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], question_id: str
 ) -> Prepared:
     return model.encode(
-        question_of(facts, question_id), arrays["frames"], arrays["timestamps"].tolist()
+        question_of(facts, question_id), arrays["frames"], times=arrays["timestamps"].tolist()
     )
 
 

@@ -20,9 +20,9 @@ from transformers import (
     AutoProcessor,
     PreTrainedModel,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from mapflow.model_adapters.checkpoints.folder import (
-    FAMILY_OF,
     architecture_of,
     check_sizes,
     some,
@@ -30,6 +30,7 @@ from mapflow.model_adapters.checkpoints.folder import (
 )
 from mapflow.model_adapters.checkpoints.lora import LoraWeights
 from mapflow.model_adapters.checkpoints.network_loading import DERIVED
+from mapflow.model_adapters.families.registry import family_for
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 
@@ -48,29 +49,38 @@ LORA_RENAMES = (
 )
 
 
-def native_config(folder: Path) -> Any:
-    """The folder's config, which must describe a model that transformers has itself.
+def is_native(architecture: str) -> bool:
+    """Whether transformers itself has an image-text-to-text model of this architecture."""
+    return architecture in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
 
-    Raises MapflowError that says which adapter fits, or that the checkpoint would need its own code.
+
+def native_config(folder: Path) -> Any:
+    """The config of a folder that holds a model of transformers itself.
+
+    Raises MapflowError for other folders: it names the family that fits, or says that the checkpoint needs its own code.
     """
     content = read_json(folder / "config.json")
-    architecture = architecture_of(content)
     check_sizes(content, folder / "config.json")
-    advice = "it is no image-text-to-text model of transformers"
-    if content.get("auto_map"):
-        advice = "it needs Python code from the checkpoint, which is never run; use a checkpoint in transformers' own format"
-    if architecture in FAMILY_OF:
-        advice = f"load it with --model mapflow_{FAMILY_OF[architecture]}"
-    refusal = MapflowError(
-        f"{folder} holds a {architecture!r}, which mapflow_hf cannot run: {advice}"
-    )
     try:
         config = AutoConfig.from_pretrained(folder, **LOCAL)
-    except Exception as error:  # configs refuse wrong values in their own ways
-        raise refusal from error
+    except Exception as error:  # configs refuse wrong values with exceptions of many kinds
+        raise _not_native(folder, content) from error
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        raise refusal
+        raise _not_native(folder, content)
     return config
+
+
+def _not_native(folder: Path, content: Mapping[str, Any]) -> MapflowError:
+    architecture = architecture_of(content)
+    advice = "it is not an image-text-to-text model of transformers"
+    if content.get("auto_map"):
+        advice = (
+            "it needs Python code from the checkpoint, which is never run;"
+            " use a checkpoint in transformers' own format"
+        )
+    if not is_native(architecture) and (other := family_for(architecture)):
+        advice = f"use --model {other}"
+    return MapflowError(f"{folder} holds a {architecture!r}, which mapflow_hf cannot run: {advice}")
 
 
 def load_processor(folder: Path) -> Any:

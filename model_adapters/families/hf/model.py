@@ -21,21 +21,23 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mapflow.model_adapters.checkpoints.folder import weight_files
-from mapflow.model_adapters.checkpoints.lora import CONFIG, TENSORS, find_base
+from mapflow.model_adapters.checkpoints.lora import checkpoint_identity, find_base
 from mapflow.model_adapters.checkpoints.network_loading import resolve_dtype
-from mapflow.model_adapters.checkpoints.pathways import checkpoint_pathways
-from mapflow.model_adapters.conversation import next_token_id
+from mapflow.model_adapters.conversation import Conversation, next_token_id
 from mapflow.model_adapters.families.hf.capture import decoder_inputs
 from mapflow.model_adapters.families.hf.chat import Chat, chat_layout, render, tokens_per_frame
-from mapflow.model_adapters.families.hf.loading import load_model, load_processor, native_config
+from mapflow.model_adapters.families.hf.loading import (
+    is_native,
+    load_model,
+    load_processor,
+    native_config,
+)
 from mapflow.model_adapters.frame_grid import View, centred_view, token_grid
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges
 from mapflow.model_adapters.video.reader import SampledFrames, read_frames
 from mapflow.model_adapters.video.sampling import segment_midpoints
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import sha256
 from mapflow.results.contract.question import Clip, Question
 
 N_FRAMES = 8  # where the protocol asks for no number
@@ -72,6 +74,11 @@ class HfVideo(VideoLLM):
         )
 
     @classmethod
+    def reads(cls, architecture: str) -> bool:
+        """All image-text-to-text models that transformers itself has."""
+        return is_native(architecture)
+
+    @classmethod
     def load(
         cls,
         path: str | Path,
@@ -90,14 +97,7 @@ class HfVideo(VideoLLM):
         model = load_model(
             folder, resolve_dtype(dtype, config.to_dict(), device_map), device_map, adapter
         )
-        files = weight_files(folder) + ([adapter / CONFIG, adapter / TENSORS] if adapter else [])
-        return cls(
-            model,
-            processor,
-            name="+".join(part.resolve().name for part in (folder, adapter) if part),
-            digest=sha256(files),
-            pathways=checkpoint_pathways(adapter or folder),
-        )
+        return cls(model, processor, **checkpoint_identity(folder, adapter))
 
     def prepare(self, question: Question) -> Prepared:
         """Decode the clip's frames and encode the question."""
@@ -131,19 +131,7 @@ class HfVideo(VideoLLM):
         layout = chat_layout(
             chat, offsets, shown, tokens_per_frame(shown, vision, len(frames)), question
         )
-        option_ids = self._answer_ids(chat, question)
-        return Prepared(
-            question=question,
-            input_ids=ids,
-            layout=layout,
-            vision=vision,
-            frame_indices=indices,
-            repeated_frames=len(indices) - len(set(indices)),
-            option_ids=option_ids,
-            target_id=next_token_id(self.tokenizer, chat.text, question.target)
-            if isinstance(question.target, str)
-            else option_ids[question.target],
-        )
+        return self.prepared(question, Conversation(chat.text, ids, layout), vision, indices)
 
     @torch.inference_mode()
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
@@ -222,13 +210,11 @@ class HfVideo(VideoLLM):
         ]
         return torch.tensor(sorted(set(ids)))
 
-    def _answer_ids(self, chat: Chat, question: Question) -> tuple[int, ...]:
-        """The token that each option's letter becomes right after the prompt."""
-        ids = tuple(next_token_id(self.tokenizer, chat.text, letter) for letter in question.letters)
+    def answer_ids(self, prompt: str, letters: Sequence[str]) -> tuple[int, ...]:
+        """Determined for this prompt: tokenizers differ in what follows a chat template's last token."""
+        ids = tuple(next_token_id(self.tokenizer, prompt, letter) for letter in letters)
         if len(set(ids)) < len(ids):
-            raise MapflowError(
-                f"the tokenizer of {self.name} does not tell the options' letters apart"
-            )
+            raise MapflowError(f"the tokenizer of {self.name} gives two options' letters one token")
         return ids
 
 

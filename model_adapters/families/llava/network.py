@@ -120,11 +120,6 @@ class LlavaNetwork(nn.Module):
         """Frames to show: as many as the video tokens tell apart."""
         return self.pooling_shape[0]
 
-    @property
-    def n_video_tokens(self) -> int:
-        frames, rows, columns = self.pooling_shape
-        return frames * rows * columns
-
     def vision_features(
         self, pixel_values: Float[Tensor, "images 3 height width"]
     ) -> Float[Tensor, "images patches vision_width"]:

@@ -1,72 +1,49 @@
-"""VideoLLaMA3 in the layouts of its release: the hub's, and the one that the paper's local class saves.
+"""VideoLLaMA3 in both layouts of its authors: the hub's, and the one that the paper's local class saves.
 
-The model is told when each frame was shown: `Time 0.8s:`, then the frame's video tokens, then a comma. Times and commas
-are part of the video, as in the paper's code, or a cut between video and question would leave them as a way around;
-a frame begins with the comma that ends the one before. Any number of frames, of any size. Checkpoints in transformers'
-own format are `mapflow_hf`'s.
+The model is told when each frame is shown: `Time 0.8s:`, then the frame's video tokens, then a comma. Times and commas
+belong to the video, as in the authors' code; otherwise a cut between video and question would leave a path through them.
+A frame begins with the comma that ends the one before. Any number of frames, of any size. For checkpoints in
+transformers' own format use `mapflow_hf`.
 
-Token compression, with which the model drops video tokens that hardly change between frames, is never applied, whatever
-config.json says: the paper's analysis switches it off.
-
-Knows no benchmark, no intervention and nothing of lmms-eval.
+Token compression drops video tokens that hardly change between frames. It is never applied, whatever config.json says,
+because the paper's analysis switches it off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from mapflow.model_adapters.checkpoints.folder import find_folder
 from mapflow.model_adapters.checkpoints.released import ReleasedCheckpoint
-from mapflow.model_adapters.conversation import Text, Video, tokenize, user_pieces
-from mapflow.model_adapters.device_copies import to_device
-from mapflow.model_adapters.families.released_base import merge_video
+from mapflow.model_adapters.conversation import Text, Video, user_pieces
+from mapflow.model_adapters.families.released_base import ReleasedVideoLLM, pixels_for
 from mapflow.model_adapters.families.videollama3.network import VideoLlama3Network, VisionAttention
 from mapflow.model_adapters.families.videollama3.pixels import PatchPreprocessing
-from mapflow.model_adapters.frame_grid import token_grid
-from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, Segment
+from mapflow.model_adapters.interventions import Segment
 from mapflow.model_adapters.video.reader import SampledFrames, VideoError, read_frames
 from mapflow.model_adapters.video.sampling import trimmed_linspace
-from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+from mapflow.model_adapters.video_llm import Prepared
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import Clip, Question
 
-N_FRAMES = 8  # where the protocol asks for no number
 START, END = "<|im_start|>", "<|im_end|>\n"
 
 
-class VideoLlama3(VideoLLM):
-    """One VideoLLaMA3 checkpoint. `load` reads it from a folder."""
+class VideoLlama3(ReleasedVideoLLM[VideoLlama3Network, PatchPreprocessing]):
+    """One VideoLLaMA3 checkpoint."""
 
     family = "videollama3"
     prompt_style = "chat"
-
-    def __init__(
-        self,
-        network: VideoLlama3Network,
-        tokenizer: PreTrainedTokenizerBase,
-        preprocessing: PatchPreprocessing,
-        placeholder_id: int,
-        *,
-        name: str,
-        digest: str,
-        pathways: PathwayRanges | None = None,
-    ) -> None:
-        self.model = self.network = network
-        self.tokenizer = tokenizer
-        self.preprocessing = preprocessing
-        self.placeholder_id = placeholder_id
-        self.decoder = Decoder(network.language_model)
-        self.name, self.digest, self.pathways = name, digest, pathways
+    architectures = ("Videollama3Qwen2ForCausalLM",)
 
     @classmethod
     def load(
@@ -77,17 +54,27 @@ class VideoLlama3(VideoLLM):
         lora: str | Path | None = None,
         vision_attention: VisionAttention = "isolated",
     ) -> VideoLlama3:
-        """From what `ReleasedCheckpoint.open` takes; dtype and device_map are those of `network_loading.py`.
+        """As `ReleasedVideoLLM.load`.
 
-        `vision_attention="released"` repeats the paper's analysis, in which frames mix in the vision tower; the default
-        keeps them apart, as the model was trained. The two are different models, so the name tells them apart.
-
-        Raises MapflowError for a folder that is missing, incomplete, of another family, or whose tensors do not fit.
+        `vision_attention="released"` reproduces the paper's analysis, in which frames mix in the vision tower. The
+        default keeps frames apart, as in the model's training. The checkpoint's name tells the two apart.
         """
         if vision_attention not in get_args(VisionAttention):
             known = " or ".join(get_args(VisionAttention))
             raise MapflowError(f"vision_attention={vision_attention!r} must be {known}")
-        checkpoint = ReleasedCheckpoint.open(path, lora, cls.family)
+        model = cls._load(path, dtype, device_map, lora, vision_attention=vision_attention)
+        if vision_attention != "isolated":
+            model.name += f"+{vision_attention}-vision-attention"
+        return model
+
+    @classmethod
+    def parts(
+        cls,
+        checkpoint: ReleasedCheckpoint,
+        dtype: str | torch.dtype,
+        device_map: str | Mapping[str, Any],
+        vision_attention: VisionAttention = "isolated",
+    ) -> tuple[VideoLlama3Network, PatchPreprocessing, int]:
         tower, vision_config = _tower(checkpoint)
         file = tower / "preprocessor_config.json"
         preprocessing = PatchPreprocessing.from_config(
@@ -105,80 +92,57 @@ class VideoLlama3(VideoLLM):
             device_map,
             no_split=("VideoLlama3VisionEncoderLayer", "Qwen2DecoderLayer"),
         )
-        identity = checkpoint.identity
-        if vision_attention != "isolated":
-            identity["name"] += f"+{vision_attention}-vision-attention"
-        placeholder_id = checkpoint.placeholder_id("image_token_index")
-        return cls(network, checkpoint.tokenizer, preprocessing, placeholder_id, **identity)
+        return network, preprocessing, checkpoint.placeholder_id("image_token_index")
 
     def prepare(self, question: Question) -> Prepared:
-        """Decode as many frames as the protocol asks for, by default 8, and encode the question."""
-        sampled = read_frames(question.clip, trimmed_linspace, question.n_frames or N_FRAMES)
-        return self.encode(
-            question, sampled.pixels, told_times(sampled, question.clip), sampled.indices
-        )
+        """Encodes the question with evenly spaced frames of the trimmed clip, and their times."""
+        sampled = read_frames(question.clip, trimmed_linspace, question.n_frames or self.n_frames)
+        times = told_times(sampled, question.clip)
+        return self.encode(question, sampled.pixels, sampled.indices, times)
 
-    def encode(
-        self,
-        question: Question,
-        frames: UInt8[np.ndarray, "frames height width 3"],
-        times: Sequence[float] = (),
-        indices: Sequence[int] = (),
-    ) -> Prepared:
-        """The question with these RGB frames.
-
-        `times` are the seconds that the model is told (default: one frame a second), `indices` the frames' numbers in
-        the source (default: 0, 1, …).
-        """
-        indices = tuple(indices) or tuple(range(len(frames)))
-        prompt = question.prompt(self.prompt_style)
+    def vision_inputs(
+        self, frames: UInt8[np.ndarray, "frames height width 3"]
+    ) -> dict[str, Tensor]:
+        """Pixel values of all patches, and `grid`: frames, rows and columns of patches."""
         pixels, grid = self.preprocessing(frames)
+        return {"pixel_values": pixels, "grid": torch.tensor(grid)}
+
+    def pieces(
+        self, question: Question, vision: Mapping[str, Tensor], times: Sequence[float]
+    ) -> list[Text | Video]:
+        prompt = question.prompt(self.prompt_style)
         opening = f"{START}system\n{prompt.system}{END}" if prompt.system else ""
-        conversation = tokenize(
-            self.tokenizer,
-            [
-                Text(f"{opening}{START}user\n", Segment("system")),
-                *self._video(tuple(times) or tuple(map(float, range(len(frames)))), grid),
-                Text("\n", Segment("template")),
-                *_with_line_ends(user_pieces(question, self.prompt_style)),
-                Text(f"{END}{START}assistant\n{prompt.answer_prefix}", Segment("template")),
-            ],
-            question,
-        )
-        return self.prepared(
-            question, conversation, {"pixel_values": pixels, "grid": torch.tensor(grid)}, indices
-        )
+        return [
+            Text(f"{opening}{START}user\n", Segment("system")),
+            *self._video(times, vision["grid"]),
+            Text("\n", Segment("template")),
+            *_with_line_ends(user_pieces(question, self.prompt_style)),
+            Text(f"{END}{START}assistant\n{prompt.answer_prefix}", Segment("template")),
+        ]
 
-    @torch.inference_mode()
-    def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
-        """Prompt embeddings with the video tokens in place, clip by clip: their frames differ in size."""
-        tower = next(self.network.vision_model.parameters())
-        embedded = []
+    def video_tokens(
+        self, prepared: Sequence[Prepared]
+    ) -> Iterator[Float[Tensor, "video_tokens hidden"]]:
+        """Clip by clip: their frames differ in size."""
         for item in prepared:
-            pixels = to_device(item.vision["pixel_values"], tower.device, tower.dtype)
             frames, rows, columns = item.vision["grid"].tolist()
-            video = self.network.encode_video(pixels, (frames, rows, columns))
-            embedded.append(
-                DecoderInputs(merge_video(self.decoder, item.input_ids, self.placeholder_id, video))
-            )
-        return embedded
+            pixels = pixels_for(self.network.vision_model, item)
+            yield self.network.encode_video(pixels, (frames, rows, columns))
 
-    def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
-        """Squares of patches, row by row; the whole frame is seen."""
+    def frame_shape(self, prepared: Prepared) -> tuple[int, int]:
         _, rows, columns = (prepared.vision["grid"] // self.preprocessing.merge).tolist()
-        placeholder = torch.tensor([self.placeholder_id])
-        return token_grid(prepared.layout, prepared.input_ids, placeholder, rows, columns)
+        return rows, columns
 
-    def _video(self, times: Sequence[float], grid: tuple[int, int, int]) -> list[Text | Video]:
-        placeholder = str(self.tokenizer.convert_ids_to_tokens(self.placeholder_id))
-        size = grid[1] * grid[2] // self.preprocessing.merge**2
+    def _video(self, times: Sequence[float], grid: Tensor) -> list[Text | Video]:
+        _, rows, columns = grid.tolist()
+        size = rows * columns // self.preprocessing.merge**2
         pieces: list[Text | Video] = []
         for frame, time in enumerate(times):
             segment = Segment("frame", frame)
             comma = "," if frame else ""
             pieces += [
                 Text(f"{comma}Time {time:.1f}s:", segment),
-                Video(placeholder, ((segment, size),)),
+                Video(self.placeholder(), ((segment, size),)),
             ]
         return pieces
 

@@ -155,10 +155,10 @@ def _draw(
         (stem.with_name(f"{stem.name}-edges"), edge_map(maps), edge_rows(maps)),
         (stem.with_name(f"{stem.name}-kept"), kept_edges(maps), kept_rows(maps)),
     ]
-    if any(policy.reads for policy in policies):
+    if any(policy.flows for policy in policies):
         figures.insert(0, (stem, policy_diagram(policies), policy_rows(policies)))
     for policy in policies:
-        if not policy.reads:
+        if not policy.flows:
             print(f"{policy.name}: not in the policy diagram: {policy.note}")
     for path, figure, rows in figures:
         print(f"written: {', '.join(map(str, save_figure(figure, path, rows)))}")

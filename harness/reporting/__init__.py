@@ -1,1 +1,1 @@
-"""What a report shows beyond the records: policies as diagrams, questions' texts and frames, the page's contents."""
+"""Fills the report: policy diagrams, texts and frames of questions, tables and sweeps."""

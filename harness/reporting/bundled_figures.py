@@ -1,7 +1,7 @@
-"""The README's pictures of the bundled models and the table of their pathways (`make figures`).
+"""The README's figures of the bundled models and the table of their pathways (`make figures`).
 
-Each model has a process of its own that does what a user would type: `mapflow discover`, `mapflow sweep`, `mapflow
-figure`. What was planted and what was found go into one Markdown table. Knows no route and no layer of its own.
+One process per model runs the commands that a user would type: `mapflow discover`, `mapflow sweep`
+and `mapflow figure`. A Markdown table shows planted and found layer ranges.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mapflow.model_adapters.families.registry import BUNDLED
 from mapflow.results.contract.files import read_json
 
 MODELS = {"pathways": "readme_sweep", "natural": "readme_sweep_natural"}
-"""Bundled model → name of its picture."""
+"""Bundled model → file name of its figure."""
 TITLES = {
     "pathways": "trained with planted pathways",
     "natural": "trained with full attention only",
@@ -38,13 +38,13 @@ PATHWAYS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0, or the worst one of the models' processes."""
+    """Returns the exit code: 0, or the largest one of the models' processes."""
     parser = argparse.ArgumentParser(
-        "bundled_figures", description="pictures and table of the bundled models"
+        "bundled_figures", description="figures and table of the bundled models"
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="for records")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="for pictures and table"
+        "--output", type=Path, required=True, metavar="DIR", help="for figures and table"
     )
     parser.add_argument(
         "--limit",
@@ -52,9 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         help="questions of each subtask (default: %(default)s)",
     )
-    parser.add_argument(
-        "--only", choices=sorted(MODELS), help="this model alone, without the table"
-    )
+    parser.add_argument("--only", choices=sorted(MODELS), help="only this model, without the table")
     options = parser.parse_args(arguments)
     if options.only:
         return _records(options.only, options.folder / options.only, options.limit, options.output)
@@ -84,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _records(name: str, folder: Path, limit: str, output: Path) -> int:
-    """One model's discovery, sweep and picture."""
+    """Discovery, sweep and figure of one model."""
     subject = ("--pretrained", str(BUNDLED.parent / name), "--limit", limit)
     commands = (
         ("discover", *subject, *DISCOVER, "--output_path", str(folder / "found")),
@@ -99,10 +97,12 @@ def _records(name: str, folder: Path, limit: str, output: Path) -> int:
 
 
 def pathway_table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown, a row a model and rule: the ranges of all questions at the threshold that counts, and how they did on
-    questions that did not help to find them; a first row with what was planted, where something was.
+    """A Markdown table with one row per model and rule, and one row for planted ranges.
 
-    `found` is each model's discovery.json.
+    Rows hold the ranges found from all questions at the first threshold, and the accuracy of
+    ranges found from one half of the questions on the other half.
+
+    found: each model's discovery.json.
     """
     rows: list[list[str]] = []
     for name, report in found.items():
@@ -118,9 +118,9 @@ def pathway_table(found: Mapping[str, Mapping[str, Any]]) -> str:
                     "",
                 ]
             )
-        counting = report["found"][0]["threshold"]
+        threshold = report["found"][0]["threshold"]
         for row in report["found"]:
-            if row["threshold"] == counting:
+            if row["threshold"] == threshold:
                 layers = [row["ranges"][pathway] or "–" for pathway in PATHWAYS]
                 rows.append([name, row["rule"], *layers, *_score(row)])
     heads = ["model", "rule", *PATHWAYS.values(), "full", "found pathways alone", "edges kept"]

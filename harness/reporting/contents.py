@@ -1,4 +1,4 @@
-"""A report's contents: the tables of `leaderboard` and `compare`, policies, sweep figures, every question."""
+"""The contents of a report: tables, policy diagrams, sweeps and all questions."""
 
 from __future__ import annotations
 
@@ -38,8 +38,11 @@ def report_contents(
     data: Path | None,
     n_pictured: int,
 ) -> ReportContents:
-    """`sweeps` are folders of `mapflow sweep`. Of several runs' folders the first one's baseline is every run's. What
-    cannot be compared is a warning, not an end.
+    """The contents of a report about `runs`. Runs that cannot be compared are named in a warning.
+
+    sweeps: folders of `mapflow sweep`.
+    baseline: intervention that the others are compared with; default: the first one.
+    data, n_pictured: as in `viewer_data`.
 
     Raises MapflowError for a baseline that no run has.
     """
@@ -58,7 +61,7 @@ def report_contents(
         leaderboard=board,
         viewer=viewer_data(runs, data, n_pictured),
         comparisons=tables,
-        warnings=[*warnings, *_said([board, *tables] if board else tables)],
+        warnings=[*warnings, *_table_warnings([board, *tables] if board else tables)],
         policies=[diagram for source in sources for diagram in _policies(source)],
         sweeps=[_sweep_figure(source) for source in sweeps],
     )
@@ -75,8 +78,8 @@ def _compared(group: Sequence[Run], margin: float, intersect: bool) -> list[Tabl
     return tables
 
 
-def _said(tables: Sequence[Table]) -> list[str]:
-    """Warnings of the tables once more, at the top of the page."""
+def _table_warnings(tables: Sequence[Table]) -> list[str]:
+    """The warnings among the notes of the tables, which the page repeats at its top."""
     return list(
         dict.fromkeys(note for table in tables for note in table.notes if "Warning:" in note)
     )

@@ -1,6 +1,6 @@
-"""An intervention's causal mask in a few layers, as the small arrays that figures draw.
+"""The masks of an intervention in a few layers, reduced to the small arrays that figures draw.
 
-Draws nothing; the masks are those that the attention function applies (`Compiled.token_mask`).
+Masks are those that the attention function applies (`Compiled.token_mask`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures import EdgeMap
 
 BLOCKS = 96
-"""A side at most."""
+"""Blocks per side of a map, at most."""
 CHOSEN = 4
-"""Layers at most where none are asked for."""
+"""Layers drawn by default, at most."""
 
 
 def compiled_edge_map(
     name: str, compiled: Compiled, layers: Sequence[int] = (), blocks: int = BLOCKS
 ) -> EdgeMap:
-    """In the (1-based) `layers`; by default those where the mask changes, CHOSEN at most, spread over the depth.
+    """The map of a compiled intervention.
 
-    Raises MapflowError for a layer that the model lacks.
+    layers: from 1; by default up to CHOSEN of those where the mask changes.
+    blocks: blocks per side, at most.
+
+    Raises MapflowError for a layer that the model does not have.
     """
     for layer in layers:
         if not 1 <= layer <= compiled.n_layers:
@@ -49,7 +52,7 @@ def compiled_edge_map(
 
 
 def changing_layers(compiled: Compiled) -> tuple[int, ...]:
-    """The first layers of stretches with the same segment cuts and random budget."""
+    """Layers (from 1) whose mask differs from that of the layer before, CHOSEN at most."""
     keys = [
         (
             compiled.allowed[layer].numpy().tobytes(),
@@ -64,7 +67,7 @@ def changing_layers(compiled: Compiled) -> tuple[int, ...]:
 
 
 def kept_by_block(mask: Bool[Tensor, "n n"], block: int) -> Float[Tensor, "query key"]:
-    """Share of a block's causal edges that the mask keeps; NaN in blocks without any."""
+    """Share of each block's causal edges that the mask keeps; NaN in blocks above the diagonal."""
     n = len(mask)
     which = torch.arange(n) // block
     member = torch.nn.functional.one_hot(which).double()
@@ -77,7 +80,10 @@ def kept_by_block(mask: Bool[Tensor, "n n"], block: int) -> Float[Tensor, "query
 
 
 def named_runs(layout: TokenLayout) -> tuple[tuple[str, int, int], ...]:
-    """The prompt's parts in order: each frame, and runs of question, template … as (name, first, behind the last)."""
+    """The parts of the prompt in order, as (name, start, stop): half-open ranges of positions.
+
+    Each frame is a part; stem, options and labels together are the question.
+    """
     names = [_part(str(s), s.kind) for s in layout.segments]
     runs, position = [], 0
     for name, own in groupby(names[segment] for segment in layout.segment_of.tolist()):

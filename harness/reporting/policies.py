@@ -1,8 +1,8 @@
-"""Policy diagrams and reachability certificates of a run's interventions, from its records alone.
+"""Policy diagrams and reachability certificates of a run's interventions, from its records.
 
-Which segment may read which does not depend on how long segments are, only on their order; so an example prompt of the
-paper's order with the run's own number of frames and layers shows exactly what the run's prompts saw. Depth follows
-from the records: edges_total = layers × n(n + 1)/2.
+Which segments may attend to which depends on their order, not on their lengths. So an example
+prompt with the paper's order of segments and the run's number of frames shows the same as the
+run's prompts. The model's depth follows from the records: edges_total = layers × n(n + 1)/2.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures import PolicyDiagram
 from mapflow.results.records.record import Record
 
+# (target, source) in the rows of a diagram
 FLOWS = (
     ("frame", "same frame"),
     ("frame", "earlier frames"),
@@ -40,12 +41,14 @@ FLOWS = (
 
 
 def policy_diagrams(manifest: Mapping[str, Any], example: Record | None) -> list[PolicyDiagram]:
-    """One diagram an intervention of the manifest. `example` is any answered record of the run that knows its edges;
-    without one, expressions alone are shown."""
+    """One diagram per intervention of the manifest.
+
+    example: any answered record with edge counts; without one, diagrams hold expressions only.
+    """
     expressions: Mapping[str, str] = manifest.get("interventions") or {}
     n_layers = depth(example) if example else None
     if n_layers is None or example is None:
-        note = "The records do not say how many layers the model has, so nothing can be drawn."
+        note = "Not drawn: the records do not show how many layers the model has."
         return [PolicyDiagram(name, text, note=note) for name, text in expressions.items()]
     per_segment = int(manifest.get("frames_per_segment") or 1)
     n_segments = max(1, len(example.frame_indices or ()) // per_segment)
@@ -56,7 +59,7 @@ def policy_diagrams(manifest: Mapping[str, Any], example: Record | None) -> list
 
 
 def depth(record: Record) -> int | None:
-    """The model's number of layers; None where the record does not say."""
+    """The model's number of layers; None if the record does not show it."""
     if not record.edges_total or not record.n_tokens:
         return None
     layers, rest = divmod(record.edges_total, record.n_tokens * (record.n_tokens + 1) // 2)
@@ -64,12 +67,12 @@ def depth(record: Record) -> int | None:
 
 
 def _ranges_in(expressions: Mapping[str, str]) -> PathwayRanges | None:
-    """The model's own ranges, which the manifest spells out wherever `effective` was run."""
+    """The model's layer ranges, which the manifest holds if `effective` was run."""
     for text in expressions.values():
         try:
             policies = parse_intervention(text).policies
         except MapflowError:
-            continue  # its own diagram says why
+            continue  # the diagram of this intervention shows the error
         for policy in policies:
             if isinstance(policy, Effective) and policy.ranges:
                 return policy.ranges
@@ -93,33 +96,39 @@ def diagram(
     n_layers: int,
     pathways: PathwayRanges | None,
 ) -> PolicyDiagram:
-    """What an intervention leaves open on a prompt of so many frames. Raises MapflowError where it fits no such model."""
+    """The attention that an intervention allows on a prompt of `frames` frames.
+
+    Raises MapflowError if the intervention does not fit a model of `n_layers` layers.
+    """
     if intervention.random and len(intervention.policies) == 1:
-        note = "Random blocking cuts single edges anywhere from the first frame on: no segment is closed to another."
+        note = (
+            "Not drawn: random blocking cuts single edges anywhere from the first frame on,"
+            " not attention between segments."
+        )
         return PolicyDiagram(name, expression, note=note)
     compiled = intervention.compile(example_layout(frames, 1), n_layers, pathways, key="example")
     paths = [str(path) for path in certificate(compiled)]
     note = "" if paths else "Certificate: video cannot reach the last token."
     if intervention.random:
-        note = f"{note} The segment cuts alone; random blocking cuts single edges besides.".strip()
-    return PolicyDiagram(name, expression, _reads(compiled), paths, note)
+        note = f"{note} Segment cuts only; random blocking also cuts single edges.".strip()
+    return PolicyDiagram(name, expression, _flows(compiled), paths, note)
 
 
-def _reads(compiled: Compiled) -> list[tuple[str, str, tuple[float, ...]]]:
-    """Every flow's share of open segment pairs, of those that causality allows."""
+def _flows(compiled: Compiled) -> list[tuple[str, str, tuple[float, ...]]]:
+    """Of each flow, the share of causal segment pairs that may attend, by layer."""
     segments = compiled.layout.segments
     causal = causal_pairs(compiled.layout.segment_of, len(segments)) > 0
     found = []
     for target, source in FLOWS:
         pairs = [
             (i, j)
-            for i, reader in enumerate(segments)
-            for j, read in enumerate(segments)
-            if causal[i, j] and _is(target, reader.kind)
+            for i, query in enumerate(segments)
+            for j, key in enumerate(segments)
+            if causal[i, j] and _is(target, query.kind)
             if (
-                read.kind == "frame" and (i == j) == (source == "same frame")
+                key.kind == "frame" and (i == j) == (source == "same frame")
                 if target == "frame"
-                else _is(source, read.kind)
+                else _is(source, key.kind)
             )
         ]
         if pairs:

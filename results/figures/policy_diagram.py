@@ -27,7 +27,7 @@ class PolicyDiagram:
     """Which segments attend to which, layer by layer.
 
     expression: the intervention in full.
-    reads: (target, source, shares); entry l of `shares` is the share of (target, source) segment
+    flows: (target, source, shares); entry l of `shares` is the share of (target, source) segment
         pairs that may attend in layer l + 1, from 0 to 1.
     paths: the reachability certificate, one sentence per path.
     note: what the diagram cannot show.
@@ -35,17 +35,17 @@ class PolicyDiagram:
 
     name: str
     expression: str
-    reads: Sequence[tuple[str, str, Sequence[float]]] = ()
+    flows: Sequence[tuple[str, str, Sequence[float]]] = ()
     paths: Sequence[str] = ()
     note: str = ""
 
 
 def policy_diagram(policies: Sequence[PolicyDiagram]) -> Figure:
-    """Panels below each other. Policies without `reads` (random blocking alone) are left out.
+    """Panels below each other. Policies without `flows` (random blocking alone) are left out.
 
     Raises MapflowError if no policy remains.
     """
-    drawn = [policy for policy in policies if policy.reads]
+    drawn = [policy for policy in policies if policy.flows]
     if not drawn:
         raise MapflowError(
             "no intervention cuts attention between segments, so there is no policy diagram to draw"
@@ -53,14 +53,14 @@ def policy_diagram(policies: Sequence[PolicyDiagram]) -> Figure:
     from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
 
-    deepest = max(len(policy.reads[0][2]) for policy in drawn)
-    heights = [CELL * len(policy.reads) + 0.5 for policy in drawn]
+    deepest = max(len(policy.flows[0][2]) for policy in drawn)
+    heights = [CELL * len(policy.flows) + 0.5 for policy in drawn]
     figure = Figure(
         figsize=(2.0 + 0.13 * max(deepest, 16), sum(heights) + 0.3), layout="constrained"
     )
     grid = figure.subplots(len(drawn), 1, squeeze=False, height_ratios=heights)[:, 0]
     for policy, panel in zip(drawn, grid, strict=True):
-        for row, (_, _, shares) in enumerate(policy.reads):
+        for row, (_, _, shares) in enumerate(policy.flows):
             for layer, share in enumerate(shares):
                 panel.bar(
                     layer + 1,
@@ -71,11 +71,11 @@ def policy_diagram(policies: Sequence[PolicyDiagram]) -> Figure:
                     edgecolor="0.75",
                     linewidth=0.4,
                 )
-        panel.set_ylim(len(policy.reads) - 0.5, -0.5)
+        panel.set_ylim(len(policy.flows) - 0.5, -0.5)
         panel.set_xlim(0.4, deepest + 0.6)
         panel.set_yticks(
-            range(len(policy.reads)),
-            [f"{target} ← {source}" for target, source, _ in policy.reads],
+            range(len(policy.flows)),
+            [f"{target} ← {source}" for target, source, _ in policy.flows],
             parse_math=False,
         )
         panel.tick_params(labelsize=7, length=0)
@@ -100,6 +100,6 @@ def policy_rows(policies: Sequence[PolicyDiagram]) -> list[dict[str, Any]]:
             "open": float(np.round(share, 6)),
         }
         for policy in policies
-        for target, source, shares in policy.reads
+        for target, source, shares in policy.flows
         for layer, share in enumerate(shares, 1)
     ]

@@ -1,6 +1,6 @@
-"""One self-contained HTML page about runs: tables, policy diagrams, certificates, sweeps, every question.
+"""One self-contained HTML page about runs: tables, sweeps, policy diagrams and every question.
 
-`render_report` turns `ReportContents`, which is data alone, into the page. Knows no model, no video and no instrument.
+`render_report` turns `ReportContents`, which holds data only, into the page.
 """
 
 from mapflow.results.report.contents import (

@@ -1,4 +1,4 @@
-"""What a report shows, as data. Whoever fills it may know models and videos; the page needs neither."""
+"""What a report shows, as data; `harness/reporting` fills it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mapflow.results.tables.formats import Table
 
 @dataclass(frozen=True)
 class SweepFigure:
-    """A sweep's curves, a panel a route, and what they were measured on."""
+    """The curves of a sweep, one panel per route, and the setup that they were measured with."""
 
     caption: str
     curves: Sequence[RoutePanel]
@@ -23,7 +23,11 @@ class SweepFigure:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one run made of one question; probabilities by option's letter, over the whole vocabulary."""
+    """One run's answer to one question.
+
+    option_probs: probability of each option's letter over the whole vocabulary.
+    error: the reason if the question failed; all else is then None.
+    """
 
     prediction: str | None
     correct: bool | None
@@ -38,7 +42,7 @@ class Answer:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Short names, and four significant digits: there may be tens of thousands of them."""
+        """With short names and four significant digits, as a page may hold many thousands."""
         values = {
             "p": self.prediction,
             "c": None if self.correct is None else int(self.correct),
@@ -51,8 +55,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class ViewedQuestion:
-    """`answers` has one entry a run (None: the run was not asked). `stem`, `options` and `frames` (JPEG data URIs) are
-    empty where the benchmark's files are not at hand."""
+    """One question under every run.
+
+    answers: one entry per run; None if the run does not have the question.
+    stem, options, frames: empty if the benchmark's files are not available; frames are JPEG data
+        URIs.
+    """
 
     question_id: str
     task: str
@@ -79,7 +87,7 @@ class ViewedQuestion:
 
 @dataclass(frozen=True)
 class ViewerData:
-    """Every question under every run; `notes` say what is not shown."""
+    """All questions under all runs; `notes` name what is not shown."""
 
     runs: Sequence[str]
     questions: Sequence[ViewedQuestion]
@@ -94,7 +102,7 @@ class ViewerData:
 
 @dataclass(frozen=True)
 class ReportContents:
-    """`warnings` stand at the top, where nobody overlooks them. Sections without content are left out of the page."""
+    """The whole page. Warnings are at its top; sections without content are left out."""
 
     title: str
     leaderboard: Table | None

@@ -1,4 +1,7 @@
-"""The page's drawings as inline SVG: a policy, and one curve of a sweep."""
+"""The page's drawings as inline SVG: a policy by layer, and the curve of one route.
+
+All texts from data are escaped.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,20 @@ from mapflow.results.figures.policy_diagram import PolicyDiagram
 from mapflow.results.figures.route_curves import RoutePanel
 
 CELL, ROW, LABEL, HEAD = 15, 19, 190, 20
-"""Pixels of a policy's drawing: width and height of a cell, width of the labels, height of the layer numbers."""
+"""Of a policy, in pixels: width of a layer, height of a row, width of its label, height above."""
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 330, 180, 44, 12, 24
-"""Pixels of a curve's drawing and of its margins."""
+"""Of a curve, in pixels: the drawing and its margins."""
 
 
 def policy_svg(policy: PolicyDiagram) -> str:
-    """Inline SVG, escaped; empty for a policy that segments cannot show."""
-    if not policy.reads:
+    """One row per segment pair, one column per layer; empty for a policy without `flows`."""
+    if not policy.flows:
         return ""
-    n_layers = len(policy.reads[0][2])
-    width, height = LABEL + CELL * n_layers + 8, HEAD + ROW * len(policy.reads) + 4
+    n_layers = len(policy.flows[0][2])
+    width, height = LABEL + CELL * n_layers + 8, HEAD + ROW * len(policy.flows) + 4
     parts = [
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
-        f"<title>{escape(policy.name)}: who reads whom in which layer</title>",
+        f"<title>{escape(policy.name)}: segments that attend to each other, by layer</title>",
     ]
     for layer in range(1, n_layers + 1):
         if layer == 1 or layer % 5 == 0 or layer == n_layers:
@@ -30,24 +33,26 @@ def policy_svg(policy: PolicyDiagram) -> str:
             parts.append(
                 f'<text x="{x:g}" y="{HEAD - 6}" text-anchor="middle" class="layer">{layer}</text>'
             )
-    for row, (target, source, shares) in enumerate(policy.reads):
+    for row, (target, source, shares) in enumerate(policy.flows):
         y = HEAD + ROW * row
+        name = f"{escape(target)} ← {escape(source)}"
         parts.append(
-            f'<text x="{LABEL - 8}" y="{y + 13}" text-anchor="end">{escape(target)} ← {escape(source)}</text>'
-            f'<rect x="{LABEL}" y="{y + 2}" width="{CELL * n_layers}" height="{ROW - 4}" class="closed"/>'
+            f'<text x="{LABEL - 8}" y="{y + 13}" text-anchor="end">{name}</text>'
+            f'<rect x="{LABEL}" y="{y + 2}" width="{CELL * n_layers}" height="{ROW - 4}"'
+            ' class="closed"/>'
         )
         for first, last, share in spans(shares):
+            layers = f"layers {first + 1}-{last + 1}"
             parts.append(
                 f'<rect x="{LABEL + CELL * first}" y="{y + 2}" width="{CELL * (last - first + 1)}"'
                 f' height="{ROW - 4}" class="open" opacity="{0.25 + 0.75 * share:.2f}">'
-                f"<title>{escape(target)} ← {escape(source)}, layers {first + 1}-{last + 1}: {share:.0%} open</title>"
-                "</rect>"
+                f"<title>{name}, {layers}: {share:.0%} allowed</title></rect>"
             )
     return "\n".join([*parts, "</svg>"])
 
 
 def spans(shares: Sequence[float]) -> Iterator[tuple[int, int, float]]:
-    """Stretches of layers with one share above 0: (first, last, share), 0-based and inclusive."""
+    """Runs of layers with the same share above 0: (first, last, share), from 0, both included."""
     start = 0
     for layer in range(1, len(shares) + 1):
         if layer == len(shares) or shares[layer] != shares[start]:
@@ -57,7 +62,7 @@ def spans(shares: Sequence[float]) -> Iterator[tuple[int, int, float]]:
 
 
 def route_svg(curve: RoutePanel, bottom: float, top: float) -> str:
-    """One panel between two percentages, `bottom` < `top`; inline SVG, escaped."""
+    """The curve of one route between two percentages, `bottom` < `top`."""
     n_layers = len(curve.mean)
     width, height = WIDTH - LEFT - 8, HEIGHT - TOP - BOTTOM
 
@@ -70,26 +75,30 @@ def route_svg(curve: RoutePanel, bottom: float, top: float) -> str:
     def points(values: Sequence[float], layers: Sequence[int]) -> str:
         return " ".join(f"{x(k):.1f},{y(values[k]):.1f}" for k in layers)
 
-    forth = list(range(n_layers))
+    layers = list(range(n_layers))
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">',
         f"<title>{escape(curve.route)}: mean relative change by layer</title>",
     ]
     for value in sorted({bottom, 0.0, top} if bottom <= 0 <= top else {bottom, top}):
+        height_of_line = f"{y(value):.1f}"
         parts.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{y(value):.1f}" y2="{y(value):.1f}" class="axis"/>'
-            f'<text x="{LEFT - 5}" y="{y(value) + 4:.1f}" text-anchor="end" class="layer">{value:.0f} %</text>'
+            f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{height_of_line}" y2="{height_of_line}"'
+            ' class="axis"/>'
+            f'<text x="{LEFT - 5}" y="{y(value) + 4:.1f}" text-anchor="end" class="layer">'
+            f"{value:.0f} %</text>"
         )
     for layer in dict.fromkeys((0, n_layers // 2, n_layers - 1)):
         parts.append(
-            f'<text x="{x(layer):.1f}" y="{HEIGHT - 8}" text-anchor="middle" class="layer">{layer + 1}</text>'
+            f'<text x="{x(layer):.1f}" y="{HEIGHT - 8}" text-anchor="middle" class="layer">'
+            f"{layer + 1}</text>"
         )
     if curve.low:
-        band = f"{points(curve.high, forth)} {points(curve.low, forth[::-1])}"
+        band = f"{points(curve.high, layers)} {points(curve.low, layers[::-1])}"
         parts.append(f'<polygon points="{band}" class="open" opacity="0.25"/>')
-    parts.append(f'<polyline points="{points(curve.mean, forth)}" class="curve"/>')
-    for layer, marked in enumerate(curve.significant):
-        if marked:
+    parts.append(f'<polyline points="{points(curve.mean, layers)}" class="curve"/>')
+    for layer, significant in enumerate(curve.significant):
+        if significant:
             parts.append(
                 f'<circle cx="{x(layer):.1f}" cy="{y(curve.mean[layer]):.1f}" r="3" class="open">'
                 f"<title>layer {layer + 1}: {curve.mean[layer]:+.1f} %</title></circle>"

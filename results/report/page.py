@@ -1,7 +1,7 @@
-"""From contents to one HTML file that asks nothing of the network.
+"""Renders contents as one HTML file that makes no network requests.
 
-All text goes through jinja2's escaping; the questions travel as JSON in a script tag that no text can end. A content
-security policy forbids every request, so that a mistake here could not leak anything either.
+jinja2 escapes all text. Questions are JSON in a script tag, encoded so that no text can end the
+tag. A content security policy also blocks every request, in case of a mistake here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 
 def render_report(contents: ReportContents) -> str:
-    """The page's text. Raises ValueError on NaN among the answers, which are no measurements."""
+    """The text of the page. Raises ValueError for NaN in the answers."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, finalize=_shown
     )
@@ -41,9 +41,9 @@ def render_report(contents: ReportContents) -> str:
 
 
 def script_json(values: Any) -> str:
-    """JSON that may stand in a script tag: without <, > and &, no text in it can end the tag or open a comment.
+    """JSON for a script tag: <, > and & are escaped, so no text can end the tag or open a comment.
 
-    Characters that act rather than show (bidirectional overrides above all) are codes.
+    Control characters, such as bidirectional overrides, are shown as codes.
     """
     text = json.dumps(_shown(values), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
@@ -52,7 +52,7 @@ def script_json(values: Any) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """Every text in it, except markup of our own, as `visible_lines` has it."""
+    """The value with `visible_lines` applied to all texts in it, except trusted markup."""
     if isinstance(value, Markup):
         return value
     if isinstance(value, str):

@@ -1,5 +1,5 @@
-// The per-question viewer. Only the rows in sight exist in the page, so ten thousand questions scroll like ten.
-// Text from data is only ever set as textContent, never as markup.
+// The viewer of questions. Only visible rows are in the page, so ten thousand questions scroll fast.
+// Text from data is set as textContent, never as markup.
 "use strict";
 (() => {
   const ROW = 26, SPARE = 10;
@@ -128,13 +128,13 @@
       const row = table.insertRow();
       row.append(make("td", `right: ${question.g}`), ...runs.map(() => make("td")));
     }
-    const said = table.insertRow();
-    said.append(make("th", "answer"));
+    const last = table.insertRow();
+    last.append(make("th", "answer"));
     runs.forEach((_, run) => {
       const one = found(question, run), cell = make("td");
-      cell.append(mark(one), one === null ? "not asked" : one.e !== undefined ? one.e : one.p || "(empty)");
+      cell.append(mark(one), one === null ? "not in this run" : one.e !== undefined ? one.e : one.p || "(empty)");
       if (asked(one) && one.v === 0) cell.append(make("span", " names no option", "quiet"));
-      said.append(cell);
+      last.append(cell);
     });
     return table;
   };

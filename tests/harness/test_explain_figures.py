@@ -98,9 +98,9 @@ def test_policy_diagrams_draw_the_shares_of_open_pairs(tmp_path):
     policies = [diagram(f"_${n}$<i>", parse_intervention(n), n, 3, LAYERS, None) for n in NAMES]
     figure = policy_diagram(policies)
     assert len(figure.axes) == 3, "random blocking has no segment cuts to show"
-    for axes, policy in zip(figure.axes, [one for one in policies if one.reads], strict=True):
+    for axes, policy in zip(figure.axes, [one for one in policies if one.flows], strict=True):
         alphas = [bar.get_facecolor()[3] for bar in axes.patches]
-        assert alphas == pytest.approx([share for _, _, shares in policy.reads for share in shares])
+        assert alphas == pytest.approx([share for _, _, shares in policy.flows for share in shares])
     cut = {
         row["layer"]: row["open"]
         for row in policy_rows(policies)

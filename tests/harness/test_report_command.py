@@ -57,7 +57,7 @@ def test_a_diagram_agrees_with_the_token_masks(expression):
     (diagram,) = policy_diagrams({"interventions": {"it": expression}}, EXAMPLE)
     layout = example_layout(8, 3)
     compiled = intervention.compile(layout, LAYERS, key="example")
-    reads = {(target, source): shares for target, source, shares in diagram.reads}
+    reads = {(target, source): shares for target, source, shares in diagram.flows}
     frame_of = np.array([s.index if s.kind == "frame" else -1 for s in layout.segments])[
         layout.segment_of
     ]
@@ -82,7 +82,7 @@ def test_effective_is_drawn_as_the_paper_describes_it():
     (diagram,) = policy_diagrams({"interventions": {"effective": EFFECTIVE}}, EXAMPLE)
     reads = {
         (t, s): [layer for layer, share in enumerate(shares, 1) if share]
-        for t, s, shares in diagram.reads
+        for t, s, shares in diagram.flows
     }
     assert reads["question", "video"] == list(range(2, 9))
     assert reads["frame", "earlier frames"] == list(range(2, 7))
@@ -98,9 +98,9 @@ def test_what_cannot_be_drawn_is_said():
         }
     }
     random, odd, deep = policy_diagrams(manifest, EXAMPLE)
-    assert not random.reads and "single edges" in random.note
-    assert not odd.reads and "Not drawn" in odd.note
-    assert not deep.reads and "Not drawn" in deep.note
+    assert not random.flows and "single edges" in random.note
+    assert not odd.flows and "Not drawn" in odd.note
+    assert not deep.flows and "Not drawn" in deep.note
     (unknown,) = policy_diagrams({"interventions": {"full": "full"}}, None)
     assert "how many layers" in unknown.note
 

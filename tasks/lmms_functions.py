@@ -17,8 +17,7 @@ from typing import Any, TypedDict
 
 from datasets import Dataset
 
-from mapflow.results.contract.answers import NOT_ASKED
-from mapflow.results.contract.grading import grade
+from mapflow.results.contract.answers import NOT_ASKED, grade
 from mapflow.results.contract.question import Question
 from mapflow.tasks.registry import load_questions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.strict_yaml import read_yaml
+from mapflow.results.contract.files import read_yaml
 from mapflow.results.records.lens import WordLists
 
 SHIPPED = Path(__file__).with_name("lens_words.yaml")

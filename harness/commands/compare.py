@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from mapflow.harness.cli.chosen_runs import compared_runs
-    from mapflow.results.tables.comparison_tables import (
+    from mapflow.results.tables.comparison import (
         all_differ,
         compare_groups,
         comparison_table,

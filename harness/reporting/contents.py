@@ -17,7 +17,7 @@ from mapflow.results.runs.folder import MANIFEST, read_records
 from mapflow.results.runs.provenance import manifest_lines
 from mapflow.results.runs.run import Run, open_records
 from mapflow.results.tables.ablation import ablation_table
-from mapflow.results.tables.comparison_tables import (
+from mapflow.results.tables.comparison import (
     all_differ,
     compare_groups,
     comparison_table,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mapflow.model_adapters.interventions import PathwayRanges
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.strict_yaml import read_yaml
+from mapflow.results.contract.files import read_yaml
 
 PUBLISHED = Path(__file__).parents[1] / "pathways"
 OWN = "pathways.yaml"

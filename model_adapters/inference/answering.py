@@ -17,7 +17,7 @@ from mapflow.model_adapters.device_copies import AsyncHostCopy
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Intervention
 from mapflow.model_adapters.interventions.execution.answers import answer_logits
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-from mapflow.results.contract.grading import grade
+from mapflow.results.contract.answers import grade
 from mapflow.results.contract.question import Question
 from mapflow.results.records.record import Record, log_margin
 

@@ -6,7 +6,7 @@ import importlib.metadata
 from typing import Any
 
 from mapflow.model_adapters.video_llm import VideoLLM
-from mapflow.results.runs.code_version import code_version
+from mapflow.results.runs.provenance import code_version
 
 VERSIONED = ("mapflow", "torch", "transformers", "accelerate", "av")
 

@@ -29,7 +29,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import foreign_question
 from mapflow.results.contract.question import Clip, Question
 from mapflow.results.runs.folder import RunFolder, read_records
-from mapflow.results.runs.git_state import git_state
+from mapflow.results.runs.provenance import git_state
 
 
 class MapflowModel(lmms):

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mapflow.results.contract.errors import MapflowError
 
 LARGEST_JSON = 256 << 20
@@ -40,3 +42,89 @@ def sha256(paths: Iterable[Path]) -> str:
             while block := stream.read(1 << 22):
                 running.update(block)
     return running.hexdigest()
+
+
+LARGEST_YAML = 1 << 20
+"""Bytes. Files that people write are a thousand times smaller."""
+
+
+def read_yaml(path: Path, *, text_only: bool = False) -> Any:
+    """What the file holds; with `text_only` every scalar is text ("6", "on" and "null" mean themselves).
+
+    Raises MapflowError, one line with the place, for a file that cannot be read, is too large or is no YAML, for a key
+    that a mapping has twice, and for aliases (`*name`).
+    """
+    where = repr(str(path))
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(LARGEST_YAML + 1)
+    except (OSError, ValueError) as error:
+        raise MapflowError(
+            f"{where} cannot be read: {getattr(error, 'strerror', error)}"
+        ) from error
+    if len(content) > LARGEST_YAML:
+        raise MapflowError(
+            f"{where} has more than {LARGEST_YAML:,} bytes, too many for a file of settings"
+        )
+    try:
+        return parse_yaml(content.decode(), where, text_only=text_only)
+    except UnicodeDecodeError as error:
+        raise MapflowError(f"{where} cannot be read, it is not YAML: {error}") from error
+
+
+def parse_yaml(content: str, where: str, *, text_only: bool = False) -> Any:
+    """`read_yaml` for text at hand; `where` names it in errors."""
+    try:
+        return yaml.load(content, Loader=_TextLoader if text_only else _SafeLoader)
+    except _Refused as error:
+        raise MapflowError(f"{where}: {error}") from None
+    except (yaml.YAMLError, *_BY_WRONG_TAGS, RecursionError) as error:
+        raise MapflowError(
+            f"{where} cannot be read, it is not YAML: {' '.join(str(error).split())}"
+        ) from error
+
+
+# `!!bool x`, `!!int ''`, `!!timestamp x` and their kin
+_BY_WRONG_TAGS = (
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+)
+
+
+class _Refused(ValueError):
+    """YAML, but not in these files."""
+
+
+class _Strict:
+    """What both loaders refuse."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # type: ignore[attr-defined]
+            event = self.peek_event()  # type: ignore[attr-defined]
+            raise _Refused(
+                f"line {event.start_mark.line + 1}: alias *{event.anchor} is refused; write it out"
+            )
+        return super().compose_node(parent, index)  # type: ignore[misc]
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise _Refused(
+                        f"line {key.start_mark.line + 1}: key {key.value!r} is there twice"
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)  # type: ignore[misc]
+
+
+class _SafeLoader(_Strict, yaml.SafeLoader):
+    """Text, numbers, lists, mappings."""
+
+
+class _TextLoader(_Strict, yaml.BaseLoader):
+    """Text, lists and mappings: no number format can surprise us."""

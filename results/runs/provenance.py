@@ -6,12 +6,28 @@ those of the run.
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mapflow.results.runs.run import Run
+
+FOLDERS = ("harness", "model_adapters", "results", "tasks")
+READERS = {
+    "commands",
+    "figures",
+    "report",
+    "reporting",
+    "statistics",
+    "verification",
+    "tables",
+    "cli",
+}
 
 
 def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -110,3 +126,43 @@ def manifest_lines(
         + (", ".join(f"{name} {value}" for name, value in versions.items()) or "not recorded"),
         f"git {git}" if git else "git state not recorded",
     ]
+
+
+@cache
+def code_version(root: Path | None = None) -> str:
+    """Twelve hex digits. `root` holds the four folders; left out, the code that is running."""
+    root, running = root or Path(__file__).parents[2], hashlib.sha256()
+    for name in FOLDERS:
+        folder = root / name
+        for file in sorted(folder.rglob("*.py")):
+            inside = file.relative_to(folder)
+            if not READERS.intersection(inside.parts):
+                running.update(f"{name}/{inside.as_posix()}\0".encode())
+                running.update(hashlib.sha256(file.read_bytes()).digest())
+    return running.hexdigest()[:12]
+
+
+def git_state(file: Path = Path(__file__)) -> str | None:
+    """The commit that `file` belongs to, with "dirty" behind it where tracked files differ; None outside a checkout.
+
+    A file that git does not track belongs to nobody's commit: an installed package may lie inside a stranger's checkout.
+    """
+    place = file.resolve()
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(place.parent), *words],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "--short=12", "HEAD")
+    if commit is None or git("ls-files", "--error-unmatch", place.name) is None:
+        return None
+    return f"{commit} dirty" if git("status", "--porcelain", "--untracked-files=no") else commit

@@ -15,7 +15,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.provenance import disagreements, provenance
 from mapflow.results.runs.run import Run
 from mapflow.results.statistics import accuracy, holm, points, seed_condition
-from mapflow.results.tables.comparison_tables import compare_with_baseline, p_text, paired
+from mapflow.results.tables.comparison import compare_with_baseline, p_text, paired
 from mapflow.results.tables.formats import Column, Row, Table
 from mapflow.results.tables.summary import percent
 

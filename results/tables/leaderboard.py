@@ -24,7 +24,7 @@ from mapflow.results.statistics import (
     macro_accuracy,
     mcnemar_exact,
 )
-from mapflow.results.tables.comparison_tables import p_text, paired
+from mapflow.results.tables.comparison import p_text, paired
 from mapflow.results.tables.formats import Column, Row, Table
 from mapflow.results.tables.published import PublishedRow, published_for
 from mapflow.results.tables.summary import percent

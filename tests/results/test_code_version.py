@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mapflow.results.runs.code_version import FOLDERS, READERS, code_version
+from mapflow.results.runs.provenance import FOLDERS, READERS, code_version
 
 
 def package(root: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from mapflow.results.runs.git_state import git_state
+from mapflow.results.runs.provenance import git_state
 
 
 def git(folder, *words):

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from mapflow.harness.analyses.word_lists import read_word_lists
 from mapflow.model_adapters.checkpoints.pathways import read_pathways
 from mapflow.model_adapters.interventions import read_interventions
-from mapflow.results.contract import strict_yaml
+from mapflow.results.contract import files
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.strict_yaml import parse_yaml, read_yaml
+from mapflow.results.contract.files import parse_yaml, read_yaml
 
 LAUGHS = "\n".join(
     ["a0: &a0 [ha, ha]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
@@ -78,7 +78,7 @@ def test_too_large_and_unreadable_files(tmp_path, monkeypatch):
     file = tmp_path / "large.yaml"
     file.write_text("a: 1")
     assert read_yaml(file) == {"a": 1}
-    monkeypatch.setattr(strict_yaml, "LARGEST", 3)
+    monkeypatch.setattr(files, "LARGEST_YAML", 3)
     with pytest.raises(MapflowError, match="more than 3 bytes"):
         read_yaml(file)
     with pytest.raises(MapflowError, match="No such file"):

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.results.contract.answers import parse_answer
-from mapflow.results.contract.grading import grade
+from mapflow.results.contract.answers import grade, parse_answer
 from mapflow.tasks.benchmarks import BENCHMARKS
 from mapflow.tasks.data_folder import local_folder
 from mapflow.tasks.documents import chance_level, read_protocols, to_question

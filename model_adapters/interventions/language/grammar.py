@@ -41,7 +41,7 @@ from mapflow.model_adapters.interventions.language.policies import (
 )
 from mapflow.model_adapters.interventions.language.route import CROSS_FRAME, Route
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.strict_yaml import read_yaml
+from mapflow.results.contract.files import read_yaml
 
 POLICY_NAMES = ("full", "effective", "effective-strict", "random", "knockout", "early-exit", "keep")
 

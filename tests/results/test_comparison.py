@@ -12,7 +12,7 @@ from mapflow.results.statistics import (
     minimal_detectable_effect,
     sentence,
 )
-from mapflow.results.tables.comparison_tables import (
+from mapflow.results.tables.comparison import (
     all_differ,
     compare_groups,
     compare_with_baseline,

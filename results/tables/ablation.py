@@ -1,7 +1,8 @@
 """A grid of runs against one baseline: several seeds of an intervention are one condition.
 
-A condition of one run is compared as any other run; one of several seeds by its mean over seeds, with the variance
-between seeds in its interval. All p-values are corrected as one family (Holm). Knows no command line.
+A condition with one run is compared like any other run. A condition with several seeds is compared
+by its mean over seeds, and its interval includes the variance between seeds. All p-values are
+corrected as one family (Holm).
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ def condition_of(run: Run) -> str:
 def ablation_table(
     baseline: Run, treatments: Sequence[Run], *, margin: float = 0.02, intersect: bool = False
 ) -> Table:
-    """A row a condition and benchmark of `treatments`, all of the baseline's model and benchmark.
+    """One row per condition among `treatments`, which share the baseline's model and benchmark.
 
-    Raises MapflowError for what the comparison refuses, and for two runs of one condition and seed.
+    Raises MapflowError if there is no treatment, if two runs have the same condition and seed, and
+    for input that the comparison refuses.
     """
     if not treatments:
         raise MapflowError(
@@ -117,11 +119,11 @@ def _row(baseline: Run, name: str, runs: Sequence[Run], margin: float, intersect
 
 
 def _verdict(low: float, high: float, margin: float) -> str:
-    """non_inferiority.py's three verdicts, from an interval alone."""
+    """The verdict of a non-inferiority test, read from the interval of the difference."""
     return "non-inferior" if low > -margin else "inferior" if high < -margin else "inconclusive"
 
 
-_COLUMNS = (
+_COLUMNS: tuple[Column[Row], ...] = (
     Column("condition", lambda r: r["condition"], right=False),
     Column("seeds", lambda r: str(len(r["seeds"])) if r["seeds"] else "–"),
     Column("edges %", lambda r: percent(r["edges"])),

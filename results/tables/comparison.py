@@ -1,7 +1,7 @@
 """Runs against a baseline, as a table and as sentences.
 
-Chooses which questions are compared and hands them to the statistics: the same questions on both sides, those left out
-that either run could not ask. Every count that was left out is said. Knows no command line.
+Both sides of a comparison are reduced to the questions that both runs answered; the notes below the
+table report how many were left out and why.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from mapflow.results.statistics import (
     points,
     sentence,
 )
-from mapflow.results.tables.formats import Column, Row, Table
+from mapflow.results.tables.formats import Column, Row, Table, choose
 
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """A comparison and what it is a comparison of. `not_asked`: questions left out since either run could not ask
-    them; `warnings` are sentences (provenance.py)."""
+    """Two runs and their comparison.
+
+    `not_asked` counts the questions left out because they failed in either run; `warnings` are the
+    sentences of `provenance.disagreements`.
+    """
 
     baseline: Run
     treatment: Run
@@ -53,10 +56,11 @@ def compare_with_baseline(
     intersect: bool = False,
     names: Sequence[str] | None = None,
 ) -> list[ComparedPair]:
-    """Every treatment against `baseline`, with p-values corrected over all of them (Holm).
+    """Compares every treatment with `baseline`; p-values are corrected over all of them (Holm).
 
-    `names`: the baseline's, then the treatments'; the shortest that tell them apart where left out. Raises MapflowError
-    where the runs answer different questions, unless `intersect`, and for whatever the statistics refuse.
+    `names` are the baseline's and then the treatments' names (default: `labels`). Raises MapflowError
+    if the runs answer different questions, unless `intersect`, and for input that the statistics
+    refuse.
     """
     if not treatments:
         raise MapflowError(
@@ -73,7 +77,10 @@ def compare_with_baseline(
 def compare_groups(
     groups: Sequence[Sequence[Run]], *, margin: float = 0.02, intersect: bool = False
 ) -> list[ComparedPair]:
-    """`compare_with_baseline` for every group (a benchmark's runs, baseline first), all corrected as one family."""
+    """Compares every group (the runs of one benchmark, baseline first) with its own baseline.
+
+    The p-values of all groups are corrected as one family.
+    """
     pairs = [
         pair
         for baseline, *treatments in groups
@@ -105,8 +112,11 @@ def _compare(
 
 
 def either_failed(runs: Sequence[Run], names: Sequence[str], intersect: bool) -> set[str]:
-    """Shared questions that any of the runs could not ask. Raises MapflowError where the runs were asked different
-    questions, unless `intersect`: whether one could be asked is no reason to be missing."""
+    """Shared questions that failed in at least one run.
+
+    Raises MapflowError if the runs were asked different questions, unless `intersect`. A failed
+    question counts as asked.
+    """
     failed = {question for run in runs for question in run.question_id[run.failed].tolist()}
     if not failed:
         return failed
@@ -118,7 +128,7 @@ def either_failed(runs: Sequence[Run], names: Sequence[str], intersect: bool) ->
 
 
 def outcomes(run: Run, name: str, *, without: Set[str] = frozenset()) -> RunOutcomes:
-    """The run's answers as the statistics take them, but for the questions of `without` and its own failed ones."""
+    """The run's answers for the statistics, without failed questions and without those in `without`."""
     keep = ~run.failed
     if without:
         keep &= ~np.isin(run.question_id, list(without))
@@ -133,14 +143,14 @@ def outcomes(run: Run, name: str, *, without: Set[str] = frozenset()) -> RunOutc
 
 
 def paired(runs: Sequence[Run], names: Sequence[str], intersect: bool) -> PairedRuns:
-    """All runs over the questions that each of them could ask."""
+    """All runs, reduced to the questions that every run answered."""
     failed = either_failed(runs, names, intersect)
     chosen = [outcomes(run, name, without=failed) for run, name in zip(runs, names, strict=True)]
     return pair(chosen, intersect=intersect)
 
 
 def all_differ(runs: Sequence[Run], intersect: bool) -> str:
-    """One sentence about more than two runs at once (Cochran's Q, by video where questions share videos)."""
+    """One sentence: do more than two runs differ? (Cochran's Q, clustered by video if shared.)"""
     together = paired(runs, labels(runs), intersect)
     about = f"All {len(runs)} runs on {runs[0].title} at once"
     try:
@@ -151,7 +161,7 @@ def all_differ(runs: Sequence[Run], intersect: bool) -> str:
 
 
 def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) -> Table:
-    """A row a pair; below it a sentence a pair, what was left out, warnings, `more` and the methods."""
+    """One row per pair; the notes hold sentences, excluded counts, warnings, `more` and methods."""
     notes = [f"{one.text}." for one in pairs]
     for one in pairs:
         # Sentences speak of treatment and benchmark by name, so that notes of several pairs can stand together.
@@ -182,7 +192,7 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
 
 
 def _could_be_seen(found: Comparison) -> list[str]:
-    """For a verdict that stays open: which difference these questions would have shown."""
+    """For an inconclusive verdict: the smallest difference that these questions can detect."""
     if found.non_inferiority.verdict != "inconclusive" or not found.cells.discordance:
         return []
     try:
@@ -199,7 +209,7 @@ def _could_be_seen(found: Comparison) -> list[str]:
 
 
 def subtask_table(pairs: Sequence[ComparedPair]) -> Table:
-    """A row a pair and subtask; no rows where no comparison has several subtasks."""
+    """One row per pair and subtask; no rows if no comparison has several subtasks."""
     rows: list[Row] = [
         {
             "benchmark": one.treatment.title,
@@ -227,12 +237,10 @@ def subtask_table(pairs: Sequence[ComparedPair]) -> Table:
         if one.comparison.strata and (macro := one.comparison.strata.macro)
     ]
     runs = [run for one in pairs for run in (one.baseline, one.treatment)]
-    columns = [
-        Column("treatment", lambda r: r["treatment"], right=False),
-        Column("subtask", lambda r: r["subtask"], right=False),
-        *_COLUMNS[4:6],
-        *_COLUMNS[8:-1],
-    ]
+    columns = choose(
+        (*_COLUMNS, _SUBTASK),
+        *("treatment", "subtask", "lost", "gained", "difference", "95 % CI", "p", "p (Holm)"),
+    )
     return Table("By subtask", columns, rows, notes, provenance(runs))
 
 
@@ -267,11 +275,11 @@ def _row(one: ComparedPair) -> Row:
 
 
 def p_text(p: float, equals: str = "= ") -> str:
-    """A p-value for readers, three digits or a bound: "= 0.031", "< 0.001"."""
+    """A p-value with three digits or as a bound: "= 0.031", "< 0.001"."""
     return "< 0.001" if p < 0.001 else f"{equals}{p:.3f}"
 
 
-_COLUMNS = (
+_COLUMNS: tuple[Column[Row], ...] = (
     Column("treatment", lambda r: r["treatment"], right=False),
     Column("baseline", lambda r: r["baseline"], right=False),
     Column("benchmark", lambda r: r["benchmark"], right=False),
@@ -284,5 +292,8 @@ _COLUMNS = (
     Column("95 % CI", lambda r: f"{points(r['low'])}…{points(r['high'])}"),
     Column("p", lambda r: p_text(r["p"], "")),
     Column("p (Holm)", lambda r: p_text(r["p_holm"], "")),
-    Column("verdict", lambda r: r.get("verdict", ""), right=False),
+    Column("verdict", lambda r: r["verdict"], right=False),
 )
+"""What `comparison_table` shows, in this order. Raw values for CSV and JSON come from `_row`."""
+
+_SUBTASK: Column[Row] = Column("subtask", lambda r: r["subtask"], right=False)

@@ -1,9 +1,9 @@
 """One table, six ways to print it: terminal, Markdown, LaTeX (booktabs), CSV, JSON, HTML.
 
-A table's rows hold raw values and its columns say how a reader sees them; CSV and JSON give the raw values, the others
-what a reader sees. Text is text in all of them: characters that act on a screen are shown as codes, in JSON as escapes;
-in CSV a text that a spreadsheet would take for a formula begins with an apostrophe. tabulate draws wherever it can.
-Knows nothing of runs and statistics.
+The rows of a table hold raw values by name; its columns turn a row into the text of a cell. CSV and
+JSON print the raw values, the other formats the cells. Text from data sets and models is escaped in
+every format: control characters appear as codes (in JSON as escapes), and a CSV text that a
+spreadsheet would run as a formula begins with an apostrophe.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tabulate import tabulate
 
@@ -24,46 +24,62 @@ from mapflow.results.contract.visible_text import visible, visible_json, visible
 
 FORMATS = ("terminal", "markdown", "latex", "csv", "json", "html")
 Row = Mapping[str, Any]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Column:
-    """`show` makes a row's text; texts that are numbers stand on the right."""
+class Column(Generic[Item]):
+    """One column: its heading, how to make the text of a cell from an item, and its alignment.
+
+    The heading is also the name by which `choose` finds the column.
+    """
 
     head: str
-    show: Callable[[Row], str]
+    show: Callable[[Item], str]
     right: bool = True
+
+
+def choose(columns: Sequence[Column[Item]], *heads: str) -> list[Column[Item]]:
+    """The columns with these headings, in this order. Raises KeyError for an unknown heading."""
+    by_head = {column.head: column for column in columns}
+    return [by_head[head] for head in heads]
 
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` are raw values by name (accuracies as fractions), `columns` what a reader sees of them, `notes` sentences
-    below the table, `provenance` (label, value) pairs: what the numbers were measured on."""
+    """A table before it is printed.
+
+    `rows` hold raw values by name (accuracies as fractions) and `columns` say which cells a reader
+    sees. `notes` are sentences below the table. `provenance` holds (label, value) pairs that say
+    what the numbers were measured on.
+    """
 
     title: str
-    columns: Sequence[Column]
+    columns: Sequence[Column[Row]]
     rows: Sequence[Row]
     notes: Sequence[str] = ()
     provenance: Sequence[tuple[str, str]] = field(default=())
 
     @property
-    def heads(self) -> list[str]:
-        return [column.head for column in self.columns]
+    def names(self) -> list[str]:
+        """The names of all raw values, in order of first appearance."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
 
-    @property
-    def cells(self) -> list[list[str]]:
-        """What a reader sees, on one line each."""
-        return [[_one_line(column.show(row)) for column in self.columns] for row in self.rows]
+    def records(self) -> list[dict[str, Any]]:
+        """One dictionary of raw values per row, with None for values that a row lacks.
 
-    @property
-    def alignment(self) -> list[str]:
-        return ["right" if column.right else "left" for column in self.columns]
+        `pandas.DataFrame(table.records())` is the table as a data frame.
+        """
+        return [{name: row.get(name) for name in self.names} for row in self.rows]
 
 
 def render(tables: Sequence[Table], how: str) -> str:
-    """All tables as one text that ends with a newline. Raises MapflowError for a format that is none of `FORMATS`."""
+    """All tables as one text that ends with a newline.
+
+    Raises MapflowError for a format outside `FORMATS`.
+    """
     if how not in FORMATS:
-        raise MapflowError(f"no format {how!r}; there are {', '.join(FORMATS)}")
+        raise MapflowError(f"unknown format {how!r}: use one of {', '.join(FORMATS)}")
     if how == "json":
         values = [_as_json(table) for table in tables]
         return (
@@ -85,18 +101,29 @@ def render(tables: Sequence[Table], how: str) -> str:
 
 
 def html_table(table: Table) -> str:
-    """The table alone, escaped, for a page that has its own head."""
-    return visible_lines(_tabulate(table, "html"))
+    """The table without title and notes, escaped, for a page with its own `<head>`."""
+    return visible_lines(_grid(table.columns, table.rows, "html"))
 
 
-def _tabulate(table: Table, style: str, escape: Callable[[str], str] = str) -> str:
-    # Without rows tabulate knows no columns, and LaTeX none to align.
-    cells = table.cells or [["–"] * len(table.columns)]
+def text_table(columns: Sequence[Column[Item]], items: Sequence[Item]) -> str:
+    """Columns of text for a terminal, one line per item."""
+    return _grid(columns, items, "simple")
+
+
+def _grid(
+    columns: Sequence[Column[Item]],
+    items: Sequence[Item],
+    style: str,
+    escape: Callable[[str], str] = str,
+) -> str:
+    cells = [[escape(_one_line(column.show(item))) for column in columns] for item in items]
+    # tabulate cannot align a table without rows, so an empty one gets a row of dashes.
+    cells = cells or [[escape("–")] * len(columns)]
     return tabulate(
-        [[escape(cell) for cell in row] for row in cells],
-        [escape(head) for head in table.heads],
+        cells,
+        [escape(column.head) for column in columns],
         tablefmt=style,
-        colalign=table.alignment,
+        colalign=["right" if column.right else "left" for column in columns],
         disable_numparse=True,
     )
 
@@ -104,7 +131,9 @@ def _tabulate(table: Table, style: str, escape: Callable[[str], str] = str) -> s
 def _terminal(table: Table) -> str:
     below = [_one_line(note) for note in table.notes]
     below += [_one_line(f"{label}: {value}") for label, value in table.provenance]
-    return "\n".join([_one_line(table.title), "", _tabulate(table, "simple"), "", *below, ""])
+    return "\n".join(
+        [_one_line(table.title), "", _grid(table.columns, table.rows, "simple"), "", *below, ""]
+    )
 
 
 def _markdown(table: Table) -> str:
@@ -112,14 +141,17 @@ def _markdown(table: Table) -> str:
     provenance = [
         f"- {_markdown_text(label)}: {_markdown_text(value)}" for label, value in table.provenance
     ]
-    parts = [f"### {_markdown_text(table.title)}", _tabulate(table, "pipe", _markdown_text)]
+    parts = [
+        f"### {_markdown_text(table.title)}",
+        _grid(table.columns, table.rows, "pipe", _markdown_text),
+    ]
     parts += ["\n".join(notes)] if notes else []
     parts += ["Measured on:\n\n" + "\n".join(provenance)] if provenance else []
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown_text(text: str) -> str:
-    """As text on one line: neither a new column nor a tag nor emphasis nor a link."""
+    """Escapes text so that Markdown shows it on one line, without columns, tags or links."""
     return re.sub(r"([\\|`*_\[\]])", r"\\\1", html.escape(_one_line(text), quote=False))
 
 
@@ -147,15 +179,15 @@ _LATEX = {
 
 
 def latex_text(text: str) -> str:
-    """As text for pdflatex; letters that it may lack become their code point, so that a table always compiles."""
+    """Escapes text for pdflatex; characters beyond ASCII become code points, so that it compiles."""
     return "".join(
         _LATEX.get(sign, sign if 32 <= ord(sign) < 127 else f"[U+{ord(sign):04X}]") for sign in text
     )
 
 
 def _latex(table: Table) -> str:
-    """A table environment, shrunk to the line where it is wider; small print below says what it was measured on."""
-    body = _tabulate(table, "latex_raw", latex_text)
+    """A table environment, shrunk to the line width; notes and provenance in footnote size."""
+    body = _grid(table.columns, table.rows, "latex_raw", latex_text)
     rules = iter((r"\toprule", r"\midrule", r"\bottomrule"))
     body = re.sub(r"\\hline", lambda _: next(rules), body)
     small = [latex_text(note) for note in table.notes]
@@ -176,8 +208,7 @@ def _latex(table: Table) -> str:
 
 
 def _csv(table: Table) -> str:
-    """Raw values; several tables are blocks with an empty line between. Provenance and notes are # lines."""
-    names = list(dict.fromkeys(name for row in table.rows for name in row))
+    """Raw values; title, notes and provenance are lines that begin with #."""
     text = io.StringIO()
     for line in (
         table.title,
@@ -185,14 +216,16 @@ def _csv(table: Table) -> str:
         *(f"{label}: {value}" for label, value in table.provenance),
     ):
         text.write(f"# {' '.join(line.split())}\n")
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer = csv.DictWriter(text, table.names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: plain_cell(row.get(name)) for name in names} for row in table.rows)
+    writer.writerows(
+        {name: plain_cell(value) for name, value in record.items()} for record in table.records()
+    )
     return text.getvalue()
 
 
 def plain_cell(value: Any) -> Any:
-    """Texts that spreadsheets would run begin with an apostrophe, which they show as text (OWASP, CSV injection)."""
+    """A CSV cell; text that a spreadsheet would run gets an apostrophe (OWASP, CSV injection)."""
     text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
     return f"'{text}" if isinstance(text, str) and text.startswith(tuple("=+-@\t\r")) else text
 

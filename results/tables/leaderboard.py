@@ -1,7 +1,7 @@
-"""The leaderboard: models × interventions × benchmarks, with what keeps a ranking honest.
+"""The leaderboard: models × interventions × benchmarks, with statistical ties.
 
-Runs that share a letter do not differ significantly (paired tests, Holm over all pairs of a benchmark), so nobody is
-ranked above a run that may be as good. Published rows stand beside ours as printed, and guessing has a row of its own.
+Runs that share a letter do not differ significantly (paired tests, Holm over all pairs of runs of a
+benchmark). Published rows are printed as published, and random guessing has its own row.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from mapflow.results.tables.published import PublishedRow, published_for
 from mapflow.results.tables.summary import percent
 
 PAPER_TABLE = "map-the-flow-3"
-"""The published table whose rows stand beside runs of a model that the paper does not know."""
+"""The published table shown beside runs of a model that the paper does not contain."""
 
 
 def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
-    """A row a run, best first in every benchmark; then the published rows and guessing.
+    """One row per run, best first within each benchmark; then published rows and guessing.
 
-    Raises MapflowError for a run without any answer.
+    Raises MapflowError for a run in which every question failed.
     """
     rows: list[Row] = []
     notes: list[str] = []
@@ -60,9 +60,10 @@ def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
 
 
 def tie_letters(runs: Sequence[Run], alpha: float = 0.05) -> tuple[list[str], list[str]]:
-    """Every run's letters, and sentences about what could not be compared. `runs` best first.
+    """The letters of every run, and sentences about pairs that could not be compared.
 
-    Runs are compared over the questions that both could ask; two runs without a shared one cannot be told apart.
+    `runs` are sorted, best first. Two runs are compared over the questions that both answered; runs
+    without a shared question count as tied.
     """
     names, said = labels(runs), []
     p_values = np.ones((len(runs), len(runs)))
@@ -89,7 +90,10 @@ def tie_letters(runs: Sequence[Run], alpha: float = 0.05) -> tuple[list[str], li
 
 
 def letter_display(differ: Bool[np.ndarray, "runs runs"]) -> list[str]:
-    """Compact letters: two runs share one exactly where they do not differ (Piepho 2004, insert and absorb)."""
+    """Compact letter display: two runs share a letter if and only if they do not differ.
+
+    Source: Piepho (2004), the insert-and-absorb algorithm.
+    """
     n = len(differ)
     groups = [frozenset(range(n))] if n else []
     for i, j in combinations(range(n), 2):
@@ -113,7 +117,7 @@ def _letter(k: int) -> str:
 
 
 def _p_value(correct: Bool[np.ndarray, "2 n"], cluster: np.ndarray | None) -> float:
-    """The comparison's default test: by video where questions share videos, else exact McNemar."""
+    """The default test of a comparison: clustered by video if videos are shared, else McNemar."""
     if cluster is None:
         return mcnemar_exact(count_cells(correct[0], correct[1])).p_value
     return cluster_sign_flip(correct[1].astype(int) - correct[0], cluster).test.p_value
@@ -166,7 +170,7 @@ def _row(run: Run, ties: str) -> Row:
 
 
 def _published(own: Sequence[Run]) -> list[PublishedRow]:
-    """The rows about our own models where there are any, else the paper's main table."""
+    """Published rows about the models of these runs; without any, the paper's main table."""
     task = f"mapflow_{own[0].benchmark}"
     ours = [
         row
@@ -192,7 +196,7 @@ def _published_row(row: PublishedRow, run: Run) -> Row:
 
 
 def _guessing(own: Sequence[Run]) -> Row:
-    """Expected accuracy of a uniform guess over all questions of the runs."""
+    """Expected accuracy of uniform guessing over all questions of the runs."""
     options: dict[str, tuple[str, int]] = {}
     for run in own:
         options.update(
@@ -223,7 +227,7 @@ def _with_interval(row: Row, name: str, low: str, high: str) -> str:
     )
 
 
-_COLUMNS = (
+_COLUMNS: tuple[Column[Row], ...] = (
     Column("benchmark", lambda r: r["benchmark"], right=False),
     Column("model", lambda r: r["model"] + (" (paper)" if r.get("paper") else ""), right=False),
     Column("intervention", lambda r: r["intervention"], right=False),

@@ -1,7 +1,7 @@
-"""Accuracy of a run: by subtask, macro and micro, with the numbers that keep it honest.
+"""Accuracy of one run by subtask, macro and micro, with chance, invalid answers and edge counts.
 
-Macro averages the subtasks' accuracies (the leaderboards), micro all questions (the paper's code). Questions that
-could not be asked count for neither and are reported.
+Macro averages the accuracies of the subtasks (as leaderboards do), micro averages all questions (as
+the authors' code does). Failed questions count for neither and are reported.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tabulate import tabulate
-
 from mapflow.results.records.record import Record
+from mapflow.results.tables.formats import Column, text_table
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One intervention's results. Accuracies and rates are shares in 0..1; edges are means a question, over layers."""
+    """Results of one intervention.
+
+    Accuracies and rates are fractions. Edges count one head, are summed over layers and averaged
+    over questions.
+    """
 
     intervention: str
     accuracy: dict[str, float]
@@ -33,7 +36,7 @@ class Summary:
 
     @property
     def valid_rate(self) -> float | None:
-        """Share of answers that name an option."""
+        """Fraction of answers that name an option."""
         return 1 - self.invalid / self.n if self.n else None
 
     @property
@@ -50,7 +53,7 @@ class Summary:
 
 
 def summarize(records: Iterable[Record]) -> list[Summary]:
-    """One summary an intervention, in order of first appearance."""
+    """One summary per intervention, in order of first appearance."""
     by_intervention: dict[str, list[Record]] = {}
     for record in records:
         by_intervention.setdefault(record.intervention, []).append(record)
@@ -84,52 +87,34 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def summary_table(summaries: Sequence[Summary]) -> str:
-    """A row an intervention: subtasks, macro, micro, chance, valid answers, edges kept, n. Accuracies in percent."""
+    """One row per intervention, as text. Accuracies and rates are in percent."""
     tasks = sorted({task for summary in summaries for task in summary.accuracy})
-    names = short_names(tasks)
-    errors = any(summary.errors for summary in summaries)
-    header = [
-        "intervention",
-        *names,
-        "macro",
-        "micro",
-        "chance",
-        "valid",
-        "edges kept",
-        "edges %",
-        "n",
+    columns: list[Column[Summary]] = [
+        Column("intervention", lambda s: s.intervention, right=False),
+        *(
+            Column(name, lambda s, task=task: percent(s.accuracy.get(task)))
+            for task, name in zip(tasks, short_names(tasks), strict=True)
+        ),
+        Column("macro", lambda s: percent(s.macro)),
+        Column("micro", lambda s: percent(s.micro)),
+        Column("chance", lambda s: percent(s.chance_macro)),
+        Column("valid", lambda s: percent(s.valid_rate)),
+        Column("edges kept", lambda s: "–" if s.edges_kept is None else f"{s.edges_kept:,.0f}"),
+        Column("edges %", lambda s: percent(s.edges_share)),
+        Column("n", lambda s: str(s.n)),
     ]
-    rows = [
-        [
-            s.intervention,
-            *(percent(s.accuracy.get(task)) for task in tasks),
-            percent(s.macro),
-            percent(s.micro),
-            percent(s.chance_macro),
-            percent(s.valid_rate),
-            f"{s.edges_kept:,.0f}" if s.edges_kept is not None else "–",
-            percent(s.edges_share),
-            s.n,
-            *([s.errors] if errors else []),
-        ]
-        for s in summaries
-    ]
-    align = ["left", *["right"] * (len(header) - 1 + errors)]
-    return tabulate(
-        rows,
-        headers=[*header, *(["errors"] if errors else [])],
-        colalign=align,
-        disable_numparse=True,
-    )
+    if any(summary.errors for summary in summaries):
+        columns.append(Column("errors", lambda s: str(s.errors)))
+    return text_table(columns, summaries)
 
 
 def percent(share: float | None) -> str:
-    """0.512 as "51.2"; a dash where there is nothing to say."""
+    """A fraction in percent: 0.512 as "51.2", None as a dash."""
     return "–" if share is None else f"{100 * share:.1f}"
 
 
 def short_names(tasks: Sequence[str]) -> list[str]:
-    """Task names without the words that all of them begin with: mapflow_motion_count → count."""
+    """Task names without their common first words: mapflow_motion_count → count."""
     split = [task.split("_") for task in tasks]
     shared = 0
     while len(split) > 1 and all(

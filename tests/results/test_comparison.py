@@ -1,5 +1,7 @@
 """Tables say what the statistics say about the right questions: hand counts on small runs, and every count left out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from mapflow.results.statistics import (
     minimal_detectable_effect,
     sentence,
 )
+from mapflow.results.tables import comparison
 from mapflow.results.tables.comparison import (
     all_differ,
     compare_groups,
@@ -19,7 +22,7 @@ from mapflow.results.tables.comparison import (
     comparison_table,
     subtask_table,
 )
-from mapflow.results.tables.formats import render
+from mapflow.results.tables.formats import Column, render
 from tests.results.run_folders import answers, write_run
 
 BEFORE = [1] * 30 + [0] * 10
@@ -169,6 +172,26 @@ def test_subtasks_have_their_own_rows_and_add_up(tmp_path):
         ("t_two", 10, 0, 2),
     ]
     assert "macro average +5.0 points" in render([subtask_table(pairs)], "terminal")
+
+
+def test_a_new_column_in_front_leaves_the_others_under_their_headings(tmp_path, monkeypatch):
+    """Cells belong to headings, not to places: both tables keep every other column as it was."""
+    halves = [
+        replace(record, task="t_one" if i % 40 < 30 else "t_two")
+        for i, record in enumerate(answers("full", BEFORE) + answers("effective", AFTER))
+    ]
+    full, effective = read_runs(write_run(tmp_path, halves))
+    pairs = compare_with_baseline(full, [effective])
+
+    def cells(table):
+        return {column.head: [column.show(row) for row in table.rows] for column in table.columns}
+
+    whole, subtasks = cells(comparison_table(pairs)), cells(subtask_table(pairs))
+    new = Column("videos", lambda row: f"{row['videos']:,}")
+    monkeypatch.setattr(comparison, "_COLUMNS", (new, *comparison._COLUMNS))
+    assert cells(comparison_table(pairs)) == {"videos": ["20"], **whole}
+    assert cells(subtask_table(pairs)) == subtasks
+    assert subtasks["lost"] == ["3", "0"] and subtasks["gained"] == ["0", "2"]
 
 
 def test_an_open_verdict_says_what_could_have_been_seen(tmp_path):

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.tables.formats import FORMATS, Column, Table, latex_text, render
+from mapflow.results.tables.formats import FORMATS, Column, Table, choose, latex_text, render
 
 HOSTILE = '<script>alert(1)</script> | a_b & 50% $x$ #1 {y} ~^\\ " −0.3…+0.7 ± 日本 <!-- \n# new'
 COLUMNS = (
@@ -125,10 +125,25 @@ def test_latex_is_booktabs_with_balanced_braces():
 
 
 def test_an_unknown_format_is_refused():
-    with pytest.raises(MapflowError, match="no format 'pdf'; there are terminal"):
+    with pytest.raises(MapflowError, match="unknown format 'pdf': use one of terminal"):
         render([TABLE], "pdf")
 
 
 @pytest.mark.parametrize("how", FORMATS)
 def test_no_rows_are_no_crash(how):
     assert render([Table("empty", COLUMNS, [])], how)
+
+
+def test_columns_are_chosen_by_their_heading():
+    assert choose(COLUMNS, "accuracy %", "name | <b>") == [COLUMNS[1], COLUMNS[0]]
+    with pytest.raises(KeyError, match="absent"):
+        choose(COLUMNS, "absent")
+
+
+def test_records_have_every_raw_value_in_every_row():
+    table = Table("t", COLUMNS, [{"name": "a", "n": 1}, {"name": "b", "accuracy": 0.5}])
+    assert table.names == ["name", "n", "accuracy"]
+    assert table.records() == [
+        {"name": "a", "n": 1, "accuracy": None},
+        {"name": "b", "n": None, "accuracy": 0.5},
+    ]

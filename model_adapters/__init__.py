@@ -1,1 +1,1 @@
-"""VideoLLM families: checkpoint layouts, conversations and frames, wired to the attention instrument."""
+"""Model adapters: from a checkpoint folder and a question to decoder inputs and answers."""

@@ -1,9 +1,9 @@
-"""From a rendered conversation, in pieces that know what they are, to tokens that know it too.
+"""From the named pieces of a conversation to tokens with the same names.
 
-The whole text is tokenized at once, as the models were trained, and the fast tokenizer's character offsets say which
-piece each token came from: nothing is searched for in decoded text. A family lists the pieces; this file knows no
-family, no wording and no video, only that a placeholder token stands for as many video tokens as its runs say.
-"""
+The whole text is tokenized at once, as in the models' training. The fast tokenizer's character
+offsets tell which piece each token comes from, so nothing is searched for in decoded text. A family
+lists the pieces. A video is one placeholder token that is expanded to as many video tokens as its
+runs say."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from mapflow.model_adapters.interventions import Segment, TokenLayout
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import PromptStyle, Question
 
-# Which piece owns a token that straddles two: the paper's code counts such a token to the question, stem and options
-# as soon as one of its characters lies there. Kinds that are not listed (system, template, last) come after these.
+# Priority of the kinds for a token that lies in two pieces. The authors' code counts such a token
+# as question, stem or option if one of its characters lies there. Other kinds (system, template,
+# last) come last.
 OWNERS = ("stem", "option", "label")
 
 
 @dataclass(frozen=True)
 class Text:
-    """A stretch of text and what it is."""
+    """Text that belongs to one segment."""
 
     text: str
     segment: Segment
@@ -35,7 +36,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Video:
-    """One placeholder token, and the (segment, tokens) that take its place."""
+    """One placeholder token, and the (segment, number of tokens) that replace it."""
 
     placeholder: str
     runs: tuple[tuple[Segment, int], ...]
@@ -47,7 +48,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Conversation:
-    """The rendered text, its ids with every placeholder expanded, and a name for each of them."""
+    """The rendered text, its ids with placeholders expanded, and the name of each position."""
 
     text: str
     input_ids: Int[Tensor, " n"]
@@ -55,7 +56,7 @@ class Conversation:
 
 
 def user_pieces(question: Question, style: PromptStyle) -> list[Text]:
-    """The user's turn; each part keeps its kind, and each option its number."""
+    """The pieces of the user's turn: stem, options and the text between them."""
     return [
         Text(part.text, Segment(part.kind, part.option or 0)) for part in question.user_turn(style)
     ]
@@ -64,11 +65,10 @@ def user_pieces(question: Question, style: PromptStyle) -> list[Text]:
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Text | Video], question: Question
 ) -> Conversation:
-    """Tokens and layout of the pieces, joined without anything between them; the first must be text.
+    """Tokenizes the joined pieces and names every token; the first piece must be text.
 
-    The very last token is `last`, whatever it came from. Raises MapflowError where an option has no token of its own,
-    where the question's text contains the video placeholder, or where the tokenizer does not know that as one token.
-    """
+    The final token is always `last`. Raises MapflowError if an option has no token of its own, if
+    the question contains the video placeholder, or if the tokenizer splits the placeholder."""
     pieces = [piece for piece in pieces if piece.text]
     text = "".join(piece.text for piece in pieces)
     encoded = tokenizer(text, return_offsets_mapping=True)
@@ -90,9 +90,9 @@ def tokenize(
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The folder's fast tokenizer, exactly as its tokenizer.json describes it.
+    """The folder's fast tokenizer, exactly as tokenizer.json describes it.
 
-    Raises MapflowError where that file is missing or broken.
+    Raises MapflowError if that file is missing or broken.
     """
     if not (folder / "tokenizer.json").is_file():
         raise MapflowError(f"checkpoint folder {folder} has no tokenizer.json")
@@ -103,9 +103,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def letter_ids(tokenizer: PreTrainedTokenizerBase, letters: Sequence[str]) -> tuple[int, ...]:
-    """The token of each bare letter, without a leading space: what comes right after "(" or a line's start.
+    """The token of each bare letter, as it follows "(" or the start of a line, without a space.
 
-    Raises MapflowError for a letter that is no token of its own.
+    Raises MapflowError for a letter that is not a single token.
     """
     vocabulary = tokenizer.get_vocab()
     absent = [letter for letter in letters if letter not in vocabulary]
@@ -115,7 +115,7 @@ def letter_ids(tokenizer: PreTrainedTokenizerBase, letters: Sequence[str]) -> tu
 
 
 def next_token_id(tokenizer: PreTrainedTokenizerBase, text: str, continuation: str) -> int:
-    """The first token that `continuation` becomes after `text`, with a space between them where `text` ends in a word."""
+    """The first token of `continuation` after `text`, with a space between two words."""
     joint = "" if not text or text[-1].isspace() or text[-1] in "([" else " "
     encoded = tokenizer(text + joint + continuation, return_offsets_mapping=True)
     spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
@@ -125,9 +125,9 @@ def next_token_id(tokenizer: PreTrainedTokenizerBase, text: str, continuation: s
 def owners(
     pieces: Sequence[Text | Video], offsets: Sequence[tuple[int, int]]
 ) -> list[Text | Video]:
-    """For each token's characters, the piece that counts it.
+    """The piece that each token belongs to, from the tokens' character offsets (start, end).
 
-    A token without characters (a start token) goes with the character that follows it.
+    A token without characters (a start token) belongs to the piece of the next character.
     """
     piece_at = [piece for piece in pieces for _ in piece.text]
     last = len(piece_at) - 1
@@ -138,7 +138,7 @@ def owners(
 
 
 def _claim(piece: Text | Video) -> int:
-    """Who owns a straddling token: the smallest, of equals the first. A placeholder is never shared."""
+    """Rank of a piece for a token that lies in several: the lowest wins, placeholders always."""
     if isinstance(piece, Video):
         return -1
     return OWNERS.index(piece.segment.kind) if piece.segment.kind in OWNERS else len(OWNERS)
@@ -151,7 +151,8 @@ def _check_placeholders(
     found = [(token, owner) for token, owner in tokens if isinstance(owner, Video)]
     if [id(owner) for _, owner in found] != [id(piece) for piece in videos]:
         raise MapflowError(
-            f"the tokenizer splits the video placeholder {videos[0].text!r}; use the checkpoint's own tokenizer"
+            f"the tokenizer splits the video placeholder {videos[0].text!r}; use the checkpoint's"
+            " own tokenizer"
         )
     ids = {token for token, _ in found}
     if any(token in ids and isinstance(owner, Text) for token, owner in tokens):
@@ -161,10 +162,11 @@ def _check_placeholders(
 
 
 def check_options(runs: Sequence[tuple[Segment, int]], question: Question) -> None:
-    """Raises MapflowError where an option of the question has no token among the (segment, tokens) runs."""
+    """Raises MapflowError if an option has no token in the runs of (segment, number of tokens)."""
     located = {segment for segment, size in runs if size}
     for index, (letter, option) in enumerate(zip(question.letters, question.options, strict=True)):
         if Segment("option", index) not in located:
             raise MapflowError(
-                f"question {question.question_id!r}: option {letter} ({option!r}) has no token of its own in the prompt"
+                f"question {question.question_id!r}: option {letter} ({option!r}) has no token of"
+                " its own in the prompt"
             )

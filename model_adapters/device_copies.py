@@ -1,8 +1,8 @@
-"""Copies between host and device that nobody waits for: pinned on the way in, an event on the way out.
+"""Asynchronous copies between host and device.
 
-Pageable memory is copied twice, and the caller waits; pinned memory is copied by the device while both work on. On a CPU
-nothing here does anything. Knows no question and no model.
-"""
+The caller waits while pageable memory is copied, twice. Pinned memory is copied while host and
+device continue to work; an event tells when a copy to the host is complete. On a CPU these
+functions copy nothing."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from mapflow.model_adapters.video_llm import Prepared
 
 
 def pinned(prepared: Prepared) -> Prepared:
-    """The same with its tensors in pinned memory. For the thread that loads: pinning costs milliseconds."""
+    """The same in pinned memory. Takes milliseconds: call it in the loading thread."""
     vision = {name: value.pin_memory() for name, value in prepared.vision.items()}
     return replace(prepared, input_ids=prepared.input_ids.pin_memory(), vision=vision)
 
 
 def bytes_held(prepared: Prepared) -> int:
-    """What its tensors take."""
+    """Bytes of its tensors."""
     return prepared.input_ids.nbytes + sum(value.nbytes for value in prepared.vision.values())
 
 
 def to_device(
     tensor: Shaped[Tensor, "*shape"], device: torch.device | str, dtype: torch.dtype | None = None
 ) -> Shaped[Tensor, "*shape"]:
-    """Bytes first, then the cast where it is fast; returns before a pinned tensor has arrived."""
+    """Copies, then casts on the device; returns before a pinned tensor has arrived."""
     return tensor.to(device, non_blocking=True).to(dtype or tensor.dtype)
 
 
 class AsyncHostCopy:
-    """Tensors on their way to the host. `wait()` returns them once they are there; work enqueued later is not waited for."""
+    """Copies tensors to the host; `wait()` returns them without waiting for later work."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._tensors = [tensor.to("cpu", non_blocking=True) for tensor in tensors]

@@ -1,7 +1,7 @@
-"""Where video tokens lie on the picture: what overlays need to know of a family, and nothing more.
+"""Where video tokens lie on a frame, for overlays.
 
-Knows no network: a family says how many rows and columns a frame's tokens make and how its frames are cropped.
-"""
+A family gives the rows and columns of one frame's tokens and the part of the frame that the model
+sees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from mapflow.results.contract.errors import MapflowError
 
 
 class View(NamedTuple):
-    """The part of a source frame that a model sees, in the frame's pixels; `bottom` and `right` lie behind it."""
+    """The part of a source frame that a model sees, in pixels; `bottom` and `right` are
+    exclusive."""
 
     top: int
     left: int
@@ -32,10 +33,11 @@ def token_grid(
     columns: int,
     trailing: int = 0,
 ) -> Int[Tensor, "frame row column"]:
-    """Positions of each frame's tokens, which come row by row; text in a frame (its time) is no part of the picture.
+    """Positions of each frame's video tokens, which come row by row; text within a frame (its time)
+    is skipped.
 
-    `trailing` placeholders after the last frame's belong to no place. Raises MapflowError for another number of tokens.
-    """
+    `trailing` placeholders after the last frame are not part of the grid. Raises MapflowError if a
+    frame has another number of tokens than rows × columns."""
     shown = torch.isin(input_ids, placeholder_ids)
     size = rows * columns
     grids = []
@@ -46,7 +48,8 @@ def token_grid(
             own = own[:size]
         if len(own) != size:
             raise MapflowError(
-                f"frame[{frame}] has {len(own)} tokens, not {rows} × {columns}, so where they lie on the picture is not known"
+                f"frame[{frame}] has {len(own)} tokens, not {rows} × {columns}, so where they lie"
+                " on the picture is not known"
             )
         grids.append(own.view(rows, columns))
     return torch.stack(grids)
@@ -55,8 +58,10 @@ def token_grid(
 def centred_view(
     height: int, width: int, edge: int | tuple[int, int], crop: tuple[int, int]
 ) -> View:
-    """Of frames that are resized until the short edge, or (height, width), is `edge`, and then cropped to `crop` in the
-    middle; within a pixel, as resizing rounds."""
+    """The crop in the middle of frames of `height` × `width` pixels.
+
+    Frames are first resized until the short edge, or (height, width), equals `edge`; `crop` is in
+    resized pixels. Exact to one pixel, because resizing rounds."""
     resized = (
         edge
         if isinstance(edge, tuple)

@@ -1,9 +1,9 @@
 """VideoLLM: the contract between a model family and everything that runs it.
 
-A family turns a question into named positions (`prepare`: frames, tokens, layout; CPU work that may run in a background
-thread) and the video into decoder inputs (`embed`). Running the decoder under an intervention, reading probabilities and
-generating are the same for all families: see `inference/answering.py` and `interventions/`.
-"""
+A family turns a question into named positions (`prepare`: frames, tokens, layout; CPU work that may
+run in a background thread) and the video into decoder inputs (`embed`). Running the decoder under
+an intervention, reading probabilities and generating are the same for all families: see
+`inference/answering.py` and `interventions/`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Prepared:
     """One question, ready for the model: CPU tensors only.
 
     Attributes:
-        input_ids: the expanded prompt, one id per position; video positions hold the family's placeholder id.
+        input_ids: the expanded prompt, one id per position; video positions hold the family's
+            placeholder id.
         layout: the name of every position.
         vision: inputs of the vision tower, such as `pixel_values`.
         frame_indices: the source frames that are shown.
@@ -61,7 +62,8 @@ class VideoLLM(ABC):
         pathways: the checkpoint's effective layer ranges, None if none have been published.
         digest: SHA-256 over the checkpoint's weight files.
         name: the checkpoint's name in records.
-        frames_per_segment: source frames per `frame` segment; greater than 1 if the model merges frames.
+        frames_per_segment: source frames per `frame` segment; greater than 1 if the model merges
+            frames.
     """
 
     family: ClassVar[str]
@@ -78,7 +80,8 @@ class VideoLLM(ABC):
 
     @classmethod
     def reads(cls, architecture: str) -> bool:
-        """Whether `load` accepts checkpoints of this architecture (config.json's `architectures`)."""
+        """Whether `load` accepts checkpoints of this architecture (config.json's
+        `architectures`)."""
         return architecture in cls.architectures
 
     @classmethod
@@ -92,20 +95,21 @@ class VideoLLM(ABC):
     ) -> VideoLLM:
         """Loads a checkpoint folder, with a LoRA folder on top if one is given.
 
-        `network_loading.py` describes `dtype` and `device_map`. Arguments that a family adds are options of `--model_args`.
-        Raises MapflowError for a folder that is missing, incomplete, of another family, or whose tensors do not fit.
-        """
+        `network_loading.py` describes `dtype` and `device_map`. Arguments that a family adds are
+        options of `--model_args`. Raises MapflowError for a folder that is missing, incomplete, of
+        another family, or whose tensors do not fit."""
 
     @abstractmethod
     def prepare(self, question: Question) -> Prepared:
         """Decodes the clip's frames, renders and tokenizes the conversation, names every position.
 
-        Raises VideoError for an unreadable clip and MapflowError if an option cannot be located in the prompt.
-        """
+        Raises VideoError for an unreadable clip and MapflowError if an option cannot be located in
+        the prompt."""
 
     @abstractmethod
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
-        """Decoder inputs of each prompt, with the video tokens in place; every clip is encoded once."""
+        """Decoder inputs of each prompt, with the video tokens in place; every clip is encoded
+        once."""
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -118,18 +122,21 @@ class VideoLLM(ABC):
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
     def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
-        """Positions of each frame segment's tokens, as they lie on the part of the picture that `view` returns.
+        """Positions of each frame segment's tokens, as they lie on the part of the picture that
+        `view` returns.
 
         Raises MapflowError if that is unknown for this model.
         """
         raise MapflowError(f"where the video tokens of {self.name} lie on a frame is not known")
 
     def view(self, height: int, width: int) -> View:
-        """The part that the model sees of source frames of this size (pixels): by default all of it."""
+        """The part that the model sees of source frames of this size (pixels): by default all of
+        it."""
         return View(0, 0, height, width)
 
     def answer_ids(self, prompt: str, letters: Sequence[str]) -> tuple[int, ...]:
-        """The token of each option's letter right after the prompt. Raises MapflowError if one has none."""
+        """The token of each option's letter right after the prompt. Raises MapflowError if one has
+        none."""
         return letter_ids(self.tokenizer, letters)
 
     def prepared(
@@ -156,11 +163,11 @@ class VideoLLM(ABC):
 
     @torch.inference_mode()
     def plain_logits(self, prepared: Prepared) -> Float[Tensor, " vocab"]:
-        """Float32 logits at the last position by the model's own forward pass, without interventions.
+        """Float32 logits at the last position by the model's own forward pass, without
+        interventions.
 
-        `mapflow verify` compares the intervention `full` with them. A family whose model runs from pixels to logits in
-        one call overrides this with that call.
-        """
+        `mapflow verify` compares the intervention `full` with them. A family whose model runs from
+        pixels to logits in one call overrides this with that call."""
         (inputs,) = self.embed([prepared])
         if not inputs.plain:
             raise NotImplementedError(f"{type(self).__name__} must override plain_logits")

@@ -1,8 +1,7 @@
-"""Checkpoint folders: which family a folder holds, which files its weights are in, and their digest.
+"""Checkpoint folders: their place, their architecture and their weight files.
 
-Only safetensors are read; nothing is unpickled and nothing is fetched. Knows no network: `network_loading.py` puts the
-tensors in place, `lora.py` merges an adapter on the way.
-"""
+Only safetensors are accepted; nothing is unpickled or downloaded. `network_loading.py` loads the
+tensors, `lora.py` merges an adapter meanwhile."""
 
 from __future__ import annotations
 
@@ -32,13 +31,13 @@ LARGEST = {
     "head_dim": 1 << 16,
     "projection_dim": 1 << 20,
 }
-"""How a config's sizes end → the most that is believed; several times what today's largest models have."""
+"""Ending of a setting's name → the largest accepted value, several times today's largest."""
 
 
 def find_folder(path: str | Path) -> Path:
-    """The checkpoint's folder: `path` itself, or the download cache's copy of a hub name such as `byminji/NAME`.
+    """The checkpoint's folder: `path`, or the download cache's copy of a hub name (`OWNER/NAME`).
 
-    Nothing is fetched. Raises MapflowError, saying how to, where neither is there.
+    Downloads nothing. Raises MapflowError, with the command to download it, if there is neither.
     """
     if Path(path).is_dir():
         return Path(path)
@@ -48,19 +47,22 @@ def find_folder(path: str | Path) -> Path:
         raise MapflowError(f"checkpoint folder {path} does not exist") from None
     except (OSError, ValueError):
         raise MapflowError(
-            f"checkpoint folder {path} does not exist; if it is a name on the Hugging Face hub, first run: hf download {path}"
+            f"checkpoint folder {path} does not exist; if it is a name on the Hugging Face hub,"
+            f" first run: hf download {path}"
         ) from None
 
 
 def architecture_of(config: Mapping[str, Any]) -> str:
-    """The first of a config's `architectures`, "(none)" where it names none."""
+    """The first of a config's `architectures`, "(none)" if it names none."""
     named = config.get("architectures")
     return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else "(none)"
 
 
 def check_sizes(config: Mapping[str, Any], file: Path) -> None:
-    """Raises MapflowError for a size, anywhere in the config, that no model has: a network of such a size, or its tables
-    of positions, would fill the memory before a single weight is compared with it."""
+    """Raises MapflowError for a size, anywhere in the config, that no model has.
+
+    Such a network, or its position tables, would fill the memory before its weights are read.
+    """
     for name, value in config.items():
         if isinstance(value, dict):
             check_sizes(value, file)
@@ -68,14 +70,15 @@ def check_sizes(config: Mapping[str, Any], file: Path) -> None:
             most = next((most for ending, most in LARGEST.items() if name.endswith(ending)), None)
             if most is not None and not 0 <= value <= most:
                 raise MapflowError(
-                    f"{file}: {name}={str(value)[:40]} is outside 0..{most:,}, the sizes of real models"
+                    f"{file}: {name}={str(value)[:40]} is outside 0..{most:,}, the sizes of real"
+                    " models"
                 )
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a full checkpoint: one, or the shards that the index names.
+    """The safetensors files of a full checkpoint: one file, or the shards that the index names.
 
-    Raises MapflowError where there are none, where shards are missing, or where only pickled weights exist.
+    Raises MapflowError if there are none, if shards are missing, or if only pickled weights exist.
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
@@ -87,7 +90,7 @@ def weight_files(folder: Path) -> list[Path]:
     for name in named:
         if not isinstance(name, str) or not SHARD.fullmatch(name):
             raise MapflowError(
-                f"{index} names {name!r}, which is no safetensors file in its own folder"
+                f"{index} names {name!r}, which is not a safetensors file in its own folder"
             )
     shards = [folder / name for name in sorted(set(named))]
     absent = [shard.name for shard in shards if not shard.is_file()]
@@ -112,5 +115,5 @@ def missing_weights(folder: Path, wanted: str) -> str:
 
 
 def some(names: Sequence[str], shown: int = 3) -> str:
-    """The first few, and a sign that there are more."""
+    """The first names, followed by "…" if there are more."""
     return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")

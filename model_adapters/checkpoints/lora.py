@@ -1,10 +1,9 @@
-"""LoRA folders: a low-rank change of a base checkpoint, merged while the base is read.
+"""LoRA folders: a low-rank update of a base checkpoint, merged while the base is read.
 
-W ← W + scale · B A, computed in float32 for each tensor as it streams by, so that no unmerged copy ever exists.
-Reads the layout of peft's `save_pretrained`: adapter_config.json and adapter_model.safetensors, in which tensors that
-were trained as a whole (a projector, biases, embeddings) replace the base's. Knows no family: at which module of the
-network the adapter was put is found by trying the prefixes that the family gives.
-"""
+W ← W + scale · B A (LoRA, Hu et al. 2021, eq. 3) is computed in float32 for one tensor at a time,
+so no unmerged copy exists. Reads the layout of peft's `save_pretrained`: adapter_config.json and
+adapter_model.safetensors. Tensors that were trained as a whole (a projector, biases, embeddings)
+replace the base's. The adapted module is found by trying the prefixes that the family gives."""
 
 from __future__ import annotations
 
@@ -37,7 +36,8 @@ from mapflow.results.contract.files import read_json, sha256
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
-# base_model.model.<module>.lora_A[.adapter].weight; embeddings have lora_embedding_A[.adapter] and no ".weight".
+# base_model.model.<module>.lora_A[.adapter].weight; embeddings have lora_embedding_A[.adapter] and
+# no ".weight".
 FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?"
 )
@@ -53,7 +53,7 @@ UNSUPPORTED = {
 
 @dataclass
 class Factors:
-    """One module of the adapter and the names of its two tensors."""
+    """The names of one module's two low-rank tensors."""
 
     module: str
     a: str = ""
@@ -62,16 +62,16 @@ class Factors:
 
 
 class LoraWeights:
-    """A base's tensors with an adapter merged in: same names, same shapes.
+    """A base checkpoint's tensors with an adapter merged in, under the same names and shapes.
 
     Args:
         base: the full checkpoint.
         folder: the adapter.
-        renames: the family's (checkpoint prefix, network prefix), as for the base.
-        roots: prefixes to try in front of the adapter's module names, for adapters on a part of the network.
+        renames: pairs (checkpoint prefix, network prefix) of the family, as for the base.
+        roots: prefixes to try before the adapter's module names, for adapters of a submodule.
 
-    Raises MapflowError for an adapter that does not fit the base, naming its tensors, or of an unsupported kind.
-    """
+    Raises MapflowError for an unsupported kind of adapter, or naming the tensors that do not fit
+    the base."""
 
     def __init__(
         self, base: Weights, folder: Path, renames: Renames = (), roots: Sequence[str] = ("",)
@@ -106,7 +106,8 @@ class LoraWeights:
         ]
         if strangers:
             raise MapflowError(
-                f"{file}: {len(strangers)} tensors do not fit the base checkpoint: {some(strangers)}"
+                f"{file}: {len(strangers)} tensors do not fit the base checkpoint:"
+                f" {some(strangers)}"
             )
 
     @property
@@ -115,7 +116,7 @@ class LoraWeights:
 
     @property
     def changed(self) -> frozenset[str]:
-        """The tensors that the adapter alters."""
+        """The names of the tensors that the adapter changes."""
         return frozenset(self._factors) | frozenset(self._replaced)
 
     def read(self, name: str) -> Tensor:
@@ -131,7 +132,7 @@ class LoraWeights:
         return weight.float() + (delta.T if transposed else delta)
 
     def _target(self, key: str, renames: Renames, roots: Sequence[str]) -> str | None:
-        """The network's name for what an adapter tensor changes; None where the base has nothing of that name."""
+        """The network's name of the tensor that `key` changes; None if the base has none."""
         match = FACTOR.fullmatch(key)
         if match:
             wanted = f"{match['module']}.weight"
@@ -163,7 +164,7 @@ class LoraWeights:
         return shape == ((a[1], b[0]) if transposed else (b[0], a[1]))
 
     def _scale(self, module: str, rank: int) -> float:
-        """alpha / rank, or alpha / √rank for rank-stabilised adapters; alpha may be set for single modules."""
+        """alpha / rank, or alpha / √rank if rank-stabilised; modules may have their own alpha."""
         patterns: Mapping[str, Any] = self._config.get("alpha_pattern") or {}
         alpha = next(
             (
@@ -179,7 +180,7 @@ class LoraWeights:
 def merge_delta(
     a: Float[Tensor, "rank inputs"], b: Float[Tensor, "outputs rank"], scale: float
 ) -> Float[Tensor, "outputs inputs"]:
-    """What an adapter adds to a weight."""
+    """The update that an adapter adds to a weight."""
     return scale * torch.mm(b, a)
 
 
@@ -197,9 +198,9 @@ def _lora_config(folder: Path) -> dict[str, Any]:
 
 
 def find_base(path: str | Path, lora: str | Path | None) -> tuple[Path, Path | None]:
-    """(base folder, adapter folder or None) for a checkpoint path, which may itself be an adapter that names its base.
+    """(base folder, adapter folder or None) of a path, which may be an adapter that names its base.
 
-    Raises MapflowError where a folder, or an adapter's base, is not on this machine.
+    Raises MapflowError if a folder, or an adapter's base, is not on this machine.
     """
     folder = find_folder(path)
     if lora is not None:
@@ -218,7 +219,7 @@ def find_base(path: str | Path, lora: str | Path | None) -> tuple[Path, Path | N
 
 
 def checkpoint_identity(folder: Path, adapter: Path | None) -> dict[str, Any]:
-    """The attributes `name`, `digest` and `pathways` of a VideoLLM; `digest` covers all weight files."""
+    """The attributes `name`, `digest` (of all weight files) and `pathways` of a VideoLLM."""
     extra = [adapter / CONFIG, adapter / TENSORS] if adapter else []
     return {
         "name": "+".join(part.resolve().name for part in (folder, adapter) if part),

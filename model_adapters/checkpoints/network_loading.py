@@ -1,10 +1,9 @@
-"""Streaming safetensors into a network without a second copy of the weights.
+"""Loads safetensors into a network without a second copy of the weights.
 
-A network is built with empty parameters, then every tensor goes from its memory-mapped file straight to its place,
-in the precision and on the device that were asked for. Names must fit exactly: a tensor too many or too few is an
-error that says which. Knows no family: what a tensor is called in the file and what in the network is a list of
-prefixes that the family gives.
-"""
+The network is built with empty parameters. Each tensor then goes from its memory-mapped file to its
+parameter, in the requested precision and on the requested device. Names must agree exactly: missing
+and unexpected tensors are errors that name them. A family gives the prefixes that differ between
+file and network."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from mapflow.results.contract.errors import MapflowError
 Renames = Sequence[tuple[str, str]]
 Network = TypeVar("Network", bound=nn.Module)
 
-# Tables that old versions of transformers saved and new ones compute.
+# Tables that old versions of transformers saved and new versions compute.
 DERIVED = (".position_ids", ".rotary_emb.inv_freq")
 
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
@@ -32,7 +31,7 @@ PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 
 @runtime_checkable
 class Weights(Protocol):
-    """Named tensors, read only when asked for. `shapes` is known without reading any."""
+    """Named tensors that are read on request; `shapes` is known without reading any."""
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
@@ -41,7 +40,7 @@ class Weights(Protocol):
 
 
 class SafetensorsWeights:
-    """The tensors of one or more safetensors files, memory-mapped, under the network's names.
+    """The memory-mapped tensors of safetensors files, under the network's names.
 
     Raises MapflowError for a file that is damaged or truncated.
     """
@@ -55,7 +54,8 @@ class SafetensorsWeights:
                 handle = safe_open(file, framework="pt", device="cpu")
             except (SafetensorError, OSError) as error:
                 raise MapflowError(
-                    f"{file} is not a complete safetensors file ({error}); copy or download it again"
+                    f"{file} is not a complete safetensors file ({error}); copy or download it"
+                    " again"
                 ) from error
             for key in handle.keys():  # noqa: SIM118 (a handle is no mapping)
                 name = rename(key, renames)
@@ -76,7 +76,7 @@ class SafetensorsWeights:
 
 
 def rename(key: str, renames: Renames) -> str:
-    """`key` with the first matching prefix exchanged."""
+    """`key` with the first matching prefix replaced."""
     for old, new in renames:
         if key.startswith(old):
             return new + key.removeprefix(old)
@@ -88,9 +88,8 @@ def resolve_dtype(
 ) -> torch.dtype:
     """The precision to load in: "float32", "bfloat16", "float16", "float64", or "auto".
 
-    "auto" is what config.json says the checkpoint was saved in, but float32 where all of it goes to the CPU, on which
-    half precision is slow. Raises MapflowError for any other name.
-    """
+    "auto" is the precision of the checkpoint according to config.json, but float32 if the whole
+    network is on the CPU, where half precision is slow. Raises MapflowError for any other name."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
@@ -99,7 +98,7 @@ def resolve_dtype(
         if on_cpu or dtype not in PRECISIONS:
             return torch.float32
     if dtype not in PRECISIONS:
-        raise MapflowError(f"dtype {dtype!r} is none of auto, {', '.join(PRECISIONS)}")
+        raise MapflowError(f"dtype {dtype!r} is unknown: use auto, {', '.join(PRECISIONS)}")
     return getattr(torch, dtype)
 
 
@@ -111,14 +110,14 @@ def load_network(
     device_map: str | Mapping[str, Any] = "cpu",
     no_split: Sequence[str] = (),
 ) -> Network:
-    """`build()` with the weights in place, in evaluation mode and without gradients.
+    """Builds a network and loads its weights, in evaluation mode and without gradients.
 
     Args:
-        dtype: precision of all floating-point weights; computed tables (rotary frequencies) keep theirs.
-        device_map: one device ("cpu", "cuda:0"), "auto" to spread over the GPUs, or module prefix → device.
+        dtype: precision of floating-point weights; computed tables keep theirs.
+        device_map: one device ("cpu", "cuda:0"), "auto" for all GPUs, or module prefix → device.
         no_split: class names of modules that "auto" keeps on one device.
 
-    Raises MapflowError naming missing and unexpected tensors and shapes that differ.
+    Raises MapflowError naming missing tensors, unexpected tensors and different shapes.
     """
     from accelerate import init_empty_weights
 
@@ -126,13 +125,13 @@ def load_network(
         network = build()
     for module in network.modules():
         if isinstance(module, PreTrainedModel):
-            module.tie_weights()  # emptying separated what config.json says is one
+            module.tie_weights()  # building without memory separates tied parameters
     slots = network.state_dict(keep_vars=True)
     source_of = _match(slots, weights)
     placement = _placement(network, device_map, dtype, no_split)
     placed: dict[int, Tensor] = {}
     for name, slot in slots.items():
-        # Tied parameters are one object under several names: it is read once and shared again.
+        # Tied parameters are one object with several names: read once, then shared.
         if id(slot) not in placed:
             value = weights.read(source_of[name])
             target = dtype if value.is_floating_point() else value.dtype
@@ -149,7 +148,7 @@ def load_network(
 
 
 def _match(slots: Mapping[str, Tensor], weights: Weights) -> dict[str, str]:
-    """For every parameter name, the name to read it by: its own, or that of a parameter tied to it."""
+    """Parameter name → name in the file: its own, or that of a parameter tied to it."""
     known = weights.shapes
     tied: dict[int, str] = {}
     for name, slot in slots.items():
@@ -204,16 +203,16 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise MapflowError(f"device {name!r} is none of cpu, cuda, cuda:N, auto") from error
+        raise MapflowError(f"device {name!r} is unknown: use cpu, cuda, cuda:N or auto") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise MapflowError(
-            f"device {name!r} is not there; this machine has {torch.cuda.device_count()} GPUs"
+            f"device {name!r} does not exist: this machine has {torch.cuda.device_count()} GPUs"
         )
     return device
 
 
 def device_of(name: str, placement: Mapping[str, Any]) -> Any:
-    """The device of the longest module prefix that holds `name`. Raises MapflowError where none does."""
+    """The device of the longest module prefix of `name`. Raises MapflowError if there is none."""
     prefix = name
     while prefix not in placement:
         if not prefix:

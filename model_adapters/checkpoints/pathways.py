@@ -1,8 +1,8 @@
-"""Which effective layer ranges belong to a checkpoint folder.
+"""The effective layer ranges of a checkpoint folder.
 
-A folder may carry its own (`pathways.yaml`); those of the paper's models are shipped beside this file, one YAML file
-a model, and belong to a folder that bears the model's name. Nobody else's model gets ranges that were not measured on it.
-"""
+A folder may have its own (`pathways.yaml`). Those of the paper's models are in
+`model_adapters/pathways`, one YAML file per model, and apply to a folder with the model's name. No
+other model gets ranges: they were not measured on it."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ OWN = "pathways.yaml"
 
 
 def checkpoint_pathways(folder: Path) -> PathwayRanges | None:
-    """The folder's own ranges, else the published ones of a model of its name, else None.
+    """The folder's own ranges, else the published ones of the model it is named after, else None.
 
-    The name may stand anywhere in the path: a download cache keeps it in a parent (`models--byminji--NAME/snapshots/…`).
-    Raises MapflowError for a broken pathways.yaml.
-    """
+    The name may be any part of the path: a download cache has it in a parent
+    (`models--byminji--NAME/snapshots/…`). Raises MapflowError for a broken pathways.yaml."""
     file = _file_for(folder)
     return read_pathways(file) if file else None
 
 
 def read_pathways(file: Path) -> PathwayRanges:
-    """Three ranges from a YAML file. Raises MapflowError naming the file and what is wrong with it."""
+    """Reads three ranges from a YAML file. Raises MapflowError naming the file and the mistake."""
     return _read(file)[0]
 
 
 def named_pathways(name: str) -> PathwayRanges:
-    """The ranges of a checkpoint folder or of a published model, by name. Raises MapflowError where there are none."""
+    """The ranges of a folder or a published model. Raises MapflowError if there are none."""
     return read_pathways(_named_file(name))
 
 
 def scaled_pathways(name: str, n_layers: int) -> PathwayRanges:
-    """Those of `named_pathways`, scaled by depth to a model of `n_layers`.
+    """The ranges of `named_pathways`, scaled by depth to a model of `n_layers` layers.
 
-    Raises MapflowError where there are none, or where their file does not say how many `layers` they were found in.
+    Raises MapflowError if there are none, or if their file does not state the number of `layers`.
     """
     file = _named_file(name)
     ranges, depth = _read(file)
@@ -68,7 +67,7 @@ def _named_file(name: str) -> Path:
 
 
 def _read(file: Path) -> tuple[PathwayRanges, int | None]:
-    """The ranges and, where the file says it, their model's number of layers."""
+    """The ranges, and their model's number of layers if the file states it."""
     values = read_yaml(file)
     if not isinstance(values, dict):
         raise MapflowError(f"{file} must hold three named ranges, such as cross_frame: 6-15")

@@ -1,9 +1,8 @@
-"""A checkpoint folder in the layout that its authors released, opened: what loading is the same for in all such families.
+"""Checkpoint folders in the layout that their authors released.
 
-config.json says which family it is, tokenizer.json how to tokenize, safetensors hold the weights, and a LoRA folder may
-lie on top. A family adds what its network is and what its tensors are called. Nothing of the folder is executed: remote
-code that a config.json points at (`auto_map`) is neither needed nor looked at.
-"""
+config.json names the architecture, tokenizer.json the tokens, safetensors files hold the weights,
+and a LoRA folder may be merged in. A family adds its network and the names of its tensors. Nothing
+in the folder is executed: remote code that config.json refers to (`auto_map`) is ignored."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ from mapflow.model_adapters.conversation import load_tokenizer
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 
-# Settings of a released config.json that have no say: they are decided when a network is loaded.
+# Settings of a config.json that are ignored: the loader decides them.
 DECIDED = (
     "model_type",
     "architectures",
@@ -46,7 +45,7 @@ DECIDED = (
 
 @dataclass(frozen=True)
 class ReleasedCheckpoint:
-    """A folder, the LoRA folder on top of it (or None), its config.json and its tokenizer."""
+    """A checkpoint folder, its config.json and tokenizer, and the LoRA folder to merge in."""
 
     folder: Path
     adapter: Path | None
@@ -60,11 +59,11 @@ class ReleasedCheckpoint:
         lora: str | Path | None,
         check_config: Callable[[Path, Mapping[str, Any]], None],
     ) -> ReleasedCheckpoint:
-        """From a folder (or a hub name in the download cache): a full checkpoint, with or without a LoRA folder on top,
-        or a LoRA folder that names its base.
+        """Opens a full checkpoint, with or without a LoRA folder, or a LoRA folder with its base.
 
-        Raises MapflowError for a folder that is missing, incomplete or of another family.
-        """
+        `path` is a folder or a hub name in the download cache. `check_config(folder, config)`
+        refuses other families before anything else is read. Raises MapflowError for a folder that
+        is missing or incomplete."""
         folder, adapter = find_base(path, lora)
         config = read_json(folder / "config.json")
         check_config(folder, config)
@@ -76,14 +75,14 @@ class ReleasedCheckpoint:
         return weight_files(self.folder)
 
     def weights(self, renames: Renames = ()) -> Weights:
-        """All tensors under the network's names, the adapter merged in.
+        """All tensors under the network's names, with the adapter merged in.
 
         Raises MapflowError for a damaged file and for an adapter that does not fit.
         """
         base = SafetensorsWeights(self.files, renames)
         if self.adapter is None:
             return base
-        # Adapters were trained on the whole network or on its language model alone.
+        # An adapter was trained on the whole network or on its language model.
         return LoraWeights(base, self.adapter, renames, roots=("", "language_model."))
 
     def network(
@@ -94,18 +93,19 @@ class ReleasedCheckpoint:
         device_map: str | Mapping[str, Any],
         no_split: Sequence[str],
     ) -> Network:
-        """`build(config)` with the weights in place (`network_loading.load_network` has the arguments).
+        """Builds `build(config)` and loads the weights; see `network_loading.load_network`.
 
-        Raises MapflowError where config.json describes no such network or the tensors do not fit it.
-        """
+        Raises MapflowError if config.json does not describe such a network or tensors do not
+        fit."""
 
         def built() -> Network:
             try:
                 return build(self.config)
-            except Exception as error:  # each layer below refuses wrong values in its own way
+            except Exception as error:  # transformers raises exceptions of many kinds
                 reason = " ".join(str(error).split())
                 raise MapflowError(
-                    f"{self.folder / 'config.json'} describes no network of its family: {reason}"
+                    f"{self.folder / 'config.json'} does not describe a network of its family:"
+                    f" {reason}"
                 ) from error
 
         return load_network(
@@ -117,25 +117,25 @@ class ReleasedCheckpoint:
         )
 
     def placeholder_id(self, key: str) -> int:
-        """The video placeholder's id, which config.json states as `key`. Raises MapflowError where it is no token."""
+        """The placeholder's id, `key` in config.json. Raises MapflowError if it is not a token."""
         token = self.config.get(key)
         if not isinstance(token, int) or not 0 <= token < len(self.tokenizer):
             raise MapflowError(
-                f"{self.folder}: {key} {token} of config.json is no token of tokenizer.json"
+                f"{self.folder}: {key} {token} of config.json is not a token of tokenizer.json"
             )
         return token
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a VideoLLM says of itself: `name`, `digest` (SHA-256 over all weights), `pathways`."""
+        """The attributes `name`, `digest` and `pathways` of the VideoLLM."""
         return checkpoint_identity(self.folder, self.adapter)
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is decided at load time."""
+    """The settings of a config.json without those that the loader decides."""
     return {key: value for key, value in config.items() if key not in DECIDED}
 
 
 def text_config(config: Mapping[str, Any], model_type: str) -> Any:
-    """A decoder's config; `model_type` where the file names none."""
+    """A decoder's config of transformers; `model_type` is used if the file names none."""
     return AutoConfig.for_model(config.get("model_type", model_type), **settings(config))

@@ -1,9 +1,9 @@
 """Lazy registry of model families: names and import paths, no model code.
 
-lmms-eval reads it whenever it starts, and so does every command's `--help`: it imports neither torch nor transformers
-before a model is asked for. This package's families are the table `OWN`. Other packages announce theirs through the
-entry point group `mapflow.model_families` (model_adapters/README.md shows how).
-"""
+lmms-eval reads it whenever it starts, and so does every command's `--help`: it imports neither
+torch nor transformers before a model is asked for. This package's families are the table `OWN`.
+Other packages announce theirs through the entry point group `mapflow.model_families`
+(model_adapters/README.md shows how)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PREFIX = "mapflow_"
 
 BUNDLED_MODEL = "mapflow_llava"
 BUNDLED = Path(__file__).parents[1] / "mini" / "pathways"
-"""The checkpoint that `BUNDLED_MODEL` loads by default: small, trained with pathway regularisation."""
+"""The default checkpoint of `BUNDLED_MODEL`: small, trained with pathway regularisation."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def family_for(architecture: str) -> str | None:
 
 
 def checkpoint(model: str, pretrained: str | Path | None) -> Path:
-    """The folder to load, by default the bundled one. Raises MapflowError if the family bundles none."""
+    """The folder to load, by default the bundled one. Raises MapflowError if there is none."""
     if pretrained is None and model != BUNDLED_MODEL:
         raise MapflowError(f"{model} has no bundled checkpoint; give pretrained, its folder")
     return Path(pretrained or BUNDLED)
@@ -151,7 +151,8 @@ def load_model(
         name: the family.
         pretrained: checkpoint folder; by default the bundled one, which only `BUNDLED_MODEL` has.
         dtype: precision of the weights; "auto" is the checkpoint's own on a GPU, float32 on a CPU.
-        device: one device, "auto" for several, or module prefix → device; by default this process's GPU, else the CPU.
+        device: one device, "auto" for several, or module prefix → device; by default this process's
+            GPU, else the CPU.
         lora: LoRA folder on top of the checkpoint.
         options: what the family's `load` takes besides, such as `vision_attention`.
 

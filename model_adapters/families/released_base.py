@@ -1,9 +1,8 @@
 """What the families share whose checkpoints keep the layout that their authors released.
 
-Such a family is a network of this package (vision tower, projector, language model), an image preprocessing, and a
-conversation around one placeholder token per video. The subclass names these parts; loading, encoding a question and
-placing the video tokens in the prompt are here.
-"""
+Such a family is a network of this package (vision tower, projector, language model), an image
+preprocessing, and a conversation around one placeholder token per video. The subclass names these
+parts; loading, encoding a question and placing the video tokens in the prompt are here."""
 
 from __future__ import annotations
 
@@ -75,9 +74,8 @@ class ReleasedVideoLLM(VideoLLM, Generic[Network, Preprocessing]):
     ) -> Self:
         """From a folder, or a hub name in the download cache (`ReleasedCheckpoint.open`).
 
-        `network_loading.py` describes `dtype` and `device_map`. Raises MapflowError for a folder that is missing,
-        incomplete, of another family, or whose tensors do not fit.
-        """
+        `network_loading.py` describes `dtype` and `device_map`. Raises MapflowError for a folder
+        that is missing, incomplete, of another family, or whose tensors do not fit."""
         return cls._load(path, dtype, device_map, lora)
 
     @classmethod
@@ -103,11 +101,11 @@ class ReleasedVideoLLM(VideoLLM, Generic[Network, Preprocessing]):
         dtype: str | torch.dtype,
         device_map: str | Mapping[str, Any],
     ) -> tuple[Network, Preprocessing, int]:
-        """The loaded network, the preprocessing and the placeholder's id. Raises MapflowError as `load`."""
+        """The loaded network, the preprocessing and the placeholder's id. Raises as `load`."""
 
     @classmethod
     def check_config(cls, folder: Path, config: Mapping[str, Any]) -> None:
-        """Raises MapflowError for another family's config.json, naming the one that fits, and for absurd sizes."""
+        """Raises MapflowError for absurd sizes and for other families, naming the one that fits."""
         architecture = architecture_of(config)
         if not cls.reads(architecture):
             other = family_for(architecture)
@@ -141,7 +139,8 @@ class ReleasedVideoLLM(VideoLLM, Generic[Network, Preprocessing]):
 
         Args:
             indices: the frames' numbers in the source; default 0, 1, ….
-            times: seconds at which the frames are shown, for families that tell the model; default one frame per second.
+            times: seconds at which the frames are shown, for families that tell the model; default
+                one frame per second.
         """
         vision = self.vision_inputs(frames)
         times = tuple(times) or tuple(map(float, range(len(frames))))
@@ -153,13 +152,13 @@ class ReleasedVideoLLM(VideoLLM, Generic[Network, Preprocessing]):
     def vision_inputs(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> dict[str, Tensor]:
-        """What the tower needs of these frames: `pixel_values`, and their grid if frames differ in size."""
+        """The tower's inputs: `pixel_values`, and the frames' `grid` if clips differ in size."""
 
     @abstractmethod
     def pieces(
         self, question: Question, vision: Mapping[str, Tensor], times: Sequence[float]
     ) -> list[Text | Video]:
-        """The whole conversation, piece by piece, from the system text to the beginning of the answer."""
+        """The conversation from the system text to the beginning of the answer."""
 
     @torch.inference_mode()
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:

@@ -1,4 +1,5 @@
-"""Entry point `lmms_eval.models`: the names of our models and where lmms-eval finds their classes."""
+"""Entry point `lmms_eval.models`: the names of our models and where lmms-eval finds their
+classes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Our models as lmms-eval sees them: requests in, first-token or written answers out, records on the side.
+"""The model classes of lmms-eval: from its requests to answers, and to the records of the run.
 
-One class serves all families. lmms-eval gets the first intervention's answer as text; every intervention's answer
-goes to the run's records as soon as it is known, since lmms-eval itself writes nothing before the very end.
-"""
+One class serves all families. lmms-eval receives the answer under the first intervention as text.
+The answers under all interventions are appended to the records at once, because lmms-eval writes
+nothing before it ends."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ from mapflow.results.runs.provenance import git_state
 
 
 class MapflowModel(lmms):
-    """The arguments are `--model_args`; values may arrive as strings.
+    """One family in lmms-eval. The arguments are `--model_args`; values may be strings.
 
     Args:
-        pretrained: checkpoint folder; left out, the small bundled model, where the family has one.
-        intervention: one or more in the one-line form, `;` between them and inside (`full;random:seed=1`).
-        records: folder for records.jsonl and manifest.json; left out, records are not kept.
-        dtype, device, device_map: as in transformers; device_map goes through accelerate.
+        pretrained: checkpoint folder; by default the small bundled model, if the family has one.
+        intervention: one or more in the one-line form, `;` between them and inside
+            (`full;random:seed=1`).
+        records: folder for records.jsonl and manifest.json; by default no records are written.
+        dtype, device, device_map: see `families.registry.load_model`.
         lora: folder of a LoRA adapter on top of the checkpoint.
     """
 
@@ -62,15 +63,17 @@ class MapflowModel(lmms):
         super().__init__()
         if "trust_remote_code" in options:
             raise MapflowError(
-                "trust_remote_code is refused: code from a checkpoint would run with all your rights; models that transformers"
-                " has itself need none (mapflow_hf), and neither do the paper's (mapflow_llava, mapflow_internvl, …)"
+                "trust_remote_code is refused: code from a checkpoint would run with all your"
+                " rights;"
+                " no model here needs it (models of transformers: --model mapflow_hf)"
             )
         self.interventions = requested() or parse_interventions([str(intervention)])
         self.batch_size = _positive(batch_size, "batch_size")
         folder = checkpoint(self.model_name, pretrained)
         if pretrained is None:
             print(
-                f"{self.model_name}: no pretrained= given, so the small bundled model runs ({folder.name})",
+                f"{self.model_name}: no pretrained= given, so the small bundled model runs"
+                f" ({folder.name})",
                 flush=True,
             )
         self.video_llm = load_model(
@@ -90,15 +93,17 @@ class MapflowModel(lmms):
                 print(
                     f"{self.model_name}: {one} takes the {said}: {one.describe(None)}", flush=True
                 )
-        self.device = self.video_llm.decoder.device  # lmms-eval reads it when several processes run
+        self.device = self.video_llm.decoder.device  # read by lmms-eval if several processes run
         self.run = RunFolder(Path(records), self._identity(), self._about()) if records else None
         if torch.distributed.is_initialized():
-            # lmms-eval starts the group and leaves it to the interpreter's end, where gloo's threads may still hold
-            # tensors: once in some dozen runs a rank that had done all its work then aborted (pytorch#190489).
+            # lmms-eval starts the process group and never ends it. At the interpreter's exit gloo's
+            # threads may still hold tensors, and now and then a rank that has finished aborts
+            # (pytorch#190489).
             atexit.register(torch.distributed.destroy_process_group)
 
     def _identity(self) -> dict[str, Any]:
-        """What must agree for two runs' records to belong together; lmms-eval's version too, which deals out the questions."""
+        """What must agree for records to belong to one run; includes lmms-eval's version, which
+        assigns the questions."""
         identity = run_identity(
             self.model_name, self.video_llm, os.environ.get("MAPFLOW_PROTOCOL", "paper")
         )
@@ -117,7 +122,7 @@ class MapflowModel(lmms):
         }
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Each request's answer under the first intervention; NOT_ASKED for those that could not be asked."""
+        """Each request's answer under the first intervention, NOT_ASKED for failed questions."""
         questions = [self._question(request) for request in requests]
         known = self._answered()
         waiting = {q.question_id: q for q in questions if q.question_id not in known}.values()
@@ -133,7 +138,8 @@ class MapflowModel(lmms):
         return [NOT_ASKED if text is None else text for text in answers]
 
     def _answered(self) -> dict[str, str | None]:
-        """Question id → what the first intervention answered, for questions that an earlier run answered under all."""
+        """Question id → answer under the first intervention, of questions answered under all in an
+        earlier run."""
         if self.run is None or not self.run.answered:
             return {}
         names = [str(one) for one in self.interventions]
@@ -145,7 +151,8 @@ class MapflowModel(lmms):
         }
 
     def _question(self, request: Instance) -> Question:
-        """Our tasks hand over a structured question; of other tasks' prompts the parts are read off the text."""
+        """The question of one of our tasks as it is; for other tasks it is parsed from the
+        prompt."""
         prompt, options, doc_to_visual, doc_id, task, split = request.args
         document = self.task_dict[task][split][doc_id]
         visuals = doc_to_visual(document)
@@ -167,13 +174,15 @@ class MapflowModel(lmms):
         )
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Not offered: options are scored inside `generate_until` (design.md, lmms-eval)."""
+        """Not supported: upstream's likelihood requests have no video position to score; use
+        `generate_until`."""
         raise MapflowError(
-            f"{self.model_name} scores options inside generate_until; use tasks with that output type"
+            f"{self.model_name} scores options inside generate_until; use tasks with that output"
+            " type"
         )
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        """Not offered: every question is one round."""
+        """Not supported: every question is one round."""
         raise MapflowError(
             f"{self.model_name} answers in one round; use tasks with output type generate_until"
         )

@@ -1,15 +1,16 @@
-"""What the released code made of tiny models, and what it means to agree with it: the same for every family.
+"""What the authors' code made of tiny models, and what it means to agree with it: the same for
+every family.
 
     for golden in goldens(golden_root, LLAVA):
         model, sample = golden.model, golden.samples[0]
         sample.prepared.layout, sample.arrays["logits_last"], golden.numbers("knockouts")
 
-A golden is a folder `model*` beside one `golden*`; where there are several, a common suffix pairs them (`model_a_llava`,
-`golden_a`). Which family a model is of stands in its config.json: no name and no count is written here.
+A golden is a folder `model*` beside one `golden*`; where there are several, a common suffix pairs
+them (`model_a_llava`, `golden_a`). Which family a model is of stands in its config.json: no name
+and no count is written here.
 
-Routes and layers are named in the released code's words there (0-based, ends exclusive); here they are written as a user
-would write them, and run through parser, compiler and branching decoder.
-"""
+Routes and layers are named in the authors' code's words there (0-based, ends exclusive); here they
+are written as a user would write them, and run through parser, compiler and branching decoder."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 
 LOGITS, PROBABILITIES, FEATURES, PERCENTAGE_POINTS = 1e-4, 1e-5, 1e-5, 1e-2
 RELATIVE = (
-    2e-5  # of hidden states: the released code's own float32 is up to 1e-5 away from its float64
+    2e-5  # of hidden states: the authors' code's own float32 is up to 1e-5 away from its float64
 )
 NAMES = {
     "Video": "video",
@@ -57,7 +58,8 @@ PATHWAYS = {
 
 @dataclass(frozen=True)
 class Family:
-    """How a family's goldens are told, loaded and encoded: `encode(model, facts, arrays, question id)`."""
+    """How a family's goldens are told, loaded and encoded: `encode(model, facts, arrays, question
+    id)`."""
 
     architecture: str
     load: Callable[[Path], Any]
@@ -66,7 +68,8 @@ class Family:
 
 @dataclass(frozen=True)
 class Sample:
-    """One question of a golden: what the files say (`facts`, `arrays`) and our own preparation of it."""
+    """One question of a golden: what the files say (`facts`, `arrays`) and our own preparation of
+    it."""
 
     index: int
     facts: Mapping[str, Any]
@@ -150,7 +153,8 @@ def close(ours: Tensor, theirs: np.ndarray, tolerance: float) -> None:
 
 
 def close_to_scale(ours: Tensor, theirs: np.ndarray) -> None:
-    """Layer by layer: the residual stream grows to tens, so its rounding is measured against its own largest value."""
+    """Layer by layer: the residual stream grows to tens, so its rounding is measured against its
+    own largest value."""
     scale = np.abs(theirs).reshape(len(theirs), -1).max(-1)
     for our_layer, their_layer, size in zip(ours, theirs, scale, strict=True):
         close(our_layer, their_layer, RELATIVE * size)
@@ -221,7 +225,8 @@ def check_embedding(golden: Golden, sample: Sample) -> None:
 
 @torch.inference_mode()
 def check_base_run(model: VideoLLM, sample: Sample) -> None:
-    """The plain forward pass, without the instrument: logits, hidden states, the base answer and its probability."""
+    """The plain forward pass, without the instrument: logits, hidden states, the base answer and
+    its probability."""
     facts, arrays = sample.facts, sample.arrays
     embeds = model.embed([sample.prepared])[0].embeds
     output = model.decoder.model(inputs_embeds=embeds[None], output_hidden_states=True)
@@ -280,7 +285,8 @@ def assert_scores(logits: Tensor, facts: Mapping[str, Any], theirs: Mapping[str,
 
 
 def check_knockouts(golden: Golden) -> None:
-    """Every route × window × layer × sample: the answer's and the target's probability, the answer, the changes."""
+    """Every route × window × layer × sample: the answer's and the target's probability, the answer,
+    the changes."""
     about, arrays = golden.numbers("knockouts")
     routes, n_layers = [route(words) for words in about["knockouts"]], about["num_layers"]
     assert n_layers == golden.model.decoder.n_layers
@@ -308,7 +314,7 @@ def check_knockouts(golden: Golden) -> None:
 
 
 def check_windows(golden: Golden) -> None:
-    """Each window hooks the layers that the released code hooks."""
+    """Each window hooks the layers that the authors' code hooks."""
     about, _ = golden.numbers("knockouts")
     sample = golden.samples[0]
     for style, size in about["configs"]:
@@ -323,9 +329,9 @@ def check_windows(golden: Golden) -> None:
 def effective_expression(ranges: Mapping[str, Sequence[int]], n_layers: int) -> str:
     """The paper's policy with the golden's ranges [a, b).
 
-    The released code lets a range lie (partly) beyond the model's last layer; we refuse such ranges, so they are written
-    as what they come to: ending at the last layer, or, wholly beyond it, that pathway cut everywhere.
-    """
+    The authors' code lets a range lie (partly) beyond the model's last layer; we refuse such
+    ranges, so they are written as what they come to: ending at the last layer, or, wholly beyond
+    it, that pathway cut everywhere."""
     spans, closed = [], []
     for name, pathway in PATHWAYS.items():
         first, last = ranges[name][0] + 1, min(ranges[name][1], n_layers)
@@ -372,7 +378,7 @@ def check_effective(golden: Golden) -> None:
 
 
 def check_random_budgets(golden: Golden) -> None:
-    """As many edges as the released code blocks, for every ratio, whatever the draw."""
+    """As many edges as the authors' code blocks, for every ratio, whatever the draw."""
     facts, _ = golden.numbers("random")
     for key, _, sample in of_samples(golden, facts):
         theirs = facts[key]
@@ -389,7 +395,8 @@ def check_random_budgets(golden: Golden) -> None:
 
 @torch.inference_mode()
 def check_random_masks(golden: Golden) -> int:
-    """The golden's own draws, put in the place of ours: everything after the draw is the same. How many there were."""
+    """The golden's own draws, put in the place of ours: everything after the draw is the same. How
+    many there were."""
     checked = 0
     facts, arrays = golden.numbers("random")
     for key, _, sample in of_samples(golden, facts):

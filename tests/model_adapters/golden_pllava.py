@@ -42,9 +42,9 @@ def completion_question(
 ) -> Question:
     """The question whose rendering, under the paper's protocol, is the golden's prompt.
 
-    The wording is cut out of the golden's own prompt, so that any system text and instruction will do. `video_turn` is
-    what the family's conversation has between the system text and the question, `assistant` what is before the answer.
-    """
+    The wording is cut out of the golden's own prompt, so that any system text and instruction will
+    do. `video_turn` is what the family's conversation has between the system text and the question,
+    `assistant` what is before the answer."""
     opening, turn = facts["prompt"].split(video_turn)
     turn, answer_prefix = turn.split(assistant)
     stem, instruction = facts["question_without_options"], turn.removeprefix(facts["question"])

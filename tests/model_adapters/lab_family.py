@@ -1,8 +1,9 @@
-"""A family as another package writes it: one class on the public contract, nothing of the four bundled families.
+"""A family as another package writes it: one class on the public contract, nothing of the four
+bundled families.
 
-`test_families.py` copies this file into a package of its own, announces it by an entry point and runs it from there.
-The network sees four colours per frame, and its weights are random: what counts is that the instrument can run it.
-"""
+`test_families.py` copies this file into a package, announces it by an entry point and
+runs it from there. The network sees four colours per frame, and its weights are random: what counts
+is that the instrument can run it."""
 
 from __future__ import annotations
 

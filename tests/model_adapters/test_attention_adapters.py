@@ -1,4 +1,5 @@
-"""Attention maps of every family's tiny checkpoint, against the oracle run on all rows of the same prompt."""
+"""Attention maps of every family's tiny checkpoint, against the reference implementation on all
+positions of the same prompt."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ FRAMES = {"llava": 28, "own_internvl": 28}
 
 
 @torch.inference_mode()
-def oracle(model: VideoLLM, prepared: Prepared, intervention) -> list[torch.Tensor]:
-    """`[head, query, key]` of every layer, from the whole oracle."""
+def reference(model: VideoLLM, prepared: Prepared, intervention) -> list[torch.Tensor]:
+    """`[head, query, key]` of every layer, by the reference implementation."""
     decoder, (inputs,) = model.decoder, model.embed([prepared])
     compiled = intervention.compile(
         prepared.layout, decoder.n_layers, model.pathways, prepared.question.question_id
@@ -52,7 +53,7 @@ def oracle(model: VideoLLM, prepared: Prepared, intervention) -> list[torch.Tens
 
 @pytest.mark.parametrize("rows", ["last", "question"])
 @pytest.mark.parametrize("family", [*OWN, *FAMILIES])
-def test_records_are_the_oracles_means(family, rows, tmp_path):
+def test_records_are_the_references_means(family, rows, tmp_path):
     model = load(family, tmp_path)
     prepared = model.encode(question(family), frames(4, FRAMES.get(family, 16)))  # pyright: ignore[reportAttributeAccessIssue]
     layout = prepared.layout
@@ -62,7 +63,7 @@ def test_records_are_the_oracles_means(family, rows, tmp_path):
     for intervention, record in zip(INTERVENTIONS, records, strict=True):
         assert record.error is None and record.shares is not None and record.n_rows == len(reading)
         slow = torch.stack(
-            [one[:, reading].mean((0, 1)) for one in oracle(model, prepared, intervention)]
+            [one[:, reading].mean((0, 1)) for one in reference(model, prepared, intervention)]
         )
         close = {"atol": 5e-6, "rtol": 1e-4}
         torch.testing.assert_close(torch.tensor(record.weights), slow[:, video], **close)

@@ -1,4 +1,5 @@
-"""Loading: every way of storing the same weights gives the same network, and every damage a message that names it."""
+"""Loading: every way of storing the same weights gives the same network, and every damage a message
+that names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which piece each token belongs to: checked by hand where tokens straddle, and as a property everywhere else."""
+"""Which piece each token belongs to: checked by hand where tokens straddle, and as a property
+everywhere else."""
 
 from __future__ import annotations
 
@@ -82,7 +83,8 @@ def test_placeholder_becomes_its_runs():
     said = named(conversation)
     assert said[:2] == [("<s>", SYSTEM), ("▁", SYSTEM)]
     assert said[3:8] == [(PLACEHOLDER, frame) for frame, size in runs for _ in range(size)]
-    # A special token restarts the text: the dummy space in front of "\n" belongs to what follows it.
+    # A special token restarts the text: the dummy space in front of "\n" belongs to what follows
+    # it.
     assert said[8:] == [("▁", TEMPLATE), ("<0x0A>", TEMPLATE), ("b", LAST)]
 
 
@@ -136,7 +138,8 @@ pieces = st.lists(
 @settings(deadline=None, max_examples=60)
 @given(pieces)
 def test_every_token_lies_in_its_piece(parts):
-    """Slow twin: search, for every token, all pieces that share a character with it."""
+    """Reference implementation: search, for every token, all pieces that share a character with
+    it."""
     conversation = tokenize(TOKENIZER, parts, OPEN)
     offsets = TOKENIZER(conversation.text, return_offsets_mapping=True)["offset_mapping"]
     assert len(conversation.layout) == len(offsets)

@@ -72,15 +72,18 @@ import json, sys
 from mapflow.harness.cli.main import main as mapflow
 from mapflow.harness.evaluation.lmms_eval import main as lmms_eval
 folder, output = sys.argv[1:]
-asked = lmms_eval(["--model", "mapflow_mine", "--model_args", f"pretrained={folder},device=cpu,seed=1",
-    "--tasks", "mapflow_motion_direction", "--limit", "2", "--intervention", "full,video->last", "--output_path", output])
+asked = lmms_eval([
+    "--model", "mapflow_mine", "--model_args", f"pretrained={folder},device=cpu,seed=1",
+    "--tasks", "mapflow_motion_direction", "--limit", "2",
+    "--intervention", "full,video->last", "--output_path", output,
+])
 verified = mapflow(["verify", "mapflow_mine", "--pretrained", folder, "--device", "cpu"])
 print(json.dumps([asked, verified]))
 """
 
 
 def test_a_family_of_another_package_answers_and_is_verified(tmp_path):
-    """In a process of its own, as after `pip install`: lmms_eval and mapflow find it by name."""
+    """In another process, as after `pip install`: lmms_eval and mapflow find it by name."""
     package, folder = tmp_path / "site" / "mylab", tmp_path / "lab-model"
     package.mkdir(parents=True)
     folder.mkdir()

@@ -1,4 +1,5 @@
-"""Video tokens lie on the picture where a family says: what is changed there changes those tokens most."""
+"""Video tokens lie on the picture where a family says: what is changed there changes those tokens
+most."""
 
 from __future__ import annotations
 
@@ -90,7 +91,7 @@ def test_a_change_on_the_picture_is_a_change_of_the_token_there(family, tmp_path
             elsewhere = [one for one in range(n_frames) if one != frame]
             assert moved[grid[elsewhere]].max() == 0, "another frame"
     assert np.mean(stood) < 0.5, (
-        "most of the frame stays as it was: it is no chance that the right token moves most"
+        "most of the frame stays as it was: it is not chance that the right token moves most"
     )
 
 

@@ -1,9 +1,9 @@
 """The generic adapter on tiny random checkpoints of each family, against transformers' own forward.
 
-The slow twin of an intervention here is transformers' eager attention with a wrong-side-out mask: for every prompt and
-intervention one plain forward of the whole model, pixels included, in which a patched eager function takes its mask
-from loops over named positions (tests/interventions/naive.py). It shares no code with the instrument.
-"""
+The reference implementation of an intervention here is transformers' eager attention with a
+wrong-side-out mask: for every prompt and intervention one plain forward of the whole model, pixels
+included, in which a patched eager function takes its mask from loops over named positions
+(tests/interventions/naive.py). It shares no code with the instrument."""
 
 from __future__ import annotations
 
@@ -208,7 +208,8 @@ def test_random_blocking_equals_a_naive_masked_forward(model, monkeypatch):
 
 
 def test_layout_tiles_the_rendered_chat(model):
-    """Joined, the tokens of each part say what was asked; every video embedding lies in a frame, and only there."""
+    """Joined, the tokens of each part say what was asked; every video embedding lies in a frame,
+    and only there."""
     prepared = model.encode(ask(), clip())
     layout, tok = prepared.layout, model.tokenizer
 
@@ -238,7 +239,8 @@ def test_layout_tiles_the_rendered_chat(model):
 
 
 def test_a_frame_segment_holds_that_frames_pixels(model):
-    """Changing one source frame changes the embeddings of its own segment; towers that look across frames aside."""
+    """Changing one source frame changes the embeddings of its own segment; towers that look across
+    frames aside."""
     frames, changed = clip(), clip()
     changed[0] = clip(seed=9)[0]
     one, other = (model.encode(ask(), each) for each in (frames, changed))

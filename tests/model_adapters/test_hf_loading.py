@@ -1,4 +1,5 @@
-"""What a user gets wrong with a transformers checkpoint: each mistake is one line that names the thing and the way out."""
+"""What a user gets wrong with a transformers checkpoint: each mistake is one line that names the
+thing and the way out."""
 
 from __future__ import annotations
 
@@ -152,7 +153,8 @@ def test_dtype(folder, dtype):
 
 
 def test_lora_is_merged_where_peft_put_it(folder, tmp_path):
-    """W + alpha/r · B A, at the names that peft saves; the same as changing the checkpoint's own tensor."""
+    """W + alpha/r · B A, at the names that peft saves; the same as changing the checkpoint's own
+    tensor."""
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     module = "model.language_model.layers.1.self_attn.q_proj"

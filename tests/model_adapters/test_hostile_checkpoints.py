@@ -1,4 +1,5 @@
-"""Checkpoint folders that mean harm: one line, no file outside the folder, no code, no memory for what they claim."""
+"""Checkpoint folders that mean harm: one line, no file outside the folder, no code, no memory for
+what they claim."""
 
 from __future__ import annotations
 
@@ -166,7 +167,11 @@ def test_json_that_is_too_large_is_not_read(folder, monkeypatch):
         read_json(folder / "config.json")
 
 
-EVIL = "import pathlib\npathlib.Path({mark!r}).write_text('ran')\nclass Evil: pass\nEvilConfig = EvilTokenizer = EvilModel = Evil\n"
+EVIL = """import pathlib
+pathlib.Path({mark!r}).write_text('ran')
+class Evil: pass
+EvilConfig = EvilTokenizer = EvilModel = Evil
+"""
 
 
 def plant(folder, mark) -> None:

@@ -1,4 +1,5 @@
-"""The incremental executor through every adapter, from frames on: all routes, styles and windows at once."""
+"""The incremental executor through every adapter, from frames on: all routes, styles and windows at
+once."""
 
 from __future__ import annotations
 
@@ -119,7 +120,8 @@ def test_llava(tmp_path, kv_heads, dtype):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_of_transformers(tmp_path, family):
-    """Rotary tables of several axes, vectors added between layers, and whatever else they pass to their layers."""
+    """Rotary tables of several axes, vectors added between layers, and whatever else they pass to
+    their layers."""
     model = HfVideo.load(write_tiny_hf(tmp_path, family), dtype=torch.float32)
     prepared = model.encode(CHAT, frames(4, 16))
     (single,) = model.embed([prepared])

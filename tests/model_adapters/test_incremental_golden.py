@@ -1,4 +1,5 @@
-"""All knockouts of the golden files, every style, window and layer, through the incremental executor in one go."""
+"""All knockouts of the golden files, every style, window and layer, through the incremental
+executor in one go."""
 
 from __future__ import annotations
 

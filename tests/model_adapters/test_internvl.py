@@ -1,5 +1,5 @@
-"""Mini-InternVL on tiny random checkpoints: its network against a slow twin made of the released tensors, its prompts,
-clips from files, and every folder that is not quite one."""
+"""Mini-InternVL on tiny random checkpoints: its network against a reference implementation made of
+the authors' tensors, its prompts, clips from files, and every folder that is not quite one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def norm(x: Tensor, weights: Mapping[str, Tensor], name: str) -> Tensor:
 def slow_video_tokens(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], pixels: Tensor
 ) -> Tensor:
-    """From the released tensors as they are: fused projections, a loop over heads, a loop over squares of patches."""
+    """From the released tensors as they are: fused projections, a loop over heads, a loop over
+    squares of patches."""
     vision = config["vision_config"]
     depth, heads = vision["num_hidden_layers"], vision["num_attention_heads"]
     patch, side = vision["patch_size"], vision["image_size"] // vision["patch_size"]
@@ -125,7 +126,7 @@ def slow_video_tokens(
 
 
 @torch.inference_mode()
-def test_video_tokens_equal_the_slow_twin(variant):
+def test_video_tokens_equal_the_reference(variant):
     config, model = variant
     prepared = model.encode(tiny_question(), frames_for(3))
     expected = slow_video_tokens(
@@ -159,7 +160,8 @@ def test_pixel_shuffle_keeps_every_value_in_its_square(rows, columns, merge, wid
 
 
 def slow_tables(config: Mapping[str, Any], n: int) -> tuple[Tensor, Tensor]:
-    """The released "su" rotary embedding, written out: one set of factors for short prompts and one for long."""
+    """The released "su" rotary embedding, written out: one set of factors for short prompts and one
+    for long."""
     text = config["llm_config"]
     original, longest = text["original_max_position_embeddings"], text["max_position_embeddings"]
     factors = text["rope_scaling"]["long_factor" if n > original else "short_factor"]
@@ -238,7 +240,8 @@ def test_rendered_prompt(model):
     assert ids[first : first + shown] == [model.placeholder_id] * shown
     text = model.tokenizer.decode(ids[:first] + ids[first + shown - 1 :], skip_special_tokens=False)
     assert text.removeprefix("<s>").replace(" ", "") == (
-        "Watch the ball.\n <|user|>\n<img><IMG_CONTEXT></img>\n <|user|>\nQuestion: Where does the ball go?\nOptions:\n"
+        "Watch the ball.\n <|user|>\n<img><IMG_CONTEXT></img>\n <|user|>\nQuestion: Where does"
+        " the ball go?\nOptions:\n"
         "(A) the left\n(B) the right \nOnly give the best option. <|assistant|>\nBest option:("
     ).replace(" ", "")
 

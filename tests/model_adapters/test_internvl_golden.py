@@ -1,4 +1,5 @@
-"""Mini-InternVL against the released code's own numbers, stage by stage and cut by cut, over every golden there is."""
+"""Mini-InternVL against the authors' code's own numbers, stage by stage and cut by cut, over every
+golden there is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""LLaVA-Video on a tiny random checkpoint: its network against a slow twin, its prompts, and a clip from a file."""
+"""LLaVA-Video on a tiny random checkpoint: its network against a reference implementation, its
+prompts, and a clip from a file."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ from mapflow.model_adapters.interventions import LayerSpan
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Clip
 
-# A square grid that divides evenly; and what the bundled goldens do not have: grouped heads, shards, overlapping bins.
+# A square grid that divides evenly; and what the bundled goldens do not have: grouped heads,
+# shards, overlapping bins.
 VARIANTS = {
     "even": (tiny_config(), 1),
     "grouped, sharded, uneven": (tiny_config(frames=6, tokens=(4, 3), image=49, kv_heads=2), 4),
@@ -55,7 +57,8 @@ def frames_for(model: LlavaVideo, seed: int = 0) -> np.ndarray:
 
 
 def bins(size: int, wanted: int) -> list[range]:
-    """Adaptive pooling's rule: bin i covers floor(i·size/wanted) … ceil((i+1)·size/wanted), so bins may overlap."""
+    """Adaptive pooling's rule: bin i covers floor(i·size/wanted) … ceil((i+1)·size/wanted), so bins
+    may overlap."""
     return [range(i * size // wanted, math.ceil((i + 1) * size / wanted)) for i in range(wanted)]
 
 
@@ -96,7 +99,7 @@ def slow_video_tokens(config: dict, weights: dict[str, Tensor], pixels: Tensor) 
 
 
 @torch.inference_mode()
-def test_forward_equals_the_slow_twin(variant):
+def test_forward_equals_the_reference(variant):
     config, model = variant
     weights = tiny_weights(config)
     prepared = model.encode(tiny_question(), frames_for(model))
@@ -159,7 +162,8 @@ def test_rendered_prompt(model):
     assert ids[first : first + shown] == [model.placeholder_id] * shown
     text = model.tokenizer.decode(ids[:first] + ids[first + shown - 1 :], skip_special_tokens=False)
     assert text.removeprefix("<s>").replace(" ", "") == (
-        "Watch the ball.\n USER: <image>\n USER: Question: Where does the ball go?\nOptions:\n(A) the left\n(B) the right"
+        "Watch the ball.\n USER: <image>\n USER: Question: Where does the ball go?\nOptions:\n(A)"
+        " the left\n(B) the right"
         " \nOnly give the best option. ASSISTANT:Best option:("
     ).replace(" ", "")
 
@@ -241,7 +245,8 @@ def test_pathways_come_with_the_folder_or_with_the_name(tmp_path):
 
 
 def test_a_saved_network_loads_again(model, tmp_path):
-    """Saving is the inverse prefix change; the file then holds exactly the released layout's names."""
+    """Saving is the inverse prefix change; the file then holds exactly the released layout's
+    names."""
     folder = write_tiny_llava(tmp_path)
     saved = load_file(folder / "model.safetensors")
     ((old, new),) = LlavaNetwork.renames

@@ -1,4 +1,5 @@
-"""LLaVA-Video against the released code's own numbers, stage by stage, over every golden there is."""
+"""LLaVA-Video against the authors' code's own numbers, stage by stage, over every golden there
+is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""LLaVA-Video under interventions against the released code's own numbers, over every golden there is.
+"""LLaVA-Video under interventions against the authors' code's own numbers, over every golden there
+is.
 
 `golden.py` compares what goldens of all families have; decoding is known for this family alone.
 """
@@ -66,7 +67,8 @@ def test_random_with_the_given_masks(goldens):
 
 
 def generations(golden: Golden) -> Iterator[tuple[Sample, str, dict, np.ndarray]]:
-    """Every sample and cut under which the golden decodes: (sample, expression, facts, scores [step, vocab])."""
+    """Every sample and cut under which the golden decodes: (sample, expression, facts, scores
+    [step, vocab])."""
     file = golden.folder / "generate.json"
     if not file.is_file():
         return

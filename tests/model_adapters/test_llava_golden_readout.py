@@ -1,4 +1,5 @@
-"""Traces and lenses of LLaVA-Video against the released code's own numbers, over every golden that has them."""
+"""Traces and lenses of LLaVA-Video against the authors' code's own numbers, over every golden that
+has them."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ from mapflow.model_adapters.interventions.execution.readout import (
     top_k,
 )
 
-# Un-normed states give logits of hundreds, so that float32 alone moves a probability by a share of itself: on one sample
-# the released code's own lens values lie 3.3e-5 from a float64 run of its embeddings, ours 6.6e-5.
+# Un-normed states give logits of hundreds, so that float32 alone moves a probability by a share of
+# itself: on one sample the authors' code's own lens values lie 3.3e-5 from a float64 run of its
+# embeddings, ours 6.6e-5.
 SHARE = 1e-3
 FULL = (Intervention(),)
 
@@ -132,14 +134,16 @@ def agree(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 
 def separated(theirs: np.ndarray) -> np.ndarray:
-    """Entries whose probability is clear of both neighbours', so that rounding cannot exchange them."""
+    """Entries whose probability is clear of both neighbours', so that rounding cannot exchange
+    them."""
     gap = -np.diff(theirs, axis=-1) > 2 * (PROBABILITIES + SHARE * theirs[..., :-1])
     edge = np.ones_like(gap[..., :1])
     return np.concatenate([edge, gap], -1) & np.concatenate([gap, ~edge], -1)
 
 
 def check_top(project, hidden: torch.Tensor, ids: np.ndarray, theirs: np.ndarray) -> None:
-    """Ids where probabilities are clear of each other, and all of their ids' and the k largest probabilities."""
+    """Ids where probabilities are clear of each other, and all of their ids' and the k largest
+    probabilities."""
     found, values = top_k(project, hidden, ids.shape[-1])
     assert found.shape == ids.shape
     agree(values.numpy(), theirs)

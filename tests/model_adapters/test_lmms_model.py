@@ -1,4 +1,5 @@
-"""Our models as lmms-eval calls them: foreign tasks, videos that cannot be read, arguments that do not exist."""
+"""Our models as lmms-eval calls them: foreign tasks, videos that cannot be read, arguments that do
+not exist."""
 
 import json
 import shutil
@@ -13,10 +14,13 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.folder import read_records
 
 MOTION = Path(__file__).parents[2] / "tasks" / "motion" / "data"
-FOREIGN = "Question: {question}\nOptions:\nA. {0}\nB. {1}\nAnswer with the option's letter from the given choices directly."
+FOREIGN = (
+    "Question: {question}\nOptions:\nA. {0}\nB. {1}\n"
+    "Answer with the option's letter from the given choices directly."
+)
 
 
-def requests_of(model, documents, prompt, task="somebodys_task"):
+def requests_of(model, documents, prompt, task="other_task"):
     """lmms-eval's requests for documents whose visual is a bare path."""
     model.task_dict = {task: {"test": documents}}
     return [
@@ -37,9 +41,14 @@ def requests_of(model, documents, prompt, task="somebodys_task"):
 def test_another_tasks_multiple_choice_prompt_is_asked_under_interventions(tmp_path):
     rows = json.loads((MOTION / "json" / "antonym.json").read_text())[:2]
     documents = [
-        {"video": str(MOTION / "video" / "antonym" / row["video"]), "answer": "AB"[row["candidates"].index(row["answer"])], **{k: row[k] for k in ("question", "candidates")}}
+        {
+            "video": str(MOTION / "video" / "antonym" / row["video"]),
+            "answer": "AB"[row["candidates"].index(row["answer"])],
+            "question": row["question"],
+            "candidates": row["candidates"],
+        }
         for row in rows
-    ]  # fmt: skip
+    ]
     model = model_class("mapflow_llava")(
         intervention="full;video->options;question->last@1-3", records=str(tmp_path)
     )
@@ -52,7 +61,7 @@ def test_another_tasks_multiple_choice_prompt_is_asked_under_interventions(tmp_p
     assert {r.intervention for r in records} == {"full", "video->options", "question->last@1-3"}
     by_key = {r.key: r for r in records}
     for number, (doc, answer) in enumerate(zip(documents, answers, strict=True)):
-        full = by_key[f"somebodys_task/{number:06d}", "full"]
+        full = by_key[f"other_task/{number:06d}", "full"]
         assert (full.prediction, full.target, full.n_options) == (answer, doc["answer"], 2)
         assert set(full.option_probs) == {"A", "B"}
         cut = by_key[full.question_id, "video->options"]

@@ -63,7 +63,7 @@ def logits(model: LlavaVideo) -> Tensor:
 
 
 def side_by_side(model: LlavaVideo, changes: dict[str, tuple[Tensor, Tensor, float]]) -> Tensor:
-    """The unmerged twin: W x + scale · B (A x), by a hook on each changed module."""
+    """The reference, not merged: W x + scale · B (A x), by a hook on each changed module."""
     handles = [
         model.network.get_submodule(name).register_forward_hook(
             lambda _, inputs, output, a=a, b=b, scale=scale: (
@@ -162,7 +162,8 @@ def test_tower_embeddings_and_whole_tensors(base, tmp_path):
 
 
 def test_peft_agrees(base, tmp_path):
-    """peft itself wraps the network, saves the adapter, and runs unmerged; ours loads what it saved."""
+    """peft itself wraps the network, saves the adapter, and runs unmerged; ours loads what it
+    saved."""
     peft = pytest.importorskip("peft")
     model = LlavaVideo.load(base)
     config = peft.LoraConfig(

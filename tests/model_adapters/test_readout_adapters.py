@@ -1,4 +1,5 @@
-"""Every layer of every family of transformers' own: read out, it answers as the model does that ends there."""
+"""Every layer of every family of transformers' own: read out, it answers as the model does that
+ends there."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from mapflow.model_adapters.interventions import (
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.inference_mode()
 def test_families_of_transformers(tmp_path, family):
-    """Rotary tables of several axes, and vectors added between layers, which are part of what the next layer reads."""
+    """Rotary tables of several axes, and vectors added between layers, which are part of what the
+    next layer reads."""
     model = HfVideo.load(write_tiny_hf(tmp_path, family), dtype=torch.float32)
     prepared = model.encode(CHAT, frames(4, 16))
     decoder, core = model.decoder, model.decoder.core

@@ -1,5 +1,6 @@
-"""VideoLLaMA3 on tiny random checkpoints: its network against a slow twin made of the released tensors, its patches,
-its prompts and told times, clips from files, and every folder that is not quite one."""
+"""VideoLLaMA3 on tiny random checkpoints: its network against a reference implementation made of
+the authors' tensors, its patches, its prompts and told times, clips from files, and every folder
+that is not quite one."""
 
 from __future__ import annotations
 
@@ -51,8 +52,9 @@ def frames_for(count: int = 3, height: int = 60, width: int = 80, seed: int = 0)
 def slow_video_tokens(
     weights: Mapping[str, Tensor], patches: Tensor, grid: tuple[int, int, int], mixing: bool
 ) -> Tensor:
-    """From the released tensors, on the picture of each frame: patches in rows, rotary angles by row and column, a loop
-    over heads, and the mean of each square of patches. `mixing`: all frames at once, a frame's own scores plus 1."""
+    """From the released tensors, on the picture of each frame: patches in rows, rotary angles by
+    row and column, a loop over heads, and the mean of each square of patches. `mixing`: all frames
+    at once, a frame's own scores plus 1."""
     vision, prefix = tiny_vision_config(), "model.vision_encoder."
     tower = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
     heads, width, patch = vision["num_attention_heads"], vision["hidden_size"], vision["patch_size"]
@@ -65,7 +67,8 @@ def slow_video_tokens(
         return layer_norm(x, (width,), tower[f"{name}.weight"], tower[f"{name}.bias"], eps=1e-6)
 
     frames, rows, columns = grid
-    # Undo the order of squares: [frame, square row, square column, row in square, column in square].
+    # Undo the order of squares: [frame, square row, square column, row in square, column in
+    # square].
     squares = patches.view(frames, rows // 2, columns // 2, 2, 2, 3, patch, patch)
     images = squares.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(
         frames, 3, rows * patch, columns * patch
@@ -120,7 +123,7 @@ def slow_video_tokens(
 
 @torch.inference_mode()
 @pytest.mark.parametrize("vision_attention", ["isolated", "released"])
-def test_video_tokens_equal_the_slow_twin(folder, vision_attention):
+def test_video_tokens_equal_the_reference(folder, vision_attention):
     model = VideoLlama3.load(folder, vision_attention=vision_attention)
     weights = released_weights(tiny_videollama3_config())
     prepared = model.encode(chat_question(), frames_for())
@@ -168,7 +171,8 @@ def test_names_tell_the_two_attentions_apart(folder, model):
 
 
 def test_the_local_layout_is_the_same_model(tmp_path, model):
-    """Its tower has a prefix more, and its tower's config and preprocessor lie in a folder beside it."""
+    """Its tower has a prefix more, and its tower's config and preprocessor lie in a folder beside
+    it."""
     local = VideoLlama3.load(
         write_tiny_videollama3(tmp_path / "saved", tiny_videollama3_config(local=True))
     )
@@ -235,7 +239,8 @@ def test_rendered_prompt(model):
     ) == (
         "<|im_start|>user\nTime 0.0s:<video>,Time 0.8s:<video>,Time 2.3s:<video>\n"
         "Question: Where does the ball go?\nOptions:\n(A) to the left\n(B) to the right.\n"
-        "Answer with the option's letter from the given choices directly.<|im_end|>\n<|im_start|>assistant\n"
+        "Answer with the option's letter from the given choices"
+        " directly.<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
@@ -259,7 +264,8 @@ def test_layout_names_every_position(model):
         "Question: Where does the ball go?\nOptions:\n(A) to the left\n(B) to the right.\n"
     )
     assert said("template") == (
-        "\nAnswer with the option's letter from the given choices directly.<|im_end|>\n<|im_start|>assistant"
+        "\nAnswer with the option's letter from the given choices"
+        " directly.<|im_end|>\n<|im_start|>assistant"
     )
     assert said("last") == "\n"
     assert model.tokenizer.convert_ids_to_tokens(list(prepared.option_ids)) == ["A", "B"]
@@ -275,7 +281,8 @@ def test_system_text_comes_before_the_user(model):
 
 
 def test_token_compression_is_never_applied(model):
-    """The config asks for it, but the paper's analysis switches it off: a still clip keeps all its tokens."""
+    """The config asks for it, but the paper's analysis switches it off: a still clip keeps all its
+    tokens."""
     still = frames_for(1).repeat(3, axis=0)
     prepared = model.encode(chat_question(), still)
     frames, rows, columns = prepared.vision["grid"].tolist()

@@ -1,4 +1,5 @@
-"""What VideoLLaMA3 makes of frames before any network: their size, their patches, and the times that are told."""
+"""What VideoLLaMA3 makes of frames before any network: their size, their patches, and the times
+that are told."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ PREPROCESSING = PatchPreprocessing(
     merge=st.sampled_from([1, 2]),
 )
 def test_target_sizes(n, height, width, merge):
-    """Whole video tokens, at least `min_tokens` a frame, and within the clip's budget where that leaves so many."""
+    """Whole video tokens, at least `min_tokens` a frame, and within the clip's budget where that
+    leaves so many."""
     preprocessing = replace(PREPROCESSING, merge=merge)
     new_height, new_width = preprocessing.target_size(n, height, width)
     step = 7 * merge
@@ -85,7 +87,8 @@ def test_told_times_lie_evenly_between_both_ends():
     n=st.integers(2, 16),
 )
 def test_told_times_are_the_released_linspace(fps, n_source, n):
-    """The released code spreads times over all frames and then picks; here they are computed for the picked alone."""
+    """The authors' code spreads times over all frames and then picks; here they are computed for
+    the picked alone."""
     chosen = np.linspace(0, n_source - 1, n, dtype=int)
     spread = np.linspace(0, n_source / fps, n_source)[chosen]
     ours = told_times(sampled(tuple(chosen.tolist()), fps, n_source), Clip("x"))

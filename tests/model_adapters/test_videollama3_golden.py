@@ -1,8 +1,9 @@
-"""VideoLLaMA3 against the released code's own numbers, stage by stage and cut by cut, over every golden there is.
+"""VideoLLaMA3 against the authors' code's own numbers, stage by stage and cut by cut, over every
+golden there is.
 
-The released analysis lets frames mix in the vision tower, so its numbers are met by `vision_attention="released"`; one
-array of each sample was made with frames apart, as the default has it.
-"""
+The released analysis lets frames mix in the vision tower, so its numbers are met by
+`vision_attention="released"`; one array of each sample was made with frames apart, as the default
+has it."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ from mapflow.results.contract.question import Clip, Prompt, Question
 
 
 def question_of(facts: Mapping[str, Any], question_id: str) -> Question:
-    """The question whose rendering is the golden's prompt; the instruction is cut out of that prompt."""
+    """The question whose rendering is the golden's prompt; the instruction is cut out of that
+    prompt."""
     texts = [text.removesuffix("\n") for text in facts["option_letters_full"]]
     instruction = facts["prompt"].split(texts[-1])[-1].split("<|im_end|>")[0]
     prompt = Prompt("", "Question: ", "\nOptions:\n", "({letter}) {text}", "\n", instruction, "")

@@ -1,9 +1,10 @@
-"""Checkpoint folders of transformers' video models, small enough for a unit test: random weights, own tokenizer.
+"""Checkpoint folders of transformers' video models, small enough for a unit test: random weights,
+own tokenizer.
 
-Each family is built from its own config, model and processor classes and saved by `save_pretrained`, so a folder has
-exactly the files and the names that a downloaded one has. The tokenizer is a byte-level BPE trained on the spot; it
-merges across words' parts but never looks at the questions of the tests.
-"""
+Each family is built from its own config, model and processor classes and saved by
+`save_pretrained`, so a folder has exactly the files and the names that a downloaded one has. The
+tokenizer is a byte-level BPE trained on the spot; it merges across words' parts but never looks at
+the questions of the tests."""
 
 from __future__ import annotations
 
@@ -17,18 +18,22 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 CORPUS = (
     "Question: Which way does the red ball move? Options: (A) to the left (B) to the right",
-    "Answer with the option's letter from the given choices directly and only give the best option.",
+    "Answer with the option's letter from the given choices directly and only give the best"
+    " option.",
     *(f" {letter} {letter} {letter} {letter}" for letter in "ABCDEFG"),
-    "You are a helpful assistant. user assistant system Time 0.0s: <0.3 seconds> Frame1: the video series",
+    "You are a helpful assistant. user assistant system Time 0.0s: <0.3 seconds> Frame1: the"
+    " video series",
 )
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-    "{% for c in m['content'] %}{% if c['type'] == 'video' %}VIDEO{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'video' %}VIDEO{% else %}{{ c['text'] }}{%"
+    " endif %}{% endfor %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 VICUNA = (
     "{% for m in messages %}{{ m['role'].upper() }}: "
-    "{% for c in m['content'] %}{% if c['type'] == 'video' %}<video>\n{% else %}{{ c['text'] | trim }}{% endif %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'video' %}<video>\n{% else %}{{ c['text'] |"
+    " trim }}{% endif %}"
     "{% endfor %} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 QWEN_VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
@@ -37,7 +42,8 @@ FRAME = {"height": 16, "width": 16}
 
 
 def tokenizer(specials: tuple[str, ...], named: Mapping[str, str] | None = None) -> Any:
-    """A fast byte-level BPE tokenizer with chat tokens and `specials`; `named` are attributes such as image_token."""
+    """A fast byte-level BPE tokenizer with chat tokens and `specials`; `named` are attributes such
+    as image_token."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -196,8 +202,8 @@ def internvl(layers: int) -> tuple[Any, Any]:
     }
     tok = tokenizer(tuple(named.values()), named)
     vision = {
-        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "image_size": [16, 16], "patch_size": [4, 4],
+        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "image_size": [16, 16], "patch_size": [4, 4],
     }  # fmt: skip
     config = hf.InternVLConfig(
         text_config=text_config(hf.Qwen2Config, len(tok), layers).to_dict(),
@@ -219,7 +225,8 @@ def internvl(layers: int) -> tuple[Any, Any]:
 def video_llama_3(layers: int) -> tuple[Any, Any]:
     tok = tokenizer(QWEN)
     vision = {
-        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 4,
+        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "patch_size": 4,
     }  # fmt: skip
     config = hf.VideoLlama3Config(
         text_config=text_config(hf.Qwen2Config, len(tok), layers).to_dict(),

@@ -1,7 +1,8 @@
-"""A Mini-InternVL checkpoint folder small enough for a unit test: random weights under the released names, all files.
+"""A Mini-InternVL checkpoint folder small enough for a unit test: random weights under the released
+names, all files.
 
-Names and shapes are written out here, so that loading is compared with what a release holds and not with itself.
-"""
+Names and shapes are written out here, so that loading is compared with what a release holds and not
+with itself."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def phi3_tokenizer() -> Tokenizer:
 def tiny_internvl_config(
     *, vision: Mapping[str, Any] | None = None, text: Mapping[str, Any] | None = None, **top: Any
 ) -> dict[str, Any]:
-    """A config.json as the released one is written; `vision`, `text` and the rest replace single values."""
+    """A config.json as the released one is written; `vision`, `text` and the rest replace single
+    values."""
     return {
         "architectures": ["InternVLChatModel"],
         "model_type": "internvl_chat",
@@ -143,7 +145,8 @@ def random_weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict
 def write_tiny_internvl(
     folder: Path, config: Mapping[str, Any] | None = None, shards: int = 1
 ) -> Path:
-    """A complete folder; with `shards` > 1 the weights are spread over that many files and an index."""
+    """A complete folder; with `shards` > 1 the weights are spread over that many files and an
+    index."""
     folder.mkdir(parents=True, exist_ok=True)
     config = tiny_internvl_config() if config is None else config
     size = config["vision_config"]["image_size"]

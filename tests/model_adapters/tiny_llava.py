@@ -1,8 +1,9 @@
-"""A LLaVA-Video checkpoint folder small enough for a unit test: random weights, a Llama-style tokenizer, all files.
+"""A LLaVA-Video checkpoint folder small enough for a unit test: random weights, a Llama-style
+tokenizer, all files.
 
-For clones without the golden numbers, and for variants that those do not have. The tokenizer works as Llama's does (a
-dummy space in front, byte fallback, newline as a byte) over single characters and a few words.
-"""
+For clones without the golden numbers, and for variants that those do not have. The tokenizer works
+as Llama's does (a dummy space in front, byte fallback, newline as a byte) over single characters
+and a few words."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ def tiny_config(
     layers: int = 4,
     tied: bool = False,
 ) -> dict[str, Any]:
-    """A config.json as the released ones are written: what equals transformers' defaults is left out."""
+    """A config.json as the released ones are written: what equals transformers' defaults is left
+    out."""
     return {
         "architectures": ["PllavaForConditionalGeneration"],
         "model_type": "llava",
@@ -119,7 +121,8 @@ def tiny_config(
 
 
 def tiny_weights(config: Mapping[str, Any], seed: int = 0) -> dict[str, Tensor]:
-    """Random weights under the released checkpoints' names, large enough that every part moves the logits."""
+    """Random weights under the released checkpoints' names, large enough that every part moves the
+    logits."""
     generator = torch.Generator().manual_seed(seed)
     network = LlavaNetwork.from_config_dict(config)
     ((old, new),) = LlavaNetwork.renames
@@ -141,7 +144,8 @@ def write_tiny_llava(
     shards: int = 1,
     seed: int = 0,
 ) -> Path:
-    """A complete folder; with `shards` > 1 the weights are spread over that many files and an index."""
+    """A complete folder; with `shards` > 1 the weights are spread over that many files and an
+    index."""
     folder.mkdir(parents=True, exist_ok=True)
     config = tiny_config() if config is None else config
     size = config["vision_config"]["image_size"]

@@ -1,8 +1,9 @@
-"""A VideoLLaMA3 checkpoint folder small enough for a unit test: random weights under the released names, all files.
+"""A VideoLLaMA3 checkpoint folder small enough for a unit test: random weights under the released
+names, all files.
 
-Names and shapes are written out here, so that loading is compared with what a release holds and not with itself. Two
-layouts: the hub's, and the local one, whose vision tower's config and preprocessor lie in a folder beside it.
-"""
+Names and shapes are written out here, so that loading is compared with what a release holds and not
+with itself. Two layouts: the hub's, and the local one, whose vision tower's config and preprocessor
+lie in a folder beside it."""
 
 from __future__ import annotations
 

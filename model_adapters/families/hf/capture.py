@@ -1,9 +1,9 @@
-"""What a vision-language model hands to its language model: computed by the model itself, caught at the door.
+"""Captures the decoder inputs that a vision-language model computes.
 
-Merging, M-RoPE positions and DeepStack differ from family to family and from version to version. Instead of doing them
-again, the model's own forward runs up to the language model, where a hook keeps what arrives and stops. Whatever
-arrives that is not understood is refused: an unknown input may change attention in a way that no intervention sees.
-"""
+Merging of video tokens, M-RoPE positions and DeepStack differ between families and versions of
+transformers. They are not reimplemented: the model's own forward runs until it calls its language
+model, where a hook takes the arguments and stops. Unknown arguments are refused, because they may
+change attention in a way that interventions do not cover."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from transformers import PreTrainedModel
 from mapflow.model_adapters.interventions import DecoderInputs
 from mapflow.results.contract.errors import MapflowError
 
-# Settings of a call, and what follows from the rest for a single prompt without padding.
+# Arguments that carry no information for a single prompt without padding.
 IGNORED = ("input_ids", "past_key_values", "use_cache", "cache_position", "mm_token_type_ids")
 
 
 class _Caught(Exception):
-    """Carries what arrived past the rest of the model's forward."""
+    """Ends the model's forward and carries the decoder's arguments."""
 
     def __init__(self, arrived: Mapping[str, Any]) -> None:
         super().__init__()
@@ -30,9 +30,9 @@ class _Caught(Exception):
 
 
 def decoder_inputs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> DecoderInputs:
-    """What `model(**inputs)` gives its decoder, for a batch of one.
+    """The arguments with which `model(**inputs)` calls its decoder, for a batch of one.
 
-    Raises MapflowError where it gives it something that `DecoderInputs` cannot hold.
+    Raises MapflowError if there is one that `DecoderInputs` cannot hold.
     """
     core = model.get_decoder()
 
@@ -65,8 +65,9 @@ def _understood(arrived: Mapping[str, Any], name: str) -> DecoderInputs:
         strangers.append("attention_mask")
     if strangers:
         raise MapflowError(
-            f"the decoder of {name} also receives {', '.join(strangers)}, which interventions do not cover;"
-            " this model needs an adapter of its own"
+            f"the decoder of {name} also receives {', '.join(strangers)}, which interventions do"
+            " not cover;"
+            " write an adapter for this model (model_adapters/README.md)"
         )
     if positions is not None:
         positions = positions[:, 0] if positions.ndim == 3 else positions[:1]

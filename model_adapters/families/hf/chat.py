@@ -1,9 +1,15 @@
-"""A question as a checkpoint's own chat template renders it, in pieces that know what they are.
+"""A question rendered by a checkpoint's own chat template, and the layout of its tokens.
 
-The template is run twice, once with the question and once with a mark in its place, so that what stands before and
-after the question is known to the character and nothing has to be searched for in the rendered text. Knows no model:
-the template, and the token that stands for a video in it, are the checkpoint's.
-"""
+The template is run twice, with the question and with a mark in its place. This gives the exact text
+before and after the question, so nothing is searched for in the rendered text.
+
+A processor replaces the video's placeholder by a longer text: the video's tokens, often with time
+stamps and separators. All of it is video. Text before a frame's tokens belongs to that frame, text
+after the last frame to the last one, as in the authors' VideoLLaMA3 code. Otherwise a cut from
+video to question would leave the time stamps as a path.
+
+A `frame` segment is one step of the model's temporal grid. It covers several source frames if the
+model merges frames (Qwen: two per temporal patch)."""
 
 from __future__ import annotations
 
@@ -21,13 +27,13 @@ from mapflow.model_adapters.interventions import Segment, TokenLayout
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import PromptStyle, Question
 
-MARK = "\ue000"  # a private-use character: no template holds it and none changes it
-VIDEO = Segment("frame")  # which frame is decided by counting, not by characters
+MARK = "\ue000"  # a private-use character, which templates neither contain nor change
+VIDEO = Segment("frame")  # the frame is determined by counting tokens
 
 
 @dataclass(frozen=True)
 class Chat:
-    """The rendered conversation: `head`, the video's placeholder, `tail` with the question and the begun answer."""
+    """The rendered conversation: `head`, the video's placeholder, and `tail` with the question."""
 
     head: str
     placeholder: str
@@ -39,11 +45,10 @@ class Chat:
 
 
 def render(processor: Any, question: Question, style: PromptStyle) -> Chat:
-    """One user turn with the video and then the question, behind the protocol's system text if it has one.
+    """Renders the protocol's system text, if any, and one user turn with video and question.
 
-    Raises MapflowError for a template that changes the question's wording or takes no video before it, and for a
-    question that contains a placeholder.
-    """
+    Raises MapflowError if the template changes the question's wording or has no place for a video
+    before it, and if the question contains a placeholder."""
     prompt = question.prompt(style)
     pieces = user_pieces(question, style)
     wording = "".join(piece.text for piece in pieces)
@@ -56,14 +61,16 @@ def render(processor: Any, question: Question, style: PromptStyle) -> Chat:
     before, _, after = _rendered(processor, prompt.system, MARK).partition(MARK)
     if before.count(placeholder) != 1 or placeholder in after:
         raise MapflowError(
-            f"the checkpoint's chat template does not put one {placeholder!r} before the question: {before!r}"
+            f"the checkpoint's chat template does not put one {placeholder!r} before the question:"
+            f" {before!r}"
         )
     rendered = _rendered(processor, prompt.system, wording)
     if rendered == before + wording.strip() + after:
         pieces = _stripped(pieces)
     elif rendered != before + wording + after:
         raise MapflowError(
-            f"the checkpoint's chat template changes the wording of question {question.question_id!r}"
+            "the checkpoint's chat template changes the wording of question"
+            f" {question.question_id!r}"
         )
     head, _, between = before.partition(placeholder)
     template = Segment("template")
@@ -78,7 +85,7 @@ def _rendered(processor: Any, system: str, wording: str) -> str:
         return processor.apply_chat_template(
             [*opening, turn], add_generation_prompt=True, tokenize=False
         )
-    except Exception as error:  # templates raise what they like
+    except Exception as error:  # templates raise exceptions of any kind
         reason = " ".join(str(error).split())
         raise MapflowError(
             f"the checkpoint's chat template cannot render a question: {reason}"
@@ -86,7 +93,7 @@ def _rendered(processor: Any, system: str, wording: str) -> str:
 
 
 def _stripped(pieces: list[Text]) -> list[Text]:
-    """Without white space at either end of the whole, as some templates have it."""
+    """The pieces without white space at both ends, which some templates remove."""
     while pieces and not pieces[0].text.strip():
         pieces = pieces[1:]
     while pieces and not pieces[-1].text.strip():
@@ -102,17 +109,17 @@ def chat_layout(
     tokens_per_frame: Sequence[int],
     question: Question,
 ) -> TokenLayout:
-    """The layout of the expanded chat.
+    """The layout of the chat after the processor has expanded it.
 
     Args:
-        offsets: each token's characters in the expanded text.
-        shown: the tokens that hold the video's embeddings.
-        tokens_per_frame: how many of those each frame has, in order.
+        offsets: (start, end) of each token's characters in the expanded text.
+        shown: whether a token holds a video embedding.
+        tokens_per_frame: number of video embeddings of each frame, in order.
 
-    Raises MapflowError where an option has no token of its own, or where tokens and frames do not fit together.
+    Raises MapflowError if an option has no token of its own, or if tokens and frames do not agree.
     """
     tail_length = sum(len(piece.text) for piece in chat.tail)
-    # The expanded text ends as the rendered one does; its length tells how long the video's part has become.
+    # Both texts have the same end, so the total length gives the length of the video's part.
     video_length = offsets[-1][1] - tail_length - len(chat.head)
     pieces = [Text(chat.head, Segment("system")), Text(MARK * video_length, VIDEO), *chat.tail]
     pieces = [piece for piece in pieces if piece.text]
@@ -135,11 +142,11 @@ def chat_layout(
 def tokens_per_frame(
     shown: Bool[Tensor, " n"], vision: Mapping[str, Tensor], n_frames: int
 ) -> list[int]:
-    """How many video tokens each frame has: as many for each, a remainder (a line end) with the last.
+    """Number of video tokens of each frame: equal, a remainder (a line end) goes to the last.
 
-    `vision` tells where it differs: a temporal grid of another size than the number of source frames
-    (`video_grid_thw`), or tokens that were dropped as too similar to the frame before (`video_compression_mask`).
-    """
+    Exceptions are in `vision`: a temporal grid that differs from the number of source frames
+    (`video_grid_thw`), and tokens dropped as too similar to the previous frame
+    (`video_compression_mask`)."""
     grid = vision.get("video_grid_thw")
     frames = n_frames if grid is None else int(grid[0, 0])
     kept = vision.get("video_compression_mask")
@@ -163,16 +170,16 @@ def _check_video(
     ]
     if strangers or list(offsets) != sorted(offsets):
         raise MapflowError(
-            f"the processor's tokens do not lie where {chat.placeholder!r} stood in the rendered chat;"
-            " this model needs an adapter of its own"
+            f"the processor's video tokens are not at {chat.placeholder!r} of the rendered chat;"
+            " write an adapter for this model (model_adapters/README.md)"
         )
-    # Where time stamps part the video's tokens, a frame may end only there.
+    # If time stamps separate the video's tokens, a frame can end only there.
     total = int(shown.sum())
     positions = shown.nonzero().flatten()
     breaks = {0, total} | {i for i in range(1, total) if positions[i] != positions[i - 1] + 1}
     ends = set(accumulate(counts)) | {0}
     if sum(counts) != total or min(counts) < 0 or (len(breaks) > 2 and not breaks <= ends):
         raise MapflowError(
-            f"{total} video tokens in {len(breaks) - 1} stretches do not make {len(counts)} frames;"
-            " this model needs an adapter of its own"
+            f"{total} video tokens in {len(breaks) - 1} groups do not make {len(counts)} frames;"
+            " write an adapter for this model (model_adapters/README.md)"
         )

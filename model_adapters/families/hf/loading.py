@@ -1,8 +1,8 @@
-"""A transformers checkpoint folder as model and processor: safetensors only, no code from the checkpoint, no network.
+"""Loads model and processor from a checkpoint folder in transformers' format.
 
-transformers knows how each of its models is stored, so it reads the weights here; every file that it would need is
-looked for first, so that what is missing is named. LoRA adapters are merged in place.
-"""
+Safetensors only; no code from the checkpoint is run and nothing is downloaded. transformers itself
+reads the weights. All files that it needs are checked first, so that error messages name a missing
+one. LoRA adapters are merged in place."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from mapflow.results.contract.files import read_json
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 PROCESSORS = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
 
-# Where peft adapters of older transformers versions saw the language model and the vision tower.
+# Prefixes of language model and vision tower in peft adapters of older transformers versions.
 LORA_ROOTS = ("", "model.")
 LORA_RENAMES = (
     ("language_model.model.", "model.language_model."),
@@ -50,15 +50,15 @@ LORA_RENAMES = (
 
 
 def is_native(architecture: str) -> bool:
-    """Whether transformers itself has an image-text-to-text model of this architecture."""
+    """Whether transformers has an image-text-to-text model of this architecture."""
     return architecture in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()
 
 
 def native_config(folder: Path) -> Any:
     """The config of a folder that holds a model of transformers itself.
 
-    Raises MapflowError for other folders: it names the family that fits, or says that the checkpoint needs its own code.
-    """
+    Raises MapflowError for other folders: it names the family that fits, or says that the
+    checkpoint needs its own code."""
     content = read_json(folder / "config.json")
     check_sizes(content, folder / "config.json")
     try:
@@ -84,7 +84,7 @@ def _not_native(folder: Path, content: Mapping[str, Any]) -> MapflowError:
 
 
 def load_processor(folder: Path) -> Any:
-    """The folder's processor. Raises MapflowError naming a missing file, or that it takes no videos."""
+    """The folder's processor. Raises MapflowError for a missing file, or if it takes no videos."""
     absent = [name for name in ("tokenizer.json",) if not (folder / name).is_file()]
     if not any((folder / name).is_file() for name in PROCESSORS):
         absent.append(PROCESSORS[0])
@@ -92,7 +92,7 @@ def load_processor(folder: Path) -> Any:
         raise MapflowError(f"checkpoint folder {folder} has no {some(absent)}")
     try:
         processor = AutoProcessor.from_pretrained(folder, **LOCAL)
-    except Exception as error:  # missing packages and broken files alike
+    except Exception as error:  # missing packages and broken files
         reason = " ".join(str(error).split())
         raise MapflowError(f"the processor of {folder} cannot be loaded: {reason}") from error
     if not hasattr(processor, "video_processor") or not getattr(processor, "video_token", None):
@@ -105,7 +105,7 @@ def load_processor(folder: Path) -> Any:
 def load_model(
     folder: Path, dtype: torch.dtype, device_map: str | Mapping[str, Any], adapter: Path | None
 ) -> PreTrainedModel:
-    """The folder's model in evaluation mode. Raises MapflowError where tensors are missing or do not fit."""
+    """The model in evaluation mode. Raises MapflowError if tensors are missing or do not fit."""
     weight_files(folder)  # names missing shards, refuses pickles
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
@@ -134,7 +134,7 @@ def load_model(
 
 
 def merge(model: PreTrainedModel, adapter: Path) -> None:
-    """Add a LoRA adapter's change to the model's own tensors. Raises MapflowError for one that does not fit."""
+    """Adds a LoRA update to the model's tensors. Raises MapflowError if it does not fit."""
     slots = model.state_dict()
     weights = LoraWeights(_Loaded(slots), adapter, LORA_RENAMES, LORA_ROOTS)
     for name in weights.changed:
@@ -142,7 +142,7 @@ def merge(model: PreTrainedModel, adapter: Path) -> None:
 
 
 class _Loaded:
-    """A loaded model's tensors, as `LoraWeights` wants its base."""
+    """A loaded model's tensors as `Weights`, the base of `LoraWeights`."""
 
     def __init__(self, slots: Mapping[str, Tensor]) -> None:
         self._slots = slots

@@ -1,12 +1,12 @@
-"""Any video model of transformers: Qwen-VL, LLaVA-OneVision, InternVL, VideoLLaMA3, SmolVLM and what comes next.
+"""Any video model of transformers: Qwen-VL, LLaVA-OneVision, InternVL, SmolVLM and others.
 
-Nothing here knows a family. The checkpoint's processor and chat template make the tokens, character offsets say what
-each token is (`hf_chat`, `hf_layout`), and the model's own forward makes what the decoder receives (`hf_capture`). What
-cannot be understood is refused, and `mapflow verify` says whether the rest is right.
+The checkpoint's processor and chat template make the tokens, character offsets name them
+(`chat.py`), and the model's own forward computes the decoder inputs (`capture.py`). Models that do
+not fit are refused; `mapflow verify` checks the others.
 
-Differences from a family's own adapter: frames are chosen by the paper's rule for LLaVA and InternVL (8 of them, or as
-many as the protocol asks), not by the processor's; times told to the model count from the clip's beginning.
-"""
+Two differences from the processor's own treatment of videos: frames are chosen by the paper's rule
+for LLaVA and InternVL (8, or the protocol's number), and times told to the model count from the
+clip's start."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Clip, Question
 
-N_FRAMES = 8  # where the protocol asks for no number
+N_FRAMES = 8  # if the protocol asks for no number
 PLACEHOLDERS = ("video_token_id", "video_token_index", "image_token_id", "image_token_index")
-"""What configs call the ids whose positions hold visual embeddings; several models show videos as images."""
+"""Settings that hold the ids of visual positions; several models treat videos as images."""
 
 ROW_BY_ROW = {"llava_next_video": 0, "llava_onevision": 1, "internvl": 0}
-"""Types of models that give no grid, but whose video tokens are as many rows as columns, row by row, and how many tokens
-(a line end) follow them."""
+"""Model types without a grid in their inputs, whose frames are square and row by row → number of
+tokens after the last frame (a line end)."""
 
 
 class HfVideo(VideoLLM):
-    """One checkpoint of a model that transformers has itself. `load` reads it from a folder."""
+    """One checkpoint of a model that transformers itself has."""
 
     family = "hf"
     prompt_style = "chat"
@@ -86,11 +86,11 @@ class HfVideo(VideoLLM):
         device_map: str | Mapping[str, Any] = "cpu",
         lora: str | Path | None = None,
     ) -> HfVideo:
-        """From a folder as `save_pretrained` writes it: config.json, safetensors, tokenizer.json, the processor's files.
+        """From a folder as `save_pretrained` writes it, with the processor's files.
 
-        Raises MapflowError for a folder that is missing or incomplete, for pickled weights, for a model that needs code
-        of its own, and for one whose attention does not go through transformers' attention interface.
-        """
+        Raises MapflowError for a folder that is missing or incomplete, for pickled weights, for a
+        model that needs code from the checkpoint, and for one whose attention does not use
+        transformers' attention interface."""
         folder, adapter = find_base(path, lora)
         config = native_config(folder)
         processor = load_processor(folder)
@@ -100,7 +100,7 @@ class HfVideo(VideoLLM):
         return cls(model, processor, **checkpoint_identity(folder, adapter))
 
     def prepare(self, question: Question) -> Prepared:
-        """Decode the clip's frames and encode the question."""
+        """Decodes the clip's frames and encodes the question."""
         sampled = read_frames(question.clip, segment_midpoints, question.n_frames or N_FRAMES)
         return self.encode(
             question, sampled.pixels, sampled.indices, clip_times(sampled, question.clip)
@@ -113,9 +113,11 @@ class HfVideo(VideoLLM):
         indices: Sequence[int] = (),
         times: Mapping[str, Any] | None = None,
     ) -> Prepared:
-        """The question with these RGB frames; `indices` are their numbers in the source (default: 0, 1, …).
+        """The question with these RGB frames.
 
-        `times` is what the processor is told of them (`clip_times`; default: one frame a second).
+        Args:
+            indices: the frames' numbers in the source; default 0, 1, ….
+            times: video metadata for the processor (`clip_times`); default one frame per second.
         """
         indices = tuple(indices) or tuple(range(len(frames)))
         times = times or {
@@ -135,7 +137,7 @@ class HfVideo(VideoLLM):
 
     @torch.inference_mode()
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
-        """What the model's own forward gives its decoder, clip by clip."""
+        """The decoder inputs that the model's own forward computes, clip by clip."""
         return [decoder_inputs(self.model, self._inputs(item)) for item in prepared]
 
     @torch.inference_mode()
@@ -144,7 +146,7 @@ class HfVideo(VideoLLM):
         return self.model(**self._inputs(prepared), use_cache=False).logits[0, -1].float()
 
     def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
-        """As the processor says (`video_grid_thw`), or a square for types of models whose tokens are known to make one."""
+        """The processor's grid (`video_grid_thw`), or a square for types in `ROW_BY_ROW`."""
         grid = prepared.vision.get("video_grid_thw")
         trailing, ids = ROW_BY_ROW.get(self.model.config.model_type), self._placeholder_ids()
         if grid is not None:
@@ -157,7 +159,7 @@ class HfVideo(VideoLLM):
         return token_grid(prepared.layout, prepared.input_ids, ids, rows, columns, trailing or 0)
 
     def view(self, height: int, width: int) -> View:
-        """Some processors crop frames in the middle."""
+        """A crop in the middle if the processor crops, else the whole frame."""
         video: Any = self.processor.video_processor
         if not getattr(video, "do_center_crop", False):
             return super().view(height, width)
@@ -166,7 +168,7 @@ class HfVideo(VideoLLM):
         return centred_view(height, width, edge, (crop["height"], crop["width"]))
 
     def _inputs(self, item: Prepared) -> dict[str, Tensor]:
-        """The processor's output where the model wants it."""
+        """The processor's output on the model's device and in its precision."""
         device, dtype = self.decoder.device, self.model.dtype
         return {
             name: value.to(device=device, dtype=dtype if value.is_floating_point() else None)
@@ -184,17 +186,15 @@ class HfVideo(VideoLLM):
         try:
             batch = self.processor(
                 text=[chat.text],
-                videos=[
-                    [video]
-                ],  # a list of videos for each text, as transformers' own chat calls have it
+                videos=[[video]],  # one list of videos per text, as in transformers' chat calls
                 return_offsets_mapping=True,
-                # as those calls do: some templates write the start token themselves
+                # some templates write the start token themselves
                 add_special_tokens=not (bos and chat.text.startswith(bos)),
                 do_sample_frames=False,
                 video_metadata=[[dict(times)]],
                 return_tensors="pt",
             )
-        except Exception as error:  # processors refuse what they do not like in their own ways
+        except Exception as error:  # processors raise exceptions of many kinds
             reason = " ".join(str(error).split())
             raise MapflowError(
                 f"the processor of {self.name} refuses the clip: {reason}"
@@ -211,7 +211,7 @@ class HfVideo(VideoLLM):
         return torch.tensor(sorted(set(ids)))
 
     def answer_ids(self, prompt: str, letters: Sequence[str]) -> tuple[int, ...]:
-        """Determined for this prompt: tokenizers differ in what follows a chat template's last token."""
+        """For this prompt: what a letter becomes depends on the chat template's last token."""
         ids = tuple(next_token_id(self.tokenizer, prompt, letter) for letter in letters)
         if len(set(ids)) < len(ids):
             raise MapflowError(f"the tokenizer of {self.name} gives two options' letters one token")
@@ -219,7 +219,7 @@ class HfVideo(VideoLLM):
 
 
 def clip_times(sampled: SampledFrames, clip: Clip) -> dict[str, Any]:
-    """What a processor is told of the frames' times: the clip is the whole video, so its first frame is at 0 s."""
+    """Video metadata for a processor. The clip counts as the whole video: it starts at 0 s."""
     fps = sampled.fps or None
     first, last = 0, sampled.n_source - 1
     if fps and clip.start is not None:

@@ -1,10 +1,10 @@
-"""Mini-InternVL-Video-FT and other InternVLChat checkpoints on Phi-3: conversation, frames and parts.
+"""Mini-InternVL-Video-FT and other InternVLChat checkpoints on Phi-3.
 
-A checkpoint folder holds `config.json` (InternVLChatModel), `tokenizer.json`, `preprocessor_config.json` and safetensors
-under the authors' names. The conversation: system text, a turn with the video alone between `<img>` and `</img>`, a turn
-with the question, the begun answer. Turns are not closed, as in the models' training. Any number of frames, each a
-segment. For InternVL checkpoints in transformers' own format (`-hf`) use `mapflow_hf`.
-"""
+A checkpoint folder holds `config.json` (InternVLChatModel), `tokenizer.json`,
+`preprocessor_config.json` and safetensors under the authors' names. The conversation: system text,
+a turn with the video alone between `<img>` and `</img>`, a turn with the question, the begun
+answer. Turns are not closed, as in the models' training. Any number of frames, each a segment. For
+InternVL checkpoints in transformers' own format (`-hf`) use `mapflow_hf`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class InternVLVideo(ReleasedVideoLLM[InternVLNetwork, ImagePreprocessing]):
         dtype: str | torch.dtype,
         device_map: str | Mapping[str, Any],
     ) -> tuple[InternVLNetwork, ImagePreprocessing, int]:
-        """Raises MapflowError also for a conversation other than Phi-3's and for a crop of another size."""
+        """Raises MapflowError also for other conversations than Phi-3's and other crops."""
         _check_tokens(checkpoint)
         preprocessing = ImagePreprocessing.from_folder(checkpoint.folder)
         network = checkpoint.network(
@@ -98,7 +98,7 @@ class InternVLVideo(ReleasedVideoLLM[InternVLNetwork, ImagePreprocessing]):
     def video_tokens(
         self, prepared: Sequence[Prepared]
     ) -> Sequence[Float[Tensor, "video_tokens hidden"]]:
-        """One pass of the vision tower for all clips, which may differ in their number of frames."""
+        """One pass of the vision tower for all clips, whatever their number of frames."""
         pixels = [pixels_for(self.network.vision_model, item) for item in prepared]
         tokens = self.network.encode_video(torch.cat(pixels))
         return tokens.split([len(clip) * self.network.tokens_per_frame for clip in pixels])

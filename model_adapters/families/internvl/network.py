@@ -1,9 +1,8 @@
 """The InternVL network: InternViT tower, pixel shuffle, two-layer projector, causal language model.
 
-Every frame becomes (side · downsample_ratio)² video tokens: squares of neighbouring patches are laid side by side in
-one wider vector (pixel shuffle, version 2) and projected to the decoder's width. Tower and decoder are transformers'
-own classes. Knows nothing of prompts, tokenizers, files on disk or interventions.
-"""
+Every frame becomes (side · downsample_ratio)² video tokens: squares of neighbouring patches are
+concatenated to one wider vector (pixel shuffle, version 2) and projected to the decoder's width.
+Tower and decoder are transformers' own classes."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from transformers import AutoModelForCausalLM, InternVLVisionConfig, InternVLVis
 from mapflow.model_adapters.checkpoints.released import text_config
 from mapflow.results.contract.errors import MapflowError
 
-# Released name → transformers' name of what the tower's config states.
+# Authors' name → transformers' name of a setting of the tower.
 TOWER_SETTINGS = {"qkv_bias": "attention_bias", "qk_normalization": "use_qk_norm"}
 TOWER_SHARED = (
     "hidden_size",
@@ -37,10 +36,10 @@ class InternVLNetwork(nn.Module):
     """Tower, projector and language model of one `config.json` (InternVLChat layout).
 
     Args:
-        vision_config: the tower, with as many layers as are run.
+        vision_config: the tower, with only the layers that are run.
         text_config: the decoder, any causal language model that transformers knows.
-        merge: side of the square of patches that becomes one video token.
-        n_frames: frames to show where a protocol asks for no number.
+        merge: side, in patches, of the square that becomes one video token.
+        n_frames: frames to show if a protocol asks for no number.
     """
 
     def __init__(
@@ -59,9 +58,9 @@ class InternVLNetwork(nn.Module):
 
     @classmethod
     def from_config_dict(cls, config: Mapping[str, Any]) -> InternVLNetwork:
-        """From the contents of a released `config.json`.
+        """From the contents of an authors' `config.json`.
 
-        Constructible under `torch.device("meta")`. Raises MapflowError for variants that this network does not cover.
+        Works under `torch.device("meta")`. Raises MapflowError for variants that are not supported.
         """
         if config.get("ps_version", "v2") != "v2":
             raise MapflowError(
@@ -75,7 +74,8 @@ class InternVLNetwork(nn.Module):
         side = vision["image_size"] // vision["patch_size"]
         if ratio * merge != 1 or side % merge:
             raise MapflowError(
-                f"config.json has downsample_ratio = {ratio}, which does not divide {side} × {side} patches"
+                f"config.json has downsample_ratio = {ratio}, which does not divide {side} ×"
+                f" {side} patches"
             )
         return cls(
             InternVLVisionConfig(
@@ -107,7 +107,7 @@ class InternVLNetwork(nn.Module):
     def vision_features(
         self, pixel_values: Float[Tensor, "images 3 height width"]
     ) -> Float[Tensor, "images tokens shuffled_width"]:
-        """What the projector receives: the tower's patches (without CLS), shuffled."""
+        """The projector's inputs: the tower's patches without CLS, after the pixel shuffle."""
         patches = self.vision_model(pixel_values=pixel_values).last_hidden_state[:, 1:]
         rows, columns = self.patch_size
         grid = (pixel_values.shape[-2] // rows, pixel_values.shape[-1] // columns)
@@ -123,15 +123,15 @@ class InternVLNetwork(nn.Module):
 def pixel_shuffle(
     patches: Float[Tensor, "images rows columns width"], merge: int
 ) -> Float[Tensor, "images merged_rows merged_columns merged_width"]:
-    """Each `merge` × `merge` square of patches as one vector: its patches row by row, side by side."""
+    """Concatenates each `merge` × `merge` square of patches, row by row, to one vector."""
     squares = patches.unflatten(2, (-1, merge)).unflatten(1, (-1, merge)).transpose(2, 3)
     return squares.flatten(3)
 
 
 def _decoder_config(config: Mapping[str, Any]) -> Any:
-    """Phi-3 as released: rotary scaling "su" is what is called "longrope" today."""
+    """Phi-3 as the authors saved it: rotary scaling "su" is today's "longrope"."""
     config = dict(config)
-    # The released models attend eagerly, where the sliding window was never applied.
+    # The authors' code uses eager attention, which never applied the sliding window.
     config["sliding_window"] = None
     scaling = config.get("rope_scaling")
     if scaling and scaling.get("type") == "su":
@@ -147,9 +147,11 @@ def _decoder_config(config: Mapping[str, Any]) -> Any:
 
 
 def n_vision_layers(config: Mapping[str, Any]) -> int:
-    """How many tower layers are run: `select_layer` counts hidden states, 0 the embeddings and -1 the last layer's.
+    """Number of tower layers to run.
 
-    Raises MapflowError for one that the tower does not have.
+    `select_layer` is an index of hidden states: 0 the embeddings, -1 the last layer's.
+
+    Raises MapflowError for an index that the tower does not have.
     """
     depth = (config.get("vision_config") or {}).get("num_hidden_layers")
     if not isinstance(depth, int):

@@ -1,9 +1,7 @@
-"""InternVL's released tensors under the names, and in the pieces, of transformers' own vision tower.
+"""InternVL's vision tower: from the authors' tensors to those of transformers' own class.
 
-The release holds each layer's queries, keys and values in one tensor and calls most modules otherwise; nothing else
-differs. Tower layers that the network does not run are left in the file. Knows no file: it stands between whatever
-reads the released names and whoever asks for the network's.
-"""
+The authors' checkpoints hold each layer's queries, keys and values in one tensor and name most
+modules differently. Tower layers that the network does not run are skipped."""
 
 from __future__ import annotations
 
@@ -34,9 +32,9 @@ PREFIX = "vision_model."
 
 
 class InternVLWeights:
-    """`released` as the network with `n_vision_layers` tower layers names it.
+    """`released` under the names of a network with `n_vision_layers` tower layers.
 
-    Names that are not the tower's, and names that nobody expects, stay as they are.
+    Names outside the tower and unknown names stay as they are.
     """
 
     def __init__(self, released: Weights, n_vision_layers: int) -> None:
@@ -64,7 +62,7 @@ class InternVLWeights:
 
 
 def _native(source: str, n_vision_layers: int) -> list[tuple[str, int | None]]:
-    """(name in the network, which third of the tensor or None for all of it) of one released tensor."""
+    """(name in the network, third of the tensor or None for all of it) of an authors' tensor."""
     if not source.startswith(PREFIX):
         return [(source, None)]
     name = source.removeprefix(PREFIX)

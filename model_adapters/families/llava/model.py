@@ -1,9 +1,9 @@
-"""LLaVA-NeXT-Video-FT (7B, 13B) and other checkpoints in their layout: conversation, frames and parts.
+"""LLaVA-NeXT-Video-FT (7B, 13B) and other checkpoints in their layout.
 
-A checkpoint folder holds `config.json`, `tokenizer.json`, `preprocessor_config.json` and safetensors, as
-`PllavaForConditionalGeneration.save_pretrained` of the authors' code writes them. The conversation is the one
-of the models' training: system text, a turn with the video alone, a turn with the question, the begun answer.
-"""
+A checkpoint folder holds `config.json`, `tokenizer.json`, `preprocessor_config.json` and
+safetensors, as `PllavaForConditionalGeneration.save_pretrained` of the authors' code writes them.
+The conversation is the one of the models' training: system text, a turn with the video alone, a
+turn with the question, the begun answer."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""The LLaVA-Video network: CLIP tower, two-layer projector with pooling over time and space, Llama decoder.
+"""The LLaVA-Video network: CLIP tower, projector with pooling over time and space, Llama.
 
-A clip's frames become `frames × rows × columns` video tokens (`pooling_shape`), frame by frame, row by row. The
-modules carry the names that the released checkpoints use (`LlavaNetwork.renames` tells the one difference), so
-loading and saving are a change of prefix. Knows nothing of prompts, tokenizers, files on disk or interventions.
-"""
+A clip's frames become `frames × rows × columns` video tokens (`pooling_shape`), frame by frame, row
+by row. Modules have the names of the authors' checkpoints except for one prefix
+(`LlavaNetwork.renames`)."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from mapflow.results.contract.errors import MapflowError
 
 
 class Projector(nn.Module):
-    """From the vision tower's width to the decoder's, then adaptive average pooling to `pooling_shape`."""
+    """Two linear layers to the decoder's width, then average pooling to `pooling_shape`."""
 
     def __init__(
         self, vision_width: int, width: int, act: str, pooling_shape: tuple[int, int, int]
@@ -36,7 +35,7 @@ class Projector(nn.Module):
         self, patches: Float[Tensor, "clips frames rows columns vision_width"]
     ) -> Float[Tensor, "clips video_tokens width"]:
         projected = self.linear_2(self.act(self.linear_1(patches)))
-        # Means over many bfloat16 values lose digits unless they are taken in float32.
+        # Means over many bfloat16 values are taken in float32, or they lose digits.
         channels_first = projected.float().movedim(-1, 1)
         pooled = nn.functional.adaptive_avg_pool3d(channels_first, self.pooling_shape)
         return pooled.flatten(2).transpose(1, 2).to(projected.dtype)
@@ -50,11 +49,11 @@ class LlavaNetwork(nn.Module):
         text_config: the decoder, any causal language model that transformers knows.
         pooling_shape: (frames, rows, columns) of video tokens.
         projector_act: activation between the projector's two layers.
-        vision_feature_layer: which hidden states of the tower to project: 0 are its embeddings, -1 its last layer's.
+        vision_feature_layer: index of the hidden states to project: 0 the embeddings, -1 the last.
     """
 
     renames = (("vision_tower.vision_model.", "vision_tower."),)
-    """(prefix in a checkpoint, prefix here); all other names agree."""
+    """Pairs (prefix in a checkpoint, prefix here); all other names agree."""
 
     def __init__(
         self,
@@ -66,7 +65,8 @@ class LlavaNetwork(nn.Module):
     ) -> None:
         super().__init__()
         tower = CLIPVisionModel(vision_config)
-        # Some versions of transformers wrap the tower once more; parameter names here must not depend on that.
+        # Some versions of transformers wrap the tower once more. Parameter names here do not depend
+        # on it.
         self.vision_tower = getattr(tower, "vision_model", tower)
         self.multi_modal_projector = Projector(
             vision_config.hidden_size, text_config.hidden_size, projector_act, pooling_shape
@@ -84,9 +84,9 @@ class LlavaNetwork(nn.Module):
 
     @classmethod
     def from_config_dict(cls, config: Mapping[str, Any]) -> LlavaNetwork:
-        """From the contents of a released `config.json`, which omits every default.
+        """From the contents of an authors' `config.json`, which omits every default.
 
-        Constructible under `torch.device("meta")`. Raises MapflowError for variants that this network does not cover.
+        Works under `torch.device("meta")`. Raises MapflowError for variants that are not supported.
         """
         supported = {
             "vision_feature_select_strategy": "default",
@@ -100,7 +100,8 @@ class LlavaNetwork(nn.Module):
                 )
         if not isinstance(config.get("vision_feature_layer", -2), int):
             raise MapflowError(
-                f"config.json has vision_feature_layer = {config['vision_feature_layer']!r}; one number is supported"
+                f"config.json has vision_feature_layer = {config['vision_feature_layer']!r}; one"
+                " number is supported"
             )
         if len(config.get("pooling_shape") or ()) != 3:
             raise MapflowError(
@@ -117,13 +118,13 @@ class LlavaNetwork(nn.Module):
 
     @property
     def n_frames(self) -> int:
-        """Frames to show: as many as the video tokens tell apart."""
+        """Frames of video tokens after pooling."""
         return self.pooling_shape[0]
 
     def vision_features(
         self, pixel_values: Float[Tensor, "images 3 height width"]
     ) -> Float[Tensor, "images patches vision_width"]:
-        """The tower's patch features (without CLS) after `n_vision_layers`; later layers are not run."""
+        """Patch features without CLS after `n_vision_layers`; later layers are not run."""
         hidden = self.vision_tower.pre_layrnorm(self.vision_tower.embeddings(pixel_values))
         for layer in self.vision_tower.encoder.layers[: self.n_vision_layers]:
             hidden = layer(hidden, attention_mask=None)

@@ -1,13 +1,13 @@
-"""VideoLLaMA3 in both layouts of its authors: the hub's, and the one that the paper's local class saves.
+"""VideoLLaMA3 in the layouts of the hub and of the paper's local class.
 
-The model is told when each frame is shown: `Time 0.8s:`, then the frame's video tokens, then a comma. Times and commas
-belong to the video, as in the authors' code; otherwise a cut between video and question would leave a path through them.
-A frame begins with the comma that ends the one before. Any number of frames, of any size. For checkpoints in
-transformers' own format use `mapflow_hf`.
+The model is told when each frame is shown: `Time 0.8s:`, then the frame's video tokens, then a
+comma. Times and commas belong to the video, as in the authors' code; otherwise a cut between video
+and question would leave a path through them. A frame begins with the comma that ends the one
+before. Any number of frames, of any size. For checkpoints in transformers' own format use
+`mapflow_hf`.
 
-Token compression drops video tokens that hardly change between frames. It is never applied, whatever config.json says,
-because the paper's analysis switches it off.
-"""
+Token compression drops video tokens that hardly change between frames. It is never applied,
+whatever config.json says, because the paper's analysis switches it off."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class VideoLlama3(ReleasedVideoLLM[VideoLlama3Network, PatchPreprocessing]):
     ) -> VideoLlama3:
         """As `ReleasedVideoLLM.load`.
 
-        `vision_attention="released"` reproduces the paper's analysis, in which frames mix in the vision tower. The
-        default keeps frames apart, as in the model's training. The checkpoint's name tells the two apart.
-        """
+        `vision_attention="released"` reproduces the paper's analysis, in which frames mix in the
+        vision tower. The default keeps frames apart, as in the model's training. The checkpoint's
+        name tells the two apart."""
         if vision_attention not in get_args(VisionAttention):
             known = " or ".join(get_args(VisionAttention))
             raise MapflowError(f"vision_attention={vision_attention!r} must be {known}")
@@ -148,14 +148,13 @@ class VideoLlama3(ReleasedVideoLLM[VideoLlama3Network, PatchPreprocessing]):
 
 
 def told_times(sampled: SampledFrames, clip: Clip) -> list[float]:
-    """The seconds that the model is told for frames chosen by `trimmed_linspace`.
+    """The times in seconds that the model is told for frames chosen by `trimmed_linspace`.
 
-    As the released code has it, the stretch's frames lie evenly on it with both ends included: the last one is told to be
-    shown at the very end, not one frame's duration before. Raises VideoError where the file tells no frame rate.
-    """
+    As in the authors' code, they are evenly spaced over the clip with both ends included: the last
+    frame is said to be shown at the very end. Raises VideoError if the file has no frame rate."""
     if not sampled.fps > 0:
         raise VideoError(
-            f"video {clip.path!r}: tells no frame rate, and this model is told the time of each frame"
+            f"video {clip.path!r}: has no frame rate, and this model is told the time of each frame"
         )
     length = sampled.n_source / sampled.fps
     start = max(clip.start or 0.0, 0.0)
@@ -167,7 +166,7 @@ def told_times(sampled: SampledFrames, clip: Clip) -> list[float]:
 
 
 def _with_line_ends(pieces: Sequence[Text]) -> list[Text]:
-    """The line's end after the stem and after an option belongs to them: the released code looks for "text\\n"."""
+    """Line ends after stem and options belong to them: the authors' code looks for "text\\n"."""
     moved: list[Text] = []
     for piece in pieces:
         if moved and moved[-1].segment.kind in ("stem", "option") and piece.text.startswith("\n"):
@@ -178,17 +177,16 @@ def _with_line_ends(pieces: Sequence[Text]) -> list[Text]:
 
 
 def _merge(folder: Path) -> int:
-    """How many patches a side a video token has: what the folder's processor says of videos, 2 as released."""
+    """Side, in patches, of one video token: the processor's setting for videos, 2 by default."""
     file = folder / "processor_config.json"
     return int(read_json(file).get("video_merge_size", 2)) if file.is_file() else 2
 
 
 def _tower(checkpoint: ReleasedCheckpoint) -> tuple[Path, Mapping[str, Any]]:
-    """(folder with the preprocessor's file, the vision tower's config).
+    """(folder with the preprocessor's file, config of the vision tower).
 
-    On the hub both are the checkpoint's own; the local layout names a folder beside it, of which only these are needed.
-    Raises MapflowError where that folder is absent.
-    """
+    On the hub both are in the checkpoint; the local layout names a folder beside it. Raises
+    MapflowError if that folder is absent."""
     own, named = (
         checkpoint.config.get("vision_encoder_config"),
         checkpoint.config.get("vision_encoder"),
@@ -203,6 +201,7 @@ def _tower(checkpoint: ReleasedCheckpoint) -> tuple[Path, Mapping[str, Any]]:
         folder = beside if beside.is_dir() else find_folder(named)
     except MapflowError as error:
         raise MapflowError(
-            f"{checkpoint.folder} takes its vision tower from {named!r}, which is not beside it: {error}"
+            f"{checkpoint.folder} takes its vision tower from {named!r}, which is not beside it:"
+            f" {error}"
         ) from error
     return folder, read_json(folder / "config.json")

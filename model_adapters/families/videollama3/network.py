@@ -1,10 +1,8 @@
 """The VideoLLaMA3 network: a vision tower for frames of any size, a projector, and Qwen2.
 
-Tower and decoder are transformers' own classes; the tower averages each `merge` × `merge` square of patches into one
-video token. The released analysis attends differently in the tower than the model was trained to (`VisionAttention`),
-so there is a choice; everything else is one and the same. Knows nothing of prompts, tokenizers, files on disk or
-interventions.
-"""
+Tower and decoder are transformers' own classes; the tower averages each `merge` × `merge` square of
+patches into one video token. The paper's analysis uses another attention in the tower than the
+model's training; `VisionAttention` selects one."""
 
 from __future__ import annotations
 
@@ -23,9 +21,9 @@ from mapflow.model_adapters.checkpoints.released import settings
 from mapflow.results.contract.errors import MapflowError
 
 VisionAttention = Literal["isolated", "released"]
-"""`isolated`: a frame's patches see their own frame only, as the model was trained and as its flash-attention and sdpa
-code compute. `released`: the paper's analysis loads the eager code, which *adds* its boolean mask to the scores, so that
-every patch sees every frame and its own frame's scores are merely greater by 1."""
+"""`isolated`: patches attend to their own frame only, as in training (flash-attention and sdpa
+code). `released`: as in the paper's analysis, whose eager code *adds* its boolean mask to the
+scores; every patch attends to every frame, and scores within its own frame are greater by 1."""
 
 
 class Projector(nn.Module):
@@ -45,7 +43,7 @@ class Projector(nn.Module):
 
 
 class MixingAttention(nn.Module):
-    """The `released` attention (see `VisionAttention`), with the projections of transformers' module in whose place it is put."""
+    """The `released` attention (see `VisionAttention`), on the projections of `native`."""
 
     def __init__(self, native: nn.Module) -> None:
         super().__init__()
@@ -65,7 +63,7 @@ class MixingAttention(nn.Module):
         ],
         **options: Any,
     ) -> tuple[Float[Tensor, "patches width"], None]:
-        """`cu_seqlens` are the patches' numbers where frames begin and end; `position_embeddings` cosines and sines."""
+        """`cu_seqlens`: frame boundaries in patches; `position_embeddings`: cosines and sines."""
         cos, sin = (table[:, None].float() for table in position_embeddings)
         heads = [
             project(hidden_states).unflatten(-1, (-1, self.head_dim))
@@ -82,13 +80,13 @@ class MixingAttention(nn.Module):
 
 
 class VideoLlama3Network(nn.Module):
-    """Tower, projector and language model of one `config.json` (the release's own layout).
+    """Tower, projector and language model of one `config.json` (authors' layout).
 
     Args:
         vision_config: the tower.
         text_config: Qwen2.
         projector_depth: linear layers of the projector.
-        merge: side of the square of patches that becomes one video token.
+        merge: side, in patches, of the square that becomes one video token.
         vision_attention: see `VisionAttention`.
     """
 
@@ -102,7 +100,7 @@ class VideoLlama3Network(nn.Module):
         ("model.", "language_model.model."),
         ("lm_head.", "language_model.lm_head."),
     )
-    """(prefix in a checkpoint, prefix here)."""
+    """Pairs (prefix in a checkpoint, prefix here)."""
 
     def __init__(
         self,
@@ -133,9 +131,9 @@ class VideoLlama3Network(nn.Module):
         merge: int = 2,
         vision_attention: VisionAttention = "isolated",
     ) -> VideoLlama3Network:
-        """From the contents of a released `config.json` and of its vision tower's.
+        """From the contents of an authors' `config.json` and of its vision tower's.
 
-        Constructible under `torch.device("meta")`. Raises MapflowError for variants that this network does not cover.
+        Works under `torch.device("meta")`. Raises MapflowError for variants that are not supported.
         """
         projector = config.get("mm_projector_type", "linear")
         depth = re.fullmatch(r"mlp([1-9])x_gelu", projector)
@@ -143,7 +141,7 @@ class VideoLlama3Network(nn.Module):
             raise MapflowError(
                 f"config.json has mm_projector_type = {projector!r}; mlp2x_gelu is supported"
             )
-        # The file is Qwen2's config with much beside it.
+        # The file holds Qwen2's config and other settings.
         known = {*Qwen2Config().to_dict(), "rope_theta", "rope_scaling"}
         text = {key: value for key, value in settings(config).items() if key in known}
         return cls(

@@ -1,9 +1,7 @@
-"""Frames to patches, bit for bit as the released VideoLLaMA3 processor made them.
+"""From frames to patches, bit for bit as in the authors' VideoLLaMA3 processor.
 
-Frames keep their aspect ratio: both sides become multiples of `patch · merge` pixels, within a budget of tokens that all
-frames share. Patches come square by square, so that the `merge` × `merge` patches of one video token are neighbours.
-Knows no network and no video file.
-"""
+Frames keep their aspect ratio: both sides become multiples of `patch · merge` pixels, within a
+token budget for all frames. The `merge` × `merge` patches of one video token are consecutive."""
 
 from __future__ import annotations
 
@@ -24,9 +22,13 @@ from mapflow.results.contract.errors import MapflowError
 
 @dataclass(frozen=True)
 class PatchPreprocessing:
-    """What a preprocessor_config.json of VideoLLaMA3 says; `merge` is that of videos, in both directions.
+    """The settings of a preprocessor_config.json of VideoLLaMA3.
 
-    `min_tokens` are a frame's video tokens at least, `max_tokens` a clip's at most.
+    Attributes:
+        patch: side of a patch, pixels.
+        merge: side, in patches, of the square that becomes one video token.
+        min_tokens: fewest video tokens of a frame.
+        max_tokens: most video tokens of a clip.
     """
 
     patch: int
@@ -42,12 +44,11 @@ class PatchPreprocessing:
     def from_config(
         cls, config: Mapping[str, Any], where: str, merge: int = 2
     ) -> PatchPreprocessing:
-        """From the file's contents. Raises MapflowError naming `where` for a missing entry or a step switched off."""
+        """From the file's contents. Raises MapflowError naming `where` for a missing entry or a
+        step switched off."""
         for step in ("do_resize", "do_rescale", "do_normalize"):
             if not config.get(step, True):
-                raise MapflowError(
-                    f"{where} switches {step} off, which this preprocessing cannot do"
-                )
+                raise MapflowError(f"{where} switches {step} off, which is not supported")
         for key in ("image_mean", "image_std", "patch_size"):
             if key not in config:
                 raise MapflowError(f"{where} has no {key!r}")
@@ -65,7 +66,8 @@ class PatchPreprocessing:
     def __call__(
         self, frames: UInt8[np.ndarray, "frames height width 3"]
     ) -> tuple[Float[Tensor, "patches values"], tuple[int, int, int]]:
-        """Float32 values of each patch (3 · patch · patch of them), and (frames, rows, columns) of patches."""
+        """Float32 values of each patch (3 · patch · patch of them), and (frames, rows, columns) of
+        patches."""
         height, width = self.target_size(*frames.shape[:3])
         resample = Image.Resampling(self.resample)
         resized = np.stack(
@@ -79,7 +81,7 @@ class PatchPreprocessing:
         squares = values.unflatten(3, (-1, self.merge, self.patch)).unflatten(
             2, (-1, self.merge, self.patch)
         )
-        # frame, channel, (square, patch, pixel) down, (square, patch, pixel) across
+        # frame, channel, (square, patch, pixel) vertically, (square, patch, pixel) horizontally
         patches = squares.permute(0, 2, 5, 3, 6, 1, 4, 7)
         return patches.reshape(len(frames) * rows * columns, -1), (len(frames), rows, columns)
 

@@ -52,7 +52,7 @@ def test_an_index_names_files_of_its_own_folder_alone(folder, tmp_path, shard):
     (folder / "model.safetensors").unlink()
     index = {"weight_map": {"a": shard}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    refused(folder, "no safetensors file in its own folder")
+    refused(folder, "not a safetensors file in its own folder")
 
 
 @pytest.mark.parametrize(

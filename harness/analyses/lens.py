@@ -1,99 +1,178 @@
-"""Lens: which words do video tokens look like, layer by layer? The logit lens on every video position.
+"""Lens: which words do video tokens look like in every layer? The logit lens at every video position.
 
-By default each layer's output goes through the final norm and the head. The released code reads layers' inputs against
-the raw input embeddings, un-normed; that is the variant `raw_embeddings`. Knows no checkpoint, no task, no file.
+By default the output of each layer goes through the final norm and the head. The authors' code compares the
+input of each layer, without norm, with the input embeddings: `raw_embeddings`.
+
+    mapflow lens --limit 5 --output_path lens/
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Int
-from torch import Tensor
-
-from mapflow.model_adapters.interventions import Intervention, TokenLayout
-from mapflow.model_adapters.interventions.execution.readout import (
-    embedding_logits,
-    hidden_states,
-    layer_inputs,
-    layer_outputs,
-    top_k,
+from mapflow.harness.analyses.analysis import Drawing, InterventionAnalysis, band_notes, six_digits
+from mapflow.harness.analyses.word_lists import SHIPPED, read_word_lists
+from mapflow.harness.cli.arguments import (
+    add_analysis_arguments,
+    add_overlay,
+    chosen_interventions,
+    overlay_layers,
 )
-from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+from mapflow.harness.cli.table_output import write_text
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
-from mapflow.results.records.lens import LensRecord
+from mapflow.results.records.lens import (
+    Frequency,
+    LensRecord,
+    WordLists,
+    frequencies,
+    frequency_csv,
+    frequency_table,
+)
+
+if TYPE_CHECKING:
+    from mapflow.model_adapters.inference.subject import Subject
+    from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 
 
 @dataclass(frozen=True)
-class Lens:
-    """What to look at: the `k` most probable tokens at every video position."""
+class Lens(InterventionAnalysis[LensRecord]):
+    """The `k` most probable tokens at every video position, and how many of them are in the lists of `words`.
 
-    interventions: tuple[Intervention, ...]
+    `overlay` names the layers to draw on the frames: None for no pictures, "" for the last layer.
+    """
+
     k: int = 5
     raw_embeddings: bool = False
+    words: WordLists = field(default_factory=read_word_lists)
+    overlay: str | None = None
 
+    RECORD = LensRecord
+    FIGURE = "words"
+    VERB = "read"
+    TAKES_WORDS = True
 
-def lens_question(model: VideoLLM, prepared: Prepared, lens: Lens) -> list[LensRecord]:
-    """A record an intervention. Raises MapflowError, naming the question, where one does not fit the prompt."""
-    question, decoder, layout = prepared.question, model.decoder, prepared.layout
-    video = layout.positions("video")
-    (inputs,) = model.embed([prepared])
-    records = []
-    for intervention in lens.interventions:
-        try:
-            compiled = intervention.compile(
-                layout, decoder.n_layers, model.pathways, question.question_id
-            )
-        except MapflowError as error:
-            raise MapflowError(f"question {question.question_id} cannot be read: {error}") from None
-        hidden = hidden_states(decoder, inputs, compiled, video)
-        if lens.raw_embeddings:
-            ids, found = top_k(embedding_logits(decoder), layer_inputs(decoder, hidden), lens.k)
-        else:
-            ids, found = top_k(decoder.logits, layer_outputs(decoder, hidden), lens.k)
-        if not found.isfinite().all():
-            why = "the model's logits are not finite"
-            records.append(LensRecord(**_identity(question, lens, intervention), error=why))
-            continue
-        records.append(
-            LensRecord(
-                **_identity(question, lens, intervention),
-                frames=_frames(layout, video),
-                ids=tuple(ids.tolist()),
-                probabilities=tuple(
-                    [[_short(p) for p in token] for token in row] for row in found.tolist()
-                ),
-                words={str(one): _text(model, one) for one in ids.unique().tolist()},
-            )
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        add_analysis_arguments(parser)
+        parser.add_argument(
+            "--topk",
+            type=int,
+            default=5,
+            metavar="K",
+            help="words per token and layer (default: %(default)s)",
         )
-    return records
+        parser.add_argument(
+            "--raw-embeddings",
+            action="store_true",
+            help="as the authors' code: inputs of layers, without norm, against the input embeddings"
+            " (default: outputs of layers through the final norm and the head)",
+        )
+        parser.add_argument(
+            "--words",
+            type=Path,
+            metavar="YAML",
+            help="named word lists, e.g. 'spatial: [left, right]' (default: shipped)",
+        )
+        add_overlay(
+            parser,
+            "also write each patch's most probable word on the frames, for each of LAYERS"
+            " (default: the last)",
+        )
 
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> Lens:
+        if options.topk < 1:
+            raise MapflowError(f"--topk {options.topk} must be at least 1 word")
+        words = read_word_lists(options.words or SHIPPED)
+        interventions = chosen_interventions(options)
+        return cls(interventions, options.topk, options.raw_embeddings, words, options.overlay)
 
-def failed(question: Question, lens: Lens, reason: str) -> list[LensRecord]:
-    """The records of a question that could not be asked; `reason` is one line."""
-    why = " ".join(reason.split())
-    return [LensRecord(**_identity(question, lens, one), error=why) for one in lens.interventions]
+    def fitted(self, model: VideoLLM) -> Lens:
+        weight: Any = model.decoder.core.get_input_embeddings().weight
+        if self.k > len(weight):
+            raise MapflowError(
+                f"--topk {self.k} is more than the vocabulary's {len(weight)} tokens"
+            )
+        overlay_layers(self.overlay, model, str(model.decoder.n_layers))
+        return super().fitted(model)
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"raw_embeddings": self.raw_embeddings, "topk": self.k}
 
-def _frames(layout: TokenLayout, positions: Int[Tensor, " position"]) -> tuple[int, ...]:
-    segments = [layout.segments[index] for index in layout.segment_of[positions].tolist()]
-    return tuple(segment.index or 0 for segment in segments)
+    @property
+    def note(self) -> str:
+        return (
+            f"shares of the {self.k} most probable words of every video token, in percent; records"
+        )
 
+    def fields(self, question: Question) -> Mapping[str, Any]:
+        return {"raw_embeddings": self.raw_embeddings}
 
-def _short(p: float) -> float:
-    """Six significant digits, more than float32 runs agree on, in a third of the space."""
-    return float(f"{p:.6g}")
+    def measure(self, model: VideoLLM, prepared: Prepared) -> list[LensRecord]:
+        from mapflow.model_adapters.interventions.execution.readout import (
+            embedding_logits,
+            hidden_states,
+            layer_inputs,
+            layer_outputs,
+            top_k,
+        )
 
+        question, decoder, layout = prepared.question, model.decoder, prepared.layout
+        video = layout.positions("video")
+        segments = [layout.segments[index] for index in layout.segment_of[video].tolist()]
+        (inputs,) = model.embed([prepared])
+        records = []
+        for name, intervention in zip(self.names, self.interventions, strict=True):
+            (compiled,) = self.compiled(model, prepared, [intervention])
+            hidden = hidden_states(decoder, inputs, compiled, video)
+            if self.raw_embeddings:
+                ids, found = top_k(embedding_logits(decoder), layer_inputs(decoder, hidden), self.k)
+            else:
+                ids, found = top_k(decoder.logits, layer_outputs(decoder, hidden), self.k)
+            values = {
+                "frames": tuple(segment.index or 0 for segment in segments),
+                "ids": tuple(ids.tolist()),
+                "probabilities": tuple(six_digits(found.tolist())),
+                "words": {
+                    str(one): str(model.tokenizer.decode([one])).strip()
+                    for one in ids.unique().tolist()
+                },
+            }
+            records.append(self.checked(question, name, [found], values))
+        return records
 
-def _identity(question: Question, lens: Lens, intervention: Intervention) -> dict[str, Any]:
-    return {
-        **question.identity,
-        "intervention": str(intervention),
-        "raw_embeddings": lens.raw_embeddings,
-    }
+    def summarize(self, records: Sequence[LensRecord]) -> list[Frequency]:
+        return frequencies(records, self.names, self.words)
 
+    def table(self, summary: Sequence[Frequency]) -> str:
+        return frequency_table(summary)
 
-def _text(model: VideoLLM, token: int) -> str:
-    return str(model.tokenizer.decode([token])).strip()
+    def save(self, summary: Sequence[Frequency], folder: Path) -> None:
+        write_text(folder / "frequency.csv", frequency_csv(summary))
+
+    def draw_overlays(self, subject: Subject, records: Sequence[LensRecord], folder: Path) -> None:
+        from mapflow.harness.analyses.overlays import draw_lens
+
+        model = subject.model
+        layers = overlay_layers(self.overlay, model, str(model.decoder.n_layers))
+        if layers is not None:
+            draw_lens(subject, records, self.names, layers, folder)
+
+    @classmethod
+    def figure(
+        cls,
+        records: Sequence[LensRecord],
+        names: Sequence[str],
+        title: str = "",
+        words: Path | None = None,
+    ) -> Drawing:
+        from mapflow.results.figures import lens_curves, lens_panels, lens_rows
+
+        found = lens_panels(records, read_word_lists(words or SHIPPED), names)
+        return Drawing(lens_curves(found, title), lens_rows(found), band_notes(found))

@@ -1,7 +1,7 @@
-"""Records drawn on the frames that the model was shown: where rows look, which words patches look like.
+"""Draws records on the frames that the model was shown: attention weights, and words of the lens.
 
-Frames are read again, by number, and cropped as the family crops them. Where a family's tokens lie on no known place,
-or a video cannot be read any more, that is said in a line and nothing is drawn. Runs no network.
+Frames are read again by their numbers and cropped as the model family crops them; the model is not run. If the
+place of a family's tokens is unknown, or a video is missing by now, one line says so and nothing is drawn.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
+from mapflow.model_adapters.inference.subject import Subject
 from mapflow.model_adapters.interventions import LayerSpan
 from mapflow.model_adapters.video.reader import read_frames
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
@@ -34,18 +35,20 @@ from mapflow.results.figures import (
 )
 from mapflow.results.records.attention import AttentionRecord
 from mapflow.results.records.lens import LensRecord
-from mapflow.tasks.documents import Document
-from mapflow.tasks.lmms_functions import question_of
 
 FOLDER = "overlays"
 LONGEST_SIDE = 320
-"""Pixels of a picture at most: a figure shows it two inches wide."""
+"""Most pixels of a picture: a figure shows it two inches wide."""
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What overlays of a question are laid on: `tokens[f][r][c]` is the place among the video tokens of the one that lies
-    in that patch of `pictures[f]`, the frame that has the number `numbers[f]` in its video."""
+class OverlayCanvas:
+    """What the overlays of one question are drawn on.
+
+    Attributes:
+        pictures, numbers: the frames shown, and their numbers in the video.
+        tokens: `tokens[f][r][c]` is the index, among the video tokens, of the token at that patch of frame f.
+    """
 
     pictures: UInt8[np.ndarray, "frame height width 3"]
     numbers: tuple[int, ...]
@@ -53,21 +56,23 @@ class Ground:
 
 
 def draw_attention(
-    model: VideoLLM,
-    documents: Sequence[Document],
+    subject: Subject,
     records: Sequence[AttentionRecord],
     names: Sequence[str],
     layers: LayerSpan,
     folder: Path,
 ) -> None:
-    """A figure a question, weights averaged over `layers`; under several interventions another of what each takes away
-    from the first. Raises MapflowError where one cannot be written."""
+    """One figure per question with weights averaged over `layers`.
+
+    With several interventions, a second figure shows what each takes away from the first. Raises MapflowError
+    if a file cannot be written.
+    """
     found = {record.key: record for record in records if record.error is None}
-    for question, ground in _grounds(model, documents, {question for question, _ in found}):
+    for question, canvas in _canvases(subject, {question for question, _ in found}):
         own = [found[question, name] for name in names if (question, name) in found]
         maps = {
             record.intervention: np.mean([record.weights[layer] for layer in ran], axis=0)[
-                ground.tokens
+                canvas.tokens
             ]
             for record in own
             if (ran := _ran(record, len(record.weights), layers))
@@ -75,7 +80,7 @@ def draw_attention(
         if not maps:
             continue
         title = f"{question}: {own[0].rows} → video, layers {layers}"
-        overlay = AttentionOverlay(ground.pictures, ground.numbers, maps, title)
+        overlay = AttentionOverlay(canvas.pictures, canvas.numbers, maps, title)
         path = folder / FOLDER / file_name(question)
         save_figure(
             attention_overlay(overlay),
@@ -88,17 +93,18 @@ def draw_attention(
 
 
 def draw_lens(
-    model: VideoLLM,
-    documents: Sequence[Document],
+    subject: Subject,
     records: Sequence[LensRecord],
     names: Sequence[str],
     layers: LayerSpan,
     folder: Path,
 ) -> None:
-    """A figure a question, intervention and one of `layers`: each patch's most probable word. Raises MapflowError where one
-    cannot be written."""
+    """One figure per question, intervention and layer of `layers`: the most probable word of each patch.
+
+    Raises MapflowError if a file cannot be written.
+    """
     found = {record.key: record for record in records if record.error is None}
-    for question, ground in _grounds(model, documents, {question for question, _ in found}):
+    for question, canvas in _canvases(subject, {question for question, _ in found}):
         for name in names:
             record = found.get((question, name))
             if record is None:
@@ -107,13 +113,13 @@ def draw_lens(
                 words = [(record.words or {})[str(token[0])] for token in record.ids[layer]]
                 sure = np.array([token[0] for token in record.probabilities[layer]])
                 overlay = LensOverlay(
-                    ground.pictures,
-                    ground.numbers,
+                    canvas.pictures,
+                    canvas.numbers,
                     tuple(
                         tuple(tuple(words[one] for one in row) for row in frame)
-                        for frame in ground.tokens
+                        for frame in canvas.tokens
                     ),
-                    sure[ground.tokens],
+                    sure[canvas.tokens],
                     f"{question}: {name}, layer {layer + 1}",
                 )
                 path = folder / FOLDER / f"{file_name(question)}_{file_name(name)}_layer{layer + 1}"
@@ -121,7 +127,7 @@ def draw_lens(
 
 
 def file_name(text: str) -> str:
-    """For a question or an intervention: what file systems mind is left out, and a digest then keeps names apart."""
+    """A file name for a question or intervention: special characters are replaced, a digest then keeps names apart."""
     plain = re.sub(r"[^A-Za-z0-9.@=,+-]+", "_", text)[:80].strip(".")
     if plain and plain == text:
         return plain
@@ -129,21 +135,21 @@ def file_name(text: str) -> str:
     return f"{plain}-{digest[:8]}"
 
 
-def question_ground(model: VideoLLM, prepared: Prepared) -> Ground:
-    """Raises MapflowError where it is not known where tokens lie, and where the video cannot be read."""
+def question_canvas(model: VideoLLM, prepared: Prepared) -> OverlayCanvas:
+    """Raises MapflowError if the place of the tokens is unknown or the video cannot be read."""
     grid = model.token_grid(prepared)
-    # of the frames that a segment stands for, the first; the last segment may have fewer
+    # the first of the frames that a segment combines; the last segment may have fewer
     numbers = prepared.frame_indices[:: -(-len(prepared.frame_indices) // len(grid))]
     frames = _frames(prepared.question.clip, numbers)
     view = model.view(*frames.shape[1:3])
     seen = frames[:, view.top : view.bottom, view.left : view.right]
     step = -(-max(seen.shape[1:3]) // LONGEST_SIDE)
     video = prepared.layout.positions("video").numpy()
-    return Ground(seen[:, ::step, ::step], numbers, np.searchsorted(video, grid.numpy()))
+    return OverlayCanvas(seen[:, ::step, ::step], numbers, np.searchsorted(video, grid.numpy()))
 
 
 def _ran(record: AttentionRecord | LensRecord, depth: int, layers: LayerSpan) -> range:
-    """0-based, those of `layers` that ran: an early exit leaves the last ones out, which is said."""
+    """Those of `layers` that ran, 0-based; prints a line if an early exit leaves out the last ones."""
     if layers.last > depth:
         tqdm.write(
             f"question {record.question_id}: {record.intervention} ran {depth} layers, so no later one is drawn",
@@ -161,16 +167,13 @@ def _frames(clip: Clip, numbers: tuple[int, ...]) -> UInt8[np.ndarray, "frame he
     return read_frames(clip, recorded, len(numbers)).pixels
 
 
-def _grounds(
-    model: VideoLLM, documents: Sequence[Document], asked: set[str]
-) -> Iterator[tuple[str, Ground]]:
-    """Of every question that has records, in the documents' order; what cannot be drawn is said."""
-    for doc in tqdm(
-        [doc for doc in documents if doc["question_id"] in asked], desc="overlays", unit="q"
-    ):
+def _canvases(subject: Subject, drawn: set[str]) -> Iterator[tuple[str, OverlayCanvas]]:
+    """The canvas of each question whose id is in `drawn`; prints why a question cannot be drawn."""
+    chosen = [question for question in subject.questions if question.question_id in drawn]
+    for question in tqdm(chosen, desc="overlays", unit="q"):
         try:
-            ground = question_ground(model, model.prepare(question_of(doc)))
+            canvas = question_canvas(subject.model, subject.model.prepare(question))
         except MapflowError as error:
-            tqdm.write(f"no overlay of question {doc['question_id']}: {error}", file=sys.stderr)
+            tqdm.write(f"no overlay of question {question.question_id}: {error}", file=sys.stderr)
             continue
-        yield doc["question_id"], ground
+        yield question.question_id, canvas

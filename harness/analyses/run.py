@@ -1,95 +1,104 @@
-"""An analysis's run: questions to records in a folder, over any number of processes, taken up again where it stopped.
+"""Runs an analysis: questions to records in a folder, by any number of processes.
 
-A record a question × intervention or route. Questions are dealt out by their ids (`shard.py`); nobody waits for anybody. Who finds the folder complete gets all records, sorted, and writes the summary.
+Questions are dealt out by their ids and processes do not synchronise. A run that is started again computes
+only what the folder lacks; the last process to finish collects all records.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from mapflow.harness.analyses.shard import Shard
-from mapflow.model_adapters.inference.memory_limit import unless_too_large
-from mapflow.model_adapters.inference.question_loading import load_ahead
-from mapflow.model_adapters.inference.run_identity import run_identity
-from mapflow.model_adapters.interventions import Intervention
+from mapflow.model_adapters.inference.run_loop import OneByOne, run_questions
+from mapflow.model_adapters.inference.subject import Subject
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
-from mapflow.results.records.base import Line
+from mapflow.results.records.base import JsonlRecord
 from mapflow.results.runs.claim import in_turn
 from mapflow.results.runs.folder import RunFolder, read_records, sort_records
-from mapflow.tasks.documents import Document, to_question
-from mapflow.tasks.lmms_functions import question_of
 
-R = TypeVar("R", bound=Line)
+R = TypeVar("R", bound=JsonlRecord)
+
+
+class Measurement(Protocol[R]):
+    """The part of a `QuestionAnalysis` that a run needs; see there."""
+
+    RECORD: ClassVar[type[JsonlRecord]]
+
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+    def about(self, model: VideoLLM) -> Mapping[str, Any]: ...
+    def plan(self, model: VideoLLM, prepared: Prepared) -> list[str]: ...
+    def measure(self, model: VideoLLM, prepared: Prepared) -> list[R]: ...
+    def failed(self, question: Question, reason: str) -> list[R]: ...
 
 
 @dataclass(frozen=True)
-class Analysis(Generic[R]):
-    """`ask` and `failed` give a question's records, one for each of `names` (interventions, routes); `settings` must agree when a
-    run is taken up; `about` is noted in its manifest."""
+class Shard:
+    """This process's share of a run: process `rank` (0-based) of `world`.
 
-    kind: type[R]
-    names: Sequence[str]
-    settings: Mapping[str, Any]
-    ask: Callable[[Prepared], list[R]]
-    failed: Callable[[Question, str], list[R]]
-    about: Mapping[str, Any] = field(default_factory=dict)
+    Records do not depend on the number of processes: the record of a question depends on its id alone, and
+    questions are dealt out before the answered ones are left out. So a run may be continued by another number
+    of processes.
+    """
+
+    rank: int
+    world: int
+
+    @classmethod
+    def from_environment(cls) -> Shard:
+        """From RANK and WORLD_SIZE, which torchrun and accelerate set, on one host or many."""
+        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+    def share(self, questions: Sequence[Question]) -> list[Question]:
+        """This process's questions, sorted by id.
+
+        Shares differ in size by at most one and do not depend on the order of `questions`.
+        """
+        return sorted(questions, key=lambda one: one.question_id)[self.rank :: self.world]
 
 
 def run_analysis(
-    analysis: Analysis[R],
-    model_name: str,
-    model: VideoLLM,
-    documents: Sequence[Document],
-    protocol: str,
-    folder: Path,
-    shard: Shard,
+    analysis: Measurement[R], subject: Subject, folder: Path, shard: Shard | None = None
 ) -> list[R] | None:
-    """All records of these questions and interventions; None where other processes still have questions to answer.
+    """All records of the folder, sorted; None while other processes still have questions to answer.
 
-    Raises MapflowError where the folder holds another run or cannot be written.
+    `analysis` is fitted to the subject's model, `shard` by default this process's. Raises MapflowError if the
+    folder holds another run or cannot be written.
     """
-    identity = {**run_identity(model_name, model, protocol), **analysis.settings}
-    about = {**analysis.about, "device": str(model.decoder.device), "command": sys.orig_argv}
-    run = RunFolder(folder, identity, about, analysis.kind)
-    waiting = [
-        doc
-        for doc in shard.share(documents)
-        if any((doc["question_id"], name) not in run.answered for name in analysis.names)
-    ]
-    with tqdm(total=len(waiting), desc="questions", unit="q", disable=shard.rank != 0) as bar:
-        for doc, prepared in load_ahead(model, waiting, question_of):
-            fail = partial(analysis.failed, to_question(doc, protocol))
-            if isinstance(prepared, MapflowError):
-                records = fail(str(prepared))
-            else:
-                records = unless_too_large(model, partial(_ask, analysis, prepared), fail)
-            run.append(record for record in records if record.key not in run.answered)
-            bar.update()
-    return _all_records(
-        folder,
-        analysis.kind,
-        {(doc["question_id"], name) for doc in documents for name in analysis.names},
-    )
+    model, shard = subject.model, shard or Shard.from_environment()
+    identity = {**subject.identity, **analysis.settings}
+    about = {
+        **analysis.about(model),
+        "device": str(model.decoder.device),
+        "command": sys.orig_argv,
+    }
+    kind: type[R] = analysis.RECORD  # pyright: ignore[reportAssignmentType]
+    run = RunFolder(folder, identity, about, kind)
+    is_first = shard.rank == 0
 
+    def measure(prepared: Prepared) -> list[R]:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            for line in analysis.plan(model, prepared):
+                tqdm.write(line, file=sys.stderr)
+        return analysis.measure(model, prepared)
 
-def described(interventions: Sequence[Intervention], model: VideoLLM) -> dict[str, dict[str, str]]:
-    """For a manifest: each intervention's name and what it means on this model."""
-    return {"interventions": {str(one): one.describe(model.pathways) for one in interventions}}
-
-
-def _ask(analysis: Analysis[R], prepared: Prepared | Exception) -> list[R]:
-    if isinstance(prepared, Exception):
-        raise prepared
-    return analysis.ask(prepared)
+    work = OneByOne(model, analysis.names, measure, analysis.failed)
+    mine = shard.share(subject.questions)
+    deque(run_questions(work, mine, run, show=shard.rank == 0), maxlen=0)
+    expected = {(one.question_id, name) for one in subject.questions for name in analysis.names}
+    return _all_records(folder, kind, expected)
 
 
 def _all_records(folder: Path, kind: type[R], expected: set[tuple[str, str]]) -> list[R] | None:

@@ -1,48 +1,47 @@
-"""Sweep: knock out each route in a window around every layer, and see what becomes of the answer's probability.
+"""Sweep: where does information flow? Cuts each route in a window around every layer and measures the answer.
 
-One question at a time, all its windows in one go (the incremental executor). The answer is the first token at the
-prompt's last position. Records are independent of order, batch and process. Knows no checkpoint, no task, no file.
+mapflow sweep --routes vql-to-ql --output_path sweep/
+torchrun --nproc_per_node 4 -m mapflow.harness.cli.main sweep …      # the same records, by four processes
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from mapflow.harness.analyses.sweep_audit import audited_layers
-from mapflow.model_adapters.interventions import (
-    Compiled,
-    DecoderInputs,
-    Intervention,
-    Route,
-    Window,
+from mapflow.harness.analyses.analysis import Drawing, QuestionAnalysis
+from mapflow.harness.analyses.route_sets import check_routes, parse_routes
+from mapflow.harness.cli.arguments import (
+    add_memory_budget,
+    add_output_path,
+    add_subject_arguments,
+    chosen_memory_budget,
 )
-from mapflow.model_adapters.interventions.execution.incremental import answer_logits
-from mapflow.model_adapters.interventions.execution.memory_plan import (
-    MemoryPlan,
-    Widths,
-    plan_passes,
-)
-from mapflow.model_adapters.interventions.language.layers import SIZED_STYLES, WindowStyle
-from mapflow.model_adapters.interventions.language.policies import Knockout
-from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.errors import FAILED, MapflowError
 from mapflow.results.contract.question import Question
-from mapflow.results.records.record import log_margin
-from mapflow.results.records.sweep import TINY, SweepRecord, relative_change
+from mapflow.results.records.sweep import SweepRecord, SweepSummary, summarize_sweep, sweep_table
 
+if TYPE_CHECKING:
+    from mapflow.model_adapters.interventions import Compiled, Route
+    from mapflow.model_adapters.interventions.language.layers import WindowStyle
+    from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+
+STYLES = ("center", "inverse", "top-down", "bottom-up")
 Samples = Literal["correct", "wrong", "all"]
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What to sweep. `samples`: only questions that the plain run answers so; `audit`: the share of windows to run
-    again naively; `memory_budget` in bytes (None: whatever it takes)."""
+class Sweep(QuestionAnalysis[SweepRecord]):
+    """Routes cut in windows of `size` layers of one `style`.
+
+    Attributes:
+        samples: sweep only questions that the baseline run answers so.
+        audit: share of windows (0 to 1) that are checked against one full forward pass each.
+        memory_budget: bytes for windows that run together; None for the default of the device.
+    """
 
     routes: tuple[Route, ...]
     style: WindowStyle = "center"
@@ -51,163 +50,175 @@ class Sweep:
     audit: float = 0.0
     memory_budget: int | None = None
 
+    RECORD = SweepRecord
+    FIGURE = "routes"
+    VERB = "swept"
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--routes",
+            action="append",
+            metavar="A[,B…]",
+            help="sets (cross-frame, vql-to-ql, question-and-options-to-last, vq-to-true-opt, paper)"
+            " and routes such as video->stem; repeatable (default: vql-to-ql)",
+        )
+        parser.add_argument(
+            "--window", type=int, default=9, metavar="K", help="layers per window (default: 9)"
+        )
+        parser.add_argument("--style", choices=STYLES, default="center", help="default: center")
+        parser.add_argument(
+            "--samples",
+            choices=("correct", "wrong", "all"),
+            default="all",
+            help="questions that the baseline run answers so (default: all)",
+        )
+        add_subject_arguments(parser)
+        parser.add_argument(
+            "--audit",
+            type=float,
+            default=0.0,
+            metavar="SHARE",
+            help="check this share of windows against one full forward pass each",
+        )
+        add_memory_budget(parser)
+        add_output_path(parser)
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> Sweep:
+        if options.window < 1:
+            raise MapflowError(f"--window {options.window} must be at least 1 layer")
+        if not 0 <= options.audit <= 1:
+            raise MapflowError(f"--audit {options.audit:g} is outside 0..1")
+        return cls(
+            routes=tuple(parse_routes(options.routes or ["vql-to-ql"])),
+            style=options.style,
+            size=options.window,
+            samples=options.samples,
+            audit=options.audit,
+            memory_budget=chosen_memory_budget(options),
+        )
+
+    def check(self, questions: Sequence[Question]) -> None:
+        check_routes(self.routes, questions)
+
     @property
     def window(self) -> int | None:
-        """`size` where the style has one: windows that reach to the first or last layer are the same for every size."""
+        """`size` if the style has one; windows to the first or last layer are the same for every size."""
+        from mapflow.model_adapters.interventions.language.layers import SIZED_STYLES
+
         return self.size if self.style in SIZED_STYLES else None
 
-    def compile(self, question: Question, prepared: Prepared, n_layers: int) -> list[Compiled]:
-        """The plain run first, then route by route a window at every layer.
+    @property
+    def names(self) -> Sequence[str]:
+        return [str(route) for route in self.routes]
 
-        Raises MapflowError naming the question where its prompt lacks a segment that a route names.
-        """
-        windows = [Window(self.style, layer, self.size) for layer in range(1, n_layers + 1)]
-        knockouts = [
-            Intervention((Knockout(route, window),)) for route in self.routes for window in windows
-        ]
-        try:
-            return [one.compile(prepared.layout, n_layers) for one in (Intervention(), *knockouts)]
-        except MapflowError as error:
-            raise MapflowError(
-                f"question {question.question_id} cannot be swept: {error}"
-            ) from None
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "style": self.style,
+            "window": self.window,
+            "samples": self.samples,
+            "audit": self.audit,
+        }
 
-    def plan(
-        self, model: VideoLLM, compiled: Sequence[Compiled], inputs: DecoderInputs
-    ) -> MemoryPlan:
-        """How the interventions will be run, and at what cost."""
-        widths = Widths.of(model.decoder.core.config, inputs.embeds.element_size())
-        return plan_passes(compiled, widths, self.memory_budget)
+    @property
+    def note(self) -> str:
+        return "mean relative change of the baseline run's answer, in percent; records and summary"
 
+    def fields(self, question: Question) -> Mapping[str, Any]:
+        return {
+            "style": self.style,
+            "window": self.window,
+            "n_options": len(question.options),
+            "target": question.target_text,
+        }
 
-def sweep_question(model: VideoLLM, prepared: Prepared, sweep: Sweep) -> list[SweepRecord]:
-    """A record a route, in the sweep's order. Raises MapflowError where a route does not fit the prompt."""
-    n_layers = model.decoder.n_layers
-    compiled = sweep.compile(prepared.question, prepared, n_layers)
-    (inputs,) = model.embed([prepared])
-    if sweep.samples != "all":
-        (base,) = model.decoder.answer_logits([inputs], [compiled[:1]])
-        if not torch.isfinite(base).all():
-            return _unswept(prepared.question, sweep, error="the model's logits are not finite")
-        right = _is_right(model, prepared, int(base.argmax()))
-        if right != (sweep.samples == "correct"):
-            reason = f"answered {'right' if right else 'wrong'} by the plain run"
-            return _unswept(prepared.question, sweep, left_out=reason)
-    logits = answer_logits(model.decoder, inputs, compiled, sweep.plan(model, compiled, inputs))
-    if not torch.isfinite(logits).all():
-        return _unswept(prepared.question, sweep, error="the model's logits are not finite")
-    probabilities = logits.softmax(-1).cpu()
-    return [
-        _record(
-            model,
-            prepared,
-            sweep,
-            route,
-            probabilities[0],
-            probabilities[1 + number * n_layers :][:n_layers],
-            _audit(
-                model,
-                inputs,
-                compiled[1 + number * n_layers :],
-                probabilities[1 + number * n_layers :],
-                layers,
-            ),
-            layers,
+    def plan(self, model: VideoLLM, prepared: Prepared) -> list[str]:
+        from mapflow.harness.analyses.sweep_windows import plan_windows
+
+        (inputs,) = model.embed([prepared])
+        compiled = self._compiled(model, prepared)
+        planned = plan_windows(model, inputs, compiled, self.memory_budget)
+        routes, n_layers = len(self.routes), model.decoder.n_layers
+        size = f"{routes} routes × {n_layers} layers on {len(prepared.layout):,} positions"
+        return [f"plan: {size}: {planned}", *(f"plan: {note}" for note in planned.notes)]
+
+    def measure(self, model: VideoLLM, prepared: Prepared) -> list[SweepRecord]:
+        from mapflow.harness.analyses import sweep_windows as windows
+
+        question, n_layers = prepared.question, model.decoder.n_layers
+        compiled = self._compiled(model, prepared)
+        (inputs,) = model.embed([prepared])
+        if self.samples != "all":
+            answer = windows.baseline_answer(model, inputs, compiled[0])
+            if answer is None:
+                return self.failed(question, self.NOT_FINITE)
+            right = windows.is_right(model, prepared, answer)
+            if right != (self.samples == "correct"):
+                reason = f"answered {'right' if right else 'wrong'} by the plain run"
+                return [self.record(question, name, left_out=reason) for name in self.names]
+        found = windows.window_probabilities(model, inputs, compiled, self.memory_budget)
+        if found is None:
+            return self.failed(question, self.NOT_FINITE)
+        records = []
+        for number, name in enumerate(self.names):
+            own = slice(1 + number * n_layers, 1 + (number + 1) * n_layers)
+            layers = windows.audited_layers(self.audit, question.question_id, name, n_layers)
+            values = windows.route_values(model, prepared, found[0], found[own])
+            difference = windows.largest_difference(
+                model, inputs, compiled[own], found[own], layers
+            )
+            audit = {"audited": layers, "audit_difference": difference}
+            records.append(self.record(question, name, **values, **audit))
+        return records
+
+    def _compiled(self, model: VideoLLM, prepared: Prepared) -> list[Compiled]:
+        from mapflow.harness.analyses.sweep_windows import compile_windows
+
+        with self.naming(prepared.question):
+            return compile_windows(
+                prepared.layout, model.decoder.n_layers, self.routes, self.style, self.size
+            )
+
+    def summarize(self, records: Sequence[SweepRecord]) -> list[SweepSummary]:
+        return [summarize_sweep(records, name) for name in self.names]
+
+    def table(self, summary: Sequence[SweepSummary]) -> str:
+        return sweep_table(summary)
+
+    def verdict(self, summary: Sequence[SweepSummary], model: VideoLLM) -> int:
+        """1 if an audited window differs by more than the noise of the precision."""
+        from mapflow.harness.verification.noise import NOISE
+        from mapflow.model_adapters.inference.subject import weights_dtype
+
+        differences = [one.audit_difference for one in summary if one.audit_difference is not None]
+        if not differences:
+            return 0
+        dtype = weights_dtype(model)
+        bound, largest = NOISE[dtype].probability, max(differences)
+        windows = sum(one.audited for one in summary)
+        print(
+            f"audit: {windows} windows checked against one forward pass each; largest difference"
+            f" {largest:.1e}, {'within' if largest <= bound else 'BEYOND'} the noise of"
+            f" {str(dtype).removeprefix('torch.')} ({bound:.0e})"
         )
-        for number, route in enumerate(sweep.routes)
-        for layers in [
-            audited_layers(sweep.audit, prepared.question.question_id, str(route), n_layers)
-        ]
-    ]
+        return 0 if largest <= bound else FAILED
 
+    @classmethod
+    def figure(
+        cls,
+        records: Sequence[SweepRecord],
+        names: Sequence[str],
+        title: str = "",
+        words: Path | None = None,
+    ) -> Drawing:
+        from mapflow.results.figures import route_curves, route_panels, route_rows
 
-def failed(question: Question, sweep: Sweep, reason: str) -> list[SweepRecord]:
-    """The records of a question that could not be asked; `reason` is one line."""
-    return _unswept(question, sweep, error=" ".join(reason.split()))
-
-
-def _audit(
-    model: VideoLLM,
-    inputs: DecoderInputs,
-    compiled: Sequence[Compiled],
-    probabilities: Float[Tensor, "window vocab"],
-    layers: Sequence[int],
-) -> float | None:
-    """Largest difference between these windows' probabilities and those of one whole forward pass each."""
-    differences = []
-    for layer in layers:
-        (naive,) = model.decoder.answer_logits([inputs], [[compiled[layer - 1]]])
-        differences.append(
-            float((naive[0].softmax(-1).cpu() - probabilities[layer - 1]).abs().max())
+        order = list(names)
+        curves = sorted(
+            route_panels(records),
+            key=lambda one: order.index(one.route) if one.route in order else len(order),
         )
-    return max(differences, default=None)
-
-
-def _record(
-    model: VideoLLM,
-    prepared: Prepared,
-    sweep: Sweep,
-    route: Route,
-    base: Float[Tensor, " vocab"],
-    windows: Float[Tensor, "layer vocab"],
-    audit_difference: float | None,
-    audited: tuple[int, ...],
-) -> SweepRecord:
-    answer = int(base.argmax())
-    p_answer, p_target = float(base[answer]), float(base[prepared.target_id])
-    p_answers, p_targets = windows[:, answer].tolist(), windows[:, prepared.target_id].tolist()
-    tiny = {"p_answer": p_answer < TINY, "p_target": p_target < TINY}
-    return SweepRecord(
-        **_identity(prepared.question, sweep, route),
-        answer=model.text([answer]),
-        correct=_is_right(model, prepared, answer),
-        p_answer=p_answer,
-        p_target=p_target,
-        margin=_margin(prepared, base),
-        p_answers=tuple(p_answers),
-        p_targets=tuple(p_targets),
-        change_answer=relative_change(p_answer, p_answers),
-        change_target=relative_change(p_target, p_targets),
-        answers=tuple(model.text([int(row.argmax())]) for row in windows),
-        margins=tuple(_margin(prepared, row) for row in windows),
-        tiny=tuple(name for name, flagged in tiny.items() if flagged),
-        audited=audited,
-        audit_difference=audit_difference,
-    )
-
-
-def _unswept(
-    question: Question, sweep: Sweep, *, left_out: str | None = None, error: str | None = None
-) -> list[SweepRecord]:
-    return [
-        SweepRecord(**_identity(question, sweep, route), left_out=left_out, error=error)
-        for route in sweep.routes
-    ]
-
-
-def _identity(question: Question, sweep: Sweep, route: Route) -> dict[str, Any]:
-    return {
-        **question.identity,
-        "route": str(route),
-        "style": sweep.style,
-        "window": sweep.window,
-        "n_options": len(question.options),
-        "target": question.target_text,
-    }
-
-
-def _is_right(model: VideoLLM, prepared: Prepared, token: int) -> bool:
-    """By the option's text, as some questions list the right one twice; open answers by their first token."""
-    question, text = prepared.question, model.text([token])
-    if isinstance(question.target, str):
-        return token == prepared.target_id
-    return text in question.letters and (
-        question.options[question.letters.index(text)] == question.options[question.target]
-    )
-
-
-def _margin(prepared: Prepared, row: Float[Tensor, " vocab"]) -> float | None:
-    letters = prepared.question.letters
-    return log_margin(
-        {name: float(row[i]) for name, i in zip(letters, prepared.option_ids, strict=True)}
-    )
+        notes = [f"{one.route}: no band: {one.note}" for one in curves if one.note]
+        return Drawing(route_curves(curves, title), route_rows(curves), notes)

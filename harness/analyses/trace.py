@@ -1,94 +1,143 @@
-"""Trace: in which layer does the answer appear? Every layer's output at the last position, read as if it were the end.
+"""Trace: in which layer does the answer appear?
 
-The paper's generation-probability analysis, under any intervention. The base answer is always the plain run's, so that
-interventions are compared on the same token. Knows no checkpoint, no task, no file.
+The output of every layer at the last position is read as if it were the last layer's: the generation
+probability of the paper, under any intervention. The base answer is always the baseline run's, so
+interventions are compared on the same token.
+
+    mapflow trace --intervention full,effective --output_path trace/
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import PreTrainedTokenizerBase
-
-from mapflow.model_adapters.interventions import Intervention
-from mapflow.model_adapters.interventions.execution.readout import (
-    hidden_states,
-    layer_outputs,
-    probabilities,
-)
-from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+from mapflow.harness.analyses.analysis import Drawing, InterventionAnalysis, band_notes
+from mapflow.harness.cli.arguments import add_analysis_arguments, chosen_interventions
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
-from mapflow.results.records.trace import TraceRecord
+from mapflow.results.records.trace import TraceRecord, TraceSummary, summarize_trace, trace_table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 
 
 @dataclass(frozen=True)
-class Trace:
-    """What to trace. `norm`: read every layer through the final norm, not the last one alone; `released`: options'
-    tokens chosen by the released code's rule (`nearest_id`)."""
+class Trace(InterventionAnalysis[TraceRecord]):
+    """`norm`: read every layer through the final norm, not only the last one. `released`: the authors' rule for
+    the tokens of options (`nearest_id`)."""
 
-    interventions: tuple[Intervention, ...]
     norm: bool = True
     released: bool = False
 
+    RECORD = TraceRecord
+    FIGURE = "answers"
+    VERB = "traced"
+    JOINS_FOLDERS = True
 
-def trace_question(model: VideoLLM, prepared: Prepared, trace: Trace) -> list[TraceRecord]:
-    """A record an intervention. Raises MapflowError, naming the question, where one does not fit the prompt."""
-    question, decoder = prepared.question, model.decoder
-    last = torch.tensor([len(prepared.layout) - 1])
-    try:
-        plain, *compiled = [
-            one.compile(prepared.layout, decoder.n_layers, model.pathways, question.question_id)
-            for one in (Intervention(), *trace.interventions)
-        ]
-    except MapflowError as error:
-        raise MapflowError(f"question {question.question_id} cannot be traced: {error}") from None
-    (inputs,) = model.embed([prepared])
-    (base,) = decoder.answer_logits([inputs], [[plain]])
-    answer = int(base[0].argmax())
-    target, options = _ids(model.tokenizer, prepared, answer, trace.released)
-    records = []
-    for intervention, one in zip(trace.interventions, compiled, strict=True):
-        outputs = layer_outputs(decoder, hidden_states(decoder, inputs, one, last), trace.norm)
-        found = probabilities(decoder.logits, outputs)[:, 0]
-        if not (torch.isfinite(found).all() and torch.isfinite(base).all()):
-            records.append(
-                TraceRecord(
-                    **_identity(question, trace, intervention),
-                    error="the model's logits are not finite",
-                )
-            )
-            continue
-        records.append(
-            TraceRecord(
-                **_identity(question, trace, intervention),
-                answer=model.text([answer]),
-                p_answers=tuple(found[:, answer].tolist()),
-                p_targets=tuple(found[:, target].tolist()),
-                p_options={letter: found[:, token].tolist() for letter, token in options.items()},
-                false_options=_false_options(question),
-                tops=tuple(model.text([token]) for token in found.argmax(-1).tolist()),
-            )
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        add_analysis_arguments(parser)
+        parser.add_argument(
+            "--norm",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="read every layer through the final norm, not only the last one (default: --norm)",
         )
-    return records
+        parser.add_argument(
+            "--released",
+            action="store_true",
+            help="tokens of options by the rule of the authors' code: with or without a leading space,"
+            " whichever id is nearer to the predicted token's (the paper's curves: --released --no-norm)",
+        )
 
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> Trace:
+        return cls(chosen_interventions(options), options.norm, options.released)
 
-def failed(question: Question, trace: Trace, reason: str) -> list[TraceRecord]:
-    """The records of a question that could not be asked; `reason` is one line."""
-    why = " ".join(reason.split())
-    return [
-        TraceRecord(**_identity(question, trace, one), error=why) for one in trace.interventions
-    ]
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"norm": self.norm, "released": self.released}
+
+    @property
+    def note(self) -> str:
+        return "mean probability of the first answer token, in percent; records and summary"
+
+    def fields(self, question: Question) -> Mapping[str, Any]:
+        return {**self.settings, "target": question.target_text}
+
+    def measure(self, model: VideoLLM, prepared: Prepared) -> list[TraceRecord]:
+        import torch
+
+        from mapflow.model_adapters.interventions import Intervention
+        from mapflow.model_adapters.interventions.execution.readout import (
+            hidden_states,
+            layer_outputs,
+            probabilities,
+        )
+
+        question, decoder = prepared.question, model.decoder
+        last = torch.tensor([len(prepared.layout) - 1])
+        baseline, *compiled = self.compiled(model, prepared, (Intervention(), *self.interventions))
+        (inputs,) = model.embed([prepared])
+        (base,) = decoder.answer_logits([inputs], [[baseline]])
+        answer = int(base[0].argmax())
+        target, options = self._tokens(model.tokenizer, prepared, answer)
+        records = []
+        for name, one in zip(self.names, compiled, strict=True):
+            outputs = layer_outputs(decoder, hidden_states(decoder, inputs, one, last), self.norm)
+            found = probabilities(decoder.logits, outputs)[:, 0]
+            values = {
+                "answer": model.text([answer]),
+                "p_answers": tuple(found[:, answer].tolist()),
+                "p_targets": tuple(found[:, target].tolist()),
+                "p_options": {letter: found[:, i].tolist() for letter, i in options.items()},
+                "false_options": _false_options(question),
+                "tops": tuple(model.text([token]) for token in found.argmax(-1).tolist()),
+            }
+            records.append(self.checked(question, name, [found, base], values))
+        return records
+
+    def _tokens(
+        self, tokenizer: PreTrainedTokenizerBase, prepared: Prepared, predicted: int
+    ) -> tuple[int, dict[str, int]]:
+        """The token of the right answer, and of every option by letter."""
+        question = prepared.question
+        if not self.released:
+            return prepared.target_id, dict(zip(question.letters, prepared.option_ids, strict=True))
+        options = {letter: nearest_id(tokenizer, letter, predicted) for letter in question.letters}
+        return options.get(question.target_text, prepared.target_id), options
+
+    def summarize(self, records: Sequence[TraceRecord]) -> list[TraceSummary]:
+        return [summarize_trace(records, name) for name in self.names]
+
+    def table(self, summary: Sequence[TraceSummary]) -> str:
+        return trace_table(summary)
+
+    @classmethod
+    def figure(
+        cls,
+        records: Sequence[TraceRecord],
+        names: Sequence[str],
+        title: str = "",
+        words: Path | None = None,
+    ) -> Drawing:
+        from mapflow.results.figures import answer_curves, answer_panels, answer_rows
+
+        found = answer_panels(records, names)
+        return Drawing(answer_curves(found, title), answer_rows(found), band_notes(found))
 
 
 def nearest_id(tokenizer: PreTrainedTokenizerBase, letter: str, predicted: int) -> int:
-    """The released code's choice for a letter: of its spellings with and without a leading space the one whose id is
-    numerically nearest to the predicted token's (sic), so that it depends on what the model answers.
+    """The token of a letter by the rule of the authors' code.
 
-    Raises MapflowError where the vocabulary has neither.
+    Of its spellings with and without a leading space, the one whose id is numerically nearest to the predicted
+    token's (sic), so it depends on what the model answers. Raises MapflowError if the vocabulary has neither.
     """
     vocabulary = tokenizer.get_vocab()
     ids = [vocabulary[text] for text in (f"▁{letter}", f"Ġ{letter}", letter) if text in vocabulary]
@@ -99,31 +148,10 @@ def nearest_id(tokenizer: PreTrainedTokenizerBase, letter: str, predicted: int) 
     return min(ids, key=lambda token: abs(token - predicted))
 
 
-def _ids(
-    tokenizer: PreTrainedTokenizerBase, prepared: Prepared, predicted: int, released: bool
-) -> tuple[int, dict[str, int]]:
-    """The right answer's token and every option's by letter."""
-    question = prepared.question
-    if not released:
-        return prepared.target_id, dict(zip(question.letters, prepared.option_ids, strict=True))
-    options = {letter: nearest_id(tokenizer, letter, predicted) for letter in question.letters}
-    return options.get(question.target_text, prepared.target_id), options
-
-
 def _false_options(question: Question) -> tuple[str, ...]:
     """Letters of wrong options; some questions list the right text twice."""
     if isinstance(question.target, str):
         return ()
     right = question.options[question.target]
-    pairs: Sequence[tuple[str, str]] = list(zip(question.letters, question.options, strict=True))
+    pairs = zip(question.letters, question.options, strict=True)
     return tuple(letter for letter, text in pairs if text != right)
-
-
-def _identity(question: Question, trace: Trace, intervention: Intervention) -> dict[str, Any]:
-    return {
-        **question.identity,
-        "intervention": str(intervention),
-        "norm": trace.norm,
-        "released": trace.released,
-        "target": question.target_text,
-    }

@@ -1,9 +1,14 @@
-"""The command line that analyses share: which questions, which model, under what, into which folder."""
+"""Flags that several commands share, and what they select: questions, model, interventions, memory.
+
+Nothing here imports torch before it is needed.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mapflow.model_adapters.families.registry import BUNDLED_MODEL, families, load_model
@@ -12,10 +17,13 @@ from mapflow.results.contract.errors import MapflowError
 if TYPE_CHECKING:
     from mapflow.model_adapters.interventions import Intervention, LayerSpan
     from mapflow.model_adapters.video_llm import VideoLLM
-    from mapflow.tasks.documents import Document
+    from mapflow.results.contract.question import Question
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_analysis_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of analyses that look at questions under interventions."""
     parser.add_argument(
         "--intervention",
         action="append",
@@ -23,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="under which to look, e.g. full,effective; repeatable (default: full)",
     )
     add_subject_arguments(parser)
-    parser.add_argument(
-        "--output_path", required=True, metavar="DIR", help="records, manifest and summary"
-    )
+    add_output_path(parser)
 
 
 def add_subject_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +45,15 @@ def add_subject_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", choices=sorted(families()), default=BUNDLED_MODEL, help="default: %(default)s"
     )
+    add_checkpoint_arguments(parser)
+    parser.add_argument(
+        "--protocol", default="paper", help="wording of the questions (default: paper)"
+    )
+    add_data_dir(parser)
+
+
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which checkpoint is loaded, and how."""
     parser.add_argument(
         "--pretrained", metavar="DIR", help="checkpoint (default: the small bundled model)"
     )
@@ -49,53 +64,104 @@ def add_subject_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEVICE",
         help="device, or auto for several (default: the GPU, else cpu)",
     )
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--protocol", default="paper", help="wording of the questions (default: paper)"
+        "--data_dir",
+        type=Path,
+        metavar="DIR",
+        default=Path(os.environ["MAPFLOW_DATA"]) if os.environ.get("MAPFLOW_DATA") else None,
+        help="benchmarks' files as published (default: $MAPFLOW_DATA)",
     )
+
+
+def add_output_path(
+    parser: argparse.ArgumentParser, contents: str = "records, manifest and summary"
+) -> None:
+    parser.add_argument("--output_path", type=Path, required=True, metavar="DIR", help=contents)
+
+
+def add_memory_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data_dir", metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)"
+        "--memory-budget",
+        metavar="BYTES",
+        help="for windows that run together, e.g. 512M (default: 2G on a CPU, else 16G)",
     )
+
+
+def chosen_memory_budget(options: argparse.Namespace) -> int | None:
+    """In bytes; None for the default of the device. Raises MapflowError for what is not a size."""
+    return parse_bytes(options.memory_budget) if options.memory_budget else None
+
+
+def parse_bytes(text: str) -> int:
+    """From "512M", "2GiB" or plain bytes. Raises MapflowError on anything else."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
+    if size < 1:
+        raise MapflowError(f"--memory-budget {text!r} is not a size such as 512M, 2G or 1000000")
+    return size
+
+
+def add_margin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=2.0,
+        metavar="POINTS",
+        help="how much worse still counts as equally good (default: 2)",
+    )
+
+
+def chosen_margin(options: argparse.Namespace) -> float:
+    """As a fraction. Raises MapflowError for a number that is not a margin."""
+    if not 0 < options.margin < 100:
+        raise MapflowError(
+            f"--margin {options.margin:g} must lie between 0 and 100 points, e.g. --margin 2"
+        )
+    return options.margin / 100
 
 
 def add_overlay(parser: argparse.ArgumentParser, summary: str) -> None:
     parser.add_argument("--overlay", nargs="?", const="", metavar="LAYERS", help=summary)
 
 
-def overlay_layers(options: argparse.Namespace, model: VideoLLM, default: str) -> LayerSpan | None:
-    """Those that overlays show; None where none are asked for. Raises MapflowError for layers that the model lacks."""
+def overlay_layers(overlay: str | None, model: VideoLLM, default: str) -> LayerSpan | None:
+    """The layers that overlays show; None without overlays, `default` if none are named.
+
+    Raises MapflowError for layers that the model does not have.
+    """
     from mapflow.model_adapters.interventions import LayerSpan
 
-    if options.overlay is None:
+    if overlay is None:
         return None
     try:
-        span = LayerSpan.parse(options.overlay or default)
+        span = LayerSpan.parse(overlay or default)
         span.indices(model.decoder.n_layers)
     except MapflowError as error:
-        raise MapflowError(f"--overlay {options.overlay}: {error}") from None
+        raise MapflowError(f"--overlay {overlay}: {error}") from None
     return span
 
 
-def chosen_documents(options: argparse.Namespace) -> list[Document]:
-    """The questions. Raises MapflowError for an unknown task, missing files or a limit that makes no sense."""
-    from mapflow.tasks.loading import load_documents
+def chosen_questions(options: argparse.Namespace) -> list[Question]:
+    """Raises MapflowError for an unknown task or protocol, a limit below 1, and missing files."""
+    from mapflow.tasks import registry
 
     if options.limit is not None and options.limit < 1:
         raise MapflowError(f"--limit {options.limit} must be at least 1 question")
-    if options.data_dir is not None:
-        os.environ["MAPFLOW_DATA"] = options.data_dir
-    os.environ["MAPFLOW_PROTOCOL"] = options.protocol
-    return load_documents(options.task, options.limit)
+    return registry.load_questions(options.task, options.protocol, options.data_dir, options.limit)
 
 
-def chosen_interventions(options: argparse.Namespace) -> list[Intervention]:
+def chosen_interventions(options: argparse.Namespace) -> tuple[Intervention, ...]:
     """As typed. Raises MapflowError for one that cannot be read."""
     from mapflow.model_adapters.interventions import parse_interventions
 
-    return parse_interventions(options.intervention or ["full"])
+    return tuple(parse_interventions(options.intervention or ["full"]))
 
 
 def chosen_model(options: argparse.Namespace) -> VideoLLM:
-    """The loaded checkpoint, the small bundled one by default."""
+    """The loaded checkpoint, by default the small bundled one."""
     return load_model(
         options.model,
         options.pretrained,
@@ -103,14 +169,3 @@ def chosen_model(options: argparse.Namespace) -> VideoLLM:
         device=options.device,
         lora=options.lora,
     )
-
-
-def fitted(interventions: list[Intervention], model: VideoLLM) -> tuple[Intervention, ...]:
-    """With borrowed layer ranges filled in. Raises MapflowError where the model lacks layers or ranges that one asks for."""
-    from mapflow.model_adapters.checkpoints.pathways import scaled_pathways
-
-    n_layers = model.decoder.n_layers
-    resolved = tuple(one.resolve(scaled_pathways, n_layers) for one in interventions)
-    for one in resolved:
-        one.check(n_layers, model.pathways)
-    return resolved

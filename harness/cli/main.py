@@ -1,4 +1,4 @@
-"""`mapflow`: tables, checks and analyses. Subcommands are imported when they are asked for, so help is instant."""
+"""`mapflow`: tables, checks and analyses. Only the subcommand that runs is imported, so help is instant."""
 
 from __future__ import annotations
 
@@ -8,33 +8,37 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from types import ModuleType
+from typing import Any, Protocol
 
+from mapflow.harness.analyses.registry import ANALYSES
 from mapflow.harness.cli.interruption import Interrupted, interruptible
 from mapflow.results.contract.errors import USAGE_ERROR, MapflowError
 
 COMMANDS = {
     "explain": "what an intervention cuts: layers, edges, and by which paths video still reaches the answer",
-    "verify": "certify a model's adapter: layout, masks, layers, batching, decoding; exit code 1 on a failure",
+    "verify": "verify a model's adapter on this machine: layout, masks, layers, batching, decoding; exit code 1 on a failure",
     "data": "a benchmark's files: check that they are there, complete and readable; unpack them",
-    "compare": "do runs really differ? A table and one plain sentence a pair",
-    "leaderboard": "runs side by side: accuracy with intervals, ties as ties, published rows beside ours",
+    "compare": "do runs differ? A table and one sentence per comparison",
+    "leaderboard": "runs side by side: accuracy with intervals, statistical ties, published results beside ours",
     "ablate": "a grid of interventions × seeds × ratios against a baseline, with corrected p-values",
     "report": "one HTML page that needs no network: leaderboard, comparisons, policies, every question",
-    "sweep": "knock out routes in a window around every layer: where does information flow?",
-    "figure": "curves of a sweep, trace or lens with 95 % bands, as PNG, SVG and CSV",
-    "discover": "which layers carry a model's pathways? Found on one half of the videos, scored on the other",
-    "trace": "how probable the right and the wrong answers are after every layer, under any intervention",
-    "lens": "which words video tokens look like in every layer, and how many are spatial or temporal",
-    "attention": "how much rows look at video in every layer, under any intervention; drawn on the frames",
+    **{name: entry.help for name, entry in ANALYSES.items()},
+    "figure": "curves of an analysis with 95 % bands, as PNG, SVG and CSV",
     "tasks-path": "the folder of mapflow's tasks, for plain lmms-eval's --include_path",
 }
-"""Subcommand → one-line help. Its module is harness/commands/<name>.py with `add_arguments` and `run`."""
+"""Subcommand → one-line help. Analyses run by commands/analysis.py, others by commands/NAME.py."""
+
+
+class Command(Protocol):
+    """What a module of harness/commands has."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, options: argparse.Namespace) -> int: ...
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The subcommand's exit code; with one line on standard error, 2 for wrong usage, 130 and 143 when interrupted."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see lmms_eval_command.main
+    """The subcommand's exit code: 2 for wrong usage, 130 and 143 when interrupted, with one line on standard error."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see evaluation/lmms_eval.py
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
@@ -46,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = summary.replace("%", "%%")  # argparse fills in %-signs
         command = commands.add_parser(name, help=text, description=summary)
         if arguments[:1] == [name]:
-            _module(name).add_arguments(command)
+            _command(name).add_arguments(command)
     options = parser.parse_args(arguments)
     try:
         with interruptible():
-            return _module(options.command).run(options)
+            return _command(options.command).run(options)
     except MapflowError as error:
         print(f"mapflow {options.command}: error: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -59,8 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.exit_code
 
 
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"mapflow.harness.commands.{name.replace('-', '_')}")
+def _command(name: str) -> Command:
+    if name in ANALYSES:
+        from mapflow.harness.commands.analysis import AnalysisCommand
+
+        return AnalysisCommand(ANALYSES[name])
+    module: Any = importlib.import_module(f"mapflow.harness.commands.{name.replace('-', '_')}")
+    return module
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where tables go: --format and -o, shared by the commands that print them."""
+"""Flags and output of the commands that print tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mapflow.harness.cli.arguments import add_margin
 from mapflow.results.contract.errors import MapflowError
 
 if TYPE_CHECKING:
@@ -27,22 +28,16 @@ SUFFIXES = {
 def add_output(parser: argparse.ArgumentParser) -> None:
     """--format and --output."""
     parser.add_argument(
-        "--format", choices=FORMATS, help="default: as the output's name says, else terminal"
+        "--format", choices=FORMATS, help="default: by the suffix of --output, else terminal"
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write there, not to the terminal"
     )
 
 
-def add_margin(parser: argparse.ArgumentParser) -> None:
-    """What every comparison can be told."""
-    parser.add_argument(
-        "--margin",
-        type=float,
-        default=2.0,
-        metavar="POINTS",
-        help="how much worse is still as good (default: 2)",
-    )
+def add_comparison(parser: argparse.ArgumentParser) -> None:
+    """--margin and --intersect, which every comparison takes."""
+    add_margin(parser)
     parser.add_argument(
         "--intersect",
         action="store_true",
@@ -50,17 +45,8 @@ def add_margin(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def margin(options: argparse.Namespace) -> float:
-    """As a fraction. Raises MapflowError for one that is no margin."""
-    if not 0 < options.margin < 100:
-        raise MapflowError(
-            f"--margin {options.margin:g} must lie between 0 and 100 points, e.g. --margin 2"
-        )
-    return options.margin / 100
-
-
 def write_tables(tables: Sequence[Table], options: argparse.Namespace) -> None:
-    """Prints the tables, or writes them to --output. Raises MapflowError where that cannot be written."""
+    """Prints the tables, or writes them to --output. Raises MapflowError if that cannot be written."""
     from mapflow.results.tables.formats import render
 
     suffix = options.output.suffix.lower() if options.output else ""
@@ -72,7 +58,7 @@ def write_tables(tables: Sequence[Table], options: argparse.Namespace) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all; says where. Raises MapflowError where that cannot be written."""
+    """Writes the whole file or none, and prints its path. Raises MapflowError if it cannot be written."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         part.write_text(text, encoding="utf-8")

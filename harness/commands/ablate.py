@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
-from mapflow.harness.cli.table_output import add_margin, add_output, margin, write_tables
+from mapflow.harness.cli.arguments import chosen_margin
+from mapflow.harness.cli.table_output import add_comparison, add_output, write_tables
 from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
 
 
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline", metavar="INTERVENTION", help="default: the first of each folder"
     )
-    add_margin(parser)
+    add_comparison(parser)
     add_output(parser)
 
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     """Exit code: 0, or lmms_eval's where it fails, or where questions could not be asked (3; reported nevertheless)."""
     from mapflow.harness.cli.chosen_runs import all_runs, with_baseline
 
-    allowed = margin(options)
+    allowed = chosen_margin(options)
     if not options.run and not options.runs:
         raise MapflowError("name folders of runs to report, or --run DIR to run the grid")
     words, code = options.runs, 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mapflow.harness.cli.table_output import add_margin, add_output, margin, write_tables
+from mapflow.harness.cli.arguments import chosen_margin
+from mapflow.harness.cli.table_output import add_comparison, add_output, write_tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline", metavar="INTERVENTION", help="within one folder (default: its first)"
     )
-    add_margin(parser)
+    add_comparison(parser)
     parser.add_argument("--subtasks", action="store_true", help="also a table of every subtask")
     add_output(parser)
 
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     )
 
     groups = compared_runs(options.runs, options.baseline, intersect=options.intersect)
-    pairs = compare_groups(groups, margin=margin(options), intersect=options.intersect)
+    pairs = compare_groups(groups, margin=chosen_margin(options), intersect=options.intersect)
     together = [all_differ(group, options.intersect) for group in groups if len(group) > 2]
     tables = [comparison_table(pairs, together)]
     if options.subtasks:

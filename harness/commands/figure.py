@@ -1,38 +1,37 @@
-"""`mapflow figure`: what a folder holds, drawn, as PNG, SVG and CSV.
+"""`mapflow figure`: curves of an analysis's folder, as PNG, SVG and CSV.
 
-A sweep's route curves with simultaneous 95 % bands; a trace's answer probabilities and a lens's word frequencies by
-layer, with pointwise ones. Several folders of traces (with and without final norm) go into one figure.
+Several folders of traces (with and without final norm) make one figure.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mapflow.harness.analyses.analysis import QuestionAnalysis
+from mapflow.harness.analyses.registry import ENTRIES
 from mapflow.results.contract.errors import MapflowError
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Drawn = tuple["Figure", list[dict[str, Any]]]
+Kinds = dict[str, type[QuestionAnalysis[Any]]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = _kinds()
     parser.add_argument(
         "folders",
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="folder of a sweep, trace or lens; several traces (--norm and --no-norm) make one figure",
+        help=f"folder of a {_listed(kinds)}; several traces (--norm and --no-norm) make one figure",
     )
+    names = " or ".join(f"DIR/{kind.FIGURE}.png" for kind in kinds.values())
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="FILE",
-        help="its .png, .svg and .csv are written (default: DIR/routes.png, DIR/answers.png or DIR/words.png)",
+        help=f"its .png, .svg and .csv are written (default: {names})",
     )
     parser.add_argument("--title", default="", help="above the panels (default: none)")
     parser.add_argument(
@@ -45,99 +44,68 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from mapflow.results.figures import save_figure
+    from mapflow.results.runs.folder import read_records
 
-    kinds = {folder: _kind(folder) for folder in options.folders}
+    kinds = _kinds()
     folder: Path = options.folders[0]
-    kind = kinds[folder]
-    if len(options.folders) > 1 and set(kinds.values()) != {"trace"}:
+    names = {place: _kind_of(place, kinds) for place in options.folders}
+    name, kind = names[folder], kinds[names[folder]]
+    if len(options.folders) > 1 and not (kind.JOINS_FOLDERS and set(names.values()) == {name}):
+        joined = " or ".join(f"{one}s" for one, each in kinds.items() if each.JOINS_FOLDERS)
         raise MapflowError(
-            f"several folders make one figure only where all are traces; {str(folder)!r} is a {kind}: draw them one by one"
+            f"several folders make one figure only if all are {joined}; {str(folder)!r} is a"
+            f" {name}: draw them one by one"
         )
-    if options.words and kind != "lens":
-        raise MapflowError(f"--words is for a lens; {str(folder)!r} is a {kind}")
-    if kind == "sweep":
-        name, (figure, rows) = "routes", _sweep(folder, options.title)
-    elif kind == "trace":
-        name, (figure, rows) = "answers", _trace(options.folders, options.title)
-    else:
-        name, (figure, rows) = "words", _lens(folder, options.title, options.words)
-    files = save_figure(figure, options.output or folder / f"{name}.png", rows)
-    print(f"written: {', '.join(map(str, files))}")
+    if options.words and not kind.TAKES_WORDS:
+        takes = " or ".join(one for one, each in kinds.items() if each.TAKES_WORDS)
+        raise MapflowError(f"--words is for a {takes}; {str(folder)!r} is a {name}")
+    records = [one for place in options.folders for one in read_records(place, kind.RECORD)]
+    order = [one for place in options.folders for one in _order(place)]
+    drawn = kind.figure(records, order, options.title, options.words)
+    for note in drawn.notes:
+        print(note)
+    output = options.output or folder / f"{kind.FIGURE}.png"
+    print(f"written: {', '.join(map(str, save_figure(drawn.figure, output, drawn.rows)))}")
     return 0
 
 
-def _kind(folder: Path) -> str:
-    """Raises MapflowError for a folder without a sweep, trace or lens."""
-    from mapflow.results.records.lens import LensRecord
-    from mapflow.results.records.record import Record
-    from mapflow.results.records.sweep import SweepRecord
-    from mapflow.results.records.trace import TraceRecord
+def _kinds() -> Kinds:
+    """Analyses that leave a folder with records of their own."""
+    loaded = {entry.name: entry.load() for entry in ENTRIES}
+    return {name: kind for name, kind in loaded.items() if issubclass(kind, QuestionAnalysis)}
 
-    files = {SweepRecord.FILE: "sweep", TraceRecord.FILE: "trace", LensRecord.FILE: "lens"}
-    held = [file for file in files if (folder / file).is_file()]
+
+def _listed(kinds: Kinds) -> str:
+    *others, last = kinds
+    return f"{', '.join(others)} or {last}"
+
+
+def _kind_of(folder: Path, kinds: Kinds) -> str:
+    """Raises MapflowError for a folder without records of exactly one analysis."""
+    from mapflow.results.records.record import Record
+
+    held = {name: kind.RECORD.FILE for name, kind in kinds.items()}
+    held = {name: file for name, file in held.items() if (folder / file).is_file()}
     if len(held) == 1:
-        return files[held[0]]
+        return next(iter(held))
     if held:
         raise MapflowError(
-            f"{str(folder)!r} holds {' and '.join(held)}: keep one of them in a folder"
+            f"{str(folder)!r} holds {' and '.join(held.values())}: keep one of them in a folder"
         )
     if (folder / Record.FILE).is_file():
         raise MapflowError(
-            f"{str(folder)!r} is a run; figures are of sweeps, traces and lenses: use mapflow report for a run"
+            f"{str(folder)!r} is a run; figures are of a {_listed(kinds)}: use mapflow report for a"
+            " run"
         )
-    raise MapflowError(
-        f"{str(folder)!r} holds no {', '.join(files)}: not the folder of a sweep, trace or lens"
-    )
+    files = ", ".join(kind.RECORD.FILE for kind in kinds.values())
+    raise MapflowError(f"{str(folder)!r} holds no {files}: not the folder of a {_listed(kinds)}")
 
 
-def _sweep(folder: Path, title: str) -> Drawn:
+def _order(folder: Path) -> list[str]:
+    """Interventions or routes in the order in which they were asked for; empty if unknown."""
     from mapflow.results.contract.files import read_json
-    from mapflow.results.figures import route_curves, route_panels, route_rows
-    from mapflow.results.records.sweep import SweepRecord
-    from mapflow.results.runs.folder import SUMMARY, read_records
+    from mapflow.results.runs.folder import MANIFEST, SUMMARY
 
-    curves = route_panels(read_records(folder, SweepRecord))
-    if (folder / SUMMARY).is_file():  # the order in which the routes were asked for
-        order = list(read_json(folder / SUMMARY))
-        curves.sort(
-            key=lambda curve: order.index(curve.route) if curve.route in order else len(order)
-        )
-    for curve in curves:
-        if curve.note:
-            print(f"{curve.route}: no band: {curve.note}")
-    return route_curves(curves, title), route_rows(curves)
-
-
-def _trace(folders: Sequence[Path], title: str) -> Drawn:
-    from mapflow.results.figures import answer_curves, answer_panels, answer_rows
-    from mapflow.results.records.trace import TraceRecord
-    from mapflow.results.runs.folder import read_records
-
-    records = [record for folder in folders for record in read_records(folder, TraceRecord)]
-    found = answer_panels(records, [name for folder in folders for name in _asked(folder)])
-    if any(not curve.low for one in found for curve in one.curves.values()):
-        print("no band where all questions are about one video")
-    return answer_curves(found, title), answer_rows(found)
-
-
-def _lens(folder: Path, title: str, words: Path | None) -> Drawn:
-    from mapflow.harness.analyses.word_lists import SHIPPED, read_word_lists
-    from mapflow.results.figures import lens_curves, lens_panels, lens_rows
-    from mapflow.results.records.lens import LensRecord
-    from mapflow.results.runs.folder import read_records
-
-    lists = read_word_lists(words or SHIPPED)
-    found = lens_panels(read_records(folder, LensRecord), lists, _asked(folder))
-    if any(not curve.low for one in found for curve in one.curves.values()):
-        print("no band where all questions are about one video")
-    return lens_curves(found, title), lens_rows(found)
-
-
-def _asked(folder: Path) -> list[str]:
-    """Interventions in the order in which they were asked for; empty without a manifest."""
-    from mapflow.results.contract.files import read_json
-    from mapflow.results.runs.folder import MANIFEST
-
-    if not (folder / MANIFEST).is_file():
-        return []
-    return [str(name) for name in read_json(folder / MANIFEST).get("interventions") or ()]
+    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    summary = read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else {}
+    return [str(name) for name in manifest.get("interventions") or summary]

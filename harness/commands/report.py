@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mapflow.harness.cli.table_output import add_margin, margin, write_text
+from mapflow.harness.cli.arguments import chosen_margin
+from mapflow.harness.cli.table_output import add_comparison, write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="benchmarks' files as published (default: $MAPFLOW_DATA)",
     )
-    add_margin(parser)
+    add_comparison(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         sweeps,
         title=options.title,
         baseline=options.baseline,
-        margin=margin(options),
+        margin=chosen_margin(options),
         intersect=options.intersect,
         data=options.data_dir,
         n_pictured=max(0, options.frames),

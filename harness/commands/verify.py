@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0 all passed, 1 a check failed."""
     from mapflow.harness.verification import verify
-    from mapflow.harness.verification.noise import BOUNDS
+    from mapflow.harness.verification.noise import NOISE
     from mapflow.model_adapters.families.registry import load_model
     from mapflow.results.contract.errors import FAILED
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         print(finding, flush=True)
         passed.append(finding.passed)
     bounds = ", ".join(
-        f"{str(key).removeprefix('torch.')} {bound:.0e}" for key, bound in BOUNDS.items()
+        f"{str(key).removeprefix('torch.')} {bound.logits:.0e}" for key, bound in NOISE.items()
     )
     print(f"noise bounds (relative): {bounds}")
     print(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from mapflow.harness.verification.model_under_test import Finding, ModelUnderTest
-from mapflow.harness.verification.noise import BOUNDS, distance
+from mapflow.harness.verification.noise import NOISE, distance
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Segment, TokenLayout
 from mapflow.model_adapters.interventions.kernels.attention import EAGER
 
@@ -23,7 +23,7 @@ GENERATED = Segment("last", 1)
 
 def check_own_forward(subject: ModelUnderTest) -> Iterator[Finding]:
     """`full` against the model with its own attention function restored."""
-    bound = BOUNDS[subject.dtype]
+    bound = NOISE[subject.dtype].logits
     for index, prepared in enumerate(subject.prepared):
         with subject.attention("sdpa"):
             own = subject.model.plain_logits(prepared)
@@ -35,7 +35,7 @@ def check_own_forward(subject: ModelUnderTest) -> Iterator[Finding]:
 
 def check_reference(subject: ModelUnderTest) -> Iterator[Finding]:
     """The same interventions with scores, mask, softmax and weighted sum written out in float32."""
-    bound = max(BOUNDS[subject.dtype], BOUNDS[torch.float32])
+    bound = max(NOISE[subject.dtype].logits, NOISE[torch.float32].logits)
     full = subject.logits("full")
     for name, text in subject.trials.items():
         fast = subject.logits(text)
@@ -49,7 +49,7 @@ def check_reference(subject: ModelUnderTest) -> Iterator[Finding]:
 
 def check_batching(subject: ModelUnderTest) -> Iterator[Finding]:
     """All questions under all interventions in one call, and all clips encoded in one call."""
-    bound = BOUNDS[subject.dtype]
+    bound = NOISE[subject.dtype].logits
     questions = range(len(subject.prepared))
     texts = list(subject.trials.values())
     together = subject.model.decoder.answer_logits(
@@ -75,7 +75,7 @@ def check_decoding(subject: ModelUnderTest) -> Iterator[Finding]:
     A token that differs from the recomputed best one is accepted if it is as likely, up to
     rounding.
     """
-    bound = BOUNDS[subject.dtype]
+    bound = NOISE[subject.dtype].logits
     inputs, decoder = subject.inputs[0], subject.model.decoder
     for name in ("full", "effective", "knockout"):
         compiled = subject.compiled(subject.trials[name])

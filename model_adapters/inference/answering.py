@@ -1,8 +1,9 @@
-"""Questions × interventions → records: one forward pass reads every probability that a record holds.
+"""The answers to prepared questions under interventions, as records.
 
-The first answer token is scored at the prompt's last position: full-vocabulary argmax against the bare letter (paper
-protocol), with the option-restricted argmax and its margin beside it. Protocols that let the model write get a greedy
-continuation, parsed by the benchmark's rules. Knows no family and nothing of lmms-eval.
+One forward pass gives every probability of a record. The first answer token is scored at the last position of
+the prompt: the full-vocabulary argmax against the bare letter (paper protocol), and beside it the argmax over
+the options with its margin. Protocols that let the model write use a greedy continuation instead, parsed by
+the rules of the benchmark.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from mapflow.model_adapters.interventions.execution.answers import answer_logits
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.answers import grade
 from mapflow.results.contract.question import Question
+from mapflow.results.records.base import NOT_FINITE
 from mapflow.results.records.record import Record, log_margin
 
 
 def answer(
     model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
 ) -> list[list[Record]]:
-    """For each prepared question a record an intervention, in order.
+    """For each prepared question one record per intervention, in order.
 
-    Videos are encoded once, and layers that interventions treat alike are run once. Raises MapflowError where an
+    Videos are encoded once, and layers that interventions treat alike run once. Raises MapflowError if an
     intervention does not fit the prompt or the model.
     """
     return begin(model, prepared, interventions)()
@@ -36,9 +38,9 @@ def answer(
 def begin(
     model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
 ) -> Callable[[], list[list[Record]]]:
-    """`answer` in two halves: the device has the work when this returns; the function returned waits for it.
+    """`answer` in two halves: this call gives the device its work, the function returned waits for it.
 
-    What is raised is raised here. Between the halves only the answers themselves stay on the device.
+    Raises as `answer`, in this call. Between the halves only the answers stay on the device.
     """
     compiled = [
         [
@@ -66,7 +68,7 @@ def begin(
 
 
 class _Answer:
-    """What is read of a prompt's logits, on its way from the device."""
+    """What is needed of the logits of one prompt, on its way from the device."""
 
     def __init__(self, logits: Float[Tensor, "intervention vocab"]) -> None:
         self._arriving = AsyncHostCopy(
@@ -86,7 +88,7 @@ class _Answer:
 def _write(
     model: VideoLLM, prepared: Prepared, inputs: DecoderInputs, compiled: Sequence[Compiled]
 ) -> tuple[list[list[int]], Float[Tensor, "intervention vocab"]]:
-    """A question that wants a written answer; its interventions still share one batch."""
+    """Tokens and first logits of a written answer; the interventions share one batch."""
     return model.decoder.generate(
         inputs, compiled, prepared.question.max_new_tokens, model.stop_ids
     )
@@ -106,7 +108,7 @@ def _records(
         interventions, compiled, answer.probabilities(), tokens, answer.finite(), strict=True
     ):
         if not sound:
-            records.append(failed(question, intervention, "the model's logits are not finite"))
+            records.append(failed(question, intervention, NOT_FINITE))
             continue
         options = {
             letter: float(row[i])
@@ -117,8 +119,10 @@ def _records(
             question, text, first_token_right=int(row.argmax()) == prepared.target_id
         )
         records.append(
-            Record(
-                **_identity(question, intervention),
+            Record.of(
+                question,
+                str(intervention),
+                **_fields(question, intervention),
                 prediction=text,
                 correct=correct,
                 valid=valid,
@@ -138,14 +142,12 @@ def _records(
 
 
 def failed(question: Question, intervention: Intervention, reason: str) -> Record:
-    """The record of a question that could not be asked or answered; `reason` is one line."""
-    return Record(**_identity(question, intervention), error=" ".join(reason.split()))
+    """The record of a question that could not be asked or answered."""
+    return Record.failed(question, str(intervention), reason, **_fields(question, intervention))
 
 
-def _identity(question: Question, intervention: Intervention) -> dict[str, Any]:
+def _fields(question: Question, intervention: Intervention) -> dict[str, Any]:
     return {
-        **question.identity,
-        "intervention": str(intervention),
         "seed": intervention.seed,
         "n_options": len(question.options),
         "target": question.target_text,

@@ -1,7 +1,7 @@
-"""When memory runs out: the batch halves, then the interventions do, and what still does not fit is an error record.
+"""When memory runs out, the batch is halved, then the interventions are; what still does not fit has failed.
 
-A question that fits alone is answered; the run goes on. Half a batch gives the same answers as the whole one, within
-the noise of its precision. Knows no family and no decoder.
+The run continues, and every question that fits alone is answered. Half a batch gives the same answers as the
+whole one, within the noise of its precision.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from mapflow.results.records.record import Record
 R = TypeVar("R")
 
 SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""In the messages of RuntimeErrors by which torch says on some devices that memory is out."""
+"""Parts of the messages of torch's RuntimeErrors on devices without an exception type for memory."""
 
 
 def answer_within_memory(
     model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
 ) -> list[list[Record]]:
-    """What `answering.answer` gives, in as many parts as memory asks for; what does not fit alone is an error record.
+    """As `answering.answer`, in as many parts as memory requires; what does not fit alone has failed.
 
-    Raises what `answer` raises, but for memory.
+    Raises as `answer`, except out-of-memory.
     """
     return begin_within_memory(model, prepared, interventions)()
 
@@ -36,13 +36,13 @@ def answer_within_memory(
 def begin_within_memory(
     model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
 ) -> Callable[[], list[list[Record]]]:
-    """The same in two halves, as `answering.begin`."""
+    """As `answer_within_memory`, in two halves like `answering.begin`."""
     try:
         return begin(model, prepared, interventions)
     except Exception as error:
         if not out_of_memory(error):
             raise
-    free_memory()  # only here, when the error no longer holds the frames that hold the tensors
+    free_memory()  # not before: until here the error held the stack frames that hold the tensors
     if len(prepared) > 1:
         half = len(prepared) // 2
         first, second = (
@@ -61,7 +61,7 @@ def begin_within_memory(
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Does `error` say that memory is out, on whatever device?"""
+    """True if `error` means that memory ran out, on any device."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
     )
@@ -70,7 +70,7 @@ def out_of_memory(error: BaseException) -> bool:
 def unless_too_large(
     model: VideoLLM, ask: Callable[[], list[R]], failed: Callable[[str], list[R]]
 ) -> list[R]:
-    """`ask()`, or where memory runs out in it `failed(reason)`: for questions that are asked as a whole or not at all."""
+    """`ask()`, or `failed(reason)` if memory runs out in it."""
     try:
         return ask()
     except Exception as error:
@@ -81,12 +81,12 @@ def unless_too_large(
 
 
 def too_large(model: VideoLLM) -> str:
-    """The reason for an error record; without torch's own figures, which differ from run to run."""
+    """The reason in an error record; without torch's figures, which differ from run to run."""
     return f"out of memory: too large for {model.decoder.device.type} even alone"
 
 
 def free_memory() -> None:
-    """What nobody holds any more goes back, also from torch's own store of freed blocks."""
+    """Releases unreferenced memory, including the blocks that torch keeps for reuse."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

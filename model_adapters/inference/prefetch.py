@@ -1,10 +1,10 @@
-"""Load ahead: while a model works on one item, threads load the next few.
+"""While the consumer works on one item, threads load the next few.
 
     for item, loaded in prefetch(questions, load=read_clip):
-        if isinstance(loaded, Exception): ...   # a broken video is a value, not the end of the run
+        if isinstance(loaded, Exception): ...   # a broken video is a value and does not end the run
 
-Order is the items' order, memory is bounded by `depth`, and nothing outlives the loop. Threads suffice because
-decoders release Python's lock. Knows nothing about videos or models.
+Results come in the order of the items, `depth` bounds memory, and no thread outlives the loop. Threads suffice
+because decoders release Python's lock.
 """
 
 from __future__ import annotations
@@ -29,18 +29,20 @@ def prefetch(
     weigh: Callable[[Loaded], int] = lambda loaded: 1,
     most: float = math.inf,
 ) -> Iterator[tuple[Item, Loaded | Exception]]:
-    """Yield (item, load(item)) in order, loading in `threads` background threads ahead of the consumer.
+    """Yields (item, load(item)) in order; `threads` background threads load ahead of the consumer.
 
-    depth: at most this many results exist at once, loading, waiting and the one in the consumer's hands together
-        (as far as the consumer does not keep older ones); 2 is the least that loads ahead.
-    most: of what `weigh` gives (bytes, say), the results that exist at once are to stay below this, each reckoned as
-        heavy as the heaviest so far; they never fall below 2, and what is under way is not called back.
+    Args:
+        depth: the most results that exist at once: loading, waiting, and the one that the consumer holds. Two
+            is the least that loads ahead. Results that the consumer keeps longer are not counted.
+        weigh, most: results that exist at once should together weigh less than `most` (bytes, for example),
+            counting each as heavy as the heaviest so far. At least two are always allowed, and loads that
+            have begun are not cancelled.
 
-    `items` is read in the consumer's thread, at most `depth` ahead, so it may be endless, and an error of its own is
-    raised there. An Exception raised by `load` is yielded in the result's place.
+    `items` is read in the consumer's thread, at most `depth` ahead, so it may be endless, and its errors are
+    raised there. An Exception raised by `load` is yielded in place of the result.
 
-    Leaving the loop early, by break or exception, drops what has not begun and waits for the loads that run: for
-    this `load` should be bounded in time (`read_frames` is). No thread starts before the first result is asked for.
+    Leaving the loop early cancels loads that have not begun and waits for those that have, so `load` should be
+    bounded in time (`read_frames` is). No thread starts before the first result is requested.
     """
     if depth < 1 or threads < 1:
         raise ValueError(
@@ -65,7 +67,7 @@ def prefetch(
                 pending.append((item, pool.submit(weighed, item)))
             if not pending:
                 break
-            # Nothing here may keep a name for the result: the consumer alone decides how long it lives.
+            # No local variable may hold the result: the consumer alone decides how long it lives.
             yield _outcome(*pending.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

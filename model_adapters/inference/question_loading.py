@@ -1,14 +1,13 @@
-"""Questions made ready ahead of the model: decoded, resized, normalised and pinned by background threads.
+"""Background threads prepare the next questions: they decode, resize, normalise and pin the frames.
 
-How many threads follows the cores: beside a GPU all of them, shared among the host's processes; beside a model that
-itself computes on the CPU, two. How far ahead follows memory. Knows no intervention and nothing of lmms-eval.
+Beside a GPU there is one thread per core, shared among the processes of the host; beside a model that computes
+on the CPU there are two. Memory limits how far ahead they work.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 
 import torch
 
@@ -17,28 +16,27 @@ from mapflow.model_adapters.inference.prefetch import prefetch
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.question import Question
 
-Item = TypeVar("Item")
-
 MOST_THREADS = 16
-"""Of one process; more take turns at Python's lock, and each holds a decoder and its clip's frames."""
+"""Per process. More threads compete for Python's lock, and each holds a decoder and the frames of a clip."""
 
 MOST_BYTES = 4 * 2**30
-"""Of prepared questions in one process, all of it pinned: 8 frames of 336² pixels are 11 MB."""
+"""Prepared questions of one process, in pinned memory; 8 frames of 336² pixels are 11 MB."""
 
 
 def load_ahead(
-    model: VideoLLM, items: Iterable[Item], question_of: Callable[[Item], Question]
-) -> Iterator[tuple[Item, Prepared | Exception]]:
-    """(item, what `model.prepare` makes of its question), in order; an Exception that it raises in the result's place."""
+    model: VideoLLM, questions: Iterable[Question]
+) -> Iterator[tuple[Question, Prepared | Exception]]:
+    """Each question with the result of `model.prepare`, in order; an Exception takes the result's place."""
     if model.decoder.device.type != "cuda":
-        return prefetch(items, lambda item: model.prepare(question_of(item)))
+        return prefetch(questions, model.prepare)
     threads = loading_threads(
         len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     )
     return prefetch(
-        items,
-        lambda item: _pinned(model.prepare(question_of(item))),
-        depth=2 * threads,  # a clip that takes twice as long as the others holds nobody up
+        questions,
+        lambda question: _pinned(model.prepare(question)),
+        depth=2
+        * threads,  # a clip that takes twice as long as the others does not delay the device
         threads=threads,
         weigh=bytes_held,
         most=MOST_BYTES,
@@ -46,7 +44,7 @@ def load_ahead(
 
 
 def loading_threads(cores: int, processes: int) -> int:
-    """For one of `processes` on a host of `cores`: its share, at least 2 and at most MOST_THREADS."""
+    """Threads of one of `processes` on a host: its share of `cores`, at least 2, at most MOST_THREADS."""
     return min(max(cores // max(processes, 1), 2), MOST_THREADS)
 
 

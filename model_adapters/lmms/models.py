@@ -16,12 +16,14 @@ from typing import Any, ClassVar
 import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
-from tqdm import tqdm
 
-from mapflow.model_adapters.checkpoints.pathways import scaled_pathways
 from mapflow.model_adapters.families.registry import checkpoint, families, load_model
-from mapflow.model_adapters.inference.question_runner import answer_questions
-from mapflow.model_adapters.inference.run_identity import package_version, run_identity
+from mapflow.model_adapters.inference.run_loop import answer_questions
+from mapflow.model_adapters.inference.subject import (
+    fit_interventions,
+    package_version,
+    run_identity,
+)
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.model_adapters.lmms.requested import requested
 from mapflow.results.contract.answers import NOT_ASKED
@@ -85,9 +87,8 @@ class MapflowModel(lmms):
             **options,
         )
         n_layers = self.video_llm.decoder.n_layers
-        self.interventions = [one.resolve(scaled_pathways, n_layers) for one in self.interventions]
+        self.interventions = fit_interventions(self.interventions, self.video_llm)
         for one in self.interventions:
-            one.check(n_layers, self.video_llm.pathways)
             if one.scaled_from:
                 said = f"layer ranges of {one.scaled_from}, scaled to {n_layers} layers"
                 print(
@@ -125,15 +126,16 @@ class MapflowModel(lmms):
         """Each request's answer under the first intervention, NOT_ASKED for failed questions."""
         questions = [self._question(request) for request in requests]
         known = self._answered()
-        waiting = {q.question_id: q for q in questions if q.question_id not in known}.values()
-        with tqdm(total=len(waiting), desc="questions", unit="q", disable=self.rank != 0) as bar:
-            for question, records in answer_questions(
-                self.video_llm, waiting, self.interventions, self.batch_size
-            ):
-                known[question.question_id] = records[0].prediction
-                if self.run:
-                    self.run.append(records)
-                bar.update()
+        waiting = [question for question in questions if question.question_id not in known]
+        for question, records in answer_questions(
+            self.video_llm,
+            waiting,
+            self.interventions,
+            self.batch_size,
+            self.run,
+            show=self.rank == 0,
+        ):
+            known[question.question_id] = records[0].prediction
         answers = [known[question.question_id] for question in questions]
         return [NOT_ASKED if text is None else text for text in answers]
 

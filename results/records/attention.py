@@ -1,33 +1,33 @@
-"""AttentionRecord: how much of their attention chosen rows pay to each video token, in every layer of one question's run.
+"""AttentionRecord: the attention that chosen query positions pay to the video, layer by layer.
 
-A line in attention.jsonl a question × intervention: layers × video tokens numbers. Weights are means over heads and rows,
-probabilities over all keys of the prompt, so the share that goes to video is a number itself: 0..1 in records, percent
-in the table.
+One line of attention.jsonl per question and intervention, with layers x video tokens weights. Weights are means
+over heads and query positions, over all keys of the prompt, so shares are comparable between questions: 0 to 1
+in records, percent in the table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from tabulate import tabulate
-
-from mapflow.results.records.base import Line
-from mapflow.results.records.trace import means
+from mapflow.results.records.base import JsonlRecord, Summary, layer_table, means
 
 PARTS = ("system", "video", "question", "template", "last")
-"""Every position of a prompt belongs to one of them."""
+"""Every position of a prompt belongs to one of these."""
 
 
 @dataclass(frozen=True)
-class AttentionRecord(Line):
-    """Sequences over layers hold an entry a layer that ran, entry l − 1 for (1-based) layer l.
+class AttentionRecord(JsonlRecord):
+    """Sequences over layers hold one entry per layer that ran; entry l - 1 belongs to (1-based) layer l.
 
-    `rows` names the reading positions, of which there are `n_rows`. `weights[l][t]` is what they pay to the t-th video
-    token, whose 0-based frame is `frames[t]`; `by_frame[l][f]` is what they pay to frame f, and `shares[part][l]` to each
-    of PARTS. Shares of a layer sum to 1, or to less where cuts leave rows without any key. `error` says why a question
-    could not be asked.
+    Attributes:
+        rows, n_rows: the segment of the query positions, and their number.
+        frames: 0-based frame of each video token.
+        weights: `weights[l][t]`, the attention to the t-th video token.
+        by_frame: `by_frame[l][f]`, the attention to frame f.
+        shares: `shares[part][l]` for each of PARTS. They sum to 1 in a layer, or to less where a query position
+            keeps no key.
     """
 
     FILE: ClassVar[str] = "attention.jsonl"
@@ -46,46 +46,31 @@ class AttentionRecord(Line):
     shares: Mapping[str, Sequence[float]] | None = None
     error: str | None = None
 
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.question_id, self.intervention
-
 
 @dataclass(frozen=True)
-class AttentionSummary:
-    """Mean shares over `n` questions: `shares[part]` has an entry a layer."""
+class AttentionSummary(Summary):
+    """Mean shares over `n` questions: `shares[part]` has one entry per layer."""
 
     intervention: str
     n: int
     errors: int
     shares: Mapping[str, Sequence[float]]
 
-    def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "intervention"}
-
 
 def summarize_attention(records: Sequence[AttentionRecord], intervention: str) -> AttentionSummary:
-    """Over this intervention's records, every question counting once."""
+    """Means over the records of one intervention; every question counts once."""
     own = [record for record in records if record.intervention == intervention]
-    asked = [record.shares or {} for record in own if record.error is None]
+    answered = [record.shares or {} for record in own if record.error is None]
     return AttentionSummary(
         intervention,
-        n=len(asked),
-        errors=len(own) - len(asked),
-        shares={part: means([shares[part] for shares in asked]) for part in PARTS},
+        n=len(answered),
+        errors=len(own) - len(answered),
+        shares={part: means([shares[part] for shares in answered]) for part in PARTS},
     )
 
 
 def attention_table(summaries: Sequence[AttentionSummary]) -> str:
-    """A row a layer; by intervention the mean share of attention that goes to video, in percent."""
-    curves = [one.shares["video"] for one in summaries]
-    rows = [
-        [
-            layer + 1,
-            *(f"{100 * curve[layer]:.2f}" if layer < len(curve) else "–" for curve in curves),
-        ]
-        for layer in range(max(map(len, curves), default=0))
-    ]
-    rows.append(["n", *(one.n for one in summaries)])
-    headers = ["layer", *(one.intervention for one in summaries)]
-    return tabulate(rows, headers=headers, disable_numparse=True, stralign="right")
+    """One row per layer, one column per intervention: mean share of attention to the video in percent."""
+    columns = [(one.intervention, one.shares["video"]) for one in summaries]
+    counts = ["n", *(one.n for one in summaries)]
+    return layer_table(columns, lambda share: f"{100 * share:.2f}", [counts])

@@ -1,50 +1,127 @@
-"""A line of JSON for a flat record, and back: what all kinds of records in a run's folder have in common.
+"""What all kinds of records share: common fields, the record of a failed question, one line of JSON.
 
-What comes back has the types that its dataclass names and can be written again: anything else is no record.
+A record file holds one line per record. Reading checks the type of every field against its dataclass, so
+whatever is read can be written again.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from tabulate import tabulate
+
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Question
 from mapflow.results.contract.visible_text import quoted
 
-Kind = TypeVar("Kind")
+Kind = TypeVar("Kind", bound="JsonlRecord")
+
+NOT_FINITE = "the model's logits are not finite"
+"""The error of a question whose logits hold NaN or infinity."""
 
 
-class Line:
-    """A frozen dataclass that a folder keeps, one a line in `FILE`, which makes it the folder of `RUN`; `key` makes it
-    unique and sorts it, `error` says why it holds no answer."""
+class JsonlRecord:
+    """Base of the frozen dataclasses that a folder keeps, one per line of `FILE`.
+
+    A record belongs to one question and to one intervention (or route: `NAMED_BY` is the field with its name).
+    `RUN` says what kind of folder holds such records. Each dataclass lists its fields in the order of the file;
+    the fields below are in all of them. `error` says why a question failed, the fields of its answer are then
+    empty.
+    """
 
     FILE: ClassVar[str]
     RUN: ClassVar[str]
+    NAMED_BY: ClassVar[str] = "intervention"
 
+    question_id: str
+    video_id: str
+    task: str
+    protocol: str
     error: str | None
 
     @property
     def key(self) -> tuple[str, str]:
-        raise NotImplementedError
+        """Question and intervention (or route): unique within a folder, and the order of a sorted file."""
+        return self.question_id, getattr(self, self.NAMED_BY)
+
+    @classmethod
+    def of(cls: type[Kind], question: Question, name: str, **fields: Any) -> Kind:
+        """The record of `question` under the intervention or route called `name`."""
+        return cls(**question.identity, **{cls.NAMED_BY: name}, **fields)
+
+    @classmethod
+    def failed(cls: type[Kind], question: Question, name: str, reason: str, **fields: Any) -> Kind:
+        """The record of a question that failed. `reason` becomes one line."""
+        return cls.of(question, name, **fields, error=" ".join(reason.split()))
 
     def to_line(self) -> str:
-        """One line of JSON, without the newline. Raises ValueError on NaN or infinity, which are no measurements."""
+        """One line of JSON, without the newline. Raises ValueError on NaN and infinity."""
         return json.dumps(vars(self), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_line(cls: type[Kind], line: str, where: str) -> Kind:
-        """Raises MapflowError naming `where` for anything that is not such a record; its sequences are tuples."""
+        """The record of one line, with tuples for JSON's lists.
+
+        Raises MapflowError, naming `where`, if the line is not such a record.
+        """
         return _from_line(cls, line, where)
+
+
+class Summary:
+    """Base of the dataclasses that summarize the records of one intervention (or route, as `NAMED_BY`)."""
+
+    NAMED_BY: ClassVar[str] = "intervention"
+
+    n: int
+    errors: int
+
+    @property
+    def name(self) -> str:
+        """The intervention or route."""
+        return getattr(self, self.NAMED_BY)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields but the name, which is the key in summary.json."""
+        return {
+            field: value
+            for field, value in asdict(self).items()  # pyright: ignore[reportArgumentType]
+            if field != self.NAMED_BY
+        }
+
+
+def means(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Layer by layer, the mean over curves of equal length; empty without curves."""
+    return tuple(sum(column) / len(column) for column in zip(*curves, strict=True))
+
+
+def layer_table(
+    columns: Sequence[tuple[str, Sequence[float]]],
+    cell: Callable[[float], str],
+    counts: Iterable[Sequence[Any]],
+) -> str:
+    """A table with one row per layer, one column per (header, curve) and the rows `counts` below.
+
+    Curves may end early, as an early exit does; the cells of missing layers hold a dash.
+    """
+    depth = max((len(curve) for _, curve in columns), default=0)
+    rows = [
+        [layer + 1, *(cell(curve[layer]) if layer < len(curve) else "–" for _, curve in columns)]
+        for layer in range(depth)
+    ]
+    headers = ["layer", *(header for header, _ in columns)]
+    return tabulate([*rows, *counts], headers=headers, disable_numparse=True, stralign="right")
 
 
 def _from_line(kind: type[Kind], line: str, where: str) -> Kind:
     try:
         values: Any = json.loads(line, parse_constant=_refuse_constant)
-        # half a surrogate pair, spelled out or not, could never be written again
+        # half a surrogate pair, escaped or not, cannot be encoded again
         (json.dumps(values, ensure_ascii=False) if "\\u" in line else line).encode()
     except (ValueError, RecursionError) as error:
         raise MapflowError(f"{where}: not a record ({error})") from None
@@ -55,10 +132,8 @@ def _from_line(kind: type[Kind], line: str, where: str) -> Kind:
         if type(value) is list:
             values[name] = value = tuple(value)
         if not checks[name](value):
-            kind_said = (
-                "not text" if get_type_hints(kind)[name] is str else "nothing that it may be"
-            )
-            raise MapflowError(f"{where}: not a record ({name} is {quoted(value)}, {kind_said})")
+            wrong = "not text" if get_type_hints(kind)[name] is str else "not of its type"
+            raise MapflowError(f"{where}: not a record ({name} is {quoted(value)}, {wrong})")
     try:
         return kind(**values)
     except TypeError as error:
@@ -70,7 +145,7 @@ Check = Callable[[Any], bool]
 
 @cache
 def _checks(kind: type) -> Mapping[str, Check]:
-    """Field → does a value have the type that the dataclass names?"""
+    """Field name → check that a value has the type which the dataclass names."""
     return {
         name: _check(hint)
         for name, hint in get_type_hints(kind).items()
@@ -79,7 +154,7 @@ def _checks(kind: type) -> Mapping[str, Check]:
 
 
 def _check(hint: Any) -> Check:
-    """For the types that records are made of: JSON's own, sequences and mappings of them, and unions."""
+    """The check of one type: JSON's own types, sequences and mappings of them, and unions."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (UnionType, Union):
         checks = [_check(one) for one in inner]

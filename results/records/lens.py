@@ -1,8 +1,7 @@
-"""LensRecord: which words each video token looks like in every layer of one question's run, and how often listed words
-are among them.
+"""LensRecord: the words that video tokens look like in every layer, and how often listed words are among them.
 
-A line in lens.jsonl a question × intervention: layers × video tokens × k entries, some megabytes for a 7B model's prompt.
-Word lists are applied to records afterwards, so other lists need no other run.
+One line of lens.jsonl per question and intervention: layers x video tokens x k entries, some megabytes for the
+prompt of a 7B model. Word lists are applied to records afterwards, so other lists need no other run.
 """
 
 from __future__ import annotations
@@ -17,19 +16,21 @@ from typing import ClassVar
 
 from tabulate import tabulate
 
-from mapflow.results.records.base import Line
+from mapflow.results.records.base import JsonlRecord
 
 WordLists = Mapping[str, AbstractSet[str]]
 """Name → words in lower case."""
 
 
 @dataclass(frozen=True)
-class LensRecord(Line):
-    """`ids[l][t]` and `probabilities[l][t]` are the most probable tokens at the t-th video token in the (l + 1)-th layer,
-    best first; `frames[t]` is its 0-based frame, `words` the text of every id that occurs.
+class LensRecord(JsonlRecord):
+    """Sequences over layers hold one entry per layer; entry l - 1 belongs to (1-based) layer l.
 
-    `raw_embeddings` tells the released code's variant, in which layers are shown by their input. `error` says why a
-    question could not be asked.
+    Attributes:
+        raw_embeddings: the variant of the authors' code, which shows the input of each layer.
+        frames: 0-based frame of each video token.
+        ids, probabilities: `ids[l][t]`, the k most probable tokens at the t-th video token, best first.
+        words: the text of every id that occurs.
     """
 
     FILE: ClassVar[str] = "lens.jsonl"
@@ -47,15 +48,16 @@ class LensRecord(Line):
     words: Mapping[str, str] | None = None
     error: str | None = None
 
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.question_id, self.intervention
-
 
 @dataclass(frozen=True)
 class Frequency:
-    """One layer under one intervention: of `entries` (video tokens × k, all questions) `hits` are in each list; `common`
-    are the words that come first most often."""
+    """Word counts of one (1-based) layer under one intervention.
+
+    Attributes:
+        entries: video tokens x k, over all questions.
+        hits: how many entries each word list contains.
+        common: the words that come first most often.
+    """
 
     intervention: str
     layer: int
@@ -67,8 +69,11 @@ class Frequency:
 def frequencies(
     records: Sequence[LensRecord], interventions: Sequence[str], lists: WordLists
 ) -> list[Frequency]:
-    """An entry an intervention and (1-based) layer. A token counts as a word where it is the whole word, whatever its case
-    and the space before it; words of several tokens are never found."""
+    """One entry per intervention and layer.
+
+    A token counts as a word if it is the whole word, regardless of case and of a leading space. Words of
+    several tokens are never found.
+    """
     found = []
     for name in interventions:
         own = [record for record in records if record.intervention == name and record.error is None]
@@ -90,7 +95,7 @@ def frequencies(
 
 
 def frequency_csv(found: Sequence[Frequency]) -> str:
-    """A row an intervention, layer and word list; `share` is hits / entries."""
+    """One row per intervention, layer and word list; `share` is hits / entries."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["intervention", "layer", "words", "hits", "entries", "share"])
@@ -103,7 +108,7 @@ def frequency_csv(found: Sequence[Frequency]) -> str:
 
 
 def frequency_table(found: Sequence[Frequency]) -> str:
-    """A row an intervention and layer: shares of the word lists in percent, and the commonest first words."""
+    """One row per intervention and layer: word lists in percent, and the most frequent first words."""
     titles = list(found[0].hits) if found else []
     rows = [
         [

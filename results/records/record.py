@@ -1,7 +1,7 @@
-"""Record: what one intervention made of one question, and its line in records.jsonl.
+"""Record: a question's answer under one intervention, one line of records.jsonl.
 
-Everything a table, a test of significance or a per-question viewer needs later; nothing that depends on when or in
-which order it was measured.
+It holds what tables, significance tests and the per-question viewer need, and nothing that depends on when
+or in which order questions were answered.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mapflow.results.records.base import Line
+from mapflow.results.records.base import JsonlRecord
 
 
 @dataclass(frozen=True)
-class Record(Line):
-    """One question × intervention.
+class Record(JsonlRecord):
+    """The answer to one question under one intervention.
 
-    `prediction` is the generated text (with first-token scoring: the token of the full-vocabulary argmax), `p_answer`
-    its first token's probability and `p_target` the right answer's. `option_probs` are the letters' probabilities over
-    the whole vocabulary, `option_prediction` the best of them and `margin` its lead over the second best in log
-    probability: they tell "lost the format" from "lost the evidence". `valid`: the prediction names an option.
-    Edges count one head, over all layers. `error` is the reason why a question could not be asked; its answer fields
-    are then empty and it counts for no accuracy.
+    Attributes:
+        prediction: the generated text; with first-token scoring the token of the full-vocabulary argmax.
+        valid: the prediction names an option.
+        p_answer, p_target: probability of the first token of the prediction and of the right answer.
+        option_probs: probability of each option's letter, over the whole vocabulary.
+        option_prediction: the most probable letter. With `margin`, its lead over the second in natural log
+            probability, it tells a lost answer format from lost evidence.
+        edges_kept, edges_total: attention edges of one head, summed over all layers.
+        error: why the question failed; its answer fields are then empty and it counts for no accuracy.
     """
 
     FILE: ClassVar[str] = "records.jsonl"
@@ -52,18 +55,13 @@ class Record(Line):
     error: str | None = None
 
     @property
-    def key(self) -> tuple[str, str]:
-        """What makes a record unique within a run, and its place in a sorted file."""
-        return self.question_id, self.intervention
-
-    @property
     def chance(self) -> float:
         """Accuracy of a uniform guess on this question."""
         return 1 / self.n_options if self.n_options else 0.0
 
 
 def log_margin(probabilities: dict[str, float]) -> float | None:
-    """Lead of the best option over the second best, in natural log probability; None with fewer than two options."""
+    """Lead of the best option over the second, in natural log probability; None with fewer than two."""
     best = sorted(probabilities.values(), reverse=True)[:2]
     if len(best) < 2 or best[1] <= 0:
         return None

@@ -1,26 +1,28 @@
-"""TraceRecord: how probable each answer is after every layer of one question's run, and the mean over questions.
+"""TraceRecord: how probable each answer is after every layer, for one question and intervention.
 
-A line in trace.jsonl a question × intervention. Probabilities are 0..1 in records and percent in the table.
+One line of trace.jsonl. Probabilities are 0 to 1 in records and percent in the table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from tabulate import tabulate
-
-from mapflow.results.records.base import Line
+from mapflow.results.records.base import JsonlRecord, Summary, layer_table, means
 
 
 @dataclass(frozen=True)
-class TraceRecord(Line):
-    """Sequences hold an entry a layer, entry l − 1 read from (1-based) layer l.
+class TraceRecord(JsonlRecord):
+    """Sequences hold one entry per layer; entry l - 1 belongs to (1-based) layer l.
 
-    `answer` is the plain run's first token, as text, `p_answers` its probability under this intervention; `p_targets` is
-    the right answer's. `p_options` holds every option's by letter, `false_options` the letters of wrong ones, and
-    `tops` each layer's most probable token. `error` says why a question could not be traced.
+    Attributes:
+        norm, released: the variant (`analyses/trace.py`).
+        answer: first token of the baseline run's answer, as text.
+        p_answers, p_targets: probability of `answer` and of the right answer under this intervention.
+        p_options: probability of each option by letter.
+        false_options: letters of the wrong options.
+        tops: the most probable token.
     """
 
     FILE: ClassVar[str] = "trace.jsonl"
@@ -43,18 +45,14 @@ class TraceRecord(Line):
     error: str | None = None
 
     @property
-    def key(self) -> tuple[str, str]:
-        return self.question_id, self.intervention
-
-    @property
     def p_false(self) -> tuple[float, ...]:
-        """Mean over the false options, by layer; empty where there are none."""
+        """Mean over the wrong options, by layer; empty if there are none."""
         return means([(self.p_options or {})[letter] for letter in self.false_options])
 
 
 @dataclass(frozen=True)
-class TraceSummary:
-    """Mean probabilities over `n` questions, an entry a layer; false options over the `n_false` that have some."""
+class TraceSummary(Summary):
+    """Mean probabilities by layer over `n` questions; `p_false` over the `n_false` with wrong options."""
 
     intervention: str
     n: int
@@ -64,12 +62,9 @@ class TraceSummary:
     p_targets: tuple[float, ...]
     p_false: tuple[float, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name != "intervention"}
-
 
 def summarize_trace(records: Sequence[TraceRecord], intervention: str) -> TraceSummary:
-    """Over this intervention's records; a question's false options count as one."""
+    """Means over the records of one intervention. The wrong options of a question count as one."""
     own = [record for record in records if record.intervention == intervention]
     traced = [record for record in own if record.error is None]
     false = [record.p_false for record in traced if record.false_options]
@@ -85,28 +80,15 @@ def summarize_trace(records: Sequence[TraceRecord], intervention: str) -> TraceS
 
 
 def trace_table(summaries: Sequence[TraceSummary]) -> str:
-    """A row a layer; by intervention the plain run's answer, the true option and the mean false option, in percent."""
-    headers, columns = ["layer"], []
-    for one in summaries:
+    """One row per layer; for each intervention the base answer, the true and the mean false option in percent."""
+    columns = [
+        (f"{one.intervention}\n{name}", curve)
+        for one in summaries
         for name, curve in (
             ("base answer", one.p_answers),
             ("true", one.p_targets),
             ("false", one.p_false),
-        ):
-            headers.append(f"{one.intervention}\n{name}")
-            columns.append(curve)
-    layers = max((len(curve) for curve in columns), default=0)
-    rows = [
-        [
-            layer + 1,
-            *(f"{100 * curve[layer]:.2f}" if layer < len(curve) else "–" for curve in columns),
-        ]
-        for layer in range(layers)
+        )
     ]
-    rows.append(["n", *(n for one in summaries for n in (one.n, one.n, one.n_false))])
-    return tabulate(rows, headers=headers, disable_numparse=True, stralign="right")
-
-
-def means(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Layer by layer; empty without curves."""
-    return tuple(sum(column) / len(column) for column in zip(*curves, strict=True))
+    counts = ["n", *(n for one in summaries for n in (one.n, one.n, one.n_false))]
+    return layer_table(columns, lambda p: f"{100 * p:.2f}", [counts])

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
-from mapflow.results.records.base import Line
+from mapflow.results.records.base import JsonlRecord
 from mapflow.results.records.record import Record
 from mapflow.results.runs.claim import claim, in_turn
 
@@ -28,7 +28,7 @@ RECORDS, MANIFEST, SUMMARY = Record.FILE, "manifest.json", "summary.json"
 SYNC_SECONDS = 5.0  # how much answering a power cut may undo; a sync costs milliseconds
 _BLOCK = 1 << 16
 
-R = TypeVar("R", bound=Line)
+R = TypeVar("R", bound=JsonlRecord)
 
 
 class RunFolder(Generic[R]):

@@ -1,24 +1,43 @@
-"""What a discovery found, for a reader and for the next run: a table, and YAML files.
+"""What a discovery found, as a table and as YAML files.
 
-`discovered.yaml` goes to --intervention; RULE/pathways.yaml belongs into the checkpoint's folder, where `effective`
-finds it. Knows no model.
+`discovered.yaml` goes to --intervention; RULE/pathways.yaml belongs into the folder of the checkpoint, where
+`effective` finds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
 
 from mapflow.harness.analyses.discovery.rules import PATHWAYS, Found
-from mapflow.harness.analyses.discovery.run import Scored
 from mapflow.results.runs.folder import write_json
-from mapflow.results.statistics import points, sentence
+from mapflow.results.statistics import Comparison, points, sentence
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One rule at one threshold, and its cross-fitted score.
+
+    Attributes:
+        found: the ranges found on all questions.
+        without: the ranges found without fold 0, and without fold 1.
+        comparison: each fold under the ranges found without it, against `full`; None if a half found no policy.
+        edges: share of attention edges kept; None likewise.
+        not_asked: questions that failed.
+    """
+
+    found: Found
+    without: tuple[Found, Found]
+    comparison: Comparison | None
+    edges: float | None
+    not_asked: int = 0
 
 
 def describe(scored: Sequence[Scored]) -> str:
-    """A row a rule and threshold: the ranges of all questions and of the two halves, and the cross-fitted score."""
+    """One row per rule and threshold: ranges of all questions and of the two halves, and the cross-fitted score."""
     rows = [
         [
             one.found.rule,
@@ -75,8 +94,11 @@ def _result(one: Scored) -> list[str]:
 def write_policies(
     scored: Sequence[Scored], threshold: float, model: str, n_layers: int, folder: Path
 ) -> list[str]:
-    """discovered.yaml with a policy a rule at `threshold`, RULE/pathways.yaml, discovery.json with every row; returns
-    lines that say what was written and what could not be. Files of an earlier run that no longer hold are removed."""
+    """Writes discovered.yaml and RULE/pathways.yaml (one policy per rule at `threshold`) and discovery.json.
+
+    Returns lines that say what was written and what could not be. Files of an earlier run that no longer hold
+    are removed.
+    """
     lines, entries = [], []
     for one in scored:
         if one.found.threshold != threshold:
@@ -113,7 +135,7 @@ def write_policies(
 
 
 def _score(one: Scored) -> str:
-    """The score beside a policy wherever it is handed out: ranges can be found and still be no good."""
+    """The score that stands beside a policy: ranges can be found and still be useless."""
     return (
         sentence(one.comparison) if one.comparison else "not scored, a half of them found no policy"
     )

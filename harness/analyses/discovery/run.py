@@ -1,175 +1,208 @@
-"""A discovery's run: sweep, choose ranges on one half of the videos, score them on the other, and the other way round.
+"""Discovery: sweep, choose layer ranges on one half of the videos, score them on the other half, and vice versa.
 
-What is swept and what is answered goes into ordinary folders (sweep-*/, scores/) and is taken up again, so another bin
-size or threshold costs only the policies that are new. The ranges that are handed out are those of all questions; their
-score is the cross-fitted one, in which no question helped to choose the policy it was answered under.
+Sweeps and answers go into ordinary run folders (sweep-*/, scores/), so another bin size or threshold asks only
+the policies that are new. The ranges written are those of all questions. Their score is cross-fitted: every
+question is answered under a policy that it did not help to choose.
+
+    mapflow discover --task mapflow_tvbench_action_antonym --pretrained DIR --output_path found/
+    mapflow discover --bin 1 --window 1 --output_path found/         # shallow models: layer by layer
+    lmms_eval … --intervention found/discovered.yaml
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from tqdm import tqdm
-
-from mapflow.harness.analyses.discovery.rules import (
-    PATHWAYS,
-    RULES,
-    STYLES,
-    Found,
-    Rule,
-    Sweeps,
-    discover,
-    fold_of_videos,
-)
-from mapflow.harness.analyses.shard import Shard
+from mapflow.harness.analyses.analysis import Analysis
 from mapflow.harness.analyses.sweep import Sweep
-from mapflow.harness.analyses.sweep_run import run_sweep
-from mapflow.model_adapters.inference.answering import failed
-from mapflow.model_adapters.inference.memory_limit import answer_within_memory
-from mapflow.model_adapters.inference.question_loading import load_ahead
-from mapflow.model_adapters.inference.run_identity import run_identity
-from mapflow.model_adapters.interventions import Intervention, Route
-from mapflow.model_adapters.interventions.language.policies import Effective
-from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+from mapflow.harness.cli.arguments import (
+    add_margin,
+    add_memory_budget,
+    add_output_path,
+    add_subject_arguments,
+    chosen_margin,
+    chosen_memory_budget,
+)
 from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
+from mapflow.results.contract.question import Question
 from mapflow.results.records.record import Record
 from mapflow.results.records.sweep import SweepRecord
-from mapflow.results.runs.folder import RunFolder, read_records
-from mapflow.results.statistics import Comparison, RunOutcomes, compare_runs
-from mapflow.tasks.documents import Document, to_question
-from mapflow.tasks.lmms_functions import question_of
+
+if TYPE_CHECKING:
+    from mapflow.harness.analyses.discovery.output import Scored
+    from mapflow.harness.analyses.discovery.rules import Found, Rule, Sweeps
+    from mapflow.model_adapters.inference.subject import Subject
+    from mapflow.model_adapters.interventions import Intervention
+    from mapflow.results.statistics import RunOutcomes
+
+SENSITIVITY = (-2.0, -5.0, -10.0)
+"""Thresholds that are always shown, in percent."""
 
 
 @dataclass(frozen=True)
-class Discovery:
-    """`window` layers of the `paper` and `confidence` rules' knockouts, `bin_size` layers a bin, `thresholds` in percent
-    (the first is the one that counts, the others show how much depends on it), `margin` a fraction."""
+class Discovery(Analysis):
+    """Finds the layer ranges of the three effective pathways.
 
-    window: int
-    bin_size: int
-    thresholds: tuple[float, ...]
-    margin: float
-    memory_budget: int
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One rule at one threshold: found on all questions, found without fold 0 and without fold 1, and how these two did
-    on the folds they had not seen. `comparison` with `full` and `edges` (share kept) are None where a half found no
-    policy; `not_asked` counts questions that could not be answered."""
-
-    found: Found
-    without: tuple[Found, Found]
-    comparison: Comparison | None
-    edges: float | None
-    not_asked: int = 0
-
-
-def run_discovery(
-    model_name: str,
-    model: VideoLLM,
-    documents: Sequence[Document],
-    protocol: str,
-    what: Discovery,
-    folder: Path,
-) -> tuple[list[Scored], int]:
-    """Every rule at every threshold, rule by rule, and the exit code: 0, or 3 where questions could not be asked.
-
-    Raises MapflowError, also for fewer than two videos a half.
+    Attributes:
+        window: layers cut at once in the sweep of the `paper` and `confidence` rules.
+        bin_size: layers per bin.
+        threshold: mean relative change in percent below which a bin counts.
+        margin: non-inferiority margin, as a fraction.
+        memory_budget: as in `Sweep`.
     """
-    sweeps, missing = _sweep(model_name, model, documents, protocol, what, folder)
-    fold = fold_of_videos([record for records in sweeps.values() for record in records])
-    halves: list[Sweeps] = [
-        {style: [r for r in own if fold[r.video_id] != held_out] for style, own in sweeps.items()}
-        for held_out in (0, 1)
-    ]
 
-    def find(data: Sweeps, rule: Rule, threshold: float) -> Found:
-        return discover(data, rule, threshold, what.bin_size)
+    window: int = 9
+    bin_size: int = 5
+    threshold: float = -5.0
+    margin: float = 0.02
+    memory_budget: int | None = None
 
-    plans = [
-        (find(sweeps, rule, cut), (find(halves[0], rule, cut), find(halves[1], rule, cut)))
-        for rule in RULES
-        for cut in what.thresholds
-    ]
-    wanted = [
-        [
-            Intervention(),
-            *dict.fromkeys(_policy(without[k]) for _, without in plans if without[k].ranges),
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--bin", type=int, default=5, metavar="K", help="layers per bin (default: 5)"
+        )
+        parser.add_argument(
+            "--window", type=int, default=9, metavar="K", help="layers cut at once (default: 9)"
+        )
+        parser.add_argument(
+            "--threshold",
+            type=float,
+            default=-5.0,
+            metavar="PERCENT",
+            help="mean relative change below which a bin counts, for the marginal rule per five layers"
+            " (default: -5; -2, -5 and -10 are shown beside it)",
+        )
+        add_margin(parser)
+        add_subject_arguments(parser)
+        add_memory_budget(parser)
+        add_output_path(parser, "sweeps, scores, discovered.yaml, RULE/pathways.yaml")
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> Discovery:
+        for name in ("bin", "window"):
+            value = getattr(options, name)
+            if value < 1:
+                raise MapflowError(f"--{name} {value} must be at least 1")
+        if not -100 < options.threshold < 0:
+            raise MapflowError(
+                f"--threshold {options.threshold:g} must lie between -100 and 0 percent, e.g. -5"
+            )
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise MapflowError(
+                "discover runs in one process; its sweeps can be shared out with `mapflow sweep`"
+            )
+        return cls(
+            options.window,
+            options.bin,
+            options.threshold,
+            chosen_margin(options),
+            chosen_memory_budget(options),
+        )
+
+    def run(self, subject: Subject, folder: Path) -> int:
+        """Prints the table and writes the policies. Exit code: 0, or 3 if questions failed."""
+        from mapflow.harness.analyses.discovery.output import describe, write_policies
+
+        scored, missing = self.discover(subject, folder)
+        print(describe(scored))
+        model = subject.model
+        lines = write_policies(scored, self.threshold, model.name, model.decoder.n_layers, folder)
+        print("\n".join(lines))
+        return QUESTIONS_MISSING if missing else 0
+
+    def discover(self, subject: Subject, folder: Path) -> tuple[list[Scored], bool]:
+        """Every rule at every threshold, rule by rule; and whether questions failed.
+
+        Raises MapflowError, also for fewer than two videos per half.
+        """
+        from mapflow.harness.analyses.discovery.rules import RULES, discover, fold_of_videos
+
+        sweeps, missing = self._sweep(subject, folder)
+        fold = fold_of_videos([record for records in sweeps.values() for record in records])
+        halves: list[Sweeps] = [
+            {
+                style: [r for r in own if fold[r.video_id] != held_out]
+                for style, own in sweeps.items()
+            }
+            for held_out in (0, 1)
         ]
-        for k in (0, 1)
-    ]
-    records = _answer(model_name, model, documents, protocol, fold, wanted, folder / "scores")
-    scored = [
-        _score(found, without, records, documents, fold, what.margin) for found, without in plans
-    ]
-    return scored, QUESTIONS_MISSING if missing or any(one.not_asked for one in scored) else 0
 
+        def find(data: Sweeps, rule: Rule, threshold: float) -> Found:
+            return discover(data, rule, threshold, self.bin_size)
 
-def _sweep(
-    model_name: str,
-    model: VideoLLM,
-    documents: Sequence[Document],
-    protocol: str,
-    what: Discovery,
-    folder: Path,
-) -> tuple[Sweeps, bool]:
-    routes = tuple(Route.parse(route) for route in PATHWAYS.values())
-    asked = {doc["question_id"] for doc in documents}
-    sweeps, missing = {}, False
-    for style in STYLES:
-        place = folder / f"sweep-{style}"
-        print(f"\n{style} windows")
-        sweep = Sweep(routes, style, what.window, memory_budget=what.memory_budget)
-        missing |= run_sweep(model_name, model, documents, sweep, protocol, place, Shard(0, 1)) != 0
-        sweeps[style] = [r for r in read_records(place, SweepRecord) if r.question_id in asked]
-    return sweeps, missing
+        plans = [
+            (find(sweeps, rule, cut), (find(halves[0], rule, cut), find(halves[1], rule, cut)))
+            for rule in RULES
+            for cut in dict.fromkeys([self.threshold, *SENSITIVITY])
+        ]
+        policies = [
+            list(dict.fromkeys(_policy(without[k]) for _, without in plans if without[k].ranges))
+            for k in (0, 1)
+        ]
+        records = _answer(subject, fold, policies, folder / "scores")
+        scored = [
+            _score(found, without, records, subject.questions, fold, self.margin)
+            for found, without in plans
+        ]
+        return scored, missing or any(one.not_asked for one in scored)
+
+    def _sweep(self, subject: Subject, folder: Path) -> tuple[Sweeps, bool]:
+        """The sweeps that the rules read, by style; and whether questions failed."""
+        from mapflow.harness.analyses.discovery.rules import PATHWAYS, STYLES
+        from mapflow.model_adapters.interventions import Route
+        from mapflow.results.runs.folder import read_records
+
+        routes = tuple(Route.parse(route) for route in PATHWAYS.values())
+        asked = {question.question_id for question in subject.questions}
+        sweeps, missing = {}, False
+        for style in STYLES:
+            place = folder / f"sweep-{style}"
+            print(f"\n{style} windows")
+            sweep = Sweep(routes, style, self.window, memory_budget=self.memory_budget)
+            missing |= sweep.run(subject, place) != 0
+            sweeps[style] = [r for r in read_records(place, SweepRecord) if r.question_id in asked]
+        return sweeps, missing
 
 
 def _policy(found: Found) -> Intervention:
+    from mapflow.model_adapters.interventions import Intervention
+    from mapflow.model_adapters.interventions.language.policies import Effective
+
     return Intervention((Effective(found.ranges),))
 
 
 def _answer(
-    model_name: str,
-    model: VideoLLM,
-    documents: Sequence[Document],
-    protocol: str,
+    subject: Subject,
     fold: Mapping[str, int],
-    wanted: Sequence[Sequence[Intervention]],
+    policies: Sequence[Sequence[Intervention]],
     folder: Path,
 ) -> dict[tuple[str, str], Record]:
-    """Every question under the interventions wanted for its fold; what earlier runs answered is not asked again."""
+    """Every question under `full` and the policies of its fold; asks only what the folder lacks."""
+    from mapflow.model_adapters.inference.run_loop import Answering, run_questions
+    from mapflow.model_adapters.interventions import Intervention
+    from mapflow.results.runs.folder import RunFolder, read_records
+
+    wanted = [[Intervention(), *own] for own in policies]
     names = {str(one): str(one) for interventions in wanted for one in interventions}
-    about = {"device": str(model.decoder.device), "command": sys.orig_argv, "interventions": names}
-    run = RunFolder(folder, run_identity(model_name, model, protocol), about)
+    device = str(subject.model.decoder.device)
+    about = {"device": device, "command": sys.orig_argv, "interventions": names}
+    run = RunFolder(folder, subject.identity, about)
 
-    def missing(doc: Document) -> list[Intervention]:
-        return [
-            i
-            for i in wanted[fold[to_question(doc, protocol).video_id]]
-            if (doc["question_id"], str(i)) not in run.answered
-        ]
+    def missing(question: Question) -> list[Intervention]:
+        own = wanted[fold[question.video_id]]
+        return [one for one in own if (question.question_id, str(one)) not in run.answered]
 
-    waiting = [doc for doc in documents if missing(doc)]
-    with (
-        tqdm(total=len(waiting), desc="held-out questions", unit="q") as bar,
-        torch.inference_mode(),
-    ):
-        for doc, prepared in load_ahead(model, waiting, question_of):
-            if isinstance(prepared, Prepared):
-                run.append(answer_within_memory(model, [prepared], missing(doc))[0])
-            elif isinstance(prepared, MapflowError):
-                run.append(
-                    [failed(to_question(doc, protocol), i, str(prepared)) for i in missing(doc)]
-                )
-            else:
-                raise prepared
-            bar.update()
+    work = Answering(subject.model, missing)
+    title = "held-out questions"
+    deque(run_questions(work, subject.questions, run, title=title, show=True), maxlen=0)
     return {record.key: record for record in read_records(folder)}
 
 
@@ -177,18 +210,21 @@ def _score(
     found: Found,
     without: tuple[Found, Found],
     records: Mapping[tuple[str, str], Record],
-    documents: Sequence[Document],
+    questions: Sequence[Question],
     fold: Mapping[str, int],
     margin: float,
 ) -> Scored:
+    from mapflow.harness.analyses.discovery.output import Scored
+    from mapflow.results.statistics import compare_runs
+
     if any(one.ranges is None for one in without):
         return Scored(found, without, None, None)
     names = [str(_policy(one)) for one in without]
-    plain = [records[doc["question_id"], str(Intervention())] for doc in documents]
-    cut = [records[record.question_id, names[fold[record.video_id]]] for record in plain]
+    baseline = [records[question.question_id, "full"] for question in questions]
+    cut = [records[record.question_id, names[fold[record.video_id]]] for record in baseline]
     asked = [
         (a, b)
-        for a, b in zip(plain, cut, strict=True)
+        for a, b in zip(baseline, cut, strict=True)
         if a.correct is not None and b.correct is not None
     ]
     comparison = compare_runs(
@@ -199,10 +235,12 @@ def _score(
     kept, total = (
         sum(getattr(b, name) for _, b in asked) for name in ("edges_kept", "edges_total")
     )
-    return Scored(found, without, comparison, kept / total, len(plain) - len(asked))
+    return Scored(found, without, comparison, kept / total, len(baseline) - len(asked))
 
 
 def _outcomes(name: str, records: Sequence[Record]) -> RunOutcomes:
+    from mapflow.results.statistics import RunOutcomes
+
     return RunOutcomes(
         name,
         [r.question_id for r in records],

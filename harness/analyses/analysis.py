@@ -1,0 +1,235 @@
+"""What an analysis is: its command line, its measurement of one question, its table and its figure.
+
+`registry.py` lists all analyses. An analysis that measures one question at a time is a subclass of
+`QuestionAnalysis`; it needs nothing but `measure`, the fields of its records, `summarize` and `table`. Modules
+of analyses import torch only where they compute, so help and refusals of wrong arguments are instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+
+from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
+from mapflow.results.contract.question import Question
+from mapflow.results.records.base import NOT_FINITE, JsonlRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from mapflow.model_adapters.inference.subject import Subject
+    from mapflow.model_adapters.interventions import Compiled, Intervention
+    from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+    from mapflow.results.figures import CurvePanel
+
+R = TypeVar("R", bound=JsonlRecord)
+A = TypeVar("A", bound="Analysis")
+I = TypeVar("I", bound="InterventionAnalysis")  # noqa: E741
+
+
+class Analysis(ABC):
+    """One analysis with its settings. `mapflow NAME` calls these methods in this order."""
+
+    @classmethod
+    @abstractmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Adds the command's flags; needs no torch."""
+
+    @classmethod
+    @abstractmethod
+    def from_options(cls: type[A], options: argparse.Namespace) -> A:
+        """The analysis that a command line asks for; nothing is loaded yet. Raises MapflowError."""
+
+    def check(self, questions: Sequence[Question]) -> None:
+        """Raises MapflowError if the questions do not suit the analysis, before a model is loaded."""
+        return
+
+    @abstractmethod
+    def run(self, subject: Subject, folder: Path) -> int:
+        """Runs, writes records and summary into `folder`, prints the table. Returns the exit code."""
+
+
+class Drawing(NamedTuple):
+    """A figure, its data as rows, and remarks about it."""
+
+    figure: Figure
+    rows: list[dict[str, Any]]
+    notes: Sequence[str] = ()
+
+
+class QuestionAnalysis(Analysis, Generic[R]):
+    """An analysis whose records each belong to one question and one of `names`.
+
+    Class attributes: the type of its RECORDs; FIGURE, the name of its figure's files; VERB, what is done with a
+    question ("cannot be traced"); NOT_FINITE, the error of numbers that are not. `mapflow figure` draws several folders together if JOINS_FOLDERS, and takes
+    --words if TAKES_WORDS.
+    """
+
+    RECORD: ClassVar[type[JsonlRecord]]
+    FIGURE: ClassVar[str]
+    VERB: ClassVar[str]
+    NOT_FINITE: ClassVar[str] = NOT_FINITE
+    JOINS_FOLDERS: ClassVar[bool] = False
+    TAKES_WORDS: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """Interventions or routes: each question gets one record for each."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """What must agree, beside model and wording, for a folder to be continued."""
+
+    @property
+    @abstractmethod
+    def note(self) -> str:
+        """What the numbers of the table are, in one line."""
+
+    @abstractmethod
+    def fields(self, question: Question) -> Mapping[str, Any]:
+        """Fields that all records of a question have, of failed ones too."""
+
+    @abstractmethod
+    def measure(self, model: VideoLLM, prepared: Prepared) -> list[R]:
+        """The records of one question, one per name, in order.
+
+        Raises MapflowError, naming the question, if the analysis does not fit its prompt.
+        """
+
+    def plan(self, model: VideoLLM, prepared: Prepared) -> list[str]:
+        """Lines to print before the first question is measured."""
+        return []
+
+    @abstractmethod
+    def summarize(self, records: Sequence[R]) -> Sequence[Any]:
+        """What the table shows."""
+
+    @abstractmethod
+    def table(self, summary: Sequence[Any]) -> str:
+        """The table that the command prints."""
+
+    @classmethod
+    @abstractmethod
+    def figure(
+        cls, records: Sequence[R], names: Sequence[str], title: str = "", words: Path | None = None
+    ) -> Drawing:
+        """Curves of the records; `names` gives the order of interventions or routes."""
+
+    def fitted(self: A, model: VideoLLM) -> A:
+        """The analysis with all settings that depend on the model. Raises MapflowError if one does not fit."""
+        return self
+
+    def about(self, model: VideoLLM) -> Mapping[str, Any]:
+        """What the manifest says beside the settings."""
+        return {}
+
+    def save(self, summary: Sequence[Any], folder: Path) -> None:
+        """Writes summary.json, an entry per name."""
+        from mapflow.results.runs.folder import SUMMARY, write_json
+
+        write_json(folder / SUMMARY, {one.name: one.to_json() for one in summary})
+
+    def draw_overlays(self, subject: Subject, records: Sequence[R], folder: Path) -> None:
+        """Draws records on the frames of the questions, if the analysis was asked to."""
+
+    def verdict(self, summary: Sequence[Any], model: VideoLLM) -> int:
+        """An exit code for what the summary shows; prints its reason."""
+        return 0
+
+    def run(self, subject: Subject, folder: Path) -> int:
+        from mapflow.harness.analyses.run import run_analysis
+
+        fitted = self.fitted(subject.model)
+        records = run_analysis(fitted, subject, folder)
+        if records is None:
+            return 0  # the last process to finish writes the summary
+        summary = fitted.summarize(records)
+        print(fitted.table(summary))
+        print(f"\n{fitted.note}: {folder}")
+        fitted.save(summary, folder)
+        fitted.draw_overlays(subject, records, folder)
+        failed = any(one.error for one in records if one.key[1] in fitted.names)
+        return fitted.verdict(summary, subject.model) or (QUESTIONS_MISSING if failed else 0)
+
+    def record(self, question: Question, name: str, **values: Any) -> R:
+        return self.RECORD.of(question, name, **self.fields(question), **values)  # pyright: ignore[reportReturnType]
+
+    def failed(self, question: Question, reason: str) -> list[R]:
+        """The records of a question that failed."""
+        fields = self.fields(question)
+        return [
+            self.RECORD.failed(question, name, reason, **fields)  # pyright: ignore[reportReturnType]
+            for name in self.names
+        ]
+
+    def checked(
+        self, question: Question, name: str, numbers: Iterable[Tensor], values: Mapping[str, Any]
+    ) -> R:
+        """The record that holds `values`, or one with an error if `numbers` are not all finite."""
+        if all(bool(one.isfinite().all()) for one in numbers):
+            return self.record(question, name, **values)
+        return self.record(question, name, error=self.NOT_FINITE)
+
+    @contextmanager
+    def naming(self, question: Question) -> Iterator[None]:
+        """Names the question in errors of an intervention, route or segment that does not fit its prompt."""
+        try:
+            yield
+        except MapflowError as error:
+            why = "" if question.options else "; an open-ended question has no options"
+            raise MapflowError(
+                f"question {question.question_id} cannot be {self.VERB}: {error}{why}"
+            ) from None
+
+
+@dataclass(frozen=True)
+class InterventionAnalysis(QuestionAnalysis[R]):
+    """An analysis that looks at every question under each of some interventions."""
+
+    interventions: tuple[Intervention, ...]
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [str(one) for one in self.interventions]
+
+    def fitted(self: I, model: VideoLLM) -> I:
+        from mapflow.model_adapters.inference.subject import fit_interventions
+
+        return replace(self, interventions=fit_interventions(self.interventions, model))
+
+    def about(self, model: VideoLLM) -> Mapping[str, Any]:
+        return {
+            "interventions": {str(one): one.describe(model.pathways) for one in self.interventions}
+        }
+
+    def compiled(
+        self, model: VideoLLM, prepared: Prepared, interventions: Sequence[Intervention]
+    ) -> list[Compiled]:
+        """Interventions compiled for one prompt. Raises MapflowError, naming the question."""
+        question, n_layers = prepared.question, model.decoder.n_layers
+        with self.naming(question):
+            return [
+                one.compile(prepared.layout, n_layers, model.pathways, question.question_id)
+                for one in interventions
+            ]
+
+
+def six_digits(numbers: Any) -> Any:
+    """Nested lists of floats, rounded to six significant digits: more than float32 runs agree on."""
+    if isinstance(numbers, list):
+        return [six_digits(one) for one in numbers]
+    return float(f"{numbers:.6g}")
+
+
+def band_notes(panels: Sequence[CurvePanel]) -> list[str]:
+    """A remark if a curve has no band, which needs questions about at least two videos."""
+    bare = any(not curve.low for panel in panels for curve in panel.curves.values())
+    return ["no band where all questions are about one video"] if bare else []

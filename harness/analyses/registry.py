@@ -1,0 +1,62 @@
+"""All analyses by name. Importing this imports none of them."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mapflow.harness.analyses.analysis import Analysis
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One analysis: the command `mapflow NAME`, its one-line help, and where its class is."""
+
+    name: str
+    help: str
+    module: str
+    class_name: str
+
+    def load(self) -> type[Analysis]:
+        """The class of the analysis."""
+        module = importlib.import_module(f"mapflow.harness.analyses.{self.module}")
+        return getattr(module, self.class_name)
+
+
+ENTRIES = (
+    Entry(
+        "sweep",
+        "knock out routes in a window around every layer: where does information flow?",
+        "sweep",
+        "Sweep",
+    ),
+    Entry(
+        "trace",
+        "how probable the right and the wrong answers are after every layer, under any intervention",
+        "trace",
+        "Trace",
+    ),
+    Entry(
+        "lens",
+        "which words video tokens look like in every layer, and how many are spatial or temporal",
+        "lens",
+        "Lens",
+    ),
+    Entry(
+        "attention",
+        "how much attention query positions pay to the video in every layer, under any"
+        " intervention; drawn on the frames",
+        "attention",
+        "AttentionMaps",
+    ),
+    Entry(
+        "discover",
+        "which layers carry a model's pathways? Found on one half of the videos, scored on the other",
+        "discovery.run",
+        "Discovery",
+    ),
+)
+ANALYSES = {entry.name: entry for entry in ENTRIES}
+"""Name → entry."""

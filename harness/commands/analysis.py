@@ -1,0 +1,30 @@
+"""`mapflow sweep`, `trace`, `lens`, `attention`, `discover`: any analysis of the registry."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from mapflow.harness.analyses.registry import Entry
+from mapflow.harness.cli.arguments import chosen_model, chosen_questions
+
+
+@dataclass(frozen=True)
+class AnalysisCommand:
+    """The command of one analysis, with the two functions that every command has."""
+
+    entry: Entry
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        self.entry.load().add_arguments(parser)
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Exit code: 0 done, 1 an audit failed, 2 wrong usage, 3 some questions failed."""
+        analysis = self.entry.load().from_options(options)
+        questions = chosen_questions(options)
+        analysis.check(questions)
+        model = chosen_model(options)
+
+        from mapflow.model_adapters.inference.subject import Subject
+
+        return analysis.run(Subject(options.model, model, questions), options.output_path)

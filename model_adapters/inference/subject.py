@@ -1,0 +1,85 @@
+"""Subject: a loaded model and the questions it is asked; and what identifies a run of them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mapflow.model_adapters.checkpoints.pathways import scaled_pathways
+from mapflow.model_adapters.interventions import Intervention
+from mapflow.model_adapters.video_llm import VideoLLM
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Question
+from mapflow.results.runs.provenance import code_version
+
+VERSIONED = ("mapflow", "torch", "transformers", "accelerate", "av")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an analysis examines. `name` is the model family as users type it, e.g. mapflow_llava."""
+
+    name: str
+    model: VideoLLM
+    questions: Sequence[Question]
+
+    @property
+    def protocol(self) -> str:
+        """The wording of the questions. Raises MapflowError if there are none, or several wordings."""
+        found = sorted({question.protocol for question in self.questions})
+        if not found:
+            raise MapflowError("there are no questions to ask: choose another --task")
+        if len(found) > 1:
+            raise MapflowError(
+                f"questions are worded by the protocols {' and '.join(found)}: ask one at a time"
+            )
+        return found[0]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """See `run_identity`."""
+        return run_identity(self.name, self.model, self.protocol)
+
+
+def run_identity(model: str, video_llm: VideoLLM, protocol: str) -> dict[str, Any]:
+    """What two runs must share for their records to belong together; `model` as users type it."""
+    return {
+        "model": model,
+        "checkpoint": video_llm.name,
+        "digest": video_llm.digest,
+        "protocol": protocol,
+        "dtype": str(weights_dtype(video_llm)).removeprefix("torch."),
+        "code": code_version(),
+        "versions": {name: package_version(name) for name in VERSIONED},
+    }
+
+
+def fit_interventions(
+    interventions: Sequence[Intervention], model: VideoLLM
+) -> tuple[Intervention, ...]:
+    """Interventions with the layer ranges that they borrow from another model filled in.
+
+    Raises MapflowError if the model lacks layers or pathway ranges that one of them needs.
+    """
+    n_layers = model.decoder.n_layers
+    resolved = tuple(one.resolve(scaled_pathways, n_layers) for one in interventions)
+    for one in resolved:
+        one.check(n_layers, model.pathways)
+    return resolved
+
+
+def weights_dtype(model: VideoLLM) -> torch.dtype:
+    """The precision of the weights."""
+    return next(model.model.parameters()).dtype
+
+
+def package_version(package: str) -> str:
+    """The installed version, or "absent"."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from mapflow.harness.analyses.shard import Shard
+from mapflow.harness.analyses.run import Shard
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.results.runs.folder import sort_records
 from tests.benchmarks.procedures import hardware
@@ -50,7 +50,7 @@ def work(place: Path, size: str, n: int, interventions: str, repeats: int) -> No
     model = random_llava(SCENES[size].size, device, dtype)
     clips = sorted((place.parent / "clips").glob("*.mp4"))
     asked, chosen = questions(clips, n), parse_interventions([interventions])
-    share = shard.share(asked, lambda question: question.question_id)
+    share = shard.share(asked)
     answer_into(place / f"warm{shard.rank}", model, asked[:1], chosen)
     times = []
     for repeat in range(repeats):

@@ -28,7 +28,7 @@ import torch
 
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.inference.answering import begin
-from mapflow.model_adapters.inference.question_runner import one_behind
+from mapflow.model_adapters.inference.run_loop import one_behind
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.model_adapters.video_llm import Prepared
 from mapflow.results.contract.question import Question

@@ -26,7 +26,7 @@ from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.model_adapters.families.registry import BUNDLED
 from mapflow.model_adapters.inference.question_loading import load_ahead, loading_threads
-from mapflow.model_adapters.inference.question_runner import answer_questions
+from mapflow.model_adapters.inference.run_loop import answer_questions
 from mapflow.model_adapters.interventions import Intervention
 from mapflow.model_adapters.video.resizing import ImagePreprocessing
 from mapflow.results.contract.question import Clip, Prompt, Question
@@ -233,7 +233,7 @@ def preparing_seconds(model: LlavaVideo, asked: Sequence[Question]) -> float:
 def loading_seconds(model: LlavaVideo, asked: Sequence[Question]) -> float:
     """Seconds a question while all threads make questions ready and nobody answers them: no run is faster."""
     begun = time.perf_counter()
-    for _, prepared in load_ahead(model, asked, lambda question: question):
+    for _, prepared in load_ahead(model, asked):
         assert not isinstance(prepared, Exception), prepared
     return (time.perf_counter() - begun) / len(asked)
 

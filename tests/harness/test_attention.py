@@ -15,9 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapflow.harness.analyses import attention as attention_maps
 from mapflow.harness.analyses import overlays
-from mapflow.harness.analyses.overlays import file_name, question_ground
+from mapflow.harness.analyses.overlays import file_name, question_canvas
 from mapflow.harness.cli.main import main
 from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.families.llava.model import LlavaVideo
@@ -28,8 +27,7 @@ from mapflow.results.contract.question import Clip, Question
 from mapflow.results.records.attention import AttentionRecord
 from mapflow.results.records.lens import LensRecord
 from mapflow.results.runs.folder import read_records
-from mapflow.tasks.lmms_functions import question_of
-from mapflow.tasks.loading import load_documents
+from mapflow.tasks.registry import load_questions
 
 sys.path.append(str(Path(__file__).parents[1] / "model_adapters"))
 from synthetic_videos import number_in, write_video
@@ -81,7 +79,7 @@ def model() -> LlavaVideo:
 
 @pytest.fixture(scope="module")
 def prepared(model) -> Prepared:
-    return model.prepare(question_of(load_documents(TASK, 1)[0]))
+    return model.prepare(load_questions(TASK, limit=1)[0])
 
 
 def test_a_knockout_leaves_nothing_in_its_layers(folder, records, prepared):
@@ -130,7 +128,7 @@ def test_a_finished_run_is_drawn_without_being_asked_again(folder, monkeypatch, 
     before = (folder / AttentionRecord.FILE).read_bytes()
     (path,) = (folder / "overlays").glob("*_attention.csv")
     drawn = path.read_text()
-    monkeypatch.setattr(attention_maps, "attention_weights", None)
+    monkeypatch.setattr(AttentionMaps, "measure", None)
     monkeypatch.setattr(
         overlays, "save_figure", lambda figure, path, rows: saved.append((path.name, rows))
     )
@@ -218,18 +216,18 @@ def numbered(tmp_path_factory) -> Clip:
     return Clip(str(path))
 
 
-def ground_of(model: VideoLLM, question: Question) -> tuple[Prepared, overlays.Ground]:
+def canvas_of(model: VideoLLM, question: Question) -> tuple[Prepared, overlays.OverlayCanvas]:
     prepared = model.prepare(question)
-    return prepared, question_ground(model, prepared)
+    return prepared, question_canvas(model, prepared)
 
 
 def test_pictures_are_the_frames_that_were_shown_cropped_as_the_model_sees_them(tmp_path, numbered):
     model = LlavaVideo.load(write_tiny_llava(tmp_path, tiny_config(tokens=(2, 4))))
-    prepared, ground = ground_of(model, tiny_question(clip=numbered))
-    assert ground.numbers == prepared.frame_indices
-    assert ground.pictures.shape[1:] == (48, 48, 3), "the square in the middle"
-    assert ground.tokens.shape == (prepared.layout.n_frames, 2, 4)
-    assert sorted(ground.tokens.flatten()) == list(range(len(prepared.layout.positions("video"))))
+    prepared, canvas = canvas_of(model, tiny_question(clip=numbered))
+    assert canvas.numbers == prepared.frame_indices
+    assert canvas.pictures.shape[1:] == (48, 48, 3), "the square in the middle"
+    assert canvas.tokens.shape == (prepared.layout.n_frames, 2, 4)
+    assert sorted(canvas.tokens.flatten()) == list(range(len(prepared.layout.positions("video"))))
     view = model.view(48, 64)
     assert (view.left, view.right) == (8, 56)
 
@@ -238,46 +236,46 @@ def test_pictures_are_the_frames_that_were_shown_cropped_as_the_model_sees_them(
 def test_frames_pooled_over_time_show_the_first_of_each_segment(shown, tmp_path, numbered):
     """The smallest number in each window of torch's own pooling."""
     model = LlavaVideo.load(write_tiny_llava(tmp_path, tiny_config(tokens=(2, 4))))
-    prepared, ground = ground_of(model, replace(tiny_question(clip=numbered), n_frames=shown))
+    prepared, canvas = canvas_of(model, replace(tiny_question(clip=numbered), n_frames=shown))
     n_segments = prepared.layout.n_frames
     assert len(prepared.frame_indices) == shown
-    assert len(ground.pictures) == len(ground.tokens) == n_segments
+    assert len(canvas.pictures) == len(canvas.tokens) == n_segments
     number = torch.tensor([prepared.frame_indices], dtype=torch.float)
     first = -torch.nn.functional.adaptive_max_pool1d(-number, n_segments)[0]
-    assert ground.numbers == tuple(first.long().tolist())
+    assert canvas.numbers == tuple(first.long().tolist())
 
 
 @pytest.mark.parametrize("shown", [7, 8])
 def test_a_clip_that_is_filled_up_shows_its_last_frame_too(shown, tmp_path, numbered):
     model = HfVideo.load(write_tiny_hf(tmp_path, "qwen2_5_vl"), dtype=torch.float32)
-    prepared, ground = ground_of(model, replace(CHAT, clip=numbered, n_frames=shown))
-    assert prepared.layout.n_frames == len(ground.pictures) == 4
-    assert ground.numbers == tuple(prepared.frame_indices[k] for k in (0, 2, 4, 6))
+    prepared, canvas = canvas_of(model, replace(CHAT, clip=numbered, n_frames=shown))
+    assert prepared.layout.n_frames == len(canvas.pictures) == 4
+    assert canvas.numbers == tuple(prepared.frame_indices[k] for k in (0, 2, 4, 6))
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision"])
 def test_a_segment_of_several_frames_shows_its_first(family, tmp_path, numbered):
     model = HfVideo.load(write_tiny_hf(tmp_path, family), dtype=torch.float32)
-    prepared, ground = ground_of(model, replace(CHAT, clip=numbered))
+    prepared, canvas = canvas_of(model, replace(CHAT, clip=numbered))
     n_frames = prepared.layout.n_frames
-    assert len(ground.pictures) == len(ground.numbers) == len(ground.tokens) == n_frames
+    assert len(canvas.pictures) == len(canvas.numbers) == len(canvas.tokens) == n_frames
     step = {"qwen2_5_vl": 2, "llava_onevision": 1}[family]
-    assert ground.numbers == tuple(
+    assert canvas.numbers == tuple(
         prepared.frame_indices[step * frame] for frame in range(n_frames)
     )
     if model.view(48, 64) == (0, 0, 48, 64):
-        assert [number_in(picture) for picture in ground.pictures] == list(ground.numbers)
+        assert [number_in(picture) for picture in canvas.pictures] == list(canvas.numbers)
     video = prepared.layout.positions("video")
     for frame in range(n_frames):
         own = set(prepared.layout.positions(f"frame[{frame}]").tolist())
-        assert set(video[ground.tokens[frame].flatten()].tolist()) <= own
+        assert set(video[canvas.tokens[frame].flatten()].tolist()) <= own
 
 
 def test_large_frames_are_made_small(tmp_path, numbered, monkeypatch):
     model = LlavaVideo.load(write_tiny_llava(tmp_path, tiny_config(tokens=(2, 4))))
-    prepared, whole = ground_of(model, tiny_question(clip=numbered))
+    prepared, whole = canvas_of(model, tiny_question(clip=numbered))
     monkeypatch.setattr(overlays, "LONGEST_SIDE", 20)
-    small = question_ground(model, prepared)
+    small = question_canvas(model, prepared)
     np.testing.assert_array_equal(small.pictures, whole.pictures[:, ::3, ::3])
 
 
@@ -288,7 +286,7 @@ def test_a_video_that_is_gone_is_an_error_of_its_own(tmp_path, numbered):
         prepared, question=replace(prepared.question, clip=Clip(str(tmp_path / "gone.mp4")))
     )
     with pytest.raises(VideoError, match="no such file"):
-        question_ground(model, gone)
+        question_canvas(model, gone)
 
 
 @settings(deadline=None)

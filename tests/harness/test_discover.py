@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mapflow.harness.analyses.discovery import run as discovery_run
-from mapflow.harness.analyses.discovery.output import describe
+from mapflow.harness.analyses.discovery.output import Scored, describe
 from mapflow.harness.analyses.discovery.rules import (
     PATHWAYS,
     RULES,
@@ -24,7 +23,7 @@ from mapflow.harness.analyses.discovery.rules import (
     hull,
     marginal_costs,
 )
-from mapflow.harness.analyses.discovery.run import Scored
+from mapflow.harness.analyses.sweep import Sweep
 from mapflow.harness.cli.main import main
 from mapflow.harness.reporting.bundled_figures import pathway_table
 from mapflow.model_adapters.checkpoints.pathways import named_pathways, scaled_pathways
@@ -195,23 +194,27 @@ def curves_of(span: tuple[int, int], style: str) -> list[float]:
     ]
 
 
-def a_planted_sweep(model_name, model, documents, sweep, protocol, folder, shard) -> int:
-    """In run_sweep's place: the halves of the videos say different things."""
+def a_planted_sweep(sweep, subject, folder) -> int:
+    """Replaces `Sweep.run`: the halves of the videos say different things."""
+    questions = subject.questions
     fold = fold_of_videos(
-        [planted_record(doc, "cross-frame", sweep.style, (1, 1)) for doc in documents]
+        [planted_record(one, "cross-frame", sweep.style, (1, 1)) for one in questions]
     )
     RunFolder(folder, {}, {}, SweepRecord).append(
-        planted_record(doc, str(route), sweep.style, BY_FOLD[fold[doc["video_id"]]][str(route)])
-        for doc in documents
+        planted_record(one, str(route), sweep.style, BY_FOLD[fold[one.video_id]][str(route)])
+        for one in questions
         for route in sweep.routes
     )
     return 0
 
 
-def planted_record(doc, route: str, style: str, span: tuple[int, int]) -> SweepRecord:
+def planted_record(question, route: str, style: str, span: tuple[int, int]) -> SweepRecord:
     (record,) = records(style, {route: np.array([curves_of(span, style)])})
     return replace(
-        record, question_id=doc["question_id"], video_id=doc["video_id"], task=doc["task"]
+        record,
+        question_id=question.question_id,
+        video_id=question.video_id,
+        task=question.task,
     )
 
 
@@ -221,7 +224,7 @@ def found(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("discover") / "found"
     words = ["--task", "mapflow_motion_direction", "--limit", "4", "--bin", "1", "--window", "1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discovery_run, "run_sweep", a_planted_sweep)
+        patch.setattr(Sweep, "run", a_planted_sweep)
         assert main(["discover", *words, "--threshold", "-3", "--output_path", str(folder)]) == 0
     return folder
 

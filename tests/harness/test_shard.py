@@ -1,17 +1,19 @@
-"""Who answers which question: everybody something, nothing twice, nothing left out, whatever the number and the order."""
+"""Shares of a run: disjoint, complete, even, and independent of the order of questions."""
+
+from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapflow.harness.analyses.shard import Shard
+from mapflow.harness.analyses.run import Shard
 
 IDS = st.lists(st.text("ab/01é", min_size=1), unique=True, max_size=40)
 
 
 def shares(ids, world):
-    documents = [{"question_id": name, "place": place} for place, name in enumerate(ids)]
+    questions: list = [SimpleNamespace(question_id=name) for name in ids]
     return [
-        [doc["question_id"] for doc in Shard(rank, world).share(documents)] for rank in range(world)
+        [one.question_id for one in Shard(rank, world).share(questions)] for rank in range(world)
     ]
 
 

@@ -7,26 +7,27 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from mapflow.harness.analyses import sweep as sweeping
-from mapflow.harness.analyses import sweep_run
+from mapflow.harness.analyses import sweep_windows
 from mapflow.harness.analyses.route_sets import check_routes, parse_routes, route_sets
-from mapflow.harness.analyses.sweep_audit import NOISE, audited_layers
+from mapflow.harness.analyses.sweep import Sweep
+from mapflow.harness.analyses.sweep_windows import audited_layers
+from mapflow.harness.cli.arguments import parse_bytes
 from mapflow.harness.cli.main import main
-from mapflow.harness.commands.sweep import parse_bytes
+from mapflow.harness.verification.noise import NOISE
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.registry import BUNDLED
 from mapflow.model_adapters.interventions import BatchMasks, apply, parse_intervention
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Clip
 from mapflow.results.records.sweep import SweepRecord, relative_change
 from mapflow.results.runs.folder import read_records
-from mapflow.tasks.documents import to_question
-from mapflow.tasks.lmms_functions import question_of
-from mapflow.tasks.loading import load_documents
+from mapflow.tasks.registry import load_questions
 
 TASK = "mapflow_motion_direction"
 ROUTES = "video->question,question->last"
@@ -58,13 +59,13 @@ def model() -> LlavaVideo:
 def test_records_hold_what_one_forward_pass_each_finds(whole, model):
     records = read_records(whole, SweepRecord)
     assert {record.key for record in records} == {
-        (doc["question_id"], route)
-        for doc in load_documents(TASK, 3)
+        (question.question_id, route)
+        for question in load_questions(TASK, limit=3)
         for route in ROUTES.split(",")
     }
     record = next(r for r in records if r.route == "video->question")
-    doc = next(d for d in load_documents(TASK, 3) if d["question_id"] == record.question_id)
-    prepared = model.prepare(question_of(doc))
+    (question,) = [q for q in load_questions(TASK, limit=3) if q.question_id == record.question_id]
+    prepared = model.prepare(question)
     (inputs,) = model.embed([prepared])
 
     def naive(text: str) -> torch.Tensor:
@@ -80,7 +81,7 @@ def test_records_hold_what_one_forward_pass_each_finds(whole, model):
 
     base = naive("full")
     answer = int(base.argmax())
-    bound = NOISE["float32"]
+    bound = NOISE[torch.float32].probability
     assert record.p_answer == pytest.approx(float(base[answer]), abs=bound)
     assert record.p_target == pytest.approx(float(base[prepared.target_id]), abs=bound)
     assert record.answer == model.tokenizer.decode([answer]).strip()
@@ -111,11 +112,11 @@ def test_a_second_start_adds_what_is_missing_and_nothing_else(whole, tmp_path, m
     (folder / "manifest.json").write_bytes((whole / "manifest.json").read_bytes())
     (folder / SweepRecord.FILE).write_bytes(torn)
     asked = []
-    original = sweep_run.sweep_question
+    original = Sweep.measure
     monkeypatch.setattr(
-        sweep_run,
-        "sweep_question",
-        lambda *a: (asked.append(a[1].question.question_id), original(*a))[1],
+        Sweep,
+        "measure",
+        lambda *a: (asked.append(a[2].question.question_id), original(*a))[1],
     )
     assert sweep(folder) == 0
     assert lines(folder) == expected
@@ -183,19 +184,19 @@ def test_the_audit_passes_and_says_so(tmp_path, capsys):
     assert record.audited == audited_layers(
         0.3, record.question_id, record.route, len(record.answers)
     )
-    assert record.audited and record.audit_difference <= NOISE["float32"]
+    assert record.audited and record.audit_difference <= NOISE[torch.float32].probability
     assert "within the noise of float32" in capsys.readouterr().out
 
 
 def test_the_audit_catches_a_planted_error(tmp_path, monkeypatch, capsys):
     """An executor that places a route's windows from the wrong end."""
-    original = sweeping.answer_logits
+    original = sweep_windows.answer_logits
 
     def wrong(*arguments):
         logits = original(*arguments)
         return logits[[0, *reversed(range(1, len(logits)))]]
 
-    monkeypatch.setattr(sweeping, "answer_logits", wrong)
+    monkeypatch.setattr(sweep_windows, "answer_logits", wrong)
     words = ("--task", TASK, "--routes", "question->last", "--limit", "1", "--window", "1")
     assert sweep(tmp_path / "a", *words, "--audit", "1") == 1
     assert "BEYOND the noise" in capsys.readouterr().out
@@ -209,7 +210,7 @@ def test_a_small_memory_budget_is_met_one_window_at_a_time_and_said(whole, tmp_p
     whole_ones = {r.key: r for r in read_records(whole, SweepRecord)}
     for record in ours:
         assert record.p_answers == pytest.approx(
-            whole_ones[record.key].p_answers, abs=NOISE["float32"]
+            whole_ones[record.key].p_answers, abs=NOISE[torch.float32].probability
         )
 
 
@@ -225,7 +226,7 @@ def test_a_style_without_a_window_takes_its_run_up_whatever_the_window(
     words = ("--task", TASK, "--routes", "question->last", "--limit", "1", "--style", style)
     assert sweep(tmp_path / "s", *words) == 0
     expected = lines(tmp_path / "s")
-    monkeypatch.setattr(sweep_run, "sweep_question", None)
+    monkeypatch.setattr(Sweep, "measure", None)
     assert sweep(tmp_path / "s", *words, "--window", "3") == 0, "nothing is asked again"
     assert lines(tmp_path / "s") == expected
     assert json.loads(expected[0])["window"] is None
@@ -234,14 +235,14 @@ def test_a_style_without_a_window_takes_its_run_up_whatever_the_window(
 @pytest.mark.parametrize(("samples", "runs"), [("all", 1), ("correct", 2)])
 def test_the_plain_run_is_the_windows_trunk_unless_it_decides_first(model, samples, runs):
     """`all`: one forward of the decoder for the base and all windows."""
-    (doc,) = load_documents(TASK, 1)
-    wanted = sweeping.Sweep(tuple(parse_routes(["question->last"])), samples=samples)
-    (first,) = sweeping.sweep_question(model, model.prepare(question_of(doc)), wanted)
+    (question,) = load_questions(TASK, limit=1)
+    wanted = Sweep(tuple(parse_routes(["question->last"])), samples=samples)
+    (first,) = wanted.measure(model, model.prepare(question))
     assert first.correct, "a question that both kinds sweep"
     counted = []
     hook = model.decoder.core.register_forward_pre_hook(lambda *_: counted.append(1))
     try:
-        (record,) = sweeping.sweep_question(model, model.prepare(question_of(doc)), wanted)
+        (record,) = wanted.measure(model, model.prepare(question))
     finally:
         hook.remove()
     assert record == first
@@ -272,8 +273,7 @@ def test_mistakes_are_one_line_and_exit_2(tmp_path, words, said, capsys):
 
 
 def test_routes_into_options_do_not_fit_open_questions():
-    doc = {**load_documents(TASK, 1)[0], "options": [], "target": -1, "target_text": "left"}
-    question = to_question(doc, "paper")
+    question = replace(load_questions(TASK, limit=1)[0], options=(), target="left")
     for route in ("true_option->last", "video->options", "false_options->last", "option[0]->last"):
         with pytest.raises(MapflowError, match="open-ended and has no options"):
             check_routes(parse_routes([route]), [question])
@@ -294,8 +294,8 @@ def test_relative_change_of_tiny_probabilities_is_left_out():
 
 
 def test_tiny_probabilities_are_flagged_and_counted(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sweeping, "TINY", 2.0)
-    monkeypatch.setattr(sweeping, "relative_change", lambda base, found: None)
+    monkeypatch.setattr(sweep_windows, "TINY", 2.0)
+    monkeypatch.setattr(sweep_windows, "relative_change", lambda base, found: None)
     assert sweep(tmp_path / "t", "--task", TASK, "--routes", "question->last", "--limit", "2") == 0
     records = read_records(tmp_path / "t", SweepRecord)
     assert all(
@@ -309,12 +309,12 @@ def test_tiny_probabilities_are_flagged_and_counted(tmp_path, monkeypatch, capsy
 
 
 def test_a_broken_video_is_a_record_and_exit_3(tmp_path, monkeypatch):
-    documents = load_documents(TASK, 2)
-    documents[1] = {**documents[1], "video": str(tmp_path / "absent.mp4")}
-    monkeypatch.setattr("mapflow.tasks.loading.load_documents", lambda *_: documents)
+    first, second = load_questions(TASK, limit=2)
+    absent = replace(second, clip=Clip(str(tmp_path / "absent.mp4")))
+    monkeypatch.setattr("mapflow.tasks.registry.load_questions", lambda *_: [first, absent])
     assert sweep(tmp_path / "b") == 3
     broken = [r for r in read_records(tmp_path / "b", SweepRecord) if r.error]
-    assert {r.question_id for r in broken} == {documents[1]["question_id"]}
+    assert {r.question_id for r in broken} == {absent.question_id}
 
 
 @pytest.mark.parametrize(

@@ -5,22 +5,23 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from mapflow.harness.analyses import lens as lens_module
 from mapflow.harness.analyses.word_lists import SHIPPED, read_word_lists
 from mapflow.harness.cli.main import main
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.registry import BUNDLED
 from mapflow.model_adapters.interventions import BatchMasks, apply, parse_intervention
+from mapflow.model_adapters.interventions.execution import readout
+from mapflow.results.contract.question import Clip
 from mapflow.results.records.lens import LensRecord, frequencies, frequency_csv
 from mapflow.results.records.trace import TraceRecord, summarize_trace
 from mapflow.results.runs.folder import read_records
-from mapflow.tasks.lmms_functions import question_of
-from mapflow.tasks.loading import load_documents
+from mapflow.tasks.registry import load_questions
 
 TASK = "mapflow_motion_direction"
 NAMES = ("full", "effective")
@@ -67,17 +68,17 @@ def naive(model: LlavaVideo, prepared, name: str) -> Iterator[torch.Tensor]:
 def test_records_hold_what_shortened_models_answer(runs, model):
     traces = {record.key: record for record in read_records(runs["trace"], TraceRecord)}
     lenses = {record.key: record for record in read_records(runs["lens"], LensRecord)}
-    documents = load_documents(TASK, 2)
+    questions = load_questions(TASK, limit=2)
     assert (
         set(traces)
         == set(lenses)
-        == {(doc["question_id"], name) for doc in documents for name in NAMES}
+        == {(question.question_id, name) for question in questions for name in NAMES}
     )
-    prepared = model.prepare(question_of(documents[0]))
+    prepared = model.prepare(questions[0])
     plain = model.plain_logits(prepared).argmax()
     video = prepared.layout.positions("video")
     for name in NAMES:
-        trace, lens = (found[documents[0]["question_id"], name] for found in (traces, lenses))
+        trace, lens = (found[questions[0].question_id, name] for found in (traces, lenses))
         assert trace.answer == model.tokenizer.decode([int(plain)]).strip()
         assert trace.norm and trace.p_options is not None
         assert set(trace.false_options) == set(trace.p_options) - {trace.target}
@@ -100,15 +101,15 @@ def test_records_hold_what_shortened_models_answer(runs, model):
             torch.testing.assert_close(ours, seen.topk(5).values, atol=1e-5, rtol=1e-4)
             at_ids = seen.gather(-1, torch.tensor(lens.ids[layer]))
             torch.testing.assert_close(ours, at_ids, atol=1e-5, rtol=1e-4)
-    effective, full = (traces[documents[0]["question_id"], name] for name in reversed(NAMES))
+    effective, full = (traces[questions[0].question_id, name] for name in reversed(NAMES))
     assert effective.p_answers != full.p_answers
 
 
 def test_frames_of_video_tokens(runs, model):
-    doc = load_documents(TASK, 1)[0]
-    layout = model.prepare(question_of(doc)).layout
+    (question,) = load_questions(TASK, limit=1)
+    layout = model.prepare(question).layout
     record = next(
-        r for r in read_records(runs["lens"], LensRecord) if r.question_id == doc["question_id"]
+        r for r in read_records(runs["lens"], LensRecord) if r.question_id == question.question_id
     )
     for frame in range(layout.n_frames):
         own = [i for i, each in enumerate(record.frames) if each == frame]
@@ -190,22 +191,22 @@ def test_two_processes_give_the_same_records(command, runs, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("command", KINDS)
 def test_a_broken_video_is_a_record_and_exit_3(command, tmp_path, monkeypatch):
-    documents = load_documents(TASK, 2)
-    documents[1] = {**documents[1], "video": str(tmp_path / "absent.mp4")}
-    monkeypatch.setattr("mapflow.tasks.loading.load_documents", lambda *_: documents)
+    first, second = load_questions(TASK, limit=2)
+    absent = replace(second, clip=Clip(str(tmp_path / "absent.mp4")))
+    monkeypatch.setattr("mapflow.tasks.registry.load_questions", lambda *_: [first, absent])
     assert mapflow(command, tmp_path / "b", "--task", TASK) == 3
     broken = [r for r in read_records(tmp_path / "b", KINDS[command]) if r.error]
-    assert {r.question_id for r in broken} == {documents[1]["question_id"]}
+    assert {r.question_id for r in broken} == {absent.question_id}
 
 
 def test_logits_that_are_not_finite_are_an_error_of_the_question(tmp_path, monkeypatch):
-    original = lens_module.top_k
+    original = readout.top_k
 
     def broken(*arguments):
         ids, found = original(*arguments)
         return ids, found * float("nan")
 
-    monkeypatch.setattr(lens_module, "top_k", broken)
+    monkeypatch.setattr(readout, "top_k", broken)
     assert mapflow("lens", tmp_path / "n", "--task", TASK, "--limit", "1") == 3
     (record,) = read_records(tmp_path / "n", LensRecord)
     assert record.error == "the model's logits are not finite" and not record.ids
@@ -244,7 +245,7 @@ def test_word_lists_can_be_replaced_without_asking_again(runs, tmp_path, monkeyp
         word.strip().lower() for record in records for word in (record.words or {}).values()
     } - {""}
     (tmp_path / "words.yaml").write_text(json.dumps({"mine": sorted(everything), "none": ["qqq"]}))
-    monkeypatch.setattr(lens_module, "top_k", None)
+    monkeypatch.setattr(readout, "top_k", None)
     assert mapflow("lens", runs["lens"], *COMMAND, "--words", str(tmp_path / "words.yaml")) == 0
     rows = list(csv.DictReader((runs["lens"] / "frequency.csv").read_text().splitlines()))
     assert {row["words"] for row in rows} == {"mine", "none"}

@@ -10,7 +10,7 @@ from test_incremental_adapters import frames
 from tiny_hf import FAMILIES
 from tiny_llava import tiny_config, tiny_question, write_tiny_llava
 
-from mapflow.harness.analyses.attention import AttentionMaps, check_rows, failed, map_question
+from mapflow.harness.analyses.attention import AttentionMaps, check_rows
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.interventions import BatchMasks, apply, parse_interventions
 from mapflow.model_adapters.interventions.kernels.attention import EAGER, SDPA
@@ -58,7 +58,7 @@ def test_records_are_the_references_means(family, rows, tmp_path):
     prepared = model.encode(question(family), frames(4, FRAMES.get(family, 16)))  # pyright: ignore[reportAttributeAccessIssue]
     layout = prepared.layout
     video, reading = layout.positions("video"), layout.positions(rows)
-    records = map_question(model, prepared, AttentionMaps(INTERVENTIONS, rows))
+    records = AttentionMaps(INTERVENTIONS, rows).measure(model, prepared)
     assert [record.intervention for record in records] == list(map(str, INTERVENTIONS))
     for intervention, record in zip(INTERVENTIONS, records, strict=True):
         assert record.error is None and record.shares is not None and record.n_rows == len(reading)
@@ -95,9 +95,7 @@ def model(tmp_path_factory) -> LlavaVideo:
 
 def ask(model: LlavaVideo, rows: str, intervention: str = "full", **changes):
     prepared = model.encode(tiny_question(**changes), frames(4, 28))
-    return map_question(
-        model, prepared, AttentionMaps(tuple(parse_interventions([intervention])), rows)
-    )
+    return AttentionMaps(tuple(parse_interventions([intervention])), rows).measure(model, prepared)
 
 
 def test_rows_that_the_prompt_lacks_are_said_with_the_reason(model):
@@ -141,7 +139,7 @@ def test_weights_that_are_not_finite_are_an_error_of_the_question(tmp_path):
 
 def test_a_question_that_could_not_be_asked():
     maps = AttentionMaps(INTERVENTIONS, "stem")
-    records = failed(tiny_question(), maps, "no\n  such file")
+    records = maps.failed(tiny_question(), "no\n  such file")
     assert [record.error for record in records] == ["no such file"] * len(INTERVENTIONS)
     assert {record.rows for record in records} == {"stem"}
 

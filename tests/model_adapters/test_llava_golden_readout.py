@@ -13,8 +13,8 @@ import torch
 from golden import PROBABILITIES, Golden, Sample
 from golden_pllava import llava_goldens
 
-from mapflow.harness.analyses.lens import Lens, lens_question
-from mapflow.harness.analyses.trace import Trace, nearest_id, trace_question
+from mapflow.harness.analyses.lens import Lens
+from mapflow.harness.analyses.trace import Trace, nearest_id
 from mapflow.model_adapters.interventions import Intervention
 from mapflow.model_adapters.interventions.execution.readout import (
     embedding_logits,
@@ -47,7 +47,7 @@ def traced(golden_root: Path) -> list[tuple[Golden, Sample, dict[str, Any]]]:
 @pytest.mark.parametrize(("norm", "name"), [(False, "no_layer_norm"), (True, "layer_norm")])
 def test_trace(traced, norm, name):
     for golden, sample, row in traced:
-        (record,) = trace_question(golden.model, sample.prepared, Trace(FULL, norm, released=True))
+        (record,) = Trace(FULL, norm, released=True).measure(golden.model, sample.prepared)
         layers = row["layers"][name]
         assert [layer["layer"] for layer in layers] == list(range(golden.model.decoder.n_layers))
         assert record.p_options is not None
@@ -101,7 +101,7 @@ def test_lens_records_show_the_video(golden_root):
     for golden, sample, ids, theirs in lenses(golden_root):
         start, end = sample.facts["vision_range"]
         lens = Lens(FULL, ids.shape[-1], raw_embeddings=True)
-        (record,) = lens_question(golden.model, sample.prepared, lens)
+        (record,) = lens.measure(golden.model, sample.prepared)
         agree(np.array(record.probabilities), theirs[:, start:end])
         sure = separated(theirs[:, start:end])
         np.testing.assert_array_equal(np.array(record.ids)[sure], ids[:, start:end][sure])

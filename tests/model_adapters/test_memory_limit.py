@@ -2,20 +2,17 @@
 
 import weakref
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 
-from mapflow.harness.analyses.run import Analysis, run_analysis
-from mapflow.harness.analyses.shard import Shard
 from mapflow.model_adapters.families.registry import checkpoint, family
 from mapflow.model_adapters.inference.answering import answer, failed
 from mapflow.model_adapters.inference.memory_limit import answer_within_memory, out_of_memory
+from mapflow.model_adapters.inference.run_loop import OneByOne, run_questions
 from mapflow.model_adapters.interventions import Intervention, parse_interventions
-from mapflow.results.records.record import Record
-from mapflow.tasks.lmms_functions import question_of
-from mapflow.tasks.loading import load_documents
+from mapflow.results.runs.folder import RunFolder, read_records
+from mapflow.tasks.registry import load_questions
 
 CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 ERRORS = {
@@ -38,7 +35,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def prepared(model):
-    found = [model.prepare(question_of(doc)) for doc in load_documents("mapflow_motion", 1)]
+    found = [model.prepare(question) for question in load_questions("mapflow_motion", limit=1)]
     return sorted(found, key=lambda one: len(one.layout))[-3:]
 
 
@@ -177,15 +174,16 @@ def test_an_analysis_fails_one_question_for_memory_and_stops_for_anything_else(
     def give_up(question, why):
         return [failed(question, FULL, why)]
 
-    documents = load_documents("mapflow_motion", 1)[:3]
-    analysis = Analysis(Record, [str(FULL)], {}, ask, give_up)
-    run = partial(run_analysis, analysis, "m", model, documents, "paper", tmp_path, Shard(0, 1))
+    questions = load_questions("mapflow_motion", limit=1)[:3]
+    folder = RunFolder(tmp_path, {}, {})
+    run = run_questions(OneByOne(model, [str(FULL)], ask, give_up), questions, folder)
     if error is ERRORS["cpu"]:
-        by_question = {record.question_id: record.error for record in run() or []}
+        assert [question for question, _ in run] == questions
+        by_question = {record.question_id: record.error for record in read_records(tmp_path)}
         assert [by_question[name] for name in asked] == ["answered", TOO_LARGE, "answered"]
     else:
         with pytest.raises(RuntimeError, match="shape mismatch"):
-            run()
+            list(run)
 
 
 def test_a_written_answer_whose_later_logits_are_not_finite_is_no_answer(

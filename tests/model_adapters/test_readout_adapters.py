@@ -8,8 +8,8 @@ import torch
 from test_incremental_adapters import CHAT, frames
 from tiny_hf import FAMILIES, write_tiny_hf
 
-from mapflow.harness.analyses.lens import Lens, lens_question
-from mapflow.harness.analyses.trace import Trace, trace_question
+from mapflow.harness.analyses.lens import Lens
+from mapflow.harness.analyses.trace import Trace
 from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.interventions import (
     BatchMasks,
@@ -29,8 +29,8 @@ def test_families_of_transformers(tmp_path, family):
     decoder, core = model.decoder, model.decoder.core
     layers, n_layers = core.layers, model.decoder.n_layers
     interventions = tuple(parse_interventions(["full,video->last+video->template"]))
-    traces = trace_question(model, prepared, Trace(interventions))
-    lenses = lens_question(model, prepared, Lens(interventions, k=3))
+    traces = Trace(interventions).measure(model, prepared)
+    lenses = Lens(interventions, k=3).measure(model, prepared)
     (inputs,) = model.embed([prepared])
     video = prepared.layout.positions("video")
     for intervention, trace, lens in zip(interventions, traces, lenses, strict=True):

@@ -13,7 +13,7 @@ from mapflow.model_adapters.families.registry import checkpoint, family
 from mapflow.model_adapters.inference import question_loading
 from mapflow.model_adapters.inference.answering import answer
 from mapflow.model_adapters.inference.question_loading import MOST_THREADS, loading_threads
-from mapflow.model_adapters.inference.question_runner import (
+from mapflow.model_adapters.inference.run_loop import (
     WINDOW,
     answer_questions,
     batches_by_length,
@@ -21,8 +21,7 @@ from mapflow.model_adapters.inference.question_runner import (
 )
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.results.contract.errors import MapflowError
-from mapflow.tasks.lmms_functions import question_of
-from mapflow.tasks.loading import load_documents
+from mapflow.tasks.registry import load_questions
 
 INTERVENTIONS = parse_interventions(["full;random;video->last"])
 
@@ -35,7 +34,7 @@ def model(request):
 @pytest.fixture(scope="module")
 def asked():
     """Long and short ones by turns."""
-    found = [question_of(doc) for doc in load_documents("mapflow_motion", 1)][:5]
+    found = load_questions("mapflow_motion", limit=1)[:5]
     return [replace(q, stem=q.stem + " again" * (5 * i % 7)) for i, q in enumerate(found)]
 
 
@@ -181,7 +180,7 @@ def test_beside_a_gpu_questions_come_pinned_by_as_many_threads_as_the_share_of_c
         decoder=SimpleNamespace(device=torch.device("cuda", 0)),
         prepare=lambda question: question.question_id,
     )
-    found = list(question_loading.load_ahead(fake, asked[:2], lambda question: question))
+    found = list(question_loading.load_ahead(fake, asked[:2]))
     assert found == [(question, ("pinned", question.question_id)) for question in asked[:2]]
     assert (seen["threads"], seen["depth"], seen["weigh"]) == (6, 12, bytes_held)
 

@@ -38,6 +38,7 @@ def compiled_edge_map(
             raise MapflowError(f"layer {layer} is not one of the model's {compiled.n_layers}")
     chosen = tuple(layers) or changing_layers(compiled)
     block = -(-len(compiled.layout) // blocks)
+    kept = compiled.edges_by_layer.astype("float32") / compiled.total_by_layer.astype("float32")
     return EdgeMap(
         name,
         len(compiled.layout),
@@ -47,7 +48,7 @@ def compiled_edge_map(
         torch.stack(
             [kept_by_block(compiled.token_mask(layer - 1), block) for layer in chosen]
         ).numpy(),
-        tuple((compiled.edges_by_layer / compiled.total_by_layer).tolist()),
+        tuple(kept.tolist()),
     )
 
 
@@ -55,7 +56,7 @@ def changing_layers(compiled: Compiled) -> tuple[int, ...]:
     """Layers (from 1) whose mask differs from that of the layer before, CHOSEN at most."""
     keys = [
         (
-            compiled.allowed[layer].numpy().tobytes(),
+            compiled.allowed[layer].tobytes(),
             compiled.budget[layer] if compiled.budget else 0,
         )
         for layer in range(compiled.n_layers)

@@ -133,7 +133,7 @@ def _flows(compiled: Compiled) -> list[tuple[str, str, tuple[float, ...]]]:
         ]
         if pairs:
             rows, columns = map(list, zip(*pairs, strict=True))
-            shares = compiled.allowed[:, rows, columns].double().mean(1)
+            shares = compiled.allowed[:, rows, columns].mean(1)
             found.append((target, source, tuple(shares.tolist())))
     return found
 

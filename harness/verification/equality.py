@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 from mapflow.harness.verification.model_under_test import Finding, ModelUnderTest
@@ -110,11 +111,8 @@ def with_positions(compiled: Compiled, n: int) -> Compiled:
         return compiled
     layout, allowed = compiled.layout, compiled.allowed
     last = int(layout.segment_of[-1])
-    longer = torch.ones(
-        allowed.shape[0], allowed.shape[1] + 1, allowed.shape[2] + 1, dtype=torch.bool
-    )
-    longer[:, :-1, :-1] = allowed
+    longer = np.pad(allowed, ((0, 0), (0, 1), (0, 1)), constant_values=True)
     longer[:, -1, :-1] = allowed[:, last]
-    segment_of = torch.cat([layout.segment_of, torch.full((n,), len(layout.segments))])
+    segment_of = np.pad(layout.segment_of, (0, n), constant_values=len(layout.segments))
     segments = (*layout.segments, GENERATED)
     return Compiled(TokenLayout(segments, segment_of, layout.true_option), longer)

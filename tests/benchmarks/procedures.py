@@ -124,7 +124,7 @@ class Published:
         masks: list[Tensor | None] = []
         lowest, heads = torch.finfo(self.embeds.dtype).min, self.model.config.num_attention_heads
         for layer, allowed in enumerate(compiled.allowed):
-            key = allowed.numpy().tobytes()
+            key = allowed.tobytes()
             if allowed.all():
                 masks.append(None)
                 continue

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -117,7 +118,7 @@ def relabelled(model: LlavaVideo, change, tmp_path: Path) -> set[str]:
 
 def shifted(layout: TokenLayout) -> TokenLayout:
     """Everything one position late, but for the last."""
-    moved = layout.segment_of.clone()
+    moved = layout.segment_of.copy()
     moved[1:-1] = layout.segment_of[:-2]
     return TokenLayout(layout.segments, moved, layout.true_option)
 
@@ -130,14 +131,14 @@ def swapped_frames(layout: TokenLayout) -> TokenLayout:
 
 
 def one_frame_for_all(layout: TokenLayout) -> TokenLayout:
-    of = layout.segment_of.clone()
+    of = layout.segment_of.copy()
     first = next(i for i, s in enumerate(layout.segments) if s.kind == "frame")
     of[layout.positions("video")] = first
     kept = [i for i, s in enumerate(layout.segments) if s.kind != "frame" or i == first]
     new = {old: index for index, old in enumerate(kept)}
     return TokenLayout(
         tuple(layout.segments[i] for i in kept),
-        torch.tensor([new[int(i)] for i in of]),
+        np.array([new[int(i)] for i in of]),
         layout.true_option,
     )
 

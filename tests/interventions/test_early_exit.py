@@ -43,7 +43,7 @@ def test_answers_are_those_of_a_model_that_ends_there(family, drawn, data):
         ):
             depth = data.draw(st.integers(1, n_layers))
             plain = compile_spec(prompt, spec, n_layers, key=f"q{number}")
-            cut = plain.allowed.clone()
+            cut = plain.allowed.copy()
             cut[depth:] = False
             own.append(Compiled(plain.layout, cut, plain.key, plain.random, plain.budget, depth))
             shorter = copy(model)

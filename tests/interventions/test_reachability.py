@@ -177,7 +177,7 @@ def test_dead_rows_may_hold_anything(case, seed):
     clean = last_hidden(model, embeds, compiled)[-1]
 
     def poison(depth: int):
-        dead = ~live[depth][layout.segment_of]
+        dead = torch.from_numpy(~live[depth][layout.segment_of])
 
         def hook(module, args, output):
             hidden = output if isinstance(output, torch.Tensor) else output[0]
@@ -190,7 +190,8 @@ def test_dead_rows_may_hold_anything(case, seed):
         layer.register_forward_hook(poison(d + 1)) for d, layer in enumerate(model.model.layers)
     ]
     try:
-        poisoned = torch.where(~live[0][layout.segment_of][:, None], noise, embeds)
+        dead = torch.from_numpy(~live[0][layout.segment_of])
+        poisoned = torch.where(dead[:, None], noise, embeds)
         assert torch.equal(last_hidden(model, poisoned, compiled)[-1], clean)
     finally:
         for hook in hooks:

@@ -322,8 +322,8 @@ def check_windows(golden: Golden) -> None:
         assert len(lists) == about["num_layers"]
         for layer, hooked in enumerate(lists):
             text = f"knockout:video->last@{style.replace('_', '-')}={layer + 1},window={size}"
-            cut = ~compiled(golden, sample, text).allowed.flatten(1).all(1)
-            assert cut.nonzero().flatten().tolist() == hooked
+            cut = ~compiled(golden, sample, text).allowed.all((1, 2))
+            assert np.flatnonzero(cut).tolist() == hooked
 
 
 def effective_expression(ranges: Mapping[str, Sequence[int]], n_layers: int) -> str:

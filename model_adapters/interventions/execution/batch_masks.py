@@ -74,8 +74,10 @@ class BatchMasks:
         segment_of = torch.full((len(compiled), length), n_segments)
         for row, (start, item) in enumerate(zip(starts, compiled, strict=True)):
             own = item.allowed.shape[-1]
-            reads[row, :, :own, :own] = item.allowed
-            segment_of[row, start : start + len(item.layout)] = item.layout.segment_of
+            reads[row, :, :own, :own] = torch.from_numpy(item.allowed)
+            segment_of[row, start : start + len(item.layout)] = torch.from_numpy(
+                item.layout.segment_of
+            )
         ends = torch.tensor(
             [start + len(item.layout) - 1 for start, item in zip(starts, compiled, strict=True)]
         )

@@ -323,5 +323,5 @@ def _by_depth(items: Sequence[Compiled], depths: Sequence[int]) -> list[list[int
 def _treatment(item: Compiled, layer: int) -> Any:
     """Equal for two interventions on one prompt exactly if this layer treats them alike."""
     if item.budget and item.budget[layer]:
-        return (item.allowed[layer].numpy().tobytes(), item.random, item.key, item.budget[layer])
-    return item.allowed[layer].numpy().tobytes()
+        return (item.allowed[layer].tobytes(), item.random, item.key, item.budget[layer])
+    return item.allowed[layer].tobytes()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -142,8 +142,8 @@ def readable_keys(
     """
     rows = []
     for one in compiled:
-        segment_of: Int[Tensor, " n"] = one.layout.segment_of
-        row = one.allowed[layer, segment_of[-1]][segment_of]
+        segment_of = one.layout.segment_of
+        row = torch.from_numpy(one.allowed[layer, segment_of[-1]][segment_of])
         blocked = one.blocked(layer, device)
         rows.append(row if blocked is None else row & ~blocked[-1].cpu())
     return torch.stack(rows)

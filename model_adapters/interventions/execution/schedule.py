@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int
 
 from mapflow.model_adapters.interventions.language.intervention import Compiled
@@ -102,14 +101,13 @@ def schedule(compiled: Sequence[Compiled], trunk: Compiled | None = None) -> Sch
     but hardly in their runs, so that what does not hang on lengths is worked out once for many of them.
     """
     layout, trunk = compiled[0].layout, trunk or compiled[0]
-    segment_of_run, counts = torch.unique_consecutive(layout.segment_of, return_counts=True)
-    sizes = counts.numpy()
+    segment_of_run, sizes = layout.runs
     shape = _Shape(
         tuple(segment.kind for segment in layout.segments),
         tuple(segment_of_run.tolist()),
-        tuple(item.allowed.numpy().tobytes() for item in compiled),
+        tuple(item.allowed.tobytes() for item in compiled),
         _scattered(compiled),
-        None if trunk.budget is not None else trunk.allowed.numpy().tobytes(),
+        None if trunk.budget is not None else trunk.allowed.tobytes(),
     )
     layers, answers = _jobs(shape)
     return Schedule(

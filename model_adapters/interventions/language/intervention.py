@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import get_args
 
-import torch
+import numpy as np
 from jaxtyping import Bool, Int
-from torch import Tensor
 
 from mapflow.model_adapters.interventions.language.layout import Segment, SegmentKind, TokenLayout
 from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
@@ -32,6 +31,7 @@ from mapflow.model_adapters.interventions.language.segment_masks import (
     empty_rows,
     token_mask,
 )
+from mapflow.model_adapters.interventions.language.tensors import Device, Tensor
 from mapflow.results.contract.errors import MapflowError
 
 
@@ -142,7 +142,6 @@ class Intervention:
 
 
 @lru_cache(maxsize=2048)
-@torch.inference_mode(False)  # what is kept may be needed with gradients later
 def _cuts(
     policies: tuple[Policy, ...],
     segments: tuple[Segment, ...],
@@ -151,7 +150,7 @@ def _cuts(
     pathways: PathwayRanges | None,
 ) -> Cuts:
     """All policies' cuts. They hang on which segments a prompt has, not on their lengths: a benchmark's prompts share them."""
-    layout = TokenLayout(segments, torch.arange(len(segments)), true_option)
+    layout = TokenLayout(segments, np.arange(len(segments)), true_option)
     cuts = no_cuts(layout, n_layers)
     for policy in policies:
         cuts |= policy.cuts(layout, n_layers, pathways)
@@ -163,7 +162,7 @@ class Compiled:
     """An intervention at work on one prompt. `allowed[layer, target, source]`: target's queries read source's keys."""
 
     layout: TokenLayout
-    allowed: Bool[Tensor, "layer target source"]
+    allowed: Bool[np.ndarray, "layer target source"]
     key: str = ""
     random: RandomBlocking | None = None
     budget: Sequence[int] | None = None
@@ -183,9 +182,7 @@ class Compiled:
         """Rows times layers that run; without an early exit n × n_layers."""
         return len(self.layout) * self.depth
 
-    def blocked(
-        self, layer: int, device: torch.device | str = "cpu"
-    ) -> Bool[Tensor, "query key"] | None:
+    def blocked(self, layer: int, device: Device = "cpu") -> Bool[Tensor, "query key"] | None:
         """The edges that random blocking cuts in a 0-based layer; None where there is none."""
         if self.random is None or not self.budget or not self.budget[layer]:
             return None
@@ -193,24 +190,26 @@ class Compiled:
 
     def token_mask(self, layer: int) -> Bool[Tensor, "query key"]:
         """One 0-based layer's mask: True where query may attend to key."""
-        mask = token_mask(self.allowed[layer], self.layout.segment_of)
+        import torch
+
+        mask = torch.from_numpy(token_mask(self.allowed[layer], self.layout.segment_of))
         blocked = self.blocked(layer)
         return mask if blocked is None else mask & ~blocked
 
     @cached_property
-    def edges_by_layer(self) -> Int[Tensor, " layer"]:
+    def edges_by_layer(self) -> Int[np.ndarray, " layer"]:
         """Edges kept in each layer, for one head; without n × n masks unless random blocking meets other cuts."""
         if self.random is None:
             return count_edges(self.allowed, self.layout.segment_of)
         if self.allowed.all():
-            return self.total_by_layer - torch.tensor(self.budget)
-        return torch.stack([self.token_mask(layer).sum() for layer in range(self.n_layers)])
+            return self.total_by_layer - np.array(self.budget)
+        return np.array([int(self.token_mask(layer).sum()) for layer in range(self.n_layers)])
 
     @property
-    def total_by_layer(self) -> Int[Tensor, " layer"]:
+    def total_by_layer(self) -> Int[np.ndarray, " layer"]:
         """Causal edges of each layer: n(n+1)/2."""
         n = len(self.layout)
-        return torch.full((self.n_layers,), n * (n + 1) // 2)
+        return np.full(self.n_layers, n * (n + 1) // 2)
 
     @property
     def edges_kept(self) -> int:

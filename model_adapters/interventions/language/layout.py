@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import torch
+import numpy as np
 from jaxtyping import Bool, Int
-from torch import Tensor
 
+from mapflow.model_adapters.interventions.language.tensors import Tensor
 from mapflow.results.contract.errors import MapflowError
 
 SegmentKind = Literal["system", "frame", "label", "stem", "option", "template", "last"]
@@ -41,7 +41,7 @@ class TokenLayout:
     """
 
     segments: tuple[Segment, ...]
-    segment_of: Int[Tensor, " n"]
+    segment_of: Int[np.ndarray, " n"]
     true_option: int | None = None
 
     @classmethod
@@ -53,7 +53,7 @@ class TokenLayout:
         flat = [
             index.setdefault(segment, len(index)) for segment, size in runs for _ in range(size)
         ]
-        return cls(tuple(index), torch.tensor(flat, dtype=torch.long), true_option)
+        return cls(tuple(index), np.array(flat, dtype=np.int64), true_option)
 
     def __len__(self) -> int:
         return int(self.segment_of.shape[0])
@@ -63,20 +63,26 @@ class TokenLayout:
         return sum(segment.kind == "frame" for segment in self.segments)
 
     @cached_property
-    def sizes(self) -> Int[Tensor, " segment"]:
+    def sizes(self) -> Int[np.ndarray, " segment"]:
         """Number of positions of each segment."""
-        return torch.bincount(self.segment_of, minlength=len(self.segments))
+        return np.bincount(self.segment_of, minlength=len(self.segments))
 
     @cached_property
-    def causal(self) -> Bool[Tensor, "target source"]:
+    def runs(self) -> tuple[Int[np.ndarray, " run"], Int[np.ndarray, " run"]]:
+        """The contiguous stretches of one segment, in order of the prompt: each one's segment and length."""
+        starts = np.flatnonzero(np.diff(self.segment_of, prepend=-1))
+        return self.segment_of[starts], np.diff(starts, append=len(self))
+
+    @cached_property
+    def causal(self) -> Bool[np.ndarray, "target source"]:
         """Does any position of `target` come after, or coincide with, one of `source`?"""
         n, n_segments = len(self), len(self.segments)
-        position = torch.arange(n)
-        first = torch.full((n_segments,), n).scatter_reduce_(0, self.segment_of, position, "amin")
-        final = torch.full((n_segments,), -1).scatter_reduce_(0, self.segment_of, position, "amax")
+        first, final = np.full(n_segments, n), np.full(n_segments, -1)
+        np.minimum.at(first, self.segment_of, np.arange(n))
+        np.maximum.at(final, self.segment_of, np.arange(n))
         return first <= final[:, None]
 
-    def select(self, name: str) -> Bool[Tensor, " segment"]:
+    def select(self, name: str) -> Bool[np.ndarray, " segment"]:
         """The segments that `name` stands for (names: `SELECTORS`, or `frame[2]`, `option[0]`…).
 
         Raises MapflowError where this prompt has none: an open-ended question has no options.
@@ -86,11 +92,13 @@ class TokenLayout:
             raise MapflowError(
                 f"this prompt has no {name!r}; its segments are {', '.join(_describe(self.segments))}"
             )
-        return torch.tensor(chosen)
+        return np.array(chosen)
 
     def positions(self, name: str) -> Int[Tensor, " positions"]:
-        """All positions of the segments that `name` stands for, ascending."""
-        return self.select(name)[self.segment_of].nonzero().squeeze(-1)
+        """All positions of the segments that `name` selects, ascending: an index into tensors over the prompt."""
+        import torch
+
+        return torch.from_numpy(np.flatnonzero(self.select(name)[self.segment_of]))
 
 
 SELECTORS: dict[str, tuple[SegmentKind, ...]] = {

@@ -8,24 +8,22 @@ not be computed: exactly, not approximately (design.md, Speed).
 from __future__ import annotations
 
 import numpy as np
-import torch
 from jaxtyping import Bool
-from torch import Tensor
 
 from mapflow.model_adapters.interventions.language.intervention import Compiled
 
 
-def live_segments(compiled: Compiled) -> Bool[Tensor, "depth segment"]:
+def live_segments(compiled: Compiled) -> Bool[np.ndarray, "depth segment"]:
     """`[d, s]`: must segment s be computed as output of layer d (d = 0: the embeddings, d = n_layers: the end)?
 
     After an early exit nothing is. With random blocking the segment cuts alone count, which errs on the safe side.
     """
     layout = compiled.layout
-    live = [layout.select("last").numpy()]
-    for layer in (compiled.allowed & layout.causal)[: compiled.depth].flip(0).numpy():
+    live = [layout.select("last")]
+    for layer in (compiled.allowed & layout.causal)[: compiled.depth][::-1]:
         live.append(live[-1] | layer[live[-1]].any(0))
     unused = [np.zeros_like(live[0])] * (compiled.n_layers - compiled.depth)
-    return torch.from_numpy(np.stack([*reversed(live), *unused]))
+    return np.stack([*reversed(live), *unused])
 
 
 def live_row_layers(compiled: Compiled) -> int:

@@ -14,15 +14,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, pairwise, permutations, product
 
-import torch
-from jaxtyping import Bool
-from torch import Tensor
+import numpy as np
+from jaxtyping import Bool, Int
 
 from mapflow.model_adapters.interventions.language.intervention import Compiled
 from mapflow.model_adapters.interventions.language.layout import SELECTORS
 
 STATIONS = ("system", "video", "question", "template", "last")
-RunAllowed = Bool[Tensor, "layer target source"]
+RunAllowed = Bool[np.ndarray, "layer target source"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def certificate(compiled: Compiled, source: str = "video", target: str = "last")
     """
     allowed, segment = _runs(compiled)
     kinds = [compiled.layout.segments[s].kind for s in segment.tolist()]
-    members = {name: torch.tensor([kind in SELECTORS[name] for kind in kinds]) for name in STATIONS}
+    members = {name: np.array([kind in SELECTORS[name] for kind in kinds]) for name in STATIONS}
     between = [name for name in STATIONS if name not in (source, target) and members[name].any()]
 
     def open_paths(middles: Iterable[tuple[str, ...]]) -> list[OpenPath]:
@@ -88,30 +87,34 @@ def layer_ranges(layers: tuple[int, ...]) -> str:
     return ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in spans)
 
 
-def _runs(compiled: Compiled) -> tuple[RunAllowed, Tensor]:
+def _runs(compiled: Compiled) -> tuple[RunAllowed, Int[np.ndarray, " run"]]:
     """`allowed` over runs, causal as a run never reads a later one, and each run's segment."""
-    segment = torch.unique_consecutive(compiled.layout.segment_of)
-    return compiled.allowed[:, segment][:, :, segment].tril(), segment
+    segment, _ = compiled.layout.runs
+    return np.tril(compiled.allowed[:, segment][:, :, segment]), segment
 
 
-def _forward(allowed: RunAllowed, source: Bool[Tensor, " run"]) -> Bool[Tensor, "depth run"]:
+def _forward(
+    allowed: RunAllowed, source: Bool[np.ndarray, " run"]
+) -> Bool[np.ndarray, "depth run"]:
     """Which runs are informed by the source before the first layer, after it, … after the last."""
     informed = [source]
     for layer in allowed:
         informed.append(informed[-1] | (layer & informed[-1]).any(-1))
-    return torch.stack(informed)
+    return np.stack(informed)
 
 
-def _backward(allowed: RunAllowed, target: Bool[Tensor, " run"]) -> Bool[Tensor, "depth run"]:
+def _backward(
+    allowed: RunAllowed, target: Bool[np.ndarray, " run"]
+) -> Bool[np.ndarray, "depth run"]:
     """Which runs still matter to the target at each depth: the same walk against the arrows."""
-    return _forward(allowed.flip(0).mT, target).flip(0)
+    return _forward(allowed[::-1].transpose(0, 2, 1), target)[::-1]
 
 
 def _open_path(
-    names: tuple[str, ...], members: dict[str, Tensor], allowed: RunAllowed
+    names: tuple[str, ...], members: dict[str, Bool[np.ndarray, " run"]], allowed: RunAllowed
 ) -> OpenPath | None:
     """The path through exactly these stations: edges within a station and from each to the next, no others."""
-    along = torch.zeros_like(allowed[0])
+    along = np.zeros_like(allowed[0])
     for a, b in pairwise(names):
         along |= members[b][:, None] & members[a][None]
     for name in names:
@@ -120,15 +123,7 @@ def _open_path(
     informed, useful = _forward(walk, members[names[0]]), _backward(walk, members[names[-1]])
     carries = walk & informed[:-1, None, :] & useful[1:, :, None]
     layers = tuple(
-        tuple(
-            (carries & members[b][:, None] & members[a][None])
-            .flatten(1)
-            .any(-1)
-            .nonzero()
-            .flatten()
-            .add(1)
-            .tolist()
-        )
+        tuple((np.flatnonzero(carries[:, members[b]][:, :, members[a]].any((1, 2))) + 1).tolist())
         for a, b in pairwise(names)
     )
     return OpenPath(names, layers) if all(layers) else None

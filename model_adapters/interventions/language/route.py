@@ -9,9 +9,8 @@ import difflib
 import re
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from jaxtyping import Bool
-from torch import Tensor
 
 from mapflow.model_adapters.interventions.language.layout import SELECTORS, TokenLayout
 from mapflow.results.contract.errors import MapflowError
@@ -45,10 +44,10 @@ class Route:
                 )
         return cls(*ends)
 
-    def edges(self, layout: TokenLayout) -> Bool[Tensor, "target source"]:
+    def edges(self, layout: TokenLayout) -> Bool[np.ndarray, "target source"]:
         """Which (target, source) segment pairs the route covers in this prompt."""
         if self.source == CROSS_FRAME:
-            frame = torch.tensor([s.index if s.kind == "frame" else -1 for s in layout.segments])
+            frame = np.array([s.index if s.kind == "frame" else -1 for s in layout.segments])
             return (frame[None] >= 0) & (frame[:, None] > frame[None])
         return layout.select(self.target)[:, None] & layout.select(self.source)[None]
 

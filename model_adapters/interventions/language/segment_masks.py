@@ -10,39 +10,41 @@ Knows nothing of policies: `allowed[layer, target, source]` says whether target'
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 from jaxtyping import Bool, Int
-from torch import Tensor
 
 
 def token_mask(
-    allowed: Bool[Tensor, "target source"], segment_of: Int[Tensor, " n"]
-) -> Bool[Tensor, "n n"]:
+    allowed: Bool[np.ndarray, "target source"], segment_of: Int[np.ndarray, " n"]
+) -> Bool[np.ndarray, "n n"]:
     """One layer's attention mask over tokens: True where the query row may attend to the key column.
 
     Causal by construction: a policy can remove edges, never add one.
     """
-    return allowed[segment_of][:, segment_of].tril()
+    return np.tril(allowed[segment_of][:, segment_of])
 
 
-def causal_pairs(segment_of: Int[Tensor, " n"], n_segments: int) -> Int[Tensor, "target source"]:
+def causal_pairs(
+    segment_of: Int[np.ndarray, " n"], n_segments: int
+) -> Int[np.ndarray, "target source"]:
     """Number of causal (query, key) token pairs between every two segments; segments may interleave."""
     # float64 holds counts up to 2^53 exactly and multiplies an order of magnitude faster than int64
-    member = torch.nn.functional.one_hot(segment_of, n_segments).double()
-    return (member.T @ member.cumsum(0)).long()
+    member = np.eye(n_segments)[segment_of]
+    return (member.T @ member.cumsum(0)).astype(np.int64)
 
 
 def count_edges(
-    allowed: Bool[Tensor, "layer target source"], segment_of: Int[Tensor, " n"]
-) -> Int[Tensor, " layer"]:
+    allowed: Bool[np.ndarray, "layer target source"], segment_of: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, " layer"]:
     """Attention edges (query, key ≤ query) of each layer where `allowed` is true, without building token masks."""
     return (allowed * causal_pairs(segment_of, allowed.shape[-1])).sum((1, 2))
 
 
 def empty_rows(
-    allowed: Bool[Tensor, "layer target source"], segment_of: Int[Tensor, " n"]
-) -> Bool[Tensor, "layer n"]:
+    allowed: Bool[np.ndarray, "layer target source"], segment_of: Int[np.ndarray, " n"]
+) -> Bool[np.ndarray, "layer n"]:
     """Queries left with no key at all, themselves included."""
-    keys_so_far = torch.nn.functional.one_hot(segment_of, allowed.shape[-1]).cumsum(0).float()
-    keys = torch.einsum("lts,ns->lnt", allowed.float(), keys_so_far)
-    return keys.gather(2, segment_of.expand(len(allowed), -1)[..., None]).squeeze(-1) == 0
+    # float32 counts a prompt's keys exactly and multiplies faster than integers
+    keys_so_far = np.eye(allowed.shape[-1], dtype=np.float32)[segment_of].cumsum(0)
+    keys = keys_so_far @ allowed.astype(np.float32).transpose(0, 2, 1)
+    return keys[:, np.arange(len(segment_of)), segment_of] == 0

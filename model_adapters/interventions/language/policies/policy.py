@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-import torch
+import numpy as np
 from jaxtyping import Bool
-from torch import Tensor
 
 from mapflow.model_adapters.interventions.language.layout import TokenLayout
 from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
 from mapflow.model_adapters.interventions.language.route import Route
 
-Cuts = Bool[Tensor, "layer target source"]
+Cuts = Bool[np.ndarray, "layer target source"]
 
 
 @runtime_checkable
@@ -32,4 +31,4 @@ def cut_route(cuts: Cuts, route: Route, layout: TokenLayout, layers: list[int] |
 def no_cuts(layout: TokenLayout, n_layers: int) -> Cuts:
     """The empty set of cuts."""
     n_segments = len(layout.segments)
-    return torch.zeros(n_layers, n_segments, n_segments, dtype=torch.bool)
+    return np.zeros((n_layers, n_segments, n_segments), dtype=bool)

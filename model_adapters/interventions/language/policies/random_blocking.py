@@ -12,15 +12,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from jaxtyping import Bool, Int
-from torch import Tensor
 
 from mapflow.model_adapters.interventions.language.layout import TokenLayout
 from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
 from mapflow.model_adapters.interventions.language.policies.effective import Effective
 from mapflow.model_adapters.interventions.language.policies.policy import Cuts, no_cuts
 from mapflow.model_adapters.interventions.language.segment_masks import count_edges
+from mapflow.model_adapters.interventions.language.tensors import Device, Tensor
 from mapflow.results.contract.errors import MapflowError
 
 
@@ -75,9 +75,11 @@ class RandomBlocking:
         layer: int,
         count: int,
         key: str,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
     ) -> Bool[Tensor, "query key"]:
         """`count` blocked edges of one 0-based layer among those at or after the first video token."""
+        import torch
+
         n, start = len(layout), first_video_position(layout)
         blocked = torch.zeros(n, n, dtype=torch.bool, device=device)
         if count:
@@ -98,7 +100,7 @@ class RandomBlocking:
 
 def first_video_position(layout: TokenLayout) -> int:
     """Raises MapflowError for a prompt without video."""
-    return int(layout.positions("video")[0])
+    return int(np.flatnonzero(layout.select("video")[layout.segment_of])[0])
 
 
 def _stream(seed: int, key: str, layer: int) -> int:

@@ -1,8 +1,9 @@
 """What an analysis is: its command line, its measurement of one question, its table and its figure.
 
 `registry.py` lists all analyses. An analysis that measures one question at a time is a subclass of
-`QuestionAnalysis`; it needs nothing but `measure`, the fields of its records, `summarize` and `table`. Modules
-of analyses import torch only where they compute, so help and refusals of wrong arguments are instant.
+`QuestionAnalysis`; it needs nothing but `measure`, the fields of its records, `summarize` and
+`table`. Modules of analyses import torch only where they compute, so help and refusals of wrong
+arguments are instant.
 """
 
 from __future__ import annotations
@@ -47,12 +48,15 @@ class Analysis(ABC):
         """The analysis that a command line asks for; nothing is loaded yet. Raises MapflowError."""
 
     def check(self, questions: Sequence[Question]) -> None:
-        """Raises MapflowError if the questions do not suit the analysis, before a model is loaded."""
+        """Raises MapflowError if the questions do not suit the analysis; no model is loaded yet."""
         return
 
     @abstractmethod
     def run(self, subject: Subject, folder: Path) -> int:
-        """Runs, writes records and summary into `folder`, prints the table. Returns the exit code."""
+        """Runs, writes records and summary into `folder`, prints the table.
+
+        Returns the exit code.
+        """
 
 
 class Drawing(NamedTuple):
@@ -66,9 +70,13 @@ class Drawing(NamedTuple):
 class QuestionAnalysis(Analysis, Generic[R]):
     """An analysis whose records each belong to one question and one of `names`.
 
-    Class attributes: the type of its RECORDs; FIGURE, the name of its figure's files; VERB, what is done with a
-    question ("cannot be traced"); NOT_FINITE, the error of numbers that are not. `mapflow figure` draws several folders together if JOINS_FOLDERS, and takes
-    --words if TAKES_WORDS.
+    Attributes of the class:
+        RECORD: type of its records.
+        FIGURE: file name of its figure.
+        VERB: what is done with a question ("cannot be traced").
+        NOT_FINITE: the error of numbers that are not finite.
+        JOINS_FOLDERS: `mapflow figure` can draw several folders together.
+        TAKES_WORDS: `mapflow figure` takes --words.
     """
 
     RECORD: ClassVar[type[JsonlRecord]]
@@ -124,7 +132,10 @@ class QuestionAnalysis(Analysis, Generic[R]):
         """Curves of the records; `names` gives the order of interventions or routes."""
 
     def fitted(self: A, model: VideoLLM) -> A:
-        """The analysis with all settings that depend on the model. Raises MapflowError if one does not fit."""
+        """The analysis with all settings that depend on the model.
+
+        Raises MapflowError if one does not fit.
+        """
         return self
 
     def about(self, model: VideoLLM) -> Mapping[str, Any]:
@@ -180,7 +191,7 @@ class QuestionAnalysis(Analysis, Generic[R]):
 
     @contextmanager
     def naming(self, question: Question) -> Iterator[None]:
-        """Names the question in errors of an intervention, route or segment that does not fit its prompt."""
+        """Names the question in errors of what does not fit its prompt."""
         try:
             yield
         except MapflowError as error:
@@ -223,7 +234,7 @@ class InterventionAnalysis(QuestionAnalysis[R]):
 
 
 def six_digits(numbers: Any) -> Any:
-    """Nested lists of floats, rounded to six significant digits: more than float32 runs agree on."""
+    """Nested lists of floats, rounded to six significant digits; float32 agrees on fewer."""
     if isinstance(numbers, list):
         return [six_digits(one) for one in numbers]
     return float(f"{numbers:.6g}")

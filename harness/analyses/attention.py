@@ -1,9 +1,9 @@
-"""Attention maps: how much attention do chosen query positions pay to each video token, layer by layer?
+"""Attention maps: how much attention do query positions pay to each video token, by layer?
 
-The query positions are those of one segment, the last token by default. Under any intervention, so a knockout
-can be compared with the baseline run.
+The query positions are those of one segment, the last token by default. Under any intervention, so
+a knockout can be compared with the baseline run.
 
-    mapflow attention --intervention "full,video->question@2-8" --rows question --overlay --output_path attention/
+    mapflow attention --intervention "full,video->question@2-8" --rows question --output_path maps/
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 class AttentionMaps(InterventionAnalysis[AttentionRecord]):
     """The attention of the positions of segment `rows`.
 
-    `overlay` names the layers whose mean is drawn on the frames: None for no pictures, "" for all layers.
+    `overlay` names the layers whose mean is drawn on the frames: None for no pictures, "" for all
+    layers.
     """
 
     rows: str = "last"

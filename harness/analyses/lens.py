@@ -1,7 +1,9 @@
-"""Lens: which words do video tokens look like in every layer? The logit lens at every video position.
+"""Lens: which words do video tokens look like in every layer?
 
-By default the output of each layer goes through the final norm and the head. The authors' code compares the
-input of each layer, without norm, with the input embeddings: `raw_embeddings`.
+The logit lens at every video position.
+
+By default the output of each layer goes through the final norm and the head. The authors' code
+compares the input of each layer, without norm, with the input embeddings: `raw_embeddings`.
 
     mapflow lens --limit 5 --output_path lens/
 """
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lens(InterventionAnalysis[LensRecord]):
-    """The `k` most probable tokens at every video position, and how many of them are in the lists of `words`.
+    """The `k` most probable tokens at every video position, and how many of them are in the lists
+    of `words`.
 
     `overlay` names the layers to draw on the frames: None for no pictures, "" for the last layer.
     """
@@ -69,7 +72,8 @@ class Lens(InterventionAnalysis[LensRecord]):
         parser.add_argument(
             "--raw-embeddings",
             action="store_true",
-            help="as the authors' code: inputs of layers, without norm, against the input embeddings"
+            help="as the authors' code: inputs of layers, without norm, against the input"
+            " embeddings"
             " (default: outputs of layers through the final norm and the head)",
         )
         parser.add_argument(

@@ -1,7 +1,8 @@
 """Draws records on the frames that the model was shown: attention weights, and words of the lens.
 
-Frames are read again by their numbers and cropped as the model family crops them; the model is not run. If the
-place of a family's tokens is unknown, or a video is missing by now, one line says so and nothing is drawn.
+Frames are read again by their numbers and cropped as the model family crops them; the model is not
+run. If the place of a family's tokens is unknown, or a video is missing by now, one line says so
+and nothing is drawn.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class OverlayCanvas:
 
     Attributes:
         pictures, numbers: the frames shown, and their numbers in the video.
-        tokens: `tokens[f][r][c]` is the index, among the video tokens, of the token at that patch of frame f.
+        tokens: `tokens[f][r][c]` is the index, among the video tokens, of the token at that patch
+            of frame f.
     """
 
     pictures: UInt8[np.ndarray, "frame height width 3"]
@@ -64,8 +66,8 @@ def draw_attention(
 ) -> None:
     """One figure per question with weights averaged over `layers`.
 
-    With several interventions, a second figure shows what each takes away from the first. Raises MapflowError
-    if a file cannot be written.
+    With several interventions, a second figure shows what each takes away from the first. Raises
+    MapflowError if a file cannot be written.
     """
     found = {record.key: record for record in records if record.error is None}
     for question, canvas in _canvases(subject, {question for question, _ in found}):
@@ -99,7 +101,8 @@ def draw_lens(
     layers: LayerSpan,
     folder: Path,
 ) -> None:
-    """One figure per question, intervention and layer of `layers`: the most probable word of each patch.
+    """One figure per question, intervention and layer of `layers`: the most probable word of each
+    patch.
 
     Raises MapflowError if a file cannot be written.
     """
@@ -127,7 +130,10 @@ def draw_lens(
 
 
 def file_name(text: str) -> str:
-    """A file name for a question or intervention: special characters are replaced, a digest then keeps names apart."""
+    """A file name for a question or an intervention.
+
+    Special characters are replaced; a digest then keeps names apart.
+    """
     plain = re.sub(r"[^A-Za-z0-9.@=,+-]+", "_", text)[:80].strip(".")
     if plain and plain == text:
         return plain
@@ -149,10 +155,11 @@ def question_canvas(model: VideoLLM, prepared: Prepared) -> OverlayCanvas:
 
 
 def _ran(record: AttentionRecord | LensRecord, depth: int, layers: LayerSpan) -> range:
-    """Those of `layers` that ran, 0-based; prints a line if an early exit leaves out the last ones."""
+    """Those of `layers` that ran, 0-based; says if an early exit leaves out the last ones."""
     if layers.last > depth:
         tqdm.write(
-            f"question {record.question_id}: {record.intervention} ran {depth} layers, so no later one is drawn",
+            f"question {record.question_id}: {record.intervention} ran {depth} layers, so no"
+            " later one is drawn",
             file=sys.stderr,
         )
     return range(layers.first - 1, min(layers.last, depth))

@@ -34,7 +34,8 @@ ENTRIES = (
     ),
     Entry(
         "trace",
-        "how probable the right and the wrong answers are after every layer, under any intervention",
+        "how probable the right and the wrong answers are after every layer, under any"
+        " intervention",
         "trace",
         "Trace",
     ),
@@ -53,7 +54,8 @@ ENTRIES = (
     ),
     Entry(
         "discover",
-        "which layers carry a model's pathways? Found on one half of the videos, scored on the other",
+        "which layers carry a model's pathways? Found on one half of the videos, scored on the"
+        " other",
         "discovery.run",
         "Discovery",
     ),

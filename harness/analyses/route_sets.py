@@ -1,4 +1,4 @@
-"""Routes by name: the paper's sets (`route_sets.yaml`) and whatever a user writes in the grammar of interventions."""
+"""Routes by name: the paper's sets (`route_sets.yaml`) and routes of the grammar."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ OPTIONS = ("options", "true_option", "false_options")
 
 @cache
 def route_sets() -> dict[str, list[str]]:
-    """Set → what it holds: routes, and names of other sets."""
+    """Set name → routes and names of other sets."""
     return yaml.safe_load(FILE.read_text(encoding="utf-8"))
 
 
 def parse_routes(texts: Iterable[str]) -> list[Route]:
-    """From names of sets and routes, several separated by commas; each route once, in order.
+    """Routes from comma-separated names of sets and routes; each route once, in order.
 
-    Raises MapflowError for what is neither, and for nothing at all.
+    Raises MapflowError for any other name, and if there is no name.
     """
     routes = [
         route
@@ -52,14 +52,15 @@ def _named(name: str, within: tuple[str, ...] = ()) -> list[Route]:
 
 
 def check_routes(routes: Sequence[Route], questions: Iterable[Question]) -> None:
-    """Raises MapflowError where a route names options that a question does not have, before anything is run."""
+    """Raises MapflowError if a route names options that a question does not have."""
     ends = {end: route for route in routes for end in (route.target, route.source)}
     for question in questions:
         for end, route in ends.items():
             missing = _missing(end, len(question.options))
             if missing:
                 raise MapflowError(
-                    f"route {str(route)!r} names {end!r}, but question {question.question_id} of {question.task} {missing}"
+                    f"route {str(route)!r} names {end!r}, but question {question.question_id} of"
+                    f" {question.task} {missing}"
                 )
 
 

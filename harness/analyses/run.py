@@ -1,7 +1,7 @@
 """Runs an analysis: questions to records in a folder, by any number of processes.
 
-Questions are dealt out by their ids and processes do not synchronise. A run that is started again computes
-only what the folder lacks; the last process to finish collects all records.
+Questions are dealt out by their ids and processes do not synchronise. A run that is started again
+computes only what the folder lacks; the last process to finish collects all records.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Measurement(Protocol[R]):
 class Shard:
     """This process's share of a run: process `rank` (0-based) of `world`.
 
-    Records do not depend on the number of processes: the record of a question depends on its id alone, and
-    questions are dealt out before the answered ones are left out. So a run may be continued by another number
-    of processes.
+    Records do not depend on the number of processes, so another number may continue a run: what is
+    random depends on the question's id, and questions are dealt out before the answered ones are
+    left out.
     """
 
     rank: int
@@ -72,8 +72,8 @@ def run_analysis(
 ) -> list[R] | None:
     """All records of the folder, sorted; None while other processes still have questions to answer.
 
-    `analysis` is fitted to the subject's model, `shard` by default this process's. Raises MapflowError if the
-    folder holds another run or cannot be written.
+    `analysis` is fitted to the subject's model, `shard` by default this process's. Raises
+    MapflowError if the folder holds another run or cannot be written.
     """
     model, shard = subject.model, shard or Shard.from_environment()
     identity = {**subject.identity, **analysis.settings}

@@ -1,7 +1,9 @@
-"""Sweep: where does information flow? Cuts each route in a window around every layer and measures the answer.
+"""Sweep: where does information flow?
 
-mapflow sweep --routes vql-to-ql --output_path sweep/
-torchrun --nproc_per_node 4 -m mapflow.harness.cli.main sweep …      # the same records, by four processes
+Cuts each route in a window around every layer and measures what becomes of the answer.
+
+    mapflow sweep --routes vql-to-ql --output_path sweep/
+    torchrun --nproc_per_node 4 -m mapflow.harness.cli.main sweep …   # the same records
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ class Sweep(QuestionAnalysis[SweepRecord]):
             "--routes",
             action="append",
             metavar="A[,B…]",
-            help="sets (cross-frame, vql-to-ql, question-and-options-to-last, vq-to-true-opt, paper)"
+            help="sets (cross-frame, vql-to-ql, question-and-options-to-last, vq-to-true-opt,"
+            " paper)"
             " and routes such as video->stem; repeatable (default: vql-to-ql)",
         )
         parser.add_argument(
@@ -104,7 +107,7 @@ class Sweep(QuestionAnalysis[SweepRecord]):
 
     @property
     def window(self) -> int | None:
-        """`size` if the style has one; windows to the first or last layer are the same for every size."""
+        """`size`; None for styles whose windows reach to the first or the last layer."""
         from mapflow.model_adapters.interventions.language.layers import SIZED_STYLES
 
         return self.size if self.style in SIZED_STYLES else None

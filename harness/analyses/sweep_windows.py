@@ -1,7 +1,7 @@
 """The windows of one question, which run together in the incremental executor.
 
-The answer is the first token at the last position of the prompt. Results do not depend on the order of
-questions, on batches or on processes.
+The answer is the first token at the last position of the prompt. Results do not depend on the order
+of questions, on batches or on processes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def compile_windows(
 def plan_windows(
     model: VideoLLM, inputs: DecoderInputs, compiled: Sequence[Compiled], budget: int | None
 ) -> MemoryPlan:
-    """How the windows will be run within `budget` bytes (None: the default of the device), and at what cost."""
+    """How the windows will be run, and at what cost.
+
+    `budget` is in bytes; None is the default of the device.
+    """
     widths = Widths.of(model.decoder.core.config, inputs.embeds.element_size())
     on_cpu = model.decoder.device.type == "cpu"
     default = CPU_MEMORY_BUDGET if on_cpu else GPU_MEMORY_BUDGET
@@ -63,7 +66,7 @@ def plan_windows(
 def window_probabilities(
     model: VideoLLM, inputs: DecoderInputs, compiled: Sequence[Compiled], budget: int | None
 ) -> Float[Tensor, "window vocab"] | None:
-    """Next-token probabilities under each of `compiled`, on the CPU; None if logits are not finite."""
+    """Probabilities under each of `compiled`, on the CPU; None if logits are not finite."""
     planned = plan_windows(model, inputs, compiled, budget)
     logits = answer_logits(model.decoder, inputs, compiled, planned)
     return logits.softmax(-1).cpu() if torch.isfinite(logits).all() else None
@@ -124,7 +127,8 @@ def largest_difference(
 def audited_layers(share: float, question_id: str, route: str, n_layers: int) -> tuple[int, ...]:
     """1-based layers whose windows are audited: a `share` (0 to 1) of all windows on average.
 
-    The choice depends on these names alone, so every distribution of a sweep audits the same windows.
+    The choice depends on these names alone, so every distribution of a sweep audits the same
+    windows.
     """
 
     def chosen(layer: int) -> bool:
@@ -135,7 +139,7 @@ def audited_layers(share: float, question_id: str, route: str, n_layers: int) ->
 
 
 def is_right(model: VideoLLM, prepared: Prepared, token: int) -> bool:
-    """By the option's text, as some questions list the right one twice; open answers by their first token."""
+    """By the option's text, as some questions list it twice; open answers by their first token."""
     question, text = prepared.question, model.text([token])
     if isinstance(question.target, str):
         return token == prepared.target_id

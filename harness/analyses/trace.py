@@ -1,8 +1,8 @@
 """Trace: in which layer does the answer appear?
 
-The output of every layer at the last position is read as if it were the last layer's: the generation
-probability of the paper, under any intervention. The base answer is always the baseline run's, so
-interventions are compared on the same token.
+The output of every layer at the last position is read as if it were the last layer's: the
+generation probability of the paper, under any intervention. The base answer is always the baseline
+run's, so interventions are compared on the same token.
 
     mapflow trace --intervention full,effective --output_path trace/
 """
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trace(InterventionAnalysis[TraceRecord]):
-    """`norm`: read every layer through the final norm, not only the last one. `released`: the authors' rule for
-    the tokens of options (`nearest_id`)."""
+    """`norm`: read every layer through the final norm, not only the last one.
+
+    `released`: the authors' rule for the tokens of options (`nearest_id`).
+    """
 
     norm: bool = True
     released: bool = False
@@ -52,8 +54,10 @@ class Trace(InterventionAnalysis[TraceRecord]):
         parser.add_argument(
             "--released",
             action="store_true",
-            help="tokens of options by the rule of the authors' code: with or without a leading space,"
-            " whichever id is nearer to the predicted token's (the paper's curves: --released --no-norm)",
+            help="tokens of options by the rule of the authors' code: with or without a leading"
+            " space,"
+            " whichever id is nearer to the predicted token's (the paper's curves: --released"
+            " --no-norm)",
         )
 
     @classmethod
@@ -136,8 +140,9 @@ class Trace(InterventionAnalysis[TraceRecord]):
 def nearest_id(tokenizer: PreTrainedTokenizerBase, letter: str, predicted: int) -> int:
     """The token of a letter by the rule of the authors' code.
 
-    Of its spellings with and without a leading space, the one whose id is numerically nearest to the predicted
-    token's (sic), so it depends on what the model answers. Raises MapflowError if the vocabulary has neither.
+    Of its spellings with and without a leading space, the one whose id is numerically nearest to
+    the predicted token's (sic), so it depends on what the model answers. Raises MapflowError if the
+    vocabulary has neither.
     """
     vocabulary = tokenizer.get_vocab()
     ids = [vocabulary[text] for text in (f"▁{letter}", f"Ġ{letter}", letter) if text in vocabulary]

@@ -1,7 +1,7 @@
-"""Which runs a command line names: `folder`, `folder:intervention`, a file of sample logs.
+"""Runs that a command line names: `folder`, `folder:intervention`, or a file of sample logs.
 
-Folders may hold several benchmarks and several interventions; what leaves is one group of runs a benchmark, its
-baseline first. Knows no statistic.
+A folder may hold several benchmarks and several interventions. The result is one group of runs per
+benchmark, its baseline first.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ def all_runs(words: Sequence[str]) -> list[Run]:
 def compared_runs(
     words: Sequence[str], baseline: str | None = None, *, intersect: bool = False
 ) -> list[list[Run]]:
-    """One list a benchmark, its baseline first: of one folder its interventions, of several folders one run each.
+    """One list per benchmark, its baseline first.
 
-    `baseline` names an intervention of a single folder. Raises MapflowError where a word is ambiguous and where a run
-    lacks the baseline's benchmark, unless `intersect`.
+    Of a single folder its interventions are compared, and `baseline` names one of them; of several
+    folders one run each. Raises MapflowError if a word is ambiguous, or if a run lacks the
+    baseline's benchmark, unless `intersect`.
     """
     if len(words) == 1:
         return with_baseline(_named(words[0]), baseline)
     if baseline is not None:
         raise MapflowError(
-            f"--baseline {baseline!r} belongs to a single folder; of several runs the first is the baseline"
+            f"--baseline {baseline!r} belongs to a single folder; of several runs the first is the"
+            " baseline"
         )
     by_word = [_one_intervention(word) for word in words]
     groups = []
@@ -40,7 +42,8 @@ def compared_runs(
             groups.append([runs[benchmark] for runs in by_word])
         elif not intersect:
             raise MapflowError(
-                f"{lacking[0]!r} has no answers to {benchmark!r}, {words[0]!r} has; use --intersect to leave it out"
+                f"{lacking[0]!r} has no answers to {benchmark!r}, {words[0]!r} has; use"
+                " --intersect to leave it out"
             )
     extra = {benchmark for runs in by_word for benchmark in runs} - set(by_word[0])
     if extra and not intersect:
@@ -53,9 +56,9 @@ def compared_runs(
 
 
 def with_baseline(runs: Sequence[Run], baseline: str | None) -> list[list[Run]]:
-    """The runs by benchmark, the intervention called `baseline` (default: the first) in front of its fellows.
+    """One list of runs per benchmark, the intervention `baseline` (default: the first) first.
 
-    Raises MapflowError where a benchmark lacks it.
+    Raises MapflowError if a benchmark lacks it.
     """
     groups = []
     for benchmark in dict.fromkeys(run.benchmark for run in runs):
@@ -70,7 +73,10 @@ def with_baseline(runs: Sequence[Run], baseline: str | None) -> list[list[Run]]:
 
 
 def _named(word: str) -> list[Run]:
-    """The runs of a word. Paths and interventions may both hold colons: the longest path that exists is the folder."""
+    """The runs of a word.
+
+    Paths and interventions may both hold colons: the longest path that exists is the folder.
+    """
     for at in [len(word), *(i for i in reversed(range(len(word))) if word[i] == ":")]:
         place, intervention = Path(word[:at]).expanduser(), word[at + 1 :]
         if word[:at] and place.exists():
@@ -94,6 +100,7 @@ def _one_intervention(word: str) -> dict[str, Run]:
     names = list(dict.fromkeys(run.intervention for run in runs))
     if len(names) > 1:
         raise MapflowError(
-            f"{word!r} holds several interventions ({', '.join(names)}); name one, e.g. {word}:{names[0]}"
+            f"{word!r} holds several interventions ({', '.join(names)}); name one, e.g."
+            f" {word}:{names[0]}"
         )
     return {run.benchmark: run for run in runs}

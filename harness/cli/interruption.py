@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM end a command in one line and with the exit code that shells expect, never in a traceback.
+"""Ctrl-C and SIGTERM end a command with one line and the exit code that shells expect.
 
-What was answered is on disk already: there is nothing to save, only loops to leave. A second signal ends the process at
-once. Workers of a job of several processes simply die by the signal: they may be waiting for each other inside a
-collective, where no Python runs, and their launcher has to see them end.
+Answers are on disk already, so nothing has to be saved. A second signal ends the process at once.
+Workers of a job with several processes are ended by the signal itself: they may be waiting for each
+other inside a collective operation, where no Python runs, and their launcher must see them end.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """One of SIGNALS came; not an Exception, so that nobody takes it for a failed question."""
+    """One of SIGNALS came; not an Exception, so it is not taken for a failed question."""
 
     def __init__(self, number: int) -> None:
         super().__init__(
-            f"interrupted by {signal.Signals(number).name}; what was written so far is kept, and with the same"
+            f"interrupted by {signal.Signals(number).name}; what was written so far is kept, and"
+            " with the same"
             " --output_path the same command goes on from there"
         )
         self.exit_code = 128 + number

@@ -1,4 +1,7 @@
-"""`mapflow`: tables, checks and analyses. Only the subcommand that runs is imported, so help is instant."""
+"""`mapflow`: tables, checks and analyses.
+
+Only the subcommand that runs is imported, so help is instant.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,18 @@ from mapflow.harness.cli.interruption import Interrupted, interruptible
 from mapflow.results.contract.errors import USAGE_ERROR, MapflowError
 
 COMMANDS = {
-    "explain": "what an intervention cuts: layers, edges, and by which paths video still reaches the answer",
-    "verify": "verify a model's adapter on this machine: layout, masks, layers, batching, decoding; exit code 1 on a failure",
+    "explain": "what an intervention cuts: layers, edges, and the remaining paths from video to the"
+    " answer",
+    "verify": "verify a model's adapter on this machine: layout, masks, layers, batching, decoding;"
+    " exit code 1 on a failure",
     "data": "a benchmark's files: check that they are there, complete and readable; unpack them",
     "compare": "do runs differ? A table and one sentence per comparison",
-    "leaderboard": "runs side by side: accuracy with intervals, statistical ties, published results beside ours",
-    "ablate": "a grid of interventions × seeds × ratios against a baseline, with corrected p-values",
-    "report": "one HTML page that needs no network: leaderboard, comparisons, policies, every question",
+    "leaderboard": "runs side by side: accuracy with intervals, statistical ties, published results"
+    " beside ours",
+    "ablate": "a grid of interventions × seeds × ratios against a baseline, with corrected"
+    " p-values",
+    "report": "one HTML page that needs no network: leaderboard, comparisons, policies, every"
+    " question",
     **{name: entry.help for name, entry in ANALYSES.items()},
     "figure": "curves of an analysis with 95 % bands, as PNG, SVG and CSV",
     "tasks-path": "the folder of mapflow's tasks, for plain lmms-eval's --include_path",
@@ -37,7 +45,10 @@ class Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The subcommand's exit code: 2 for wrong usage, 130 and 143 when interrupted, with one line on standard error."""
+    """The subcommand's exit code; 2 for wrong usage, 130 and 143 if interrupted.
+
+    The reason is one line on standard error.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see evaluation/lmms_eval.py
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -46,7 +46,10 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
 
 
 def write_tables(tables: Sequence[Table], options: argparse.Namespace) -> None:
-    """Prints the tables, or writes them to --output. Raises MapflowError if that cannot be written."""
+    """Prints the tables, or writes them to --output.
+
+    Raises MapflowError if that cannot be written.
+    """
     from mapflow.results.tables.formats import render
 
     suffix = options.output.suffix.lower() if options.output else ""
@@ -58,7 +61,10 @@ def write_tables(tables: Sequence[Table], options: argparse.Namespace) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes the whole file or none, and prints its path. Raises MapflowError if it cannot be written."""
+    """Writes the whole file or none, and prints its path.
+
+    Raises MapflowError if it cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         part.write_text(text, encoding="utf-8")

@@ -1,1 +1,1 @@
-"""One subcommand of `mapflow` a file: `add_arguments(parser)` and `run(options) -> exit code`."""
+"""The subcommands of `mapflow`: `add_arguments(parser)` and `run(options) -> exit code`."""

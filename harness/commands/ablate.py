@@ -1,7 +1,7 @@
 """`mapflow ablate`: a grid of interventions × seeds × ratios against one baseline.
 
-Reports the runs of a folder, or runs the grid first: everything after `--` goes to lmms_eval, in one run, so that
-every video is decoded once for all of the grid.
+Reports the runs of a folder, or runs the grid first. Everything after `--` goes to lmms_eval, which
+answers the whole grid in one run, so every video is decoded once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "mapflow ablate RUN [RUN …] [options] | mapflow ablate --run DIR [options] [-- lmms_eval's options]"
+    parser.usage = (
+        "mapflow ablate RUN [RUN …] [options]"
+        " | mapflow ablate --run DIR [options] [-- lmms_eval's options]"
+    )
     parser.add_argument(
         "runs", nargs="*", metavar="RUN", help="folders of runs that are there already"
     )
@@ -28,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--interventions",
         default="full,effective,random",
         metavar="A,B…",
-        help="of the grid to run (default: %(default)s); random ones are run for every seed and ratio",
+        help="of the grid to run (default: %(default)s); random ones are run for every seed and"
+        " ratio",
     )
     parser.add_argument(
         "--seeds", default="0,1,2", metavar="N,N…", help="of random ones (default: %(default)s)"
@@ -44,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code: 0, or lmms_eval's where it fails, or where questions could not be asked (3; reported nevertheless)."""
+    """Exit code: 0, 3 if questions failed (the others are reported), or lmms_eval's if it fails."""
     from mapflow.harness.cli.chosen_runs import all_runs, with_baseline
 
     allowed = chosen_margin(options)
@@ -68,9 +72,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def grid(interventions: str, seeds: str, ratios: str | None) -> list[str]:
-    """Every intervention, random ones for every seed and ratio, in canonical form and each once.
+    """Every intervention once, in canonical form; random ones for every seed and ratio.
 
-    Raises MapflowError for a seed or ratio that is no number, and for what the grammar refuses.
+    Raises MapflowError for a seed or ratio that is not a number, and as the grammar does.
     """
     from mapflow.model_adapters.interventions import parse_interventions
 
@@ -97,7 +101,7 @@ def _numbers(text: str, kind: type, option: str) -> list:
         return [kind(word) for word in text.split(",")]
     except ValueError:
         raise MapflowError(
-            f"{option} {text!r} is no list of numbers, e.g. {option} 0,1,2"
+            f"{option} {text!r} is not a list of numbers, e.g. {option} 0,1,2"
         ) from None
 
 

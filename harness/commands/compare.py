@@ -1,4 +1,4 @@
-"""`mapflow compare`: do runs really differ? A table, and one plain sentence a pair."""
+"""`mapflow compare`: do runs differ? A table, and one sentence per comparison."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="+",
         metavar="RUN",
-        help="folder of a run, folder:intervention, or lmms-eval's sample logs; the first is the baseline. One folder"
+        help="folder of a run, folder:intervention, or lmms-eval's sample logs; the first is the"
+        " baseline. One folder"
         " alone: its interventions are compared",
     )
     parser.add_argument(
         "--baseline", metavar="INTERVENTION", help="within one folder (default: its first)"
     )
     add_comparison(parser)
-    parser.add_argument("--subtasks", action="store_true", help="also a table of every subtask")
+    parser.add_argument("--subtasks", action="store_true", help="also one table per subtask")
     add_output(parser)
 
 

@@ -1,7 +1,8 @@
 """`mapflow explain`: what an intervention does, without loading a model.
 
-Prints the edges that it keeps on a prompt of the paper's shape and the reachability certificate: by which paths, in
-which layers, video can still reach the answer. With --figure it draws them too: which segment reads which, and the masks.
+Prints the edges that it keeps on a prompt of the paper's shape, and the reachability certificate:
+the paths and layers by which video can still reach the answer. With --figure it draws which segment
+attends to which, and the masks.
 """
 
 from __future__ import annotations
@@ -27,25 +28,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pathways",
         default="LLaVA-NeXT-7B-Video-FT",
-        help="checkpoint folder or published model whose layer ranges `effective` uses (default: %(default)s)",
+        help="checkpoint folder or published model with the layer ranges of `effective` (default:"
+        " %(default)s)",
     )
     parser.add_argument(
         "--figure",
         type=Path,
         metavar="FILE",
-        help="draw which segment reads which (FILE), masks (FILE-edges) and edges kept by layer (FILE-kept), each as .png,"
+        help="draw which segment attends to which (FILE), masks (FILE-edges) and edges kept by layer"
+        " (FILE-kept), each as .png,"
         " .svg and .csv",
     )
     parser.add_argument(
         "--map-layers",
         metavar="L,L",
-        help="layers whose masks --figure draws, e.g. 1,10 (default: where the mask changes, four at most)",
+        help="layers whose masks --figure draws, e.g. 1,10 (default: where the mask changes, four"
+        " at most)",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     from mapflow.model_adapters.checkpoints.pathways import named_pathways, scaled_pathways
     from mapflow.model_adapters.interventions import certificate, parse_interventions
+    from mapflow.model_adapters.interventions.language.layout import example_layout
 
     layers = _layers(options)
     layout = example_layout(options.frames, options.tokens_per_frame)
@@ -60,7 +65,8 @@ def run(options: argparse.Namespace) -> int:
             ["prompt", f"{len(layout):,} positions × {options.layers} layers"],
             [
                 "edges kept",
-                f"{compiled.edges_kept:,} of {compiled.edges_total:,} ({compiled.edges_kept / compiled.edges_total:.1%})",
+                f"{compiled.edges_kept:,} of {compiled.edges_total:,}"
+                f" ({compiled.edges_kept / compiled.edges_total:.1%})",
             ],
             *_row_layers(compiled),
             *_keys_kept(compiled),
@@ -81,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _row_layers(compiled: Compiled) -> list[list[str]]:
-    """What need not be computed: layers after an early exit, rows that no answer depends on."""
+    """What is skipped: layers after an early exit, positions that no answer depends on."""
     from mapflow.model_adapters.interventions.execution.answers import skips_positions
     from mapflow.model_adapters.interventions.language.liveness import live_row_layers
 
@@ -99,7 +105,7 @@ def _row_layers(compiled: Compiled) -> list[list[str]]:
 
 
 def _keys_kept(compiled: Compiled) -> list[list[str]]:
-    """What a written answer's cache holds; not for random blocking, which would have to be drawn in every layer."""
+    """Keys in the cache of a written answer; not for random blocking, which has no such count."""
     from mapflow.model_adapters.interventions.execution.kept_keys import keys_kept
 
     if compiled.random:
@@ -111,7 +117,7 @@ def _keys_kept(compiled: Compiled) -> list[list[str]]:
 
 
 def _layers(options: argparse.Namespace) -> list[int]:
-    """Raises MapflowError, before anything is printed, for what are no layers of the model."""
+    """Raises MapflowError for layers that the model does not have."""
     if options.map_layers is None:
         return []
     if not options.figure:
@@ -119,7 +125,8 @@ def _layers(options: argparse.Namespace) -> list[int]:
     words = options.map_layers.split(",")
     if not all(word.isdecimal() and 1 <= int(word) <= options.layers for word in words):
         raise MapflowError(
-            f"--map-layers {options.map_layers!r} must be layers from 1 to {options.layers}, e.g. 1,10"
+            f"--map-layers {options.map_layers!r} must be layers from 1 to {options.layers}, e.g."
+            " 1,10"
         )
     return sorted({int(word) for word in words})
 
@@ -162,26 +169,3 @@ def _draw(
             print(f"{policy.name}: not in the policy diagram: {policy.note}")
     for path, figure, rows in figures:
         print(f"written: {', '.join(map(str, save_figure(figure, path, rows)))}")
-
-
-def example_layout(frames: int, tokens_per_frame: int):
-    """A prompt of the paper's protocol: 45 system tokens, a four-way question of 60, a template of 19, the last token."""
-    from mapflow.model_adapters.interventions import Segment, TokenLayout
-
-    if min(frames, tokens_per_frame) < 1:
-        raise MapflowError(
-            f"a prompt of {frames} frames with {tokens_per_frame} tokens each shows no video"
-        )
-    options = [run for i in range(4) for run in ((Segment("option", i), 9), (Segment("label"), 1))]
-    runs = [
-        (Segment("system"), 45),
-        *((Segment("frame", i), tokens_per_frame) for i in range(frames)),
-        (Segment("template"), 4),
-        (Segment("label"), 2),
-        (Segment("stem"), 16),
-        (Segment("label"), 3),
-        *options[:-1],
-        (Segment("template"), 15),
-        (Segment("last"), 1),
-    ]
-    return TokenLayout.from_runs(runs, true_option=0)

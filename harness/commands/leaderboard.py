@@ -1,4 +1,4 @@
-"""`mapflow leaderboard`: runs side by side, ties shown as ties, published rows beside ours."""
+"""`mapflow leaderboard`: runs side by side; statistically tied runs share a letter."""
 
 from __future__ import annotations
 

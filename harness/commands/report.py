@@ -1,4 +1,4 @@
-"""`mapflow report`: everything about some runs in one HTML file that needs no network."""
+"""`mapflow report`: one HTML file about some runs, which needs no network."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from mapflow.tasks.lmms_files import write_task_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None needed."""
+    """It has none."""
 
 
 def run(options: argparse.Namespace) -> int:

@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     )
     dtype = str(next(model.model.parameters()).dtype).removeprefix("torch.")
     print(
-        f"{options.model} {model.name}: {model.decoder.n_layers} layers, {dtype} on {model.decoder.device}"
+        f"{options.model} {model.name}: {model.decoder.n_layers} layers, {dtype} on"
+        f" {model.decoder.device}"
     )
     passed = []
     for finding in verify(model):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mapflow.harness.commands.explain import example_layout
 from mapflow.model_adapters.interventions import (
     Compiled,
     Intervention,
@@ -18,7 +17,7 @@ from mapflow.model_adapters.interventions import (
     certificate,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.language.layout import SELECTORS
+from mapflow.model_adapters.interventions.language.layout import SELECTORS, example_layout
 from mapflow.model_adapters.interventions.language.policies import Effective
 from mapflow.model_adapters.interventions.language.segment_masks import causal_pairs
 from mapflow.results.contract.errors import MapflowError

@@ -1,0 +1,1 @@
+"""From questions to records with one loaded model."""

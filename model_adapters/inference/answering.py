@@ -1,9 +1,9 @@
 """The answers to prepared questions under interventions, as records.
 
-One forward pass gives every probability of a record. The first answer token is scored at the last position of
-the prompt: the full-vocabulary argmax against the bare letter (paper protocol), and beside it the argmax over
-the options with its margin. Protocols that let the model write use a greedy continuation instead, parsed by
-the rules of the benchmark.
+One forward pass gives every probability of a record. The first answer token is scored at the last
+position of the prompt: the full-vocabulary argmax against the bare letter (paper protocol), and
+beside it the argmax over the options with its margin. Protocols that let the model write use a
+greedy continuation instead, parsed by the rules of the benchmark.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def answer(
 ) -> list[list[Record]]:
     """For each prepared question one record per intervention, in order.
 
-    Videos are encoded once, and layers that interventions treat alike run once. Raises MapflowError if an
-    intervention does not fit the prompt or the model.
+    Videos are encoded once, and layers that interventions treat alike run once. Raises MapflowError
+    if an intervention does not fit the prompt or the model.
     """
     return begin(model, prepared, interventions)()
 
@@ -38,7 +38,8 @@ def answer(
 def begin(
     model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
 ) -> Callable[[], list[list[Record]]]:
-    """`answer` in two halves: this call gives the device its work, the function returned waits for it.
+    """`answer` in two halves: this call gives the device its work, the function returned waits for
+    it.
 
     Raises as `answer`, in this call. Between the halves only the answers stay on the device.
     """

@@ -1,7 +1,8 @@
-"""When memory runs out, the batch is halved, then the interventions are; what still does not fit has failed.
+"""When memory runs out, the batch is halved, then the interventions are; what still does not fit
+has failed.
 
-The run continues, and every question that fits alone is answered. Half a batch gives the same answers as the
-whole one, within the noise of its precision.
+The run continues, and every question that fits alone is answered. Half a batch gives the same
+answers as the whole one, within the noise of its precision.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from mapflow.results.records.record import Record
 R = TypeVar("R")
 
 SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Parts of the messages of torch's RuntimeErrors on devices without an exception type for memory."""
+"""Parts of the messages of torch's RuntimeErrors on devices without an exception type for memory.
+"""
 
 
 def answer_within_memory(
     model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
 ) -> list[list[Record]]:
-    """As `answering.answer`, in as many parts as memory requires; what does not fit alone has failed.
+    """As `answering.answer`, in as many parts as memory requires; what does not fit alone has
+    failed.
 
     Raises as `answer`, except out-of-memory.
     """

@@ -3,8 +3,8 @@
     for item, loaded in prefetch(questions, load=read_clip):
         if isinstance(loaded, Exception): ...   # a broken video is a value and does not end the run
 
-Results come in the order of the items, `depth` bounds memory, and no thread outlives the loop. Threads suffice
-because decoders release Python's lock.
+Results come in the order of the items, `depth` bounds memory, and no thread outlives the loop.
+Threads suffice because decoders release Python's lock.
 """
 
 from __future__ import annotations
@@ -32,17 +32,19 @@ def prefetch(
     """Yields (item, load(item)) in order; `threads` background threads load ahead of the consumer.
 
     Args:
-        depth: the most results that exist at once: loading, waiting, and the one that the consumer holds. Two
-            is the least that loads ahead. Results that the consumer keeps longer are not counted.
-        weigh, most: results that exist at once should together weigh less than `most` (bytes, for example),
-            counting each as heavy as the heaviest so far. At least two are always allowed, and loads that
-            have begun are not cancelled.
+        depth: the most results that exist at once: loading, waiting, and the one that the consumer
+            holds. Two is the least that loads ahead. Results that the consumer keeps longer are not
+            counted.
+        weigh, most: results that exist at once should together weigh less than `most` (bytes, for
+            example), counting each as heavy as the heaviest so far. At least two are always
+            allowed, and loads that have begun are not cancelled.
 
-    `items` is read in the consumer's thread, at most `depth` ahead, so it may be endless, and its errors are
-    raised there. An Exception raised by `load` is yielded in place of the result.
+    `items` is read in the consumer's thread, at most `depth` ahead, so it may be endless, and its
+    errors are raised there. An Exception raised by `load` is yielded in place of the result.
 
-    Leaving the loop early cancels loads that have not begun and waits for those that have, so `load` should be
-    bounded in time (`read_frames` is). No thread starts before the first result is requested.
+    Leaving the loop early cancels loads that have not begun and waits for those that have, so
+    `load` should be bounded in time (`read_frames` is). No thread starts before the first result is
+    requested.
     """
     if depth < 1 or threads < 1:
         raise ValueError(

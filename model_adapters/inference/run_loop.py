@@ -2,8 +2,8 @@
 
     threads decode and pin -> batches by length -> the device computes -> records go into the folder
 
-`Work` says what is computed for a prepared question. A question that fails becomes an error record, and the
-loop continues. A run that is started again computes only what its folder lacks.
+`Work` says what is computed for a prepared question. A question that fails becomes an error record,
+and the loop continues. A run that is started again computes only what its folder lacks.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Work(Protocol[R]):
 
     Attributes:
         batch_size: how many questions are computed together; with 1 they are computed in order.
-        reads_later: `begin` returns before the device has finished, so on a GPU the next batch begins before
-            this one is read.
+        reads_later: `begin` returns before the device has finished, so on a GPU the next batch
+            begins before this one is read.
     """
 
     @property
@@ -75,9 +75,9 @@ class Work(Protocol[R]):
 class Answering:
     """Answers to questions under interventions (`answering.py`).
 
-    Questions of one batch must have the same interventions. In float32 every question is computed alone: other
-    batches would change the last bits of its probabilities. So records in float32 do not depend on `at_once`,
-    and a CPU gains nothing from batches.
+    Questions of one batch must have the same interventions. In float32 every question is computed
+    alone: other batches would change the last bits of its probabilities. So records in float32 do
+    not depend on `at_once`, and a CPU gains nothing from batches.
     """
 
     model: VideoLLM
@@ -102,7 +102,7 @@ class Answering:
 
 @dataclass(frozen=True)
 class OneByOne(Generic[R]):
-    """`ask` gives all records of one question; if memory runs out in it, the question has failed."""
+    """`ask` gives all records of one question; if memory runs out, the question has failed."""
 
     model: VideoLLM
     all_names: Sequence[str]
@@ -147,11 +147,12 @@ def run_questions(
     title: str = "questions",
     show: bool = False,
 ) -> Iterator[tuple[Question, list[R]]]:
-    """Every question that `folder` does not fully answer yet, with its records, which are in the folder by then.
+    """Every question that `folder` does not fully answer yet, with its records, which are in the
+    folder by then.
 
-    Questions come in order if they are computed one by one. `show` draws a progress bar called `title`. Raises
-    whatever `work` and `model.prepare` raise, apart from errors of single questions, after every question
-    before has been yielded.
+    Questions come in order if they are computed one by one. `show` draws a progress bar called
+    `title`. Raises whatever `work` and `model.prepare` raise, apart from errors of single
+    questions, after every question before has been yielded.
     """
     waiting = {
         question.question_id: question
@@ -201,7 +202,9 @@ def _begun(
 
 
 def batches_by_length(window: Sequence[Prepared], size: int) -> list[list[Prepared]]:
-    """Batches of `size` prompts of similar length, to need little padding; the last one may be smaller."""
+    """Batches of `size` prompts of similar length, to need little padding; the last one may be
+    smaller.
+    """
     ordered = sorted(window, key=lambda prepared: len(prepared.layout))
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 

@@ -21,7 +21,10 @@ VERSIONED = ("mapflow", "torch", "transformers", "accelerate", "av")
 
 @dataclass(frozen=True)
 class Subject:
-    """What an analysis examines. `name` is the model family as users type it, e.g. mapflow_llava."""
+    """What an analysis examines.
+
+    `name` is the model family as users type it, e.g. mapflow_llava.
+    """
 
     name: str
     model: VideoLLM
@@ -29,7 +32,10 @@ class Subject:
 
     @property
     def protocol(self) -> str:
-        """The wording of the questions. Raises MapflowError if there are none, or several wordings."""
+        """The wording of the questions.
+
+        Raises MapflowError if there are none, or several wordings.
+        """
         found = sorted({question.protocol for question in self.questions})
         if not found:
             raise MapflowError("there are no questions to ask: choose another --task")

@@ -1,8 +1,8 @@
 """AttentionRecord: the attention that chosen query positions pay to the video, layer by layer.
 
-One line of attention.jsonl per question and intervention, with layers x video tokens weights. Weights are means
-over heads and query positions, over all keys of the prompt, so shares are comparable between questions: 0 to 1
-in records, percent in the table.
+One line of attention.jsonl per question and intervention, with layers x video tokens weights.
+Weights are means over heads and query positions, over all keys of the prompt, so shares are
+comparable between questions: 0 to 1 in records, percent in the table.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ PARTS = ("system", "video", "question", "template", "last")
 
 @dataclass(frozen=True)
 class AttentionRecord(JsonlRecord):
-    """Sequences over layers hold one entry per layer that ran; entry l - 1 belongs to (1-based) layer l.
+    """Sequences over layers hold one entry per layer that ran; entry l - 1 belongs to (1-based)
+    layer l.
 
     Attributes:
         rows, n_rows: the segment of the query positions, and their number.
         frames: 0-based frame of each video token.
         weights: `weights[l][t]`, the attention to the t-th video token.
         by_frame: `by_frame[l][f]`, the attention to frame f.
-        shares: `shares[part][l]` for each of PARTS. They sum to 1 in a layer, or to less where a query position
-            keeps no key.
+        shares: `shares[part][l]` for each of PARTS. They sum to 1 in a layer, or to less where a
+            query position keeps no key.
     """
 
     FILE: ClassVar[str] = "attention.jsonl"
@@ -70,7 +71,9 @@ def summarize_attention(records: Sequence[AttentionRecord], intervention: str) -
 
 
 def attention_table(summaries: Sequence[AttentionSummary]) -> str:
-    """One row per layer, one column per intervention: mean share of attention to the video in percent."""
+    """One row per layer, one column per intervention: mean share of attention to the video in
+    percent.
+    """
     columns = [(one.intervention, one.shares["video"]) for one in summaries]
     counts = ["n", *(one.n for one in summaries)]
     return layer_table(columns, lambda share: f"{100 * share:.2f}", [counts])

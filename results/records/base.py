@@ -1,7 +1,8 @@
-"""What all kinds of records share: common fields, the record of a failed question, one line of JSON.
+"""What all kinds of records share: common fields, the record of a failed question, one line of
+JSON.
 
-A record file holds one line per record. Reading checks the type of every field against its dataclass, so
-whatever is read can be written again.
+A record file holds one line per record. Reading checks the type of every field against its
+dataclass, so whatever is read can be written again.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ NOT_FINITE = "the model's logits are not finite"
 class JsonlRecord:
     """Base of the frozen dataclasses that a folder keeps, one per line of `FILE`.
 
-    A record belongs to one question and to one intervention (or route: `NAMED_BY` is the field with its name).
-    `RUN` says what kind of folder holds such records. Each dataclass lists its fields in the order of the file;
-    the fields below are in all of them. `error` says why a question failed, the fields of its answer are then
-    empty.
+    A record belongs to one question and to one intervention (or route: `NAMED_BY` is the field with
+    its name). `RUN` says what kind of folder holds such records. Each dataclass lists its fields in
+    the order of the file; the fields below are in all of them. `error` says why a question failed,
+    the fields of its answer are then empty.
     """
 
     FILE: ClassVar[str]
@@ -47,7 +48,9 @@ class JsonlRecord:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Question and intervention (or route): unique within a folder, and the order of a sorted file."""
+        """Question and intervention (or route): unique within a folder, and the order of a sorted
+        file.
+        """
         return self.question_id, getattr(self, self.NAMED_BY)
 
     @classmethod
@@ -74,7 +77,9 @@ class JsonlRecord:
 
 
 class Summary:
-    """Base of the dataclasses that summarize the records of one intervention (or route, as `NAMED_BY`)."""
+    """Base of the dataclasses that summarize the records of one intervention (or route, as
+    `NAMED_BY`).
+    """
 
     NAMED_BY: ClassVar[str] = "intervention"
 

@@ -1,7 +1,9 @@
-"""LensRecord: the words that video tokens look like in every layer, and how often listed words are among them.
+"""LensRecord: the words that video tokens look like in every layer, and how often listed words are
+among them.
 
-One line of lens.jsonl per question and intervention: layers x video tokens x k entries, some megabytes for the
-prompt of a 7B model. Word lists are applied to records afterwards, so other lists need no other run.
+One line of lens.jsonl per question and intervention: layers x video tokens x k entries, some
+megabytes for the prompt of a 7B model. Word lists are applied to records afterwards, so other lists
+need no other run.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class LensRecord(JsonlRecord):
     Attributes:
         raw_embeddings: the variant of the authors' code, which shows the input of each layer.
         frames: 0-based frame of each video token.
-        ids, probabilities: `ids[l][t]`, the k most probable tokens at the t-th video token, best first.
+        ids, probabilities: `ids[l][t]`, the k most probable tokens at the t-th video token, best
+            first.
         words: the text of every id that occurs.
     """
 
@@ -71,8 +74,8 @@ def frequencies(
 ) -> list[Frequency]:
     """One entry per intervention and layer.
 
-    A token counts as a word if it is the whole word, regardless of case and of a leading space. Words of
-    several tokens are never found.
+    A token counts as a word if it is the whole word, regardless of case and of a leading space.
+    Words of several tokens are never found.
     """
     found = []
     for name in interventions:
@@ -108,7 +111,7 @@ def frequency_csv(found: Sequence[Frequency]) -> str:
 
 
 def frequency_table(found: Sequence[Frequency]) -> str:
-    """One row per intervention and layer: word lists in percent, and the most frequent first words."""
+    """One row per intervention and layer: word lists in percent, most frequent first words."""
     titles = list(found[0].hits) if found else []
     rows = [
         [

@@ -1,7 +1,7 @@
 """Record: a question's answer under one intervention, one line of records.jsonl.
 
-It holds what tables, significance tests and the per-question viewer need, and nothing that depends on when
-or in which order questions were answered.
+It holds what tables, significance tests and the per-question viewer need, and nothing that depends
+on when or in which order questions were answered.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ class Record(JsonlRecord):
     """The answer to one question under one intervention.
 
     Attributes:
-        prediction: the generated text; with first-token scoring the token of the full-vocabulary argmax.
+        prediction: the generated text; with first-token scoring the token of the full-vocabulary
+            argmax.
         valid: the prediction names an option.
-        p_answer, p_target: probability of the first token of the prediction and of the right answer.
+        p_answer, p_target: probability of the first token of the prediction and of the right
+            answer.
         option_probs: probability of each option's letter, over the whole vocabulary.
-        option_prediction: the most probable letter. With `margin`, its lead over the second in natural log
-            probability, it tells a lost answer format from lost evidence.
+        option_prediction: the most probable letter. With `margin`, its lead over the second in
+            natural log probability, it tells a lost answer format from lost evidence.
         edges_kept, edges_total: attention edges of one head, summed over all layers.
-        error: why the question failed; its answer fields are then empty and it counts for no accuracy.
+        error: why the question failed; its answer fields are then empty and it counts for no
+            accuracy.
     """
 
     FILE: ClassVar[str] = "records.jsonl"
@@ -61,7 +64,9 @@ class Record(JsonlRecord):
 
 
 def log_margin(probabilities: dict[str, float]) -> float | None:
-    """Lead of the best option over the second, in natural log probability; None with fewer than two."""
+    """Lead of the best option over the second, in natural log probability; None with fewer than
+    two.
+    """
     best = sorted(probabilities.values(), reverse=True)[:2]
     if len(best) < 2 or best[1] <= 0:
         return None

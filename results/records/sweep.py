@@ -1,7 +1,9 @@
-"""SweepRecord: what cutting one route does to the answer of one question, layer by layer, and means of it.
+"""SweepRecord: what cutting one route does to the answer of one question, layer by layer, and means
+of it.
 
-One line of sweep.jsonl per question and route. The relative change is (p_knockout - p_base) / p_base * 100
-(paper, Section 3). With a p_base below 1e-6 the ratio would be noise: it is left out, and `tiny` names it.
+One line of sweep.jsonl per question and route. The relative change is (p_knockout - p_base) /
+p_base * 100 (paper, Section 3). With a p_base below 1e-6 the ratio would be noise: it is left out,
+and `tiny` names it.
 """
 
 from __future__ import annotations
@@ -17,19 +19,22 @@ TINY = 1e-6
 
 @dataclass(frozen=True)
 class SweepRecord(JsonlRecord):
-    """Tuples hold one entry per layer; entry l - 1 belongs to the window placed at (1-based) layer l.
+    """Tuples hold one entry per layer; entry l - 1 belongs to the window placed at (1-based) layer
+    l.
 
     Attributes:
         answer, p_answer: first token of the baseline run's answer as text, and its probability.
         p_target: probability of the right answer in the baseline run.
         margin: lead of the best option in natural log probability in the baseline run.
         answers, margins: the same under the knockout.
-        p_answers, p_targets: probability under the knockout of the baseline answer and of the right answer.
+        p_answers, p_targets: probability under the knockout of the baseline answer and of the right
+            answer.
         change_answer, change_target: their relative changes in percent.
         tiny: baseline probabilities ("p_answer", "p_target") too small for a relative change.
         audited: layers whose windows were checked against one full forward pass each.
         audit_difference: largest difference in any token's probability that the check found.
-        left_out: why the question was not swept (`--samples`); the numbers are then empty, as with an error.
+        left_out: why the question was not swept (`--samples`); the numbers are then empty, as with
+            an error.
     """
 
     FILE: ClassVar[str] = "sweep.jsonl"
@@ -74,12 +79,14 @@ def relative_change(base: float, knocked_out: Sequence[float]) -> tuple[float, .
 
 @dataclass(frozen=True)
 class SweepSummary(Summary):
-    """Means over the questions of one route, one entry per layer; empty where no question has a change.
+    """Means over the questions of one route, one entry per layer; empty where no question has a
+    change.
 
     Attributes:
         change_answer, change_target: mean relative change in percent.
         flipped: share of questions whose answer changed.
-        tiny_answer, tiny_target: questions whose baseline probability is too small for a relative change.
+        tiny_answer, tiny_target: questions whose baseline probability is too small for a relative
+            change.
         left_out, errors: questions that were not swept, and those that failed.
     """
 
@@ -121,7 +128,9 @@ def summarize_sweep(records: Sequence[SweepRecord], route: str) -> SweepSummary:
 
 
 def sweep_table(summaries: Sequence[SweepSummary]) -> str:
-    """One row per layer, one column per route: mean relative change of the baseline answer in percent."""
+    """One row per layer, one column per route: mean relative change of the baseline answer in
+    percent.
+    """
     counts = [
         ["n", *(one.n for one in summaries)],
         ["p_base < 1e-6", *(f"{one.tiny_answer} / {one.tiny_target}" for one in summaries)],

@@ -19,7 +19,8 @@ class TraceRecord(JsonlRecord):
     Attributes:
         norm, released: the variant (`analyses/trace.py`).
         answer: first token of the baseline run's answer, as text.
-        p_answers, p_targets: probability of `answer` and of the right answer under this intervention.
+        p_answers, p_targets: probability of `answer` and of the right answer under this
+            intervention.
         p_options: probability of each option by letter.
         false_options: letters of the wrong options.
         tops: the most probable token.
@@ -52,7 +53,9 @@ class TraceRecord(JsonlRecord):
 
 @dataclass(frozen=True)
 class TraceSummary(Summary):
-    """Mean probabilities by layer over `n` questions; `p_false` over the `n_false` with wrong options."""
+    """Mean probabilities by layer over `n` questions; `p_false` over the `n_false` with wrong
+    options.
+    """
 
     intervention: str
     n: int
@@ -80,7 +83,9 @@ def summarize_trace(records: Sequence[TraceRecord], intervention: str) -> TraceS
 
 
 def trace_table(summaries: Sequence[TraceSummary]) -> str:
-    """One row per layer; for each intervention the base answer, the true and the mean false option in percent."""
+    """One row per layer; for each intervention the base answer, the true and the mean false option
+    in percent.
+    """
     columns = [
         (f"{one.intervention}\n{name}", curve)
         for one in summaries

@@ -1,4 +1,6 @@
-"""`mapflow attention` and `mapflow lens --overlay` as a user runs them: numbers, pictures, resumption, mistakes."""
+"""`mapflow attention` and `mapflow lens --overlay` as a user runs them: numbers, pictures,
+resumption, mistakes.
+"""
 
 from __future__ import annotations
 

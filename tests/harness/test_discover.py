@@ -1,4 +1,6 @@
-"""Discovery: planted curves are found, halves share no video, and the command's files are read by those they are for."""
+"""Discovery: planted curves are found, halves share no video, and the command's files are read by
+those they are for.
+"""
 
 from __future__ import annotations
 

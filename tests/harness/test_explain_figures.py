@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mapflow.harness.cli.main import main
-from mapflow.harness.commands.explain import example_layout
 from mapflow.harness.reporting.edge_maps import changing_layers, compiled_edge_map, named_runs
 from mapflow.harness.reporting.policies import diagram
 from mapflow.model_adapters.interventions import parse_intervention
+from mapflow.model_adapters.interventions.language.layout import example_layout
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures import (
     edge_map,

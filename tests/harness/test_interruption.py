@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM: one line, the exit code that shells expect, whole records, and a run that goes on afterwards."""
+"""Ctrl-C and SIGTERM: one line, the exit code that shells expect, whole records, and a run that
+goes on afterwards.
+"""
 
 import os
 import signal
@@ -38,7 +40,8 @@ def stopped(words: list[str], folder: Path, file: str, number: int) -> tuple[int
 @pytest.mark.parametrize(
     ("words", "file", "number", "code"),
     [
-        (["lmms_eval", "--model", "mapflow_llava", "--intervention", "full,random"], "records.jsonl", signal.SIGTERM, 143),
+        (["lmms_eval", "--model", "mapflow_llava", "--intervention", "full,random"],
+         "records.jsonl", signal.SIGTERM, 143),
         (["mapflow", "trace"], TraceRecord.FILE, signal.SIGINT, 130),
     ],
 )  # fmt: skip

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from mapflow.harness.cli.main import main
-from mapflow.harness.commands.explain import example_layout
 from mapflow.harness.reporting.policies import depth, policy_diagrams
 from mapflow.harness.reporting.viewer import (
     FRAME_HEIGHT,
@@ -20,6 +19,7 @@ from mapflow.harness.reporting.viewer import (
     viewer_data,
 )
 from mapflow.model_adapters.interventions import parse_intervention, reachable
+from mapflow.model_adapters.interventions.language.layout import example_layout
 from mapflow.model_adapters.video.reader import read_frames
 from mapflow.results.contract.question import Clip
 from mapflow.results.records.sweep import SweepRecord

@@ -104,7 +104,7 @@ def test_records_hold_what_one_forward_pass_each_finds(whole, model):
 
 
 def test_a_second_start_adds_what_is_missing_and_nothing_else(whole, tmp_path, monkeypatch):
-    """Half a line at the end, as a killed worker leaves it, and questions that are not there yet."""
+    """Half a line at the end, as a killed worker leaves it, and questions without a record."""
     expected = lines(whole)
     torn = (whole / SweepRecord.FILE).read_bytes()[: len(expected[0]) + len(expected[1]) + 2 + 9]
     folder = tmp_path / "taken_up"

@@ -1,4 +1,6 @@
-"""`mapflow compare`, `leaderboard` and `ablate` as a user types them: exit codes, one-line errors, files, the grid."""
+"""`mapflow compare`, `leaderboard` and `ablate` as a user types them: exit codes, one-line errors,
+files, the grid.
+"""
 
 import json
 import subprocess
@@ -179,7 +181,8 @@ def test_help_of_the_tables_imports_no_statistics():
     code = (
         "import sys; from mapflow.harness.cli.main import main\n"
         "try: main(['{0}', '--help'])\nexcept SystemExit: pass\n"
-        "assert not {{'statsmodels', 'scipy', 'torch', 'numpy'}} & set(sys.modules), 'heavy imports'"
+        "assert not {{'statsmodels', 'scipy', 'torch', 'numpy'}} & set(sys.modules), 'heavy"
+        " imports'"
     )
     for name in ("compare", "leaderboard", "ablate", "report"):
         done = subprocess.run(
@@ -191,7 +194,8 @@ def test_help_of_the_tables_imports_no_statistics():
 def test_tables_need_no_torch(folder):
     code = (
         "import sys; from mapflow.harness.cli.main import main\n"
-        f"assert main(['compare', {str(folder)!r}]) == 0\nassert main(['leaderboard', {str(folder)!r}]) == 0\n"
+        f"assert main(['compare', {str(folder)!r}]) == 0\nassert main(['leaderboard',"
+        f" {str(folder)!r}]) == 0\n"
         "assert not {'torch', 'lmms_eval'} & set(sys.modules)"
     )
     done = subprocess.run(

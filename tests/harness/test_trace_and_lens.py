@@ -1,4 +1,6 @@
-"""`mapflow trace` and `mapflow lens` as a user runs them: files, numbers, exit codes, resumption, several processes."""
+"""`mapflow trace` and `mapflow lens` as a user runs them: files, numbers, exit codes, resumption,
+several processes.
+"""
 
 from __future__ import annotations
 
@@ -178,7 +180,9 @@ def test_a_second_start_adds_what_is_missing(command, runs, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("command", KINDS)
 def test_two_processes_give_the_same_records(command, runs, tmp_path, monkeypatch):
-    """One after the other; the second finds the folder complete and writes what the first could not."""
+    """One after the other; the second finds the folder complete and writes what the first could
+    not.
+    """
     folder, written = tmp_path / "two", "frequency.csv" if command == "lens" else "summary.json"
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in range(2):
@@ -217,7 +221,7 @@ def lens_record(name: str, ids, words) -> LensRecord:
 
 
 def test_frequencies_count_entries():
-    """Two questions, one layer with two tokens of two words each, and one with none that is listed."""
+    """Two questions; one layer with two tokens of two words each, one without any listed word."""
     words = {"1": "Left", "2": "then", "3": "le", "4": "·"}
     records = [
         lens_record("a", (((1, 2), (3, 1)), ((3, 4), (4, 3))), words),

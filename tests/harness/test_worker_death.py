@@ -1,4 +1,6 @@
-"""Two workers under torchrun: nobody else gets into their folder, and when one dies the other does not wait for it."""
+"""Two workers under torchrun: nobody else gets into their folder, and when one dies the other does
+not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def record_lines(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def death(tmp_path_factory):
-    """What a second command was told while the job stood still; then one worker dies: the job's end, and its folder."""
+    """What a second command was told while the job stood still; then one worker dies: the job's
+    end, and its folder.
+    """
     folder = tmp_path_factory.mktemp("job")
     job = launch(*TORCHRUN, *WORDS, str(folder))
     while job.poll() is None and not record_lines(folder):

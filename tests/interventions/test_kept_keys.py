@@ -23,7 +23,6 @@ from transformers import (
 )
 
 from mapflow.harness.cli.main import main
-from mapflow.harness.commands.explain import example_layout
 from mapflow.model_adapters.interventions import (
     BatchMasks,
     Compiled,
@@ -40,6 +39,7 @@ from mapflow.model_adapters.interventions.execution.kept_keys import (
     readable_keys,
 )
 from mapflow.model_adapters.interventions.kernels.attention import EAGER, SDPA
+from mapflow.model_adapters.interventions.language.layout import example_layout
 from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
 
 LAYOUT = TokenLayout.from_runs(

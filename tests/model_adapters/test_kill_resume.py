@@ -1,7 +1,8 @@
-"""Workers die by `kill -9` at random moments; the run goes on with another number of them and ends as if nothing had been.
+"""Workers die by `kill -9` at random moments; the run goes on with another number of them and ends
+as if nothing had been.
 
-The same as `tests/soak/kill_resume.py` does with the whole command, here with the part of it that answers and records:
-forked workers, so that five kills take seconds.
+The same as `tests/soak/kill_resume.py` does with the whole command, here with the part of it that
+answers and records: forked workers, so that five kills take seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ KILLS = 5
 
 
 def answer_share(folder: Path, rank: int, world: int, batch_size: int = 1) -> None:
-    """What one worker does: every `world`-th question, in the order that lmms-eval deals them out."""
+    """One worker's share: every `world`-th question, in the order that lmms-eval deals them out."""
     torch.set_num_threads(1)  # a forked process has none of its parent's threads
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="here", MASTER_PORT="1")
     documents = load_documents("mapflow_motion", 2)[rank::world]
@@ -103,7 +104,9 @@ def test_another_number_of_workers_gives_the_same_records(undisturbed, tmp_path)
 def test_another_order_and_batches_give_the_same_records_in_float32(
     undisturbed, tmp_path, monkeypatch
 ):
-    """Also those of random blocking, whose masks are drawn from the seed, the question and the layer."""
+    """Also those of random blocking, whose masks are drawn from the seed, the question and the
+    layer.
+    """
     original = load_documents
 
     def backwards(*words):

@@ -1,4 +1,6 @@
-"""Memory that runs out: batches and interventions halve, what fits is answered, the rest is an error record."""
+"""Memory that runs out: batches and interventions halve, what fits is answered, the rest is an
+error record.
+"""
 
 import weakref
 from dataclasses import replace
@@ -14,7 +16,10 @@ from mapflow.model_adapters.interventions import Intervention, parse_interventio
 from mapflow.results.runs.folder import RunFolder, read_records
 from mapflow.tasks.registry import load_questions
 
-CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"
+    " tried to allocate 9 bytes."
+)
 ERRORS = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
     "cpu": RuntimeError(CPU),
@@ -46,7 +51,9 @@ def expected(model, prepared):
 
 @pytest.fixture
 def memory_for(model, monkeypatch):
-    """Let the decoder fail above so many prompts × interventions, or for one question; returns the sizes it was asked."""
+    """Let the decoder fail above so many prompts × interventions, or for one question; returns the
+    sizes it was asked.
+    """
     original = model.decoder.answer_logits
 
     def limit(rows, error, never=None):

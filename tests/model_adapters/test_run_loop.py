@@ -1,4 +1,6 @@
-"""The pipeline of an ordinary run against its slow twin, one question after the other; order, batches, errors, copies."""
+"""The pipeline of an ordinary run against its slow twin, one question after the other; order,
+batches, errors, copies.
+"""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -156,7 +158,8 @@ def test_an_answer_is_read_when_the_next_work_has_begun_and_none_is_lost(fails_a
 
 @pytest.mark.parametrize(
     ("cores", "processes", "threads"),
-    [(16, 1, 16), (64, 1, MOST_THREADS), (64, 4, 16), (16, 4, 4), (16, 8, 2), (2, 1, 2), (1, 1, 2), (128, 8, 16), (8, 0, 8)],
+    [(16, 1, 16), (64, 1, MOST_THREADS), (64, 4, 16), (16, 4, 4), (16, 8, 2), (2, 1, 2), (1, 1, 2),
+     (128, 8, 16), (8, 0, 8)],
 )  # fmt: skip
 def test_threads_are_the_process_s_share_of_the_cores(cores, processes, threads):
     assert loading_threads(cores, processes) == threads

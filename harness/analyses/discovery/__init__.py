@@ -1,0 +1,1 @@
+"""Finds the layer ranges of the effective pathways."""

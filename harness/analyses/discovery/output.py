@@ -1,7 +1,7 @@
 """What a discovery found, as a table and as YAML files.
 
-`discovered.yaml` goes to --intervention; RULE/pathways.yaml belongs into the folder of the checkpoint, where
-`effective` finds it.
+`discovered.yaml` goes to --intervention; RULE/pathways.yaml belongs into the folder of the
+checkpoint, where `effective` finds it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Scored:
     Attributes:
         found: the ranges found on all questions.
         without: the ranges found without fold 0, and without fold 1.
-        comparison: each fold under the ranges found without it, against `full`; None if a half found no policy.
+        comparison: each fold under the ranges found without it, against `full`; None if a half
+            found no policy.
         edges: share of attention edges kept; None likewise.
         not_asked: questions that failed.
     """
@@ -37,7 +38,7 @@ class Scored:
 
 
 def describe(scored: Sequence[Scored]) -> str:
-    """One row per rule and threshold: ranges of all questions and of the two halves, and the cross-fitted score."""
+    """One row per rule and threshold: ranges of all questions and of the halves, and the score."""
     rows = [
         [
             one.found.rule,
@@ -63,7 +64,8 @@ def describe(scored: Sequence[Scored]) -> str:
     table = tabulate(rows, headers=heads, disable_numparse=True)
     sentences = [sentence(one.comparison) for one in scored if one.comparison is not None]
     notes = [
-        "\nlayers: all questions | without the first half | without the second half; – none. Each half is scored under"
+        "\nlayers: all questions | without the first half | without the second half; – none. Each"
+        " half is scored under"
         " the ranges found without it.",
         *dict.fromkeys(sentences),
         *(
@@ -85,7 +87,8 @@ def _result(one: Scored) -> list[str]:
     return [
         f"{found.baseline_accuracy.estimate:.1%}",
         f"{found.treatment_accuracy.estimate:.1%}",
-        f"{points(found.difference.estimate)} [{points(found.difference.low)}, {points(found.difference.high)}]",
+        f"{points(found.difference.estimate)} [{points(found.difference.low)},"
+        f" {points(found.difference.high)}]",
         found.non_inferiority.verdict,
         f"{one.edges:.1%}",
     ]
@@ -94,10 +97,10 @@ def _result(one: Scored) -> list[str]:
 def write_policies(
     scored: Sequence[Scored], threshold: float, model: str, n_layers: int, folder: Path
 ) -> list[str]:
-    """Writes discovered.yaml and RULE/pathways.yaml (one policy per rule at `threshold`) and discovery.json.
+    """Writes a policy per rule at `threshold` (discovered.yaml, RULE/pathways.yaml), all numbers.
 
-    Returns lines that say what was written and what could not be. Files of an earlier run that no longer hold
-    are removed.
+    Returns lines that say what was written and what could not be. Files of an earlier run that no
+    longer hold are removed.
     """
     lines, entries = [], []
     for one in scored:
@@ -110,7 +113,8 @@ def write_policies(
             lines.append(f"{one.found.rule}: no policy: no layers found for {', '.join(missing)}")
             continue
         comment = (
-            f"# Layers (1-based, inclusive) of {model}, found by `mapflow discover`: rule {one.found.rule}, below"
+            f"# Layers (1-based, inclusive) of {model}, found by `mapflow discover`: rule"
+            f" {one.found.rule}, below"
             f" {threshold:g} %.\n# On questions that did not help to find them: {_score(one)}.\n"
         )
         spans = [f"{name}: {one.found.spans[name]}" for name in PATHWAYS]

@@ -1,12 +1,15 @@
-"""Discovery: from a sweep's records to the layer ranges of the three effective pathways, by three rules.
+"""Rules of discovery: from records of sweeps to the layer ranges of the three effective pathways.
 
-- `paper`: bins of layers whose mean relative change lies below a threshold (paper, Section 4: 5 layers, −5 %);
-- `confidence`: of these bins, those whose simultaneous 95 % band (max-T by video) lies below zero as a whole;
-- `marginal`: bins whose cut costs more than the threshold *on top of* having cut all later layers, or all earlier ones.
-  Where layers can stand in for one another, cutting one costs nothing, and the first two rules see nothing. Such costs
-  add up over layers, so the threshold is that of five layers, the paper's bin, and a bin's is in proportion.
+- `paper`: bins of layers whose mean relative change lies below a threshold (paper, Section 4:
+  bins of 5 layers, −5 %).
+- `confidence`: those of these bins whose whole simultaneous 95 % band (max-T by video) lies below
+  zero.
+- `marginal`: bins whose cut costs more than the threshold if all later layers, or all earlier
+  ones, are cut already. If layers can replace one another, cutting a single one costs nothing and
+  the first two rules find nothing. Such costs add up over layers: the threshold is that of five
+  layers, the paper's bin, and scales with the size of a bin.
 
-A range reaches from the first such bin to the last. Knows no model, no task and no file.
+A range reaches from the first such bin to the last.
 """
 
 from __future__ import annotations
@@ -32,17 +35,17 @@ PATHWAYS = {
     "video_to_question": "video->question",
     "question_to_last": "question->last",
 }
-"""Name in PathwayRanges → route that is swept for it."""
+"""Name in PathwayRanges → the route that is swept for it."""
 PAPER_BIN = 5
 """Layers of the bins to which the paper's −5 % refers."""
 STYLES: tuple[WindowStyle, ...] = ("center", "top-down", "bottom-up")
-"""Sweeps that the rules read: `paper` and `confidence` the first, `marginal` the other two."""
+"""Window styles of the sweeps: `paper` and `confidence` read the first, `marginal` the others."""
 Sweeps = Mapping[WindowStyle, Sequence[SweepRecord]]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one rule found: a range a pathway (names of PathwayRanges), None where no bin passed."""
+    """What one rule found: a range for each pathway (by its name in PathwayRanges), or None."""
 
     rule: Rule
     threshold: float
@@ -50,14 +53,16 @@ class Found:
 
     @property
     def ranges(self) -> PathwayRanges | None:
-        """None unless all three pathways were found: a policy without one of them is no policy."""
+        """None unless all three pathways were found: the policy needs all of them."""
         spans = {name: span for name, span in self.spans.items() if span is not None}
         return PathwayRanges(**spans) if len(spans) == len(PATHWAYS) else None
 
 
 def fold_of_videos(records: Sequence[SweepRecord]) -> dict[str, int]:
-    """Video → fold 0 or 1. Questions about one video stay together, tasks are split evenly, and the order of the records
-    does not matter."""
+    """Video → fold 0 or 1; tasks are split evenly.
+
+    Does not depend on the order of the records. Questions about one video share a fold.
+    """
     task = {r.video_id: r.task for r in sorted(records, key=lambda r: r.key, reverse=True)}
     by_task = sorted(
         task, key=lambda video: (task[video], hashlib.sha256(video.encode()).hexdigest())
@@ -66,9 +71,12 @@ def fold_of_videos(records: Sequence[SweepRecord]) -> dict[str, int]:
 
 
 def discover(sweeps: Sweeps, rule: Rule, threshold: float, bin_size: int) -> Found:
-    """Ranges of the three pathways. `threshold` in percent, negative (`marginal`: of five layers); `bin_size` in layers.
+    """Ranges of the three pathways.
 
-    Raises MapflowError where no question has a relative change for a route, and where a band cannot be given.
+    `threshold` is in percent and negative (`marginal`: of five layers), `bin_size` in layers.
+
+    Raises MapflowError if no question has a relative change for a route, or if a band cannot be
+    computed.
     """
     if rule == "marginal":
         chosen = {
@@ -87,9 +95,11 @@ def discover(sweeps: Sweeps, rule: Rule, threshold: float, bin_size: int) -> Fou
 def changes(
     records: Sequence[SweepRecord], route: str
 ) -> tuple[Float[np.ndarray, "n layers"], Int[np.ndarray, " n"]]:
-    """Relative change of the plain run's answer in percent, a row a question in order of ids, and the videos' codes.
+    """Relative change of the baseline answer in percent, and the code of each question's video.
 
-    Raises MapflowError where no question has one.
+    One row per question, in the order of ids.
+
+    Raises MapflowError if no question has one.
     """
     own = sorted(
         (r for r in records if r.route == route and r.change_answer is not None),
@@ -107,10 +117,10 @@ def changes(
 def marginal_costs(
     top_down: Float[np.ndarray, "n layers"], bottom_up: Float[np.ndarray, "n layers"], bin_size: int
 ) -> tuple[Float[np.ndarray, "n bins"], Float[np.ndarray, "n bins"]]:
-    """What cutting a bin adds where all later layers are cut already, and where all earlier ones are.
+    """What cutting a bin adds if all later layers are cut already, and if all earlier ones are.
 
-    `top_down[:, l]` is the change with layers from l + 1 to the last cut, `bottom_up[:, l]` that from the first to l + 1.
-    Either sums up, over the bins, to the change with all layers cut.
+    `top_down[:, l]` is the change with layers l + 1 to the last cut, `bottom_up[:, l]` with the
+    first to l + 1. Each result sums, over the bins, to the change with all layers cut.
     """
     n, n_layers = top_down.shape
     starts = np.arange(0, n_layers, bin_size)
@@ -138,7 +148,7 @@ def _windows(
     )
     chosen = binned.mean(0) < threshold
     if confident:
-        # questions that differ by less than the threshold do not differ for our purpose
+        # questions that differ by less than the threshold count as equal
         chosen &= simultaneous_bands(binned, video, resolution=-threshold).high < 0
     return chosen, n_layers
 

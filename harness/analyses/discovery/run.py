@@ -1,11 +1,11 @@
-"""Discovery: sweep, choose layer ranges on one half of the videos, score them on the other half, and vice versa.
+"""Discovery: sweep, choose layer ranges on one half of the videos, score them on the other half.
 
-Sweeps and answers go into ordinary run folders (sweep-*/, scores/), so another bin size or threshold asks only
-the policies that are new. The ranges written are those of all questions. Their score is cross-fitted: every
-question is answered under a policy that it did not help to choose.
+Sweeps and answers go into ordinary run folders (sweep-*/, scores/), so another bin size or
+threshold asks only the policies that are new. The ranges written are those of all questions. Their
+score is cross-fitted: every question is answered under a policy that it did not help to choose.
 
     mapflow discover --task mapflow_tvbench_action_antonym --pretrained DIR --output_path found/
-    mapflow discover --bin 1 --window 1 --output_path found/         # shallow models: layer by layer
+    mapflow discover --bin 1 --window 1 --output_path found/     # shallow models: layer by layer
     lmms_eval … --intervention found/discovered.yaml
 """
 
@@ -77,7 +77,8 @@ class Discovery(Analysis):
             type=float,
             default=-5.0,
             metavar="PERCENT",
-            help="mean relative change below which a bin counts, for the marginal rule per five layers"
+            help="mean relative change below which a bin counts, for the marginal rule per five"
+            " layers"
             " (default: -5; -2, -5 and -10 are shown beside it)",
         )
         add_margin(parser)

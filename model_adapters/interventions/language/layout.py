@@ -130,3 +130,28 @@ def _describe(segments: Sequence[Segment]) -> list[str]:
     frames = [str(segment) for segment in segments if segment.kind == "frame"]
     names = [str(segment) for segment in segments if segment.kind != "frame"]
     return [f"{frames[0]}…{frames[-1]}", *names] if frames else names
+
+
+def example_layout(frames: int, tokens_per_frame: int) -> TokenLayout:
+    """The layout of a prompt in the paper's protocol, for explanations and examples.
+
+    45 system tokens, a four-way question of 60, a template of 19, the last token. Raises
+    MapflowError without any video token.
+    """
+    if min(frames, tokens_per_frame) < 1:
+        raise MapflowError(
+            f"a prompt of {frames} frames with {tokens_per_frame} tokens each shows no video"
+        )
+    options = [run for i in range(4) for run in ((Segment("option", i), 9), (Segment("label"), 1))]
+    runs = [
+        (Segment("system"), 45),
+        *((Segment("frame", i), tokens_per_frame) for i in range(frames)),
+        (Segment("template"), 4),
+        (Segment("label"), 2),
+        (Segment("stem"), 16),
+        (Segment("label"), 3),
+        *options[:-1],
+        (Segment("template"), 15),
+        (Segment("last"), 1),
+    ]
+    return TokenLayout.from_runs(runs, true_option=0)

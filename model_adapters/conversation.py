@@ -3,7 +3,8 @@
 The whole text is tokenized at once, as in the models' training. The fast tokenizer's character
 offsets tell which piece each token comes from, so nothing is searched for in decoded text. A family
 lists the pieces. A video is one placeholder token that is expanded to as many video tokens as its
-runs say."""
+runs say.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def tokenize(
     """Tokenizes the joined pieces and names every token; the first piece must be text.
 
     The final token is always `last`. Raises MapflowError if an option has no token of its own, if
-    the question contains the video placeholder, or if the tokenizer splits the placeholder."""
+    the question contains the video placeholder, or if the tokenizer splits the placeholder.
+    """
     pieces = [piece for piece in pieces if piece.text]
     text = "".join(piece.text for piece in pieces)
     encoded = tokenizer(text, return_offsets_mapping=True)

@@ -2,7 +2,8 @@
 
 The caller waits while pageable memory is copied, twice. Pinned memory is copied while host and
 device continue to work; an event tells when a copy to the host is complete. On a CPU these
-functions copy nothing."""
+functions copy nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Where video tokens lie on a frame, for overlays.
 
 A family gives the rows and columns of one frame's tokens and the part of the frame that the model
-sees."""
+sees.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def token_grid(
     is skipped.
 
     `trailing` placeholders after the last frame are not part of the grid. Raises MapflowError if a
-    frame has another number of tokens than rows × columns."""
+    frame has another number of tokens than rows × columns.
+    """
     shown = torch.isin(input_ids, placeholder_ids)
     size = rows * columns
     grids = []
@@ -61,7 +63,8 @@ def centred_view(
     """The crop in the middle of frames of `height` × `width` pixels.
 
     Frames are first resized until the short edge, or (height, width), equals `edge`; `crop` is in
-    resized pixels. Exact to one pixel, because resizing rounds."""
+    resized pixels. Exact to one pixel, because resizing rounds.
+    """
     resized = (
         edge
         if isinstance(edge, tuple)

@@ -3,7 +3,8 @@
 A family turns a question into named positions (`prepare`: frames, tokens, layout; CPU work that may
 run in a background thread) and the video into decoder inputs (`embed`). Running the decoder under
 an intervention, reading probabilities and generating are the same for all families: see
-`inference/answering.py` and `interventions/`."""
+`inference/answering.py` and `interventions/`.
+"""
 
 from __future__ import annotations
 
@@ -97,14 +98,16 @@ class VideoLLM(ABC):
 
         `network_loading.py` describes `dtype` and `device_map`. Arguments that a family adds are
         options of `--model_args`. Raises MapflowError for a folder that is missing, incomplete, of
-        another family, or whose tensors do not fit."""
+        another family, or whose tensors do not fit.
+        """
 
     @abstractmethod
     def prepare(self, question: Question) -> Prepared:
         """Decodes the clip's frames, renders and tokenizes the conversation, names every position.
 
         Raises VideoError for an unreadable clip and MapflowError if an option cannot be located in
-        the prompt."""
+        the prompt.
+        """
 
     @abstractmethod
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
@@ -167,7 +170,8 @@ class VideoLLM(ABC):
         interventions.
 
         `mapflow verify` compares the intervention `full` with them. A family whose model runs from
-        pixels to logits in one call overrides this with that call."""
+        pixels to logits in one call overrides this with that call.
+        """
         (inputs,) = self.embed([prepared])
         if not inputs.plain:
             raise NotImplementedError(f"{type(self).__name__} must override plain_logits")

@@ -1,7 +1,8 @@
 """Checkpoint folders: their place, their architecture and their weight files.
 
 Only safetensors are accepted; nothing is unpickled or downloaded. `network_loading.py` loads the
-tensors, `lora.py` merges an adapter meanwhile."""
+tensors, `lora.py` merges an adapter meanwhile.
+"""
 
 from __future__ import annotations
 

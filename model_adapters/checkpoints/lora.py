@@ -3,7 +3,8 @@
 W ← W + scale · B A (LoRA, Hu et al. 2021, eq. 3) is computed in float32 for one tensor at a time,
 so no unmerged copy exists. Reads the layout of peft's `save_pretrained`: adapter_config.json and
 adapter_model.safetensors. Tensors that were trained as a whole (a projector, biases, embeddings)
-replace the base's. The adapted module is found by trying the prefixes that the family gives."""
+replace the base's. The adapted module is found by trying the prefixes that the family gives.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ class LoraWeights:
         roots: prefixes to try before the adapter's module names, for adapters of a submodule.
 
     Raises MapflowError for an unsupported kind of adapter, or naming the tensors that do not fit
-    the base."""
+    the base.
+    """
 
     def __init__(
         self, base: Weights, folder: Path, renames: Renames = (), roots: Sequence[str] = ("",)

@@ -3,7 +3,8 @@
 The network is built with empty parameters. Each tensor then goes from its memory-mapped file to its
 parameter, in the requested precision and on the requested device. Names must agree exactly: missing
 and unexpected tensors are errors that name them. A family gives the prefixes that differ between
-file and network."""
+file and network.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +90,8 @@ def resolve_dtype(
     """The precision to load in: "float32", "bfloat16", "float16", "float64", or "auto".
 
     "auto" is the precision of the checkpoint according to config.json, but float32 if the whole
-    network is on the CPU, where half precision is slow. Raises MapflowError for any other name."""
+    network is on the CPU, where half precision is slow. Raises MapflowError for any other name.
+    """
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":

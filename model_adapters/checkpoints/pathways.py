@@ -2,7 +2,8 @@
 
 A folder may have its own (`pathways.yaml`). Those of the paper's models are in
 `model_adapters/pathways`, one YAML file per model, and apply to a folder with the model's name. No
-other model gets ranges: they were not measured on it."""
+other model gets ranges: they were not measured on it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def checkpoint_pathways(folder: Path) -> PathwayRanges | None:
     """The folder's own ranges, else the published ones of the model it is named after, else None.
 
     The name may be any part of the path: a download cache has it in a parent
-    (`models--byminji--NAME/snapshots/…`). Raises MapflowError for a broken pathways.yaml."""
+    (`models--byminji--NAME/snapshots/…`). Raises MapflowError for a broken pathways.yaml.
+    """
     file = _file_for(folder)
     return read_pathways(file) if file else None
 

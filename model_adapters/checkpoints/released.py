@@ -2,7 +2,8 @@
 
 config.json names the architecture, tokenizer.json the tokens, safetensors files hold the weights,
 and a LoRA folder may be merged in. A family adds its network and the names of its tensors. Nothing
-in the folder is executed: remote code that config.json refers to (`auto_map`) is ignored."""
+in the folder is executed: remote code that config.json refers to (`auto_map`) is ignored.
+"""
 
 from __future__ import annotations
 
@@ -45,29 +46,39 @@ DECIDED = (
 
 @dataclass(frozen=True)
 class ReleasedCheckpoint:
-    """A checkpoint folder, its config.json and tokenizer, and the LoRA folder to merge in."""
+    """A checkpoint folder, its config.json and tokenizer, and how to load its network.
+
+    Attributes:
+        adapter: the LoRA folder to merge in, or None.
+        dtype, device_map: precision and devices, see `network_loading.py`.
+    """
 
     folder: Path
     adapter: Path | None
     config: Mapping[str, Any]
     tokenizer: PreTrainedTokenizerBase
+    dtype: str | torch.dtype
+    device_map: str | Mapping[str, Any]
 
     @classmethod
     def open(
         cls,
         path: str | Path,
         lora: str | Path | None,
+        dtype: str | torch.dtype,
+        device_map: str | Mapping[str, Any],
         check_config: Callable[[Path, Mapping[str, Any]], None],
     ) -> ReleasedCheckpoint:
         """Opens a full checkpoint, with or without a LoRA folder, or a LoRA folder with its base.
 
         `path` is a folder or a hub name in the download cache. `check_config(folder, config)`
         refuses other families before anything else is read. Raises MapflowError for a folder that
-        is missing or incomplete."""
+        is missing or incomplete.
+        """
         folder, adapter = find_base(path, lora)
         config = read_json(folder / "config.json")
         check_config(folder, config)
-        return cls(folder, adapter, config, load_tokenizer(folder))
+        return cls(folder, adapter, config, load_tokenizer(folder), dtype, device_map)
 
     @cached_property
     def files(self) -> list[Path]:
@@ -89,14 +100,13 @@ class ReleasedCheckpoint:
         self,
         build: Callable[[Mapping[str, Any]], Network],
         weights: Weights,
-        dtype: str | torch.dtype,
-        device_map: str | Mapping[str, Any],
         no_split: Sequence[str],
     ) -> Network:
         """Builds `build(config)` and loads the weights; see `network_loading.load_network`.
 
         Raises MapflowError if config.json does not describe such a network or tensors do not
-        fit."""
+        fit.
+        """
 
         def built() -> Network:
             try:
@@ -111,8 +121,8 @@ class ReleasedCheckpoint:
         return load_network(
             built,
             weights,
-            dtype=resolve_dtype(dtype, self.config, device_map),
-            device_map=device_map,
+            dtype=resolve_dtype(self.dtype, self.config, self.device_map),
+            device_map=self.device_map,
             no_split=no_split,
         )
 

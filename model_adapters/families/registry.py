@@ -3,7 +3,8 @@
 lmms-eval reads it whenever it starts, and so does every command's `--help`: it imports neither
 torch nor transformers before a model is asked for. This package's families are the table `OWN`.
 Other packages announce theirs through the entry point group `mapflow.model_families`
-(model_adapters/README.md shows how)."""
+(model_adapters/README.md shows how).
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Such a family is a network of this package (vision tower, projector, language model), an image
 preprocessing, and a conversation around one placeholder token per video. The subclass names these
-parts; loading, encoding a question and placing the video tokens in the prompt are here."""
+parts; loading, encoding a question and placing the video tokens in the prompt are here.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ class ReleasedVideoLLM(VideoLLM, Generic[Network, Preprocessing]):
         """From a folder, or a hub name in the download cache (`ReleasedCheckpoint.open`).
 
         `network_loading.py` describes `dtype` and `device_map`. Raises MapflowError for a folder
-        that is missing, incomplete, of another family, or whose tensors do not fit."""
+        that is missing, incomplete, of another family, or whose tensors do not fit.
+        """
         return cls._load(path, dtype, device_map, lora)
 
     @classmethod
@@ -87,20 +89,15 @@ class ReleasedVideoLLM(VideoLLM, Generic[Network, Preprocessing]):
         lora: str | Path | None,
         **options: Any,
     ) -> Self:
-        checkpoint = ReleasedCheckpoint.open(path, lora, cls.check_config)
-        network, preprocessing, placeholder_id = cls.parts(checkpoint, dtype, device_map, **options)
+        checkpoint = ReleasedCheckpoint.open(path, lora, dtype, device_map, cls.check_config)
+        network, preprocessing, placeholder_id = cls.parts(checkpoint, **options)
         return cls(
             network, checkpoint.tokenizer, preprocessing, placeholder_id, **checkpoint.identity
         )
 
     @classmethod
     @abstractmethod
-    def parts(
-        cls,
-        checkpoint: ReleasedCheckpoint,
-        dtype: str | torch.dtype,
-        device_map: str | Mapping[str, Any],
-    ) -> tuple[Network, Preprocessing, int]:
+    def parts(cls, checkpoint: ReleasedCheckpoint) -> tuple[Network, Preprocessing, int]:
         """The loaded network, the preprocessing and the placeholder's id. Raises as `load`."""
 
     @classmethod

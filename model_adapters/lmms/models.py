@@ -2,7 +2,8 @@
 
 One class serves all families. lmms-eval receives the answer under the first intervention as text.
 The answers under all interventions are appended to the records at once, because lmms-eval writes
-nothing before it ends."""
+nothing before it ends.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 Merging of video tokens, M-RoPE positions and DeepStack differ between families and versions of
 transformers. They are not reimplemented: the model's own forward runs until it calls its language
 model, where a hook takes the arguments and stops. Unknown arguments are refused, because they may
-change attention in a way that interventions do not cover."""
+change attention in a way that interventions do not cover.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ after the last frame to the last one, as in the authors' VideoLLaMA3 code. Other
 video to question would leave the time stamps as a path.
 
 A `frame` segment is one step of the model's temporal grid. It covers several source frames if the
-model merges frames (Qwen: two per temporal patch)."""
+model merges frames (Qwen: two per temporal patch).
+"""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def render(processor: Any, question: Question, style: PromptStyle) -> Chat:
     """Renders the protocol's system text, if any, and one user turn with video and question.
 
     Raises MapflowError if the template changes the question's wording or has no place for a video
-    before it, and if the question contains a placeholder."""
+    before it, and if the question contains a placeholder.
+    """
     prompt = question.prompt(style)
     pieces = user_pieces(question, style)
     wording = "".join(piece.text for piece in pieces)
@@ -146,7 +148,8 @@ def tokens_per_frame(
 
     Exceptions are in `vision`: a temporal grid that differs from the number of source frames
     (`video_grid_thw`), and tokens dropped as too similar to the previous frame
-    (`video_compression_mask`)."""
+    (`video_compression_mask`).
+    """
     grid = vision.get("video_grid_thw")
     frames = n_frames if grid is None else int(grid[0, 0])
     kept = vision.get("video_compression_mask")

@@ -2,7 +2,8 @@
 
 Safetensors only; no code from the checkpoint is run and nothing is downloaded. transformers itself
 reads the weights. All files that it needs are checked first, so that error messages name a missing
-one. LoRA adapters are merged in place."""
+one. LoRA adapters are merged in place.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def native_config(folder: Path) -> Any:
     """The config of a folder that holds a model of transformers itself.
 
     Raises MapflowError for other folders: it names the family that fits, or says that the
-    checkpoint needs its own code."""
+    checkpoint needs its own code.
+    """
     content = read_json(folder / "config.json")
     check_sizes(content, folder / "config.json")
     try:

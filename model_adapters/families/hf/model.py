@@ -6,7 +6,8 @@ not fit are refused; `mapflow verify` checks the others.
 
 Two differences from the processor's own treatment of videos: frames are chosen by the paper's rule
 for LLaVA and InternVL (8, or the protocol's number), and times told to the model count from the
-clip's start."""
+clip's start.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +91,8 @@ class HfVideo(VideoLLM):
 
         Raises MapflowError for a folder that is missing or incomplete, for pickled weights, for a
         model that needs code from the checkpoint, and for one whose attention does not use
-        transformers' attention interface."""
+        transformers' attention interface.
+        """
         folder, adapter = find_base(path, lora)
         config = native_config(folder)
         processor = load_processor(folder)

@@ -4,13 +4,13 @@ A checkpoint folder holds `config.json` (InternVLChatModel), `tokenizer.json`,
 `preprocessor_config.json` and safetensors under the authors' names. The conversation: system text,
 a turn with the video alone between `<img>` and `</img>`, a turn with the question, the begun
 answer. Turns are not closed, as in the models' training. Any number of frames, each a segment. For
-InternVL checkpoints in transformers' own format (`-hf`) use `mapflow_hf`."""
+InternVL checkpoints in transformers' own format (`-hf`) use `mapflow_hf`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -43,10 +43,7 @@ class InternVLVideo(ReleasedVideoLLM[InternVLNetwork, ImagePreprocessing]):
 
     @classmethod
     def parts(
-        cls,
-        checkpoint: ReleasedCheckpoint,
-        dtype: str | torch.dtype,
-        device_map: str | Mapping[str, Any],
+        cls, checkpoint: ReleasedCheckpoint
     ) -> tuple[InternVLNetwork, ImagePreprocessing, int]:
         """Raises MapflowError also for other conversations than Phi-3's and other crops."""
         _check_tokens(checkpoint)
@@ -54,8 +51,6 @@ class InternVLVideo(ReleasedVideoLLM[InternVLNetwork, ImagePreprocessing]):
         network = checkpoint.network(
             InternVLNetwork.from_config_dict,
             InternVLWeights(checkpoint.weights(), n_vision_layers(checkpoint.config)),
-            dtype,
-            device_map,
             no_split=("InternVLVisionLayer", "Phi3DecoderLayer"),
         )
         if preprocessing.crop != (network.image_size, network.image_size):

@@ -2,7 +2,8 @@
 
 Every frame becomes (side · downsample_ratio)² video tokens: squares of neighbouring patches are
 concatenated to one wider vector (pixel shuffle, version 2) and projected to the decoder's width.
-Tower and decoder are transformers' own classes."""
+Tower and decoder are transformers' own classes.
+"""
 
 from __future__ import annotations
 

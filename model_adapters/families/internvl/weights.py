@@ -1,7 +1,8 @@
 """InternVL's vision tower: from the authors' tensors to those of transformers' own class.
 
 The authors' checkpoints hold each layer's queries, keys and values in one tensor and name most
-modules differently. Tower layers that the network does not run are skipped."""
+modules differently. Tower layers that the network does not run are skipped.
+"""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
 A checkpoint folder holds `config.json`, `tokenizer.json`, `preprocessor_config.json` and
 safetensors, as `PllavaForConditionalGeneration.save_pretrained` of the authors' code writes them.
 The conversation is the one of the models' training: system text, a turn with the video alone, a
-turn with the question, the begun answer."""
+turn with the question, the begun answer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,18 +36,11 @@ class LlavaVideo(ReleasedVideoLLM[LlavaNetwork, ImagePreprocessing]):
     architectures = ("PllavaForConditionalGeneration",)
 
     @classmethod
-    def parts(
-        cls,
-        checkpoint: ReleasedCheckpoint,
-        dtype: str | torch.dtype,
-        device_map: str | Mapping[str, Any],
-    ) -> tuple[LlavaNetwork, ImagePreprocessing, int]:
+    def parts(cls, checkpoint: ReleasedCheckpoint) -> tuple[LlavaNetwork, ImagePreprocessing, int]:
         preprocessing = ImagePreprocessing.from_folder(checkpoint.folder)
         network = checkpoint.network(
             LlavaNetwork.from_config_dict,
             checkpoint.weights(LlavaNetwork.renames),
-            dtype,
-            device_map,
             no_split=("CLIPEncoderLayer", "LlamaDecoderLayer"),
         )
         return network, preprocessing, checkpoint.placeholder_id("image_token_index")

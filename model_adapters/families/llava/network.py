@@ -2,7 +2,8 @@
 
 A clip's frames become `frames × rows × columns` video tokens (`pooling_shape`), frame by frame, row
 by row. Modules have the names of the authors' checkpoints except for one prefix
-(`LlavaNetwork.renames`)."""
+(`LlavaNetwork.renames`).
+"""
 
 from __future__ import annotations
 

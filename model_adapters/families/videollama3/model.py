@@ -7,7 +7,8 @@ before. Any number of frames, of any size. For checkpoints in transformers' own 
 `mapflow_hf`.
 
 Token compression drops video tokens that hardly change between frames. It is never applied,
-whatever config.json says, because the paper's analysis switches it off."""
+whatever config.json says, because the paper's analysis switches it off.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ class VideoLlama3(ReleasedVideoLLM[VideoLlama3Network, PatchPreprocessing]):
 
         `vision_attention="released"` reproduces the paper's analysis, in which frames mix in the
         vision tower. The default keeps frames apart, as in the model's training. The checkpoint's
-        name tells the two apart."""
+        name tells the two apart.
+        """
         if vision_attention not in get_args(VisionAttention):
             known = " or ".join(get_args(VisionAttention))
             raise MapflowError(f"vision_attention={vision_attention!r} must be {known}")
@@ -71,8 +73,6 @@ class VideoLlama3(ReleasedVideoLLM[VideoLlama3Network, PatchPreprocessing]):
     def parts(
         cls,
         checkpoint: ReleasedCheckpoint,
-        dtype: str | torch.dtype,
-        device_map: str | Mapping[str, Any],
         vision_attention: VisionAttention = "isolated",
     ) -> tuple[VideoLlama3Network, PatchPreprocessing, int]:
         tower, vision_config = _tower(checkpoint)
@@ -88,8 +88,6 @@ class VideoLlama3(ReleasedVideoLLM[VideoLlama3Network, PatchPreprocessing]):
                 vision_attention=vision_attention,
             ),
             checkpoint.weights(VideoLlama3Network.renames),
-            dtype,
-            device_map,
             no_split=("VideoLlama3VisionEncoderLayer", "Qwen2DecoderLayer"),
         )
         return network, preprocessing, checkpoint.placeholder_id("image_token_index")
@@ -151,7 +149,8 @@ def told_times(sampled: SampledFrames, clip: Clip) -> list[float]:
     """The times in seconds that the model is told for frames chosen by `trimmed_linspace`.
 
     As in the authors' code, they are evenly spaced over the clip with both ends included: the last
-    frame is said to be shown at the very end. Raises VideoError if the file has no frame rate."""
+    frame is said to be shown at the very end. Raises VideoError if the file has no frame rate.
+    """
     if not sampled.fps > 0:
         raise VideoError(
             f"video {clip.path!r}: has no frame rate, and this model is told the time of each frame"
@@ -186,7 +185,8 @@ def _tower(checkpoint: ReleasedCheckpoint) -> tuple[Path, Mapping[str, Any]]:
     """(folder with the preprocessor's file, config of the vision tower).
 
     On the hub both are in the checkpoint; the local layout names a folder beside it. Raises
-    MapflowError if that folder is absent."""
+    MapflowError if that folder is absent.
+    """
     own, named = (
         checkpoint.config.get("vision_encoder_config"),
         checkpoint.config.get("vision_encoder"),

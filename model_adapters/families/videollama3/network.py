@@ -2,7 +2,8 @@
 
 Tower and decoder are transformers' own classes; the tower averages each `merge` × `merge` square of
 patches into one video token. The paper's analysis uses another attention in the tower than the
-model's training; `VisionAttention` selects one."""
+model's training; `VisionAttention` selects one.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """From frames to patches, bit for bit as in the authors' VideoLLaMA3 processor.
 
 Frames keep their aspect ratio: both sides become multiples of `patch · merge` pixels, within a
-token budget for all frames. The `merge` × `merge` patches of one video token are consecutive."""
+token budget for all frames. The `merge` × `merge` patches of one video token are consecutive.
+"""
 
 from __future__ import annotations
 

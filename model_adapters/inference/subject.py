@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mapflow.model_adapters.checkpoints.pathways import scaled_pathways
+from mapflow.model_adapters.families.registry import families
 from mapflow.model_adapters.interventions import Intervention
 from mapflow.model_adapters.video_llm import VideoLLM
 from mapflow.results.contract.errors import MapflowError
@@ -52,7 +53,12 @@ class Subject:
 
 
 def run_identity(model: str, video_llm: VideoLLM, protocol: str) -> dict[str, Any]:
-    """What two runs must share for their records to belong together; `model` as users type it."""
+    """What two runs must share for their records to belong together; `model` as users type it.
+
+    The versions include that of the package which announces the model's family.
+    """
+    family = families().get(model)
+    packages = dict.fromkeys((*VERSIONED, *([family.distribution] if family else ())))
     return {
         "model": model,
         "checkpoint": video_llm.name,
@@ -60,7 +66,7 @@ def run_identity(model: str, video_llm: VideoLLM, protocol: str) -> dict[str, An
         "protocol": protocol,
         "dtype": str(weights_dtype(video_llm)).removeprefix("torch."),
         "code": code_version(),
-        "versions": {name: package_version(name) for name in VERSIONED},
+        "versions": {name: package_version(name) for name in packages},
     }
 
 

@@ -67,8 +67,7 @@ class MapflowModel(lmms):
         if "trust_remote_code" in options:
             raise MapflowError(
                 "trust_remote_code is refused: code from a checkpoint would run with all your"
-                " rights;"
-                " no model here needs it (models of transformers: --model mapflow_hf)"
+                " rights; no model here needs it (models of transformers: --model mapflow_hf)"
             )
         self.interventions = requested() or parse_interventions([str(intervention)])
         self.batch_size = _positive(batch_size, "batch_size")
@@ -104,8 +103,7 @@ class MapflowModel(lmms):
             atexit.register(torch.distributed.destroy_process_group)
 
     def _identity(self) -> dict[str, Any]:
-        """What must agree for records to belong to one run; includes lmms-eval's version, which
-        assigns the questions."""
+        """What must agree for records to belong to one run; lmms-eval assigns the questions."""
         identity = run_identity(
             self.model_name, self.video_llm, os.environ.get("MAPFLOW_PROTOCOL", "paper")
         )
@@ -141,8 +139,7 @@ class MapflowModel(lmms):
         return [NOT_ASKED if text is None else text for text in answers]
 
     def _answered(self) -> dict[str, str | None]:
-        """Question id → answer under the first intervention, of questions answered under all in an
-        earlier run."""
+        """Question id → first answer, of questions that an earlier run answered completely."""
         if self.run is None or not self.run.answered:
             return {}
         names = [str(one) for one in self.interventions]

@@ -110,6 +110,7 @@ def test_a_family_of_another_package_answers_and_is_verified(tmp_path):
     assert len(answered) == 4 and all(record["error"] is None for record in answered)
     manifest = json.loads(records.with_name("manifest.json").read_text())
     assert manifest["identity"]["model"] == "mapflow_mine"
+    assert manifest["identity"]["versions"]["mylab"] == "0.1"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,9 @@ class Benchmark:
             )
         return self.protocols[name]
 
-    def questions(self, folder: DataFolder, subtask: str, protocol: str) -> list[Question]:
+    def questions(
+        self, folder: DataFolder, subtask: str, protocol: str = "paper"
+    ) -> list[Question]:
         """The subtask's questions in the file's order; a missing video is not an error here.
 
         Raises MapflowError, naming question and field, where the question file is missing or wrong.

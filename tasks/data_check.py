@@ -1,8 +1,8 @@
 """`mapflow data check`: are a benchmark's questions and videos there, complete and readable?
 
-Counts questions against the publisher's, videos found and missing, and, with a way to try them, those that do not decode;
-compares chance levels and checksums. Reads only; nothing is fetched, unpacked or changed. Knows no decoder: the caller
-passes one in.
+Compares the number of questions, chance levels and checksums with the publisher's, and counts
+videos that are missing or cannot be decoded (the caller passes the decoder in). Only reads: nothing
+is fetched, unpacked or changed.
 """
 
 from __future__ import annotations
@@ -15,21 +15,25 @@ from tabulate import tabulate
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import sha256
-from mapflow.tasks.benchmarks import Benchmark
+from mapflow.results.contract.question import Question
+from mapflow.tasks.benchmark import Benchmark, chance_level
 from mapflow.tasks.data_folder import DataFolder
-from mapflow.tasks.documents import Document, chance_level
 
 TryVideo = Callable[[Path], str | None]
-"""The reason why a video file does not decode; None where it does."""
-TOLERANCE = 0.005  # percent points: what rounding to two digits may hide
+"""Why a video file cannot be decoded; None where it can."""
+TOLERANCE = 0.005
+"""Percentage points: chance levels are published with two digits."""
 
 
 @dataclass(frozen=True)
 class SubtaskCheck:
-    """One subtask. `questions` is None where its file is absent; `problem` says what is wrong with the file.
+    """One subtask.
 
-    Videos are counted once each: `found` in the folder, `packed` in a zip file, `missing` in neither, `undecodable`
-    (name → reason) of those found; that is None where nobody tried. `chance` is a share.
+    expected: questions as published; questions: None where the question file is absent.
+    chance: expected accuracy of a uniform guess, 0 to 1.
+    found, packed, missing: videos in the folder, in a zip file and in neither, each counted once.
+    undecodable: name → reason, of the videos found; None where none was decoded.
+    problem: what is wrong with the question file.
     """
 
     subtask: str
@@ -44,7 +48,7 @@ class SubtaskCheck:
 
     @property
     def complete(self) -> bool:
-        """Every question there, every video there, and none that was tried failed."""
+        """Every question and video is there, and no video failed to decode."""
         return self.questions == self.expected and not (
             self.problem or self.missing or self.undecodable
         )
@@ -52,12 +56,12 @@ class SubtaskCheck:
 
 @dataclass(frozen=True)
 class DataCheck:
-    """One benchmark's folder."""
+    """One benchmark's folder. `checksums` lists files that are missing or differ."""
 
     benchmark: Benchmark
     root: Path
     subtasks: tuple[SubtaskCheck, ...]
-    checksums: Sequence[str] = field(default_factory=tuple)  # what is wrong with them
+    checksums: Sequence[str] = field(default_factory=tuple)
     checked_files: int = 0
 
     @property
@@ -109,9 +113,10 @@ def check_data(
     try_video: TryVideo | None = None,
     checksums: Path | None = None,
 ) -> DataCheck:
-    """Look at every subtask. `checksums` is a file of lines "<sha256>  <path below the folder>".
+    """Checks every subtask. `checksums` is a file of lines "<sha256>  <path below the folder>".
 
-    Raises MapflowError for a checksum file that cannot be read; what is wrong with the data is in the result.
+    Raises MapflowError for a checksum file that cannot be read; problems of the data are in the
+    result.
     """
     subtasks = tuple(
         _check_subtask(benchmark, folder, subtask, try_video) for subtask in benchmark.counts
@@ -127,34 +132,34 @@ def _check_subtask(
     try:
         if not folder.questions(subtask).is_file():
             return SubtaskCheck(subtask, expected)
-        documents = benchmark.read_documents(folder, subtask)
+        questions = benchmark.questions(folder, subtask)
     except MapflowError as error:
         return SubtaskCheck(subtask, expected, problem=str(error))
-    videos = {document["video_id"]: document for document in documents}
+    clips = {question.video_id: question.clip for question in questions}
+    packed = [name for name, clip in clips.items() if clip.archive]
     found = {
-        name: Path(d["video"])
-        for name, d in videos.items()
-        if not d["archive"] and Path(d["video"]).is_file()
+        name: Path(clip.path)
+        for name, clip in clips.items()
+        if not clip.archive and Path(clip.path).is_file()
     }
-    packed = [name for name, d in videos.items() if d["archive"]]
     tried = {name: try_video(path) for name, path in found.items()} if try_video else None
     return SubtaskCheck(
         subtask,
         expected,
-        questions=len(documents),
-        chance=chance_level(documents),
+        questions=len(questions),
+        chance=chance_level(questions),
         found=len(found),
         packed=len(packed),
-        missing=tuple(name for name in videos if name not in found and name not in packed),
+        missing=tuple(name for name in clips if name not in found and name not in packed),
         undecodable=None
         if tried is None
         else {name: reason for name, reason in tried.items() if reason},
-        problem=_count_problem(documents, expected),
+        problem=_count_problem(questions, expected),
     )
 
 
-def _count_problem(documents: Sequence[Document], expected: int) -> str | None:
-    n = len(documents)
+def _count_problem(questions: Sequence[Question], expected: int) -> str | None:
+    n = len(questions)
     return None if n == expected else f"{n} questions where {expected} are published"
 
 
@@ -185,7 +190,7 @@ def _verify(checksums: Path, root: Path) -> tuple[list[str], int]:
 
 
 def render_check(check: DataCheck, examples: int = 3) -> str:
-    """A table with a row a subtask, and below it every problem with up to `examples` names and what to do."""
+    """A table with one row per subtask; below it, every problem with up to `examples` names."""
     tried = any(subtask.undecodable is not None for subtask in check.subtasks)
     header = [
         "subtask",
@@ -211,11 +216,13 @@ def render_check(check: DataCheck, examples: int = 3) -> str:
     lines += [f"checksum: {wrong}" for wrong in check.checksums]
     if check.checked_files:
         lines.append(
-            f"checksums: {check.checked_files - len(check.checksums)} of {check.checked_files} files right"
+            f"checksums: {check.checked_files - len(check.checksums)} of {check.checked_files}"
+            " files right"
         )
     if any(subtask.packed for subtask in check.subtasks):
         lines.append(
-            "zip files are read as they are; `mapflow data prepare` unpacks them once and for all"
+            "videos in zip files are unpacked when they are first read;"
+            " `mapflow data prepare` unpacks them all"
         )
     if any(subtask.missing for subtask in check.subtasks):
         lines.append(layout.by_hand.format(root=check.root))
@@ -254,9 +261,8 @@ def _totals(check: DataCheck) -> list[str]:
             state = {None: "of the complete set", True: "", False: "DIFFERS"}[
                 check.chance_as_published
             ]
-            lines.append(
-                f"chance, {name}: {value:.2f} % (published {target:.2f} %{' ' * bool(state)}{state})"
-            )
+            state = f" {state}" if state else ""
+            lines.append(f"chance, {name}: {value:.2f} % (published {target:.2f} %{state})")
     return lines
 
 

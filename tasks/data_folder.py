@@ -6,7 +6,6 @@ zip files second; nothing outside the data folder is ever reached. Knows no ques
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,12 +123,6 @@ def local_folder(layout: Layout, data: Path) -> DataFolder:
     raise MapflowError(
         f"data folder {str(data)!r} holds no {layout.published_as}: no {layout.name}/{example} or {example}"
     )
-
-
-def data_folder(layout: Layout) -> DataFolder | None:
-    """The benchmark's files under `MAPFLOW_DATA`; None where that is not set."""
-    data = os.environ.get("MAPFLOW_DATA")
-    return local_folder(layout, Path(data).expanduser()) if data else None
 
 
 def fetched_folder(layout: Layout) -> DataFolder:

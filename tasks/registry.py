@@ -12,7 +12,7 @@ from mapflow.results.contract.question import Question
 from mapflow.tasks import motion, tomato, tvbench, tvbench_open
 from mapflow.tasks.benchmark import Benchmark
 from mapflow.tasks.data_folder import DataFolder, local_folder
-from mapflow.tasks.hub import fetch
+from mapflow.tasks.data_prepare import fetch
 
 BENCHMARKS: dict[str, Benchmark] = {
     one.name: one
@@ -25,9 +25,14 @@ def benchmark_titles() -> dict[str, str]:
     return {one.name: one.title for one in BENCHMARKS.values()}
 
 
+def benchmarks_with_files() -> dict[str, Benchmark]:
+    """The benchmarks whose files users bring, by name."""
+    return {one.name: one for one in BENCHMARKS.values() if one.has_own_files}
+
+
 def benchmark_with_files(name: str) -> Benchmark:
-    """A benchmark whose files users bring. Raises MapflowError for any other name."""
-    known = {one.name: one for one in BENCHMARKS.values() if one.has_own_files}
+    """Raises MapflowError for a name that is not one of `benchmarks_with_files`."""
+    known = benchmarks_with_files()
     if name not in known:
         raise MapflowError(f"no benchmark {name!r}; there are {', '.join(known)}")
     return known[name]

@@ -1,7 +1,7 @@
-"""`mapflow data check|prepare`: a benchmark's files, before a run is started on them.
+"""`mapflow data check|prepare`: verify or unpack a benchmark's files before a run.
 
-`check` counts questions and videos against the publisher's and tries to decode every video; `prepare` unpacks zips.
-Nothing is fetched unless --fetch asks for it. Exit code 1 where something is missing or wrong.
+`check` compares questions and videos with the publisher's counts and decodes every video; `prepare`
+unpacks zip files. Only --fetch fetches files. Exit code 1 where something is missing or wrong.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import os
 from pathlib import Path
 
 from mapflow.results.contract.errors import MapflowError
-
-NAMES = ("tvbench", "tomato")
+from mapflow.tasks.registry import benchmark_with_files, benchmarks_with_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("check", "prepare"))
+    names = " or ".join(benchmarks_with_files())
     parser.add_argument(
-        "benchmark", nargs="*", metavar="BENCHMARK", help=f"{' or '.join(NAMES)} (default: both)"
+        "benchmark", nargs="*", metavar="BENCHMARK", help=f"{names} (default: both)"
     )
     parser.add_argument(
         "--data_dir", metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)"
@@ -34,7 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Raises MapflowError for a benchmark or folder that is not there."""
-    from mapflow.tasks.benchmarks import benchmark
     from mapflow.tasks.data_check import check_data, render_check
     from mapflow.tasks.data_folder import local_folder
     from mapflow.tasks.data_prepare import folder_to_prepare, prepare_data, render_prepare
@@ -43,11 +42,12 @@ def run(options: argparse.Namespace) -> int:
     if not data:
         raise MapflowError("no data folder: give --data_dir DIR or set MAPFLOW_DATA")
     complete = True
-    for name in options.benchmark or NAMES:
-        chosen = benchmark(name)
+    for name in options.benchmark or benchmarks_with_files():
+        chosen = benchmark_with_files(name)
         if options.action == "prepare":
             folder = folder_to_prepare(chosen, Path(data).expanduser())
-            print(render_prepare(chosen, folder, prepare_data(chosen, folder, fetch=options.fetch)))
+            unpacked = prepare_data(chosen, folder, fetch_missing=options.fetch)
+            print(render_prepare(chosen, folder, unpacked))
         else:
             folder = local_folder(chosen.layout, Path(data).expanduser())
             found = check_data(
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def try_video(path: Path) -> str | None:
-    """The reason why a video does not decode; None where eight frames of it do."""
+    """Why eight frames of a video cannot be decoded; None where they can."""
     from mapflow.model_adapters.video.reader import VideoError, read_frames
     from mapflow.model_adapters.video.sampling import segment_midpoints
     from mapflow.results.contract.question import Clip

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 from mapflow.model_adapters.mini.planted import ANSWER, LAST, QUESTION, SYSTEM, TEMPLATE
 from mapflow.model_adapters.mini.tokenizer import IMAGE_TOKEN, train_tokenizer
 from mapflow.results.contract.question import LETTERS, Clip, Prompt, Question
-from mapflow.tasks.documents import read_protocols
+from mapflow.tasks import motion
 from mapflow.tasks.motion.build import held_out_fingerprints
 from mapflow.tasks.motion.captions import DESCRIBE, caption
 from mapflow.tasks.motion.render import SceneBatch, batch_scenes
@@ -49,7 +49,7 @@ class Piece(NamedTuple):
 
 def load_prompt(protocol: str = "paper") -> Prompt:
     """The benchmark's wording for completion models."""
-    return read_protocols("motion")[protocol]["prompts"]["completion"]
+    return motion.BENCHMARK.protocol(protocol).prompts["completion"]
 
 
 def converse(prompt: Prompt, scene: Scene, ask: Ask, fmt: Format) -> list[Piece]:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,8 +25,7 @@ from typing import Any
 import torch
 
 from mapflow.model_adapters.lmms.models import model_class
-from mapflow.tasks.lmms_functions import question_of
-from mapflow.tasks.loading import load_documents
+from mapflow.tasks.registry import load_questions
 from tests.model_adapters.tiny_llava import write_tiny_llava
 
 WARM_UP = 0.1  # of the questions: libraries have loaded what they need, allocators have grown
@@ -61,14 +61,13 @@ def dry_run(n: int, interventions: str, place: Path) -> dict[str, float]:
         records=str(place / "run"),
     )
     assert model.run is not None
-    documents = load_documents("mapflow_motion")
-    model.task_dict = {"t": {"test": [doc | {"question_id": ""} for doc in documents]}}
+    questions = load_questions("mapflow_motion")
+    model.task_dict = {"t": {"test": questions}}
 
     def request(number: int) -> SimpleNamespace:
-        doc = documents[number % len(documents)] | {"question_id": f"dry/{number:06d}"}
-        return SimpleNamespace(
-            args=("", {}, lambda _: [question_of(doc)], number % len(documents), "t", "test")
-        )
+        place = number % len(questions)
+        question = replace(questions[place], question_id=f"dry/{number:06d}")
+        return SimpleNamespace(args=("", {}, lambda _: [question], place, "t", "test"))
 
     inside, memory, moments = Stopwatch(), [], []
     model.video_llm.embed = inside.around(model.video_llm.embed)

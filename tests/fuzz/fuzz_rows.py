@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os.path
-from pathlib import Path
+from dataclasses import asdict
 from random import Random
 from typing import Any
 
 from mapflow.results.contract.question import LETTERS
-from mapflow.tasks.data_folder import VideoFile
-from mapflow.tasks.documents import candidates_to_document
-from mapflow.tasks.rows import answer_index_of, file_name_of, options_of, parse_rows
+from mapflow.tasks.rows import (
+    answer_index_of,
+    candidates_entry,
+    file_name_of,
+    options_of,
+    parse_rows,
+)
 
 from .mutation import mutated
 
@@ -87,22 +91,17 @@ def rows(random: Random) -> Any:
             assert 0 <= answer_index_of(row, "answer", options, number) < len(options), text
             name = file_name_of(row, "key", number)
         else:
-            document = candidates_to_document(
-                row,
-                benchmark="tvbench",
-                subtask="action_count",
-                number=number,
-                video=lambda name: VideoFile(Path(name)),
-            )
-            options = document["options"]
-            assert options[document["target"]] == document["target_text"], text
-            start, end = document["start"], document["end"]
+            entry = candidates_entry(row, "action_count", number)
+            options = list(entry.options)
+            assert isinstance(entry.target, int), text
+            assert options[entry.target] == str(row["answer"]), text
+            start, end = entry.start, entry.end
             assert (start is None and end is None) or (
                 start is not None and end is not None and 0 <= start < end
             ), text
-            assert document["stem"].strip(), text
-            name = document["video_id"].partition("/")[2]
-            json.dumps(document, ensure_ascii=False).encode()
+            assert entry.stem.strip(), text
+            name = entry.video_id.partition("/")[2]
+            json.dumps(asdict(entry), ensure_ascii=False).encode()
         assert 2 <= len(options) <= len(LETTERS) and all(
             isinstance(one, str) and one.strip() for one in options
         ), text

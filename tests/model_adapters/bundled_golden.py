@@ -17,8 +17,7 @@ from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.inference.answering import answer
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.model_adapters.mini import planted
-from mapflow.tasks.lmms_functions import question_of
-from mapflow.tasks.loading import load_documents
+from mapflow.tasks.registry import load_questions
 
 FILE = Path(__file__).with_suffix(".jsonl")
 CHECKPOINT = Path(planted.__file__).parent / "natural"
@@ -34,8 +33,8 @@ def lines() -> Iterator[dict[str, Any]]:
     model = LlavaVideo.load(CHECKPOINT, dtype="float32")
     interventions = parse_interventions([INTERVENTIONS])
     yield {"digest": model.digest, "interventions": [str(one) for one in interventions]}
-    for document in load_documents("mapflow_motion", QUESTIONS):
-        prepared = model.prepare(question_of(document))
+    for question in load_questions("mapflow_motion", limit=QUESTIONS):
+        prepared = model.prepare(question)
         (records,) = answer(model, [prepared], interventions)
         for record in records:
             yield {

@@ -16,8 +16,7 @@ from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.inference.answering import answer
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.model_adapters.mini import planted
-from mapflow.tasks.lmms_functions import question_of
-from mapflow.tasks.loading import load_documents
+from mapflow.tasks.registry import load_questions
 
 CHECKPOINT = Path(planted.__file__).parent / "natural"
 INTERVENTIONS = parse_interventions(["full;random:ratio=0.3;video->last"])
@@ -28,7 +27,7 @@ MARGIN = {"float32": 1e-4, "bfloat16": 0.25}
 def asked(request):
     """The precision, a model in it, a few questions, and what it answers when each is asked alone."""
     model = LlavaVideo.load(CHECKPOINT, dtype=request.param)
-    prepared = [model.prepare(question_of(doc)) for doc in load_documents("mapflow_motion", 1)][:3]
+    prepared = [model.prepare(one) for one in load_questions("mapflow_motion", limit=1)][:3]
     return (
         request.param,
         model,

@@ -19,8 +19,7 @@ import torch
 
 from mapflow.model_adapters.lmms.models import model_class
 from mapflow.results.runs.folder import RECORDS, sort_records
-from mapflow.tasks.lmms_functions import question_of
-from mapflow.tasks.loading import load_documents
+from mapflow.tasks.registry import load_questions
 
 FORK = multiprocessing.get_context("fork")
 KILLS = 5
@@ -30,15 +29,15 @@ def answer_share(folder: Path, rank: int, world: int, batch_size: int = 1) -> No
     """One worker's share: every `world`-th question, in the order that lmms-eval deals them out."""
     torch.set_num_threads(1)  # a forked process has none of its parent's threads
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="here", MASTER_PORT="1")
-    documents = load_documents("mapflow_motion", 2)[rank::world]
+    questions = load_questions("mapflow_motion", limit=2)[rank::world]
     model = model_class("mapflow_llava")(
         intervention="full;random", records=str(folder), batch_size=batch_size
     )
-    model.task_dict = {"t": {"test": documents}}
+    model.task_dict = {"t": {"test": questions}}
     model.generate_until(
         [
-            SimpleNamespace(args=("", {}, lambda doc: [question_of(doc)], number, "t", "test"))
-            for number in range(len(documents))
+            SimpleNamespace(args=("", {}, lambda question: [question], number, "t", "test"))
+            for number in range(len(questions))
         ]  # pyright: ignore[reportArgumentType]
     )
 
@@ -107,12 +106,12 @@ def test_another_order_and_batches_give_the_same_records_in_float32(
     """Also those of random blocking, whose masks are drawn from the seed, the question and the
     layer.
     """
-    original = load_documents
+    original = load_questions
 
-    def backwards(*words):
-        return original(*words)[::-1]
+    def backwards(*words, **options):
+        return original(*words, **options)[::-1]
 
-    monkeypatch.setitem(globals(), "load_documents", backwards)
+    monkeypatch.setitem(globals(), "load_questions", backwards)
     worker = FORK.Process(target=answer_share, args=(tmp_path, 0, 1, 4))
     worker.start()
     worker.join()

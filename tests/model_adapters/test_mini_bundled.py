@@ -16,10 +16,8 @@ from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.inference.answering import answer
 from mapflow.model_adapters.interventions import parse_intervention
 from mapflow.model_adapters.mini import planted
-from mapflow.tasks.data_folder import VideoFile
-from mapflow.tasks.documents import candidates_to_document, to_question
-from mapflow.tasks.motion import build
 from mapflow.tasks.motion.scenes import SUBTASKS
+from mapflow.tasks.registry import load_questions
 
 MINI = Path(planted.__file__).parent
 EACH = 6
@@ -42,19 +40,7 @@ def accuracies(checkpoint: str, *expressions: str) -> dict[str, float]:
 
 
 def first_questions(subtask: str) -> list:
-    rows = json.loads((build.DATA / "json" / f"{subtask}.json").read_text())[:EACH]
-    folder = build.DATA / "video" / subtask
-    documents = (
-        candidates_to_document(
-            row,
-            benchmark="motion",
-            subtask=subtask,
-            number=number,
-            video=lambda name: VideoFile(folder / name),
-        )
-        for number, row in enumerate(rows)
-    )
-    return [to_question(document, "paper") for document in documents]
+    return load_questions(f"mapflow_motion_{subtask}", limit=EACH)
 
 
 def test_planted_pathways_carry_everything_and_nothing_else_does():

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.tasks import hub
-from mapflow.tasks.benchmarks import BENCHMARKS, benchmark
 from mapflow.tasks.data_check import check_data, render_check
 from mapflow.tasks.data_folder import DataFolder, local_folder
-from mapflow.tasks.data_prepare import folder_to_prepare, prepare_data, render_prepare
+from mapflow.tasks.data_prepare import fetch, folder_to_prepare, prepare_data, render_prepare
+from mapflow.tasks.registry import BENCHMARKS, benchmark_with_files, load_questions
 
 from .folders import put, tomato_row, tvbench_row, write_tomato, write_tvbench, write_zip
 
@@ -76,16 +75,18 @@ def test_a_hostile_file_is_a_problem_not_the_end(tmp_path):
     assert checks["object_count"].questions == 1
 
 
+OPTIONS = {"action_antonym": 2, "action_sequence": 2, "object_shuffle": 3, "scene_transition": 2}
+"""Of TVBench's subtasks; the others have four."""
+
+
 def complete(root: Path, name: str) -> DataFolder:
     """A folder with as many questions as published, of as many options on average, and every video."""
     one = BENCHMARKS[name]
     if name == "tvbench":
-        from mapflow.tasks.tvbench.questions import SUBTASKS
-
-        for subtask, facts in SUBTASKS.items():
-            options = [str(number) for number in range(facts["options"])]
+        for subtask, n in one.counts.items():
+            options = [str(number) for number in range(OPTIONS.get(subtask, 4))]
             row = tvbench_row(candidates=options, answer="1", start=0.0, end=1.0)
-            write_tvbench(root, {subtask: [row] * facts["questions"]})
+            write_tvbench(root, {subtask: [row] * n})
             put(root / "video" / subtask / "clip.mp4")
     else:
         for subtask, n in one.counts.items():
@@ -162,7 +163,7 @@ def test_prepare_fetches_when_asked(tmp_path, monkeypatch):
         write_zip(Path(local_dir) / "video" / f"{subtask}.zip", {"clip.mp4": b"video"})
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    unpacked = prepare_data(TVBENCH, folder_to_prepare(TVBENCH, tmp_path), fetch=True)
+    unpacked = prepare_data(TVBENCH, folder_to_prepare(TVBENCH, tmp_path), fetch_missing=True)
     assert {(repository, kind) for repository, kind, _ in asked} == {
         ("FunAILab/TVBench", "dataset")
     }
@@ -179,10 +180,10 @@ def test_hub_out_of_reach(tmp_path, monkeypatch):
     with pytest.raises(
         MapflowError, match=r"^TVBench is not on this machine.*no route to host.*MAPFLOW_DATA"
     ) as error:
-        hub.fetch(TVBENCH.layout, "action_count")
+        fetch(TVBENCH.layout, "action_count")
     assert "\n" not in str(error.value)
     write_tvbench(tmp_path / "tvbench", {"action_count": [tvbench_row()]})
-    assert hub.fetch(TVBENCH.layout, "action_count").root == tmp_path / "tvbench"  # fetched before
+    assert fetch(TVBENCH.layout, "action_count").root == tmp_path / "tvbench"  # fetched before
 
 
 def test_tomatos_questions_from_the_hubs_table(tmp_path, monkeypatch):
@@ -193,11 +194,12 @@ def test_tomatos_questions_from_the_hubs_table(tmp_path, monkeypatch):
     )
     rows = datasets.Dataset.from_list([tomato_row(), tomato_row("0002-00")])
     monkeypatch.setattr("datasets.load_dataset", lambda repository, *, split: rows)
-    folder = hub.fetch(TOMATO.layout, "shape_trend")
-    documents = TOMATO.read_documents(folder, "shape_trend")
-    assert [document["video_id"] for document in documents] == ["human/0001-00", "human/0002-00"]
+    folder = fetch(TOMATO.layout, "shape_trend")
+    questions = TOMATO.questions(folder, "shape_trend")
+    assert [question.video_id for question in questions] == ["human/0001-00", "human/0002-00"]
+    assert load_questions("mapflow_tomato_shape_trend") == questions
 
 
 def test_unknown_benchmark():
     with pytest.raises(MapflowError, match="no benchmark 'mvbench'; there are tvbench, tomato"):
-        benchmark("mvbench")
+        benchmark_with_files("mvbench")

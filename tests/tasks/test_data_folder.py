@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mapflow.results.contract.archives import Archive
+from mapflow.model_adapters.video.reader import VideoError, read_frames
+from mapflow.model_adapters.video.sampling import segment_midpoints
+from mapflow.results.contract.archives import Archive, unpack_clip
 from mapflow.results.contract.errors import MapflowError
-from mapflow.tasks.benchmarks import BENCHMARKS
-from mapflow.tasks.data_folder import DataFolder, data_folder, local_folder
-from mapflow.tasks.lmms_functions import question_of
+from mapflow.tasks.data_folder import DataFolder, local_folder
+from mapflow.tasks.registry import BENCHMARKS, load_questions
 
 from .folders import put, tomato_row, tvbench_row, write_tomato, write_tvbench, write_zip
 
@@ -23,21 +24,18 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("below", ["", "tvbench", "TVBench"])
-def test_found_in_the_data_folder_or_below_it(tmp_path, below, monkeypatch):
+def test_found_in_the_data_folder_or_below_it(tmp_path, below):
     write_tvbench(tmp_path / below, {"action_count": [tvbench_row()]})
     assert local_folder(TVBENCH, tmp_path).root == tmp_path / below
-    assert data_folder(TVBENCH) is None
-    monkeypatch.setenv("MAPFLOW_DATA", str(tmp_path))
-    folder = data_folder(TVBENCH)
-    assert folder is not None and folder.root == tmp_path / below
+    (question,) = load_questions("mapflow_tvbench_action_count", data_dir=tmp_path)
+    assert question.clip.path == str(tmp_path / below / "video" / "action_count" / "clip.mp4")
     with pytest.raises(MapflowError, match="holds no TOMATO"):
-        data_folder(TOMATO)
+        load_questions("mapflow_tomato", data_dir=tmp_path)
 
 
-def test_a_data_folder_that_is_none(tmp_path, monkeypatch):
-    monkeypatch.setenv("MAPFLOW_DATA", str(tmp_path / "absent"))
+def test_a_data_folder_that_is_none(tmp_path):
     with pytest.raises(MapflowError, match="does not exist"):
-        data_folder(TVBENCH)
+        load_questions("mapflow_tvbench", data_dir=tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
@@ -88,27 +86,28 @@ def test_never_another_subtasks_file(tmp_path):
 
 
 @pytest.mark.parametrize("archive", ["videos.zip", "videos/human.zip"])
-def test_tomato_zips(tmp_path, archive, monkeypatch):
+def test_tomato_zips(tmp_path, archive):
     write_tomato(tmp_path, {"count": [tomato_row()]})
     write_zip(tmp_path / archive, {"human/0001-00.mp4": b"the video"})
-    (document,) = BENCHMARKS["tomato"].read_documents(DataFolder(TOMATO, tmp_path), "count")
-    question = question_of(document)
+    (question,) = load_questions("mapflow_tomato_count", data_dir=tmp_path)
+    assert not Path(question.clip.path).exists()
+    unpack_clip(question.clip)
     assert Path(question.clip.path).read_bytes() == b"the video"
-    assert question_of(document) == question
+    assert load_questions("mapflow_tomato_count", data_dir=tmp_path) == [question]
 
 
-def test_a_damaged_entry_leaves_the_video_missing(tmp_path, capsys):
+def test_a_damaged_entry_is_an_error_of_its_clip(tmp_path):
     archive = write_zip(tmp_path / "video" / "action_count.zip", {"clip.mp4": b"0123456789" * 100})
     content = bytearray(archive.read_bytes())
     content[100:140] = b"x" * 40
     archive.write_bytes(content)
     write_tvbench(tmp_path, {"action_count": [tvbench_row()]})
-    (document,) = BENCHMARKS["tvbench"].read_documents(
-        DataFolder(TVBENCH, tmp_path), "action_count"
-    )
-    question = question_of(document)
+    (question,) = load_questions("mapflow_tvbench_action_count", data_dir=tmp_path)
+    with pytest.raises(
+        VideoError, match=r"^video '.*clip\.mp4'.*action_count\.zip: entry .*damaged"
+    ):
+        read_frames(question.clip, segment_midpoints, 8)
     assert not Path(question.clip.path).exists()
-    assert "tvbench/action_count/0000" in capsys.readouterr().err
 
 
 def link_entry() -> zipfile.ZipInfo:

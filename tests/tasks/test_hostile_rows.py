@@ -1,13 +1,12 @@
 """Question files that are wrong, or mean harm, are refused by question and field."""
 
-import json
 import math
 
 import pytest
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.tasks.benchmarks import BENCHMARKS
 from mapflow.tasks.data_folder import DataFolder
+from mapflow.tasks.registry import BENCHMARKS
 from mapflow.tasks.rows import file_name_of
 
 from .folders import put, tomato_row, tvbench_row, write_tomato, write_tvbench
@@ -16,13 +15,13 @@ from .folders import put, tomato_row, tvbench_row, write_tomato, write_tvbench
 def read_tvbench(root, *rows, subtask="action_count"):
     write_tvbench(root, {subtask: rows})
     benchmark = BENCHMARKS["tvbench"]
-    return benchmark.read_documents(DataFolder(benchmark.layout, root), subtask)
+    return benchmark.questions(DataFolder(benchmark.layout, root), subtask)
 
 
 def read_tomato(root, *rows, subtask="count"):
     write_tomato(root, {subtask: rows})
     benchmark = BENCHMARKS["tomato"]
-    return benchmark.read_documents(DataFolder(benchmark.layout, root), subtask)
+    return benchmark.questions(DataFolder(benchmark.layout, root), subtask)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +82,8 @@ def test_tvbench_names_question_and_field(tmp_path, field, changes):
 def test_two_subtasks_need_bounds(tmp_path, subtask):
     with pytest.raises(MapflowError, match=rf"^tvbench/{subtask}/0000: field 'start' is missing"):
         read_tvbench(tmp_path, tvbench_row(), subtask=subtask)
-    (document,) = read_tvbench(tmp_path, tvbench_row(start=0, end=2.5), subtask=subtask)
-    assert (document["start"], document["end"]) == (0.0, 2.5)
+    (question,) = read_tvbench(tmp_path, tvbench_row(start=0, end=2.5), subtask=subtask)
+    assert (question.clip.start, question.clip.end) == (0.0, 2.5)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +130,8 @@ def test_links_within_the_folder_are_followed(tmp_path):
     link = tmp_path / "video" / "action_count" / "clip.mp4"
     link.parent.mkdir(parents=True)
     link.symlink_to(real)
-    (document,) = read_tvbench(tmp_path, tvbench_row())
-    assert document["video"] == str(link)
+    (question,) = read_tvbench(tmp_path, tvbench_row())
+    assert question.clip.path == str(link)
 
 
 @pytest.mark.parametrize(
@@ -158,19 +157,19 @@ def test_files_that_hold_no_questions(tmp_path, content):
     path.write_bytes(content.encode("utf-8", "surrogatepass"))
     benchmark = BENCHMARKS["tvbench"]
     with pytest.raises(MapflowError, match=r"action_count\.json"):
-        benchmark.read_documents(DataFolder(benchmark.layout, tmp_path), "action_count")
+        benchmark.questions(DataFolder(benchmark.layout, tmp_path), "action_count")
 
 
 def test_missing_videos_are_no_reason_to_stop(tmp_path):
-    (document,) = read_tvbench(tmp_path, tvbench_row("none.mp4"))
-    assert document["video"].endswith("video/action_count/none.mp4")
+    (question,) = read_tvbench(tmp_path, tvbench_row("none.mp4"))
+    assert question.clip.path.endswith("video/action_count/none.mp4")
 
 
 def test_numbers_become_text(tmp_path):
-    (document,) = read_tvbench(tmp_path, tvbench_row(candidates=[2, 3, 5, 4], answer="4"))
-    assert (document["options"], document["target"]) == (["2", "3", "5", "4"], 3)
-    (document,) = read_tvbench(tmp_path, tvbench_row(candidates=["2", "3"], answer=3))
-    assert json.dumps(document["target_text"]) == '"3"'
+    (question,) = read_tvbench(tmp_path, tvbench_row(candidates=[2, 3, 5, 4], answer="4"))
+    assert (question.options, question.target) == (("2", "3", "5", "4"), 3)
+    (question,) = read_tvbench(tmp_path, tvbench_row(candidates=["2", "3"], answer=3))
+    assert (question.options, question.target_text) == (("2", "3"), "B")
 
 
 def test_names_with_folders_and_spaces_are_fine():

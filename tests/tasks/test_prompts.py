@@ -4,9 +4,8 @@ import pytest
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
-from mapflow.tasks.benchmarks import BENCHMARKS
 from mapflow.tasks.data_folder import DataFolder
-from mapflow.tasks.documents import read_protocols, to_question
+from mapflow.tasks.registry import BENCHMARKS
 
 from .folders import tomato_row, tvbench_row, write_tomato, write_tvbench
 
@@ -18,13 +17,15 @@ SYSTEM = (
 
 
 @pytest.fixture
-def document(tmp_path):
-    def read(name):
+def asked(tmp_path):
+    """A function from a benchmark's name and a protocol to a question."""
+
+    def read(name, protocol):
         write_tvbench(tmp_path, {"action_count": [tvbench_row(question="Which way?")]})
         write_tomato(tmp_path, {"count": [tomato_row(options=["1", "it's 2", "3"])]})
         benchmark = BENCHMARKS[name]
         subtask = {"tvbench": "action_count", "tomato": "count"}[name]
-        return benchmark.read_documents(DataFolder(benchmark.layout, tmp_path), subtask)[0]
+        return benchmark.questions(DataFolder(benchmark.layout, tmp_path), subtask, protocol)[0]
 
     return read
 
@@ -33,8 +34,8 @@ def text(question: Question, style) -> str:
     return "".join(part.text for part in question.user_turn(style))
 
 
-def test_the_papers_wording(document):
-    question = to_question(document("tvbench"), "paper")
+def test_the_papers_wording(asked):
+    question = asked("tvbench", "paper")
     assert question.prompt("completion").system == SYSTEM
     assert text(question, "completion") == (
         "Question: Which way?\nOptions:\n(A) Left.\n(B) Right. \nOnly give the best option."
@@ -49,19 +50,19 @@ def test_the_papers_wording(document):
 
 
 def test_the_paper_words_both_benchmarks_alike():
-    assert read_protocols("tvbench")["paper"] == read_protocols("tomato")["paper"]
+    assert BENCHMARKS["tvbench"].protocol("paper") == BENCHMARKS["tomato"].protocol("paper")
 
 
-def test_tvbenchs_own(document):
-    question = to_question(document("tvbench"), "official")
+def test_tvbenchs_own(asked):
+    question = asked("tvbench", "official")
     assert question.prompt("completion").system == SYSTEM
     assert text(question, "completion").endswith("(B) Right.\nOnly give the best option.")
     assert (question.n_frames, question.max_new_tokens) == (16, 100)
 
 
-def test_tomatos_own(document):
+def test_tomatos_own(asked):
     """Options are a Python dictionary, quoting included."""
-    question = to_question(document("tomato"), "official")
+    question = asked("tomato", "official")
     rendered = text(question, "completion")
     options = {"A": "1", "B": "it's 2", "C": "3"}
     assert (
@@ -77,22 +78,19 @@ def test_tomatos_own(document):
     )
 
 
-def test_parts_are_what_they_say(document):
-    question = to_question(document("tvbench"), "paper")
+def test_parts_are_what_they_say(asked):
+    question = asked("tvbench", "paper")
     parts = question.user_turn("completion")
     assert [part.text for part in parts if part.kind == "option"] == ["(A) Left.", "(B) Right."]
     assert [part.option for part in parts if part.kind == "option"] == [0, 1]
 
 
-def test_unknown_protocol(document):
+def test_unknown_protocol(asked):
     with pytest.raises(MapflowError, match="no protocol 'offical'; it has paper, official"):
-        to_question(document("tvbench"), "offical")
+        asked("tvbench", "offical")
 
 
 def test_the_bundled_benchmark_asks_chat_models_in_the_papers_words_too():
-    ours, papers = (
-        read_protocols("motion")["paper"]["prompts"],
-        read_protocols("tvbench")["paper"]["prompts"],
-    )
+    ours, papers = (BENCHMARKS[name].protocol("paper").prompts for name in ("motion", "tvbench"))
     assert ours["chat"] == papers["chat"]
     assert ours["completion"].answer_prefix == papers["completion"].answer_prefix

@@ -1,19 +1,19 @@
 """Over whatever question files of the publishers lie here: counts, gold, bounds and answers, against the raw files."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mapflow.results.contract.answers import grade, parse_answer
-from mapflow.tasks.benchmarks import BENCHMARKS
+from mapflow.tasks.benchmark import chance_level
 from mapflow.tasks.data_folder import local_folder
-from mapflow.tasks.documents import chance_level, read_protocols, to_question
 from mapflow.tasks.lmms_functions import process_results
-from mapflow.tasks.tvbench_open.questions import SUBTASKS as OPEN
-from mapflow.tasks.tvbench_open.questions import read_documents as read_open
+from mapflow.tasks.registry import BENCHMARKS, benchmarks_with_files
+from mapflow.tasks.tvbench_open import SUBTASKS as OPEN
 
-ALL = [(name, subtask) for name, benchmark in BENCHMARKS.items() for subtask in benchmark.counts]
+ALL = [(one.name, subtask) for one in benchmarks_with_files().values() for subtask in one.counts]
 FORMS = (
     "{letter}",
     "({letter})",
@@ -35,8 +35,8 @@ FORMS = (
 
 
 @pytest.fixture(params=ALL, ids="/".join)
-def real(request, real_data):
-    """(benchmark, subtask, raw rows by number, documents)."""
+def real(request, real_data, monkeypatch):
+    """(benchmark, subtask, raw rows by number, a function from a protocol to the questions)."""
     name, subtask = request.param
     benchmark = BENCHMARKS[name]
     folder = local_folder(benchmark.layout, real_data)
@@ -45,13 +45,14 @@ def real(request, real_data):
         pytest.skip(f"no {path.name}")
     raw = json.loads(path.read_text(encoding="utf-8"))
     rows = raw if isinstance(raw, list) else list(raw.values())
-    return benchmark, subtask, rows, benchmark.read_documents(folder, subtask)
+    monkeypatch.setenv("MAPFLOW_DATA", str(real_data))
+    return benchmark, subtask, rows, partial(benchmark.questions, folder, subtask)
 
 
 def test_as_many_as_published(real):
-    benchmark, subtask, rows, documents = real
-    assert len(documents) == len(rows) == benchmark.counts[subtask]
-    assert len({document["question_id"] for document in documents}) == len(documents)
+    benchmark, subtask, rows, questions = real
+    assert len(questions()) == len(rows) == benchmark.counts[subtask]
+    assert len({question.question_id for question in questions()}) == len(rows)
 
 
 def right_texts(row):
@@ -63,29 +64,29 @@ def right_texts(row):
 
 def test_gold(real):
     """The letter that counts as right stands before the right text in the prompt that the model reads."""
-    _, _, rows, documents = real
-    for row, document in zip(rows, documents, strict=True):
-        options, right = right_texts(row)
-        for protocol in ("paper", "official"):
-            question = to_question(document, protocol)
+    _, _, rows, questions = real
+    for protocol in ("paper", "official"):
+        for row, question in zip(rows, questions(protocol), strict=True):
+            options, right = right_texts(row)
             assert question.options == tuple(options)
             assert question.options["ABCDEFG".index(question.target_text)] == right
-        turn = "".join(part.text for part in to_question(document, "paper").user_turn("chat"))
-        assert f"({question.target_text}) {right}" in turn.split("\n")
+            if protocol == "paper":
+                turn = "".join(part.text for part in question.user_turn("chat"))
+                assert f"({question.target_text}) {right}" in turn.split("\n")
 
 
 def test_bounds_and_videos(real):
-    _, _, rows, documents = real
-    for row, document in zip(rows, documents, strict=True):
-        assert (document["start"], document["end"]) == (row.get("start"), row.get("end"))
+    _, _, rows, questions = real
+    for row, question in zip(rows, questions(), strict=True):
+        assert (question.clip.start, question.clip.end) == (row.get("start"), row.get("end"))
         name = row["video"] if "video" in row else f"{row['demonstration_type']}/{row['key']}.mp4"
-        assert Path(document["video"]).as_posix().endswith("/" + name)
+        assert Path(question.clip.path).as_posix().endswith("/" + name)
 
 
 def test_every_option_in_every_form(real):
     """Read as the option that was meant, by its text, and by no other."""
-    _, _, _, documents = real
-    for options in {tuple(document["options"]) for document in documents}:
+    _, _, _, questions = real
+    for options in {question.options for question in questions()}:
         for letter, text in zip("ABCDEFG", options, strict=False):
             words = {
                 "letter": letter,
@@ -100,8 +101,8 @@ def test_every_option_in_every_form(real):
 
 
 def test_letters_beyond_and_mixtures_are_invalid(real):
-    _, _, _, documents = real
-    for options in {tuple(document["options"]) for document in documents}:
+    _, _, _, questions = real
+    for options in {question.options for question in questions()}:
         assert parse_answer("ABCDEFGH"[len(options)], options) is None
         if options[0] != options[1]:
             assert parse_answer(f"A. {options[1]}", options) is None
@@ -111,19 +112,20 @@ def test_letters_beyond_and_mixtures_are_invalid(real):
 
 def test_only_the_right_text_is_scored_right(real, monkeypatch):
     """Letter by letter: right exactly where the text is, so a duplicate of the right text is right as well."""
-    _, _, rows, documents = real
+    _, _, rows, questions = real
     for protocol in ("paper", "official"):
         monkeypatch.setenv("MAPFLOW_PROTOCOL", protocol)
-        for row, document in zip(rows, documents, strict=True):
+        for row, question in zip(rows, questions(), strict=True):
             options, right = right_texts(row)
+            document = {"task": question.task, "question_id": question.question_id}
             for letter, text in zip("ABCDEFG", options, strict=False):
                 assert process_results(document, [letter])["accuracy"] == float(text == right)
 
 
 def test_a_guess_scores_chance(real):
-    _, _, rows, documents = real
+    _, _, rows, questions = real
     shares = [sum(1 for _ in right_texts(row)[0]) for row in rows]
-    assert chance_level(documents) == pytest.approx(sum(1 / n for n in shares) / len(shares))
+    assert chance_level(questions()) == pytest.approx(sum(1 / n for n in shares) / len(shares))
 
 
 @pytest.mark.parametrize("subtask", OPEN)
@@ -133,28 +135,25 @@ def test_open_questions(subtask, real_data):
     folder = local_folder(benchmark.layout, real_data)
     if not folder.questions(subtask).is_file():
         pytest.skip(f"no {subtask}.json")
-    documents = read_open(folder, subtask)
-    choices = benchmark.read_documents(folder, subtask)
-    for document, choice in zip(documents, choices, strict=True):
-        question = to_question(document, "paper")
-        assert question.prompt("completion").answer_prefix == f"\n{document['answer_begin']}"
+    opened = BENCHMARKS["tvbench_open"].questions(folder, subtask)
+    choices = benchmark.questions(folder, subtask)
+    for question, choice in zip(opened, choices, strict=True):
+        assert isinstance(choice.target, int)
+        right_option = choice.options[choice.target]
+        begin = question.prompt("completion").answer_prefix.removeprefix("\n")
+        assert begin == question.prompt("chat").answer_prefix and question.options == ()
         turn = "".join(part.text for part in question.user_turn("completion"))
-        assert turn == f"Question: {choice['stem']}"
+        assert turn == f"Question: {choice.stem}"
         first = question.target_text.split()[0]
         assert grade(question, first) == (True, True) and grade(question, "") == (False, False)
         if subtask == "moving_direction":
-            right = next(
-                text for text in ("left", "right") if f"to the {text}" in choice["target_text"]
-            )
-            assert (
-                document["answer_begin"].removesuffix(" moves to the").lower()
-                in choice["stem"].lower()
-            )
+            right = next(text for text in ("left", "right") if f"to the {text}" in right_option)
+            assert begin.removesuffix(" moves to the").lower() in choice.stem.lower()
             assert question.target_text == right
         if subtask == "action_antonym":
-            assert question.target_text.lower() in choice["target_text"].lower()
+            assert question.target_text.lower() in right_option.lower()
 
 
 def test_both_benchmarks_have_both_protocols():
-    for name in BENCHMARKS:
-        assert set(read_protocols(name)) == {"paper", "official"}
+    for benchmark in benchmarks_with_files().values():
+        assert set(benchmark.protocols) == {"paper", "official"}

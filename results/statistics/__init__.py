@@ -1,7 +1,7 @@
-"""Do two runs really differ? Statistics for paired, binary, clustered outcomes (design.md, "Statistics").
+"""Statistics for paired, binary, clustered outcomes: do two runs differ?
 
-`compare_runs` answers for two runs; everything it uses can be called by itself. Differences are treatment − baseline,
-as fractions. Knows no files, no models and no torch.
+`compare_runs` compares two runs; every method that it uses can also be called alone. Differences
+are treatment − baseline, as fractions.
 """
 
 from mapflow.results.statistics.accuracy import ChanceTest, accuracy, chance_level_test, wilson

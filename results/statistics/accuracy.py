@@ -1,15 +1,14 @@
-"""Accuracy of one run with Wilson's score interval; clustered questions count as fewer.
+"""Accuracy of one run: its interval, and a test against guessing.
 
-Wilson (1927) keeps the interval inside [0, 1] and meaningful at 0 and 100 %. With clusters the counts are divided by
-the design effect first, as survey statistics does (Korn & Graubard 1998), so a video with ten questions does not
-count as ten videos.
+Wilson's score interval (1927) stays inside [0, 1] and is valid at 0 and 100 %. With clusters,
+counts are divided by the design effect first (Korn & Graubard 1998), so a video with ten questions
+does not count as ten videos.
 
-Is a run better, or worse, than guessing?
-
-Questions differ in their number of options, so guessing is a sum of unequal coins: the Poisson-binomial
-distribution, computed exactly by convolving one binomial for each number of options. Where the right letters are
-placed at random it holds for any strategy that ignores the video, clustered or not. Significantly *below* chance
-usually means that answers lost their format, not that reasoning got worse: look at the valid-answer rate.
+Questions differ in their number of options. So the number of right guesses has a Poisson-binomial
+distribution, which is computed exactly by convolving one binomial per number of options. If right
+letters are placed at random, it holds for every strategy that ignores the video, also for clustered
+questions. An accuracy significantly *below* chance usually means that answers lost their format:
+check the rate of valid answers.
 """
 
 from __future__ import annotations
@@ -28,10 +27,13 @@ from mapflow.results.statistics.estimates import NEGLIGIBLE, Interval, Real, che
 
 
 def wilson(successes: Real, n: Real, confidence: Real = 0.95) -> Interval:
-    """Wilson's score interval for `successes` out of `n`; both may be fractional effective counts."""
+    """Wilson's score interval for `successes` out of `n`, which may be fractional effective counts.
+
+    Raises MapflowError for n = 0.
+    """
     check_fraction("confidence", confidence)
     if n <= 0:
-        raise MapflowError("an accuracy of no questions is undefined; check that the run holds any")
+        raise MapflowError("the accuracy of a run without questions is undefined; check the run")
     limits: Any = proportion_confint(successes, n, alpha=1.0 - confidence, method="wilson")
     low, high = max(0.0, float(limits[0])), min(1.0, float(limits[1]))
     return Interval(successes / n, low, high, confidence, "Wilson")
@@ -42,9 +44,14 @@ def accuracy(
     cluster: Int[np.ndarray, " n"] | None = None,
     confidence: Real = 0.95,
 ) -> Interval:
-    """Share of correct answers with its interval, by video where `cluster` says which questions share one."""
+    """The share of correct answers with its interval.
+
+    cluster: the video of each question; None if no two questions share one.
+
+    Raises MapflowError without questions.
+    """
     if len(correct) == 0:
-        raise MapflowError("an accuracy of no questions is undefined; check that the run holds any")
+        raise MapflowError("the accuracy of a run without questions is undefined; check the run")
     effect = design_effect(correct.astype(float), cluster)
     interval = wilson(correct.sum() / effect, len(correct) / effect, confidence)
     method = "Wilson" if effect == 1.0 else f"Wilson, design effect {effect:.2f}"
@@ -53,7 +60,11 @@ def accuracy(
 
 @dataclass(frozen=True)
 class ChanceTest:
-    """`chance` is the expected accuracy of guessing; p-values are exact, `p_two_sided` twice the smaller one."""
+    """A comparison of an accuracy with guessing; all p-values are exact.
+
+    chance: expected accuracy of guessing.
+    p_two_sided: twice the smaller one-sided p-value, at most 1.
+    """
 
     accuracy: float
     chance: float
@@ -66,15 +77,19 @@ class ChanceTest:
 def chance_level_test(
     correct: Bool[np.ndarray, " n"], options: Int[np.ndarray, " n"]
 ) -> ChanceTest:
-    """Compare the number of right answers with guessing among `options` (their number, a question).
+    """Tests the number of right answers against guessing.
 
-    Raises MapflowError for questions with fewer than two options: open questions have no chance level.
+    options: the number of options of each question.
+
+    Raises MapflowError for questions with fewer than two options, as open questions have no
+    chance level.
     """
     if len(correct) == 0:
-        raise MapflowError("no questions to compare with chance; check that the run holds any")
+        raise MapflowError("the run has no questions to compare with chance; check the run")
     if len(options) != len(correct) or options.min() < 2:
         raise MapflowError(
-            "chance needs a number of options ≥ 2 for every question; leave open questions out of this test"
+            "the chance-level test needs at least 2 options for every question;"
+            " leave out open questions"
         )
     right = int(correct.sum())
     kinds, count = np.unique(options, return_counts=True)
@@ -99,7 +114,10 @@ def _tail(probability: np.ndarray) -> float:
 def _guessed_right(
     kinds: Int[np.ndarray, " kinds"], count: Int[np.ndarray, " kinds"]
 ) -> tuple[int, Float[np.ndarray, " values"]]:
-    """Distribution of the number right by guessing, from its lowest value on; tails below 1e-300 dropped."""
+    """The distribution of the number of right guesses: its lowest value and the probabilities.
+
+    Tails below 1e-300 are dropped.
+    """
     low, probability = 0, np.ones(1)
     for options, times in zip(kinds.tolist(), count.tolist(), strict=True):
         share = binom.pmf(np.arange(times + 1), times, 1.0 / options)

@@ -1,9 +1,11 @@
-"""How much less clustered questions say than as many independent ones.
+"""Clusters of questions: sums, variances and the design effect.
 
-Questions about one video stand or fall together. The design effect is the variance of a mean over clusters divided
-by what it would be over independent questions; n / design effect is the number of independent questions that would
-say as much (Kish, Survey Sampling, 1965). Estimated from the data, never below 1: with few clusters, values below 1
-are mostly luck and would make intervals too short (measured: coverage 93 % with 20 clusters, 96 % with the floor).
+Questions about one video are correlated. The design effect is the variance of a mean over clusters
+divided by its variance over independent questions. So n / design effect is the number of
+independent questions with the same information (Kish, Survey Sampling, 1965).
+
+It is estimated from the data and set to at least 1. With few clusters, values below 1 are mostly
+chance and would make intervals too short (coverage 93 % with 20 clusters, 96 % with the floor).
 """
 
 from __future__ import annotations
@@ -15,15 +17,21 @@ from jaxtyping import Float, Int, Num
 def cluster_sums(
     values: Num[np.ndarray, "n ..."], cluster: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, "clusters ..."]:
-    """Sum of `values` in every cluster; whole numbers stay exact. The one place where clusters are formed."""
+    """The sum of `values` in each cluster; sums of whole numbers are exact.
+
+    cluster: the cluster of each question, 0, 1, …
+    """
     if values.ndim == 1:
         return np.bincount(cluster, weights=values)
     return np.stack([np.bincount(cluster, weights=column) for column in values.T], axis=1)
 
 
 def clustered_variance(values: Num[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]) -> float:
-    """Variance of `values.mean()` when whole clusters are the independent units (linearised ratio estimator,
-    with the m / (m − 1) correction). Zero for a single cluster: nothing can be estimated from one."""
+    """The variance of `values.mean()` if whole clusters are the independent units.
+
+    Linearised ratio estimator with the correction m / (m − 1) for m clusters; 0 for one cluster,
+    where the variance cannot be estimated.
+    """
     size = np.bincount(cluster)
     size_present = size[size > 0]
     m = len(size_present)
@@ -34,10 +42,10 @@ def clustered_variance(values: Num[np.ndarray, " n"], cluster: Int[np.ndarray, "
 
 
 def design_effect(values: Num[np.ndarray, " n"], cluster: Int[np.ndarray, " n"] | None) -> float:
-    """Design effect of `values.mean()`; 1 where no two questions share a cluster.
+    """The design effect of `values.mean()`; 1 if no two questions share a cluster.
 
-    Where nothing varies (all tied, all correct) or all lie in one cluster it cannot be estimated and is taken at
-    its worst: questions of a cluster count as one.
+    It cannot be estimated if all values are equal or all questions are in one cluster. Then it
+    takes its largest value: the questions of a cluster count as one.
     """
     n = len(values)
     if cluster is None:
@@ -54,7 +62,10 @@ def design_effect(values: Num[np.ndarray, " n"], cluster: Int[np.ndarray, " n"] 
 def kish_design_effect(
     cluster_sizes: Int[np.ndarray, " clusters"], intra_cluster_correlation: float
 ) -> float:
-    """The design effect that cluster sizes and an intra-cluster correlation imply: 1 + (Σ size² / n − 1)·ρ."""
+    """The design effect for given cluster sizes: 1 + (Σ size² / n − 1)·ρ (Kish 1965).
+
+    intra_cluster_correlation: ρ, the correlation of two questions of a cluster.
+    """
     n = cluster_sizes.sum()
     return float(
         1.0 + ((cluster_sizes.astype(float) ** 2).sum() / n - 1.0) * intra_cluster_correlation

@@ -1,8 +1,8 @@
-"""The whole comparison of two runs in one object.
+"""The whole comparison of two runs, and its result in one sentence.
 
-Chooses the methods, runs each once and says which were used, so that a table or a sentence only has to print:
-Tango and McNemar where every question has its own video, their clustered counterparts otherwise. The order of the
-questions in the runs does not matter, and the same input and seed give the same bits.
+`compare_runs` chooses the methods: Tango's interval and McNemar's test if every question has its
+own video, otherwise their clustered counterparts. Every result names its method. The order of the
+questions does not matter, and the same input and seed give the same bits.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ from mapflow.results.statistics.subtasks import (
 )
 
 FEW_CLUSTERS = 20
+"""Videos below which intervals by cluster are approximate."""
 FEW_FLIPS = 10
+"""Videos with a changed score below which a note warns the reader."""
 
 
 @dataclass(frozen=True)
 class Strata:
-    """What the subtasks add."""
+    """The comparison by subtask."""
 
     differences: tuple[StratumDifference, ...]
     macro: MacroDifference
@@ -49,11 +51,14 @@ class Strata:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Treatment − baseline over the questions both answered; fractions throughout.
+    """Treatment − baseline over the questions that both runs answered, as fractions.
 
-    `test` is the default test and `difference` the default interval. Beside them: `mcnemar`, which ignores shared
-    videos, and `bootstrap` (None where no video is shared). `strata` is None with fewer than two subtasks.
-    `p_holm` corrects `test` for the number of comparisons made together. `notes` are sentences for the reader.
+    left_out: questions of the baseline and the treatment that the other run lacks.
+    difference, test: the default interval and the default test.
+    p_holm: the p-value of `test`, corrected for the comparisons made together (by the tables).
+    mcnemar: ignores shared videos; bootstrap: None if no video is shared.
+    strata: None with fewer than two subtasks.
+    notes: sentences for the reader.
     """
 
     baseline: str
@@ -86,23 +91,21 @@ def compare_runs(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two runs over the same questions; `resamples` and `seed` drive everything that is drawn at random.
+    """Compares two runs over the same questions.
 
-    Raises MapflowError for input that pairing.py refuses, and where all questions share one video.
+    margin: the loss that still counts as non-inferior, as a fraction.
+    intersect: as in `pair`.
+    resamples, seed: for everything that is drawn at random.
+
+    Raises MapflowError as `pair`, and if all questions share one video.
     """
     paired = pair([baseline, treatment], intersect=intersect)
-    return _compare(paired, margin, confidence, resamples, seed)
-
-
-def _compare(
-    paired: PairedRuns, margin: Real, confidence: Real, resamples: int, seed: int
-) -> Comparison:
     check_fraction("margin", margin)
     check_fraction("confidence", confidence)
     if paired.n_clusters == 1 and paired.n > 1:
         raise MapflowError(
-            f"all {paired.n} questions are about one video, which says nothing about others; compare runs over several"
-            " videos, or leave video ids out to treat the questions as independent"
+            f"all {paired.n} questions are about one video; compare runs over several videos, or"
+            " leave out video ids to treat the questions as independent"
         )
     before, after = paired.correct
     difference = after.astype(int) - before
@@ -160,7 +163,8 @@ def _notes(paired: PairedRuns, cells: Cells, informative: int) -> tuple[str, ...
         )
     if paired.clustered and paired.n_clusters < FEW_CLUSTERS:
         notes.append(
-            f"Only {paired.n_clusters} videos: intervals by cluster are approximate below {FEW_CLUSTERS}."
+            f"Only {paired.n_clusters} videos: intervals by cluster are approximate below"
+            f" {FEW_CLUSTERS}."
         )
     if cells.gained + cells.lost == 0:
         notes.append("No question changed between the runs.")
@@ -172,8 +176,11 @@ def _notes(paired: PairedRuns, cells: Cells, informative: int) -> tuple[str, ...
 
 
 def sentence(comparison: Comparison, benchmark: str | None = None) -> str:
-    """For example: "effective is non-inferior to full on TVBench: −0.3 points, 95 % CI −1.3…+0.7, margin 2;
-    127 lost, 119 gained"."""
+    """The verdict, the difference and the flips in one sentence, in points (hundredths).
+
+    For example: "effective is non-inferior to full on TVBench: −0.3 points, 95 % CI −1.5…+0.9,
+    margin 2; 127 lost, 119 gained".
+    """
     where = f" on {benchmark}" if benchmark else ""
     treatment, baseline = comparison.treatment, comparison.baseline
     verdict = {
@@ -182,9 +189,10 @@ def sentence(comparison: Comparison, benchmark: str | None = None) -> str:
         "inconclusive": f"it is inconclusive whether {treatment} is inferior to {baseline}{where}",
     }[comparison.non_inferiority.verdict]
     difference, cells = comparison.difference, comparison.cells
+    margin = comparison.non_inferiority.margin * 100
     return (
         f"{verdict}: {points(difference.estimate)} points, {difference.confidence * 100:g} % CI"
-        f" {points(difference.low)}…{points(difference.high)}, margin {comparison.non_inferiority.margin * 100:g};"
+        f" {points(difference.low)}…{points(difference.high)}, margin {margin:g};"
         f" {cells.lost:,} lost, {cells.gained:,} gained"
     )
 

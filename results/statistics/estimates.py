@@ -1,6 +1,6 @@
-"""What every statistic hands back: an interval or a test, each with the name of the method that made it.
+"""The results that all statistics return: an interval or a test, with the name of its method.
 
-Differences and accuracies are fractions (0.02 is two points); whoever prints them multiplies by 100.
+Accuracies and differences are fractions: 0.02 is two points.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from scipy.optimize import root_scalar
 from mapflow.results.contract.errors import MapflowError
 
 Real = int | float
-NEGLIGIBLE = 1e-300  # smaller probabilities are dropped, and no p-value is reported below
+NEGLIGIBLE = 1e-300  # smaller probabilities are dropped; p-values are at least this
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate between two limits. `confidence` is two-sided, 0.95 by default everywhere."""
+    """An estimate with its two-sided confidence limits.
+
+    confidence: as a fraction; 0.95 by default in all statistics.
+    """
 
     estimate: float
     low: float
@@ -29,7 +32,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Test:
-    """A statistic and its two-sided p-value. The p-value is never NaN and never exactly zero."""
+    """A statistic and its two-sided p-value, which is never NaN and never exactly 0."""
 
     __test__ = False  # pytest would collect a class of this name
 
@@ -47,7 +50,7 @@ def check_fraction(name: str, value: Real) -> None:
 
 
 def root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a continuous function that changes sign between `low` and `high` is zero (Brent)."""
+    """The zero of a continuous function that changes sign from `low` to `high` (Brent's method)."""
     return float(
         root_scalar(function, bracket=(low, high), method="brentq", xtol=1e-15, rtol=1e-14).root
     )

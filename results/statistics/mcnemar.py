@@ -1,13 +1,12 @@
-"""McNemar's exact test: are lost and gained answers equally likely?
+"""McNemar's test for two runs and Cochran's Q for more: do runs differ in accuracy?
 
-Questions right under both runs, or under neither, say nothing about which run is better; of the others half should
-go either way. Exact for independent questions; shared videos need sign_flip.py, of which this is the special case
-of one question a cluster. The mid-p value corrects the exact test's conservatism (Fagerland, Lydersen & Laake 2013).
+McNemar's exact test uses the discordant questions only: those right under one run and wrong under
+the other. Under the null hypothesis, half of them go either way. It assumes independent questions;
+for shared videos, `cluster_sign_flip` generalises it. The mid-p value corrects that the exact test
+is conservative (Fagerland, Lydersen & Laake 2013).
 
-More than two runs at once: do they differ at all?
-
-Cochran's Q for independent questions (statsmodels). Where questions share videos its chi-square is too large, so the
-clusters' totals are tested instead: Hotelling's T² on their contrasts, the multivariate one-sample t-test.
+Cochran's Q compares several runs on independent questions. If questions share videos its chi-square
+is too large, so cluster totals are tested by Hotelling's T², the multivariate one-sample t-test.
 """
 
 from __future__ import annotations
@@ -27,7 +26,11 @@ from mapflow.results.statistics.estimates import NEGLIGIBLE, Test
 
 @dataclass(frozen=True)
 class Cells:
-    """All four cells: `lost` are the harmful flips (right → wrong under the treatment), `gained` the beneficial."""
+    """The paired 2 × 2 table of a baseline and a treatment.
+
+    both, neither: questions right, or wrong, under both.
+    lost: right under the baseline only; gained: right under the treatment only.
+    """
 
     both: int
     lost: int
@@ -40,7 +43,7 @@ class Cells:
 
     @property
     def discordance(self) -> float:
-        """Share of questions that flip."""
+        """The share of questions that are right under exactly one of the runs."""
         return (self.lost + self.gained) / self.n
 
 
@@ -52,7 +55,7 @@ def count_cells(baseline: Bool[np.ndarray, " n"], treatment: Bool[np.ndarray, " 
 
 
 def mcnemar_exact(cells: Cells) -> Test:
-    """Exact two-sided test; p = 1 where nothing flipped."""
+    """The exact two-sided test; p = 1 without discordant questions."""
     if cells.lost + cells.gained == 0:
         return Test(0.0, 1.0, "exact McNemar (no discordant pair)")
     table = [[cells.both, cells.lost], [cells.gained, cells.neither]]
@@ -65,7 +68,7 @@ def mcnemar_exact(cells: Cells) -> Test:
 
 
 def mcnemar_mid_p(cells: Cells) -> Test:
-    """The exact test less half the probability of the observed split: size near the nominal 5 %, not below it."""
+    """The exact test minus half the probability of the observed split; its size is near 5 %."""
     observed = binom.pmf(cells.lost, cells.lost + cells.gained, 0.5)
     half = 0.5 * observed if cells.lost == cells.gained else observed
     p_value = float(mcnemar_exact(cells).p_value - half)
@@ -75,14 +78,14 @@ def mcnemar_mid_p(cells: Cells) -> Test:
 def cochran_q(
     correct: Bool[np.ndarray, "runs n"], cluster: Int[np.ndarray, " n"] | None = None
 ) -> Test:
-    """Test that all runs have the same accuracy; p = 1 where they agree on every question.
+    """Tests that all runs have the same accuracy; p = 1 if they agree on every question.
 
-    Raises MapflowError for fewer than two runs or, clustered, for too few clusters to tell the runs apart.
+    Raises MapflowError for fewer than two runs and, if clustered, for too few clusters.
     """
     runs, n = correct.shape
     if runs < 2 or n == 0:
         raise MapflowError(
-            f"Cochran's Q compares at least two runs over some questions, not {runs} over {n}"
+            f"Cochran's Q needs at least two runs and one question, not {runs} runs over {n}"
         )
     if (correct == correct[0]).all():
         return Test(0.0, 1.0, "Cochran's Q (the runs agree on every question)")
@@ -93,10 +96,11 @@ def cochran_q(
 
 
 def _hotelling(correct: Bool[np.ndarray, "runs n"], cluster: Int[np.ndarray, " n"]) -> Test:
-    """T² of the clusters' net contrasts to the first run, through the share `q` of the vector of ones that they explain.
+    """T² of the clusters' contrasts to the first run, from `q`.
 
-    This form needs no inverse of an estimated covariance, so runs that agree, or that differ alike in every cluster,
-    are no special case.
+    `q` is the share of the vector of ones that the contrasts explain. This form does not invert an
+    estimated covariance, so identical runs, or equal differences in all clusters, need no special
+    case.
     """
     contrasts = cluster_sums((correct[1:].astype(float) - correct[0]).T, cluster)[
         np.bincount(cluster) > 0
@@ -107,7 +111,8 @@ def _hotelling(correct: Bool[np.ndarray, "runs n"], cluster: Int[np.ndarray, " n
     rank = basis.shape[1]
     if m <= rank + 1:
         raise MapflowError(
-            f"{m} clusters are too few to compare {len(correct)} runs at once; compare them in pairs"
+            f"{m} clusters are too few to compare {len(correct)} runs at once;"
+            " compare them in pairs"
         )
     q = min(1.0, float((basis.sum(axis=0) ** 2).sum() / m))
     ratio = (m - rank) / rank * q / max(1.0 - q, 1e-15)

@@ -1,18 +1,16 @@
-"""Many comparisons at once: Holm where claims are confirmed, Benjamini-Hochberg where one explores.
+"""Many comparisons at once: Holm, Benjamini-Hochberg, and simultaneous bands over layers.
 
-Holm is written out: statsmodels' `multipletests` collects garbage on every call, which takes longer than a whole
-comparison of two runs. The tests hold it against statsmodels.
+Holm is for confirming claims, Benjamini-Hochberg for exploring.
 
-Which layers matter? Bands and tests that hold for all layers of a sweep at once.
+A sweep makes one comparison per layer, so some layers look significant by chance. Redrawing whole
+clusters keeps the dependence between layers. The largest statistic over layers has one null
+distribution (max-T, Westfall & Young 1993). `p_adjusted` steps down through it, so the probability
+of naming any layer without an effect is at most α. The bands cover the means of all layers at once.
 
-A sweep asks one question a layer, so some layer will look significant by luck. Redrawing whole clusters keeps the
-dependence between layers as it is; the largest statistic over layers then has one null distribution (max-T, Westfall &
-Young 1993). `p_adjusted` steps down through it, so the chance of naming any layer that does nothing is at most α,
-whatever the others do; the bands cover all layers' means at once.
-
-Two null distributions are drawn and the less favourable one counts. Cluster sign flips are exact for symmetric changes;
-but relative changes of a probability are skewed (−100 % at worst, no bound above), where sign flips alone named a false
-layer in up to 16 % of simulated sweeps. The studentised cluster bootstrap follows the skew and stays near 5 %.
+Two null distributions are drawn and the less favourable one is used. Cluster sign flips are exact
+for symmetric changes. Relative changes of a probability are skewed (−100 % at least, no upper
+bound); there, sign flips alone named a false layer in up to 16 % of simulated sweeps. The
+studentised cluster bootstrap follows the skew and stays near 5 %.
 """
 
 from __future__ import annotations
@@ -30,8 +28,10 @@ from mapflow.results.statistics.estimates import Real, check_fraction
 
 
 def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """Adjusted p-values; rejecting those ≤ α keeps the chance of any false claim ≤ α (Holm 1979)."""
+    """Adjusted p-values (Holm 1979): those ≤ α keep the probability of any false claim ≤ α."""
     _check(p_values)
+    # not statsmodels' multipletests: it collects garbage at each call, which takes longer than
+    # the comparison of two runs
     ascending = np.argsort(p_values, kind="stable")
     stepped = np.maximum.accumulate(p_values[ascending] * np.arange(len(p_values), 0, -1))
     adjusted = np.empty(len(p_values))
@@ -40,7 +40,7 @@ def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
 
 
 def benjamini_hochberg(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """Adjusted p-values; rejecting those ≤ α keeps the expected share of false claims ≤ α (1995)."""
+    """Adjusted p-values (1995): those ≤ α keep the expected share of false claims ≤ α."""
     _check(p_values)
     return np.asarray(false_discovery_control(p_values)) if len(p_values) else np.empty(0)
 
@@ -48,14 +48,16 @@ def benjamini_hochberg(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarra
 def _check(p_values: Float[np.ndarray, " tests"]) -> None:
     outside = ~((p_values >= 0) & (p_values <= 1))
     if outside.any():
-        raise MapflowError(
-            f"p-values {p_values[outside].tolist()} lie outside 0 … 1; correct only tests that were made"
-        )
+        raise MapflowError(f"p-values {p_values[outside].tolist()} are not between 0 and 1")
 
 
 @dataclass(frozen=True)
 class SweepBands:
-    """One entry a layer (or window), in the units of the input. `significant` controls the family-wise error."""
+    """Means over questions with simultaneous bands; one entry per layer, in the units of the input.
+
+    significant: controls the family-wise error at 1 − confidence.
+    critical_value: half the width of the bands in standard errors.
+    """
 
     mean: Float[np.ndarray, " layers"]
     low: Float[np.ndarray, " layers"]
@@ -78,14 +80,15 @@ def simultaneous_bands(
 ) -> SweepBands:
     """Bands and adjusted p-values for the mean `change` of every layer over questions.
 
-    `resolution`, in the units of `change`, is a spread between questions below which nobody cares: it is added to every
-    layer's own in quadrature (the fudge factor of Tusher et al. 2001). Where nothing happens but to one question, the
-    bootstrap's t has no bound, and a single such layer would widen the bands of all others without end. The price: where
-    rare questions lose everything and few videos are at hand (20), none of the rare ones may be among them, and then the
-    bands are too narrow on the side where nothing was seen; from 50 videos on they hold.
+    cluster: the video of each question; None if no two questions share one.
+    resolution: a spread between questions, in the units of `change`, that is added to that of each
+        layer in quadrature (the fudge factor of Tusher et al. 2001). Without it, a layer where a
+        single question changes has an unbounded bootstrap t and widens the bands of all layers.
+        With about 20 videos and rare, large changes, the bands can then be too narrow on the side
+        where no change was seen; from 50 videos on they hold.
 
-    Raises MapflowError for a change that is not finite (a baseline probability of zero), and for fewer than two
-    clusters.
+    Raises MapflowError for a change that is not finite (a baseline probability of zero), and for
+    fewer than two clusters.
     """
     check_fraction("confidence", confidence)
     _check_finite(change)
@@ -95,9 +98,9 @@ def simultaneous_bands(
     m = int(present.sum())
     if m < 2:
         raise MapflowError(
-            "a sweep needs questions about at least two videos to tell effect from luck"
+            "a sweep needs questions about at least two videos to separate effects from chance"
         )
-    # Units do not matter to the statistics, and squares of tiny numbers must not vanish.
+    # scaled so that squares of tiny numbers do not vanish
     scale = np.abs(change).max(axis=0, initial=0.0)
     scale[scale == 0] = 1.0
     unit = change / scale
@@ -120,7 +123,10 @@ def simultaneous_bands(
         float(np.quantile(drawn.max(axis=1), confidence))
         for drawn in (bootstrapped, flipped_residual)
     )
-    method = f"max-T over {len(mean)} layers, {m} clusters, {resamples} bootstraps and sign flips, seed {seed}"
+    method = (
+        f"max-T over {len(mean)} layers, {m} clusters,"
+        f" {resamples} bootstraps and sign flips, seed {seed}"
+    )
     return SweepBands(
         mean * scale,
         (mean - critical * error) * scale,
@@ -136,7 +142,10 @@ def simultaneous_bands(
 def _step_down(
     observed: Float[np.ndarray, " layers"], drawn: Float[np.ndarray, "draws layers"]
 ) -> Float[np.ndarray, " layers"]:
-    """Adjusted p-values: the k-th largest statistic competes with the drawn maximum over itself and all smaller ones."""
+    """Adjusted p-values.
+
+    The k-th largest statistic is compared with the drawn maxima over itself and all smaller ones.
+    """
     descending = np.argsort(-observed, kind="stable")
     rivals = np.maximum.accumulate(drawn[:, descending[::-1]], axis=1)[:, ::-1]
     exceeded = (rivals >= observed[descending] * (1 - 1e-9)).sum(axis=0)
@@ -152,7 +161,7 @@ def _bootstrap(
     resamples: int,
     rng: np.random.Generator,
 ) -> Iterator[Float[np.ndarray, "draws layers"]]:
-    """|t| of every layer over resampled clusters; 0 where a resample holds no variation."""
+    """|t| of every layer over resampled clusters; 0 if a resample has no variation."""
     m = len(size)
     crossed, squared = residual * size[:, None], residual**2
     for draws in _chunks(resamples, m):
@@ -175,7 +184,7 @@ def _sign_flips(
 
 
 def _chunks(resamples: int, clusters: int) -> Iterator[int]:
-    """Numbers of draws that add up to `resamples` and fit into memory."""
+    """Numbers of draws that add up to `resamples`, each small enough for memory."""
     rows = max(1, 8_000_000 // clusters)
     for start in range(0, resamples, rows):
         yield min(rows, resamples - start)
@@ -189,7 +198,7 @@ def _norm(totals: Float[np.ndarray, "clusters layers"]) -> Float[np.ndarray, " l
 def _as_t(
     normalised: Float[np.ndarray, "draws layers"], m: int
 ) -> Float[np.ndarray, "draws layers"]:
-    """Σ s·e / |e| as a t-statistic whose variance is re-estimated after each flip, as it was for the data."""
+    """Σ s·e / |e| as a t-statistic whose variance is estimated again after each flip."""
     return normalised * np.sqrt((m - 1) / np.maximum(m - normalised**2, 1e-12))
 
 
@@ -198,6 +207,6 @@ def _check_finite(change: Float[np.ndarray, "n layers"]) -> None:
     if len(broken):
         row, column = broken[0].tolist()
         raise MapflowError(
-            f"question {row + 1}, layer {column + 1}: change {change[row, column]} is not finite ({len(broken)} such in"
-            " all); leave out questions whose baseline probability is zero"
+            f"question {row + 1}, layer {column + 1}: change {change[row, column]} is not finite"
+            f" ({len(broken)} such in all); leave out questions whose baseline probability is zero"
         )

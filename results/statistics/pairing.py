@@ -1,10 +1,8 @@
-"""Which outcome belongs to which: runs are aligned by question id, questions are grouped by video.
+"""Aligns runs by question id and groups questions by video; every comparison starts here.
 
-Every comparison starts here, so this is the only place that meets raw columns and the only one that refuses them:
-duplicate ids, missing outcomes, gold answers that disagree, runs over different questions. What leaves is clean:
-one row a run, one column a question, in the order of the question ids, with integer codes for videos and subtasks.
-
-Knows nothing of files, records or models, and computes no statistic.
+Only this module reads raw columns and checks them: for duplicate ids, missing outcomes, gold
+answers that disagree, and runs over different questions. Its results have one row per run and one
+column per question, sorted by question id, with integer codes for videos and subtasks.
 """
 
 from __future__ import annotations
@@ -26,8 +24,9 @@ Column = Sequence[Any] | np.ndarray
 class RunOutcomes:
     """One run as columns of equal length, in any order.
 
-    `correct` holds 0/1 or booleans. `video_id` says which questions share a video (without it every question stands
-    for itself), `task` the subtask, `gold` the right answer as the run saw it.
+    correct: 0/1 or booleans.
+    video_id: the video of each question; without it, every question is its own cluster.
+    task: the subtask; gold: the right answer in the run's records.
     """
 
     name: str
@@ -42,7 +41,8 @@ class RunOutcomes:
 class PairedRuns:
     """Runs over the same questions, sorted by question id.
 
-    `cluster` and `task` are codes 0, 1, …; `left_out` counts the questions of each run that another run lacks.
+    cluster, task: codes 0, 1, … of videos and subtasks.
+    left_out: for each run, how many of its questions another run lacks.
     """
 
     names: tuple[str, ...]
@@ -60,16 +60,18 @@ class PairedRuns:
 
     @property
     def clustered(self) -> bool:
-        """Do any two questions share a video?"""
+        """Whether any two questions share a video."""
         return self.n_clusters < self.n
 
 
 def pair(runs: Sequence[RunOutcomes], *, intersect: bool = False) -> PairedRuns:
-    """Align `runs` by question id; with `intersect` only the questions that all of them answered.
+    """Aligns `runs` by question id.
 
-    Raises MapflowError, naming run and question, for an empty run, a duplicate or missing id, an outcome that is
-    not 0 or 1, gold answers, videos or subtasks that differ for one id, and for unequal question sets unless
-    `intersect`.
+    intersect: keep the questions that all runs answered, instead of refusing unequal sets.
+
+    Raises MapflowError, naming run and question: for an empty run; a duplicate or missing id; an
+    outcome that is not 0 or 1; a gold answer, video or subtask that differs between runs; and for
+    unequal question sets unless `intersect`.
     """
     if not runs:
         raise MapflowError("no runs given; name at least one")
@@ -99,14 +101,14 @@ def pair(runs: Sequence[RunOutcomes], *, intersect: bool = False) -> PairedRuns:
 def _sorted_ids(run: RunOutcomes) -> tuple[np.ndarray, np.ndarray]:
     ids = _text(run, "question_id", run.question_id)
     if len(ids) == 0:
-        raise MapflowError(f"run {run.name!r} holds no questions; there is nothing to compare")
+        raise MapflowError(f"run {run.name!r} has no questions; there is nothing to compare")
     order = np.argsort(ids, kind="stable")
     ids = ids[order]
     repeated = np.flatnonzero(ids[1:] == ids[:-1])
     if len(repeated):
         raise MapflowError(
-            f"run {run.name!r} answers question {str(ids[repeated[0]])!r} more than once ({len(repeated)} repeated"
-            " answers in all); keep one answer a question"
+            f"run {run.name!r} answers question {str(ids[repeated[0]])!r} more than once"
+            f" ({len(repeated)} repeated answers in all); keep one answer per question"
         )
     return ids, order
 
@@ -148,8 +150,8 @@ def _outcomes(run: RunOutcomes) -> Bool[np.ndarray, " n"]:
     if len(bad):
         question = _text(run, "question_id", run.question_id)[bad[0]]
         raise MapflowError(
-            f"run {run.name!r}, question {str(question)!r}: outcome {column[bad[0]]} is neither 0 nor 1 ({len(bad)}"
-            " such in all); count an unanswered question as wrong"
+            f"run {run.name!r}, question {str(question)!r}: outcome {column[bad[0]]} is neither 0"
+            f" nor 1 ({len(bad)} such in all); count an unanswered question as wrong"
         )
     return numbers == 1
 
@@ -157,7 +159,10 @@ def _outcomes(run: RunOutcomes) -> Bool[np.ndarray, " n"]:
 def _agreed(
     runs: Sequence[RunOutcomes], rows: Sequence[np.ndarray], shared: np.ndarray, field: str
 ) -> np.ndarray | None:
-    """The column `field` in the shared order, or None if no run has it; runs that have it must agree."""
+    """The column `field` in the shared order, or None if no run has it.
+
+    Raises MapflowError if runs that have it disagree.
+    """
     found: tuple[RunOutcomes, np.ndarray] | None = None
     for run, row in zip(runs, rows, strict=True):
         if getattr(run, field) is None:
@@ -170,23 +175,26 @@ def _agreed(
         if len(differ):
             at = differ[0]
             raise MapflowError(
-                f"question {str(shared[at])!r} has {field} {str(found[1][at])!r} in run {found[0].name!r} but"
-                f" {str(column[at])!r} in run {run.name!r} ({len(differ)} such in all); compare runs of one version of"
-                " the benchmark"
+                f"question {str(shared[at])!r} has {field} {str(found[1][at])!r} in run"
+                f" {found[0].name!r} but {str(column[at])!r} in run {run.name!r} ({len(differ)}"
+                " such in all); compare runs of one version of the benchmark"
             )
     return None if found is None else found[1]
 
 
 def _text(run: RunOutcomes, field: str, values: Column) -> np.ndarray:
-    """A column as strings. Lists go through objects first, because NumPy would turn a NaN among strings into text."""
+    """The column as strings.
+
+    Lists are converted by way of objects, as NumPy would turn a NaN among strings into text.
+    """
     column = values if isinstance(values, np.ndarray) else np.array(values, dtype=object)
     _check_length(run, field, column)
     if column.dtype.kind in "Of":
         missing = np.flatnonzero((column != column) | (column == None))  # noqa: E711 (elementwise)
         if len(missing):
             raise MapflowError(
-                f"run {run.name!r} has no {field} in row {missing[0] + 1} ({len(missing)} such in all); complete the"
-                " column or leave it out"
+                f"run {run.name!r} has no {field} in row {missing[0] + 1} ({len(missing)} such in"
+                " all); complete the column or leave it out"
             )
     return column if column.dtype.kind == "U" else column.astype(str)
 
@@ -195,5 +203,5 @@ def _check_length(run: RunOutcomes, field: str, column: np.ndarray) -> None:
     if column.ndim != 1 or len(column) != len(run.question_id):
         raise MapflowError(
             f"run {run.name!r}: column {field} has shape {column.shape}, the question ids have"
-            f" ({len(run.question_id)},); give one value a question"
+            f" ({len(run.question_id)},); give one value per question"
         )

@@ -1,8 +1,9 @@
-"""What could this benchmark have shown? Power and minimal detectable effects of paired comparisons.
+"""Power, and the smallest effects that a benchmark can detect, for paired comparisons.
 
-Everything follows from the number of questions, the share that flips (discordance), the true difference, and the
-design effect of shared videos, which divides the number of questions. Normal approximation of McNemar's test:
-Miettinen (1968); Connor (1987), Biometrics 43:207-211. Non-inferiority: the same variance around the margin.
+They follow from the number of questions, the share that flips (discordance), the true difference,
+and the design effect of shared videos, which divides the number of questions. Normal approximation
+of McNemar's test: Miettinen (1968); Connor (1987), Biometrics 43:207-211. For non-inferiority, the
+same variance around the margin.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mapflow.results.statistics.estimates import NEGLIGIBLE, Real, check_fractio
 def power_of_difference(
     n: Real, discordance: Real, difference: Real, *, design_effect: Real = 1.0, alpha: Real = 0.05
 ) -> float:
-    """Chance that the two-sided McNemar test at `alpha` finds a true `difference`."""
+    """The probability that the two-sided McNemar test at `alpha` finds a true `difference`."""
     _check_design(n, discordance, difference, design_effect, alpha)
     spread = math.sqrt(max(discordance - difference**2, NEGLIGIBLE))
     signal = abs(difference) * math.sqrt(n / design_effect)
@@ -35,12 +36,12 @@ def questions_needed(
     design_effect: Real = 1.0,
     alpha: Real = 0.05,
 ) -> float:
-    """Questions for `power` to find `difference` (Connor 1987, not rounded up)."""
+    """The number of questions for `power` to find `difference` (Connor 1987), not rounded."""
     _check_design(1, discordance, difference, design_effect, alpha)
     check_fraction("power", power)
     if difference == 0:
         raise MapflowError(
-            "no number of questions finds a difference of 0; name the difference that matters"
+            "no number of questions finds a difference of 0; give the difference that matters"
         )
     spread = math.sqrt(discordance - difference**2)
     reach = (
@@ -52,9 +53,9 @@ def questions_needed(
 def minimal_detectable_effect(
     n: Real, discordance: Real, *, power: Real = 0.8, design_effect: Real = 1.0, alpha: Real = 0.05
 ) -> float:
-    """The smallest difference (a fraction) that is found with `power`.
+    """The smallest difference, as a fraction, that is found with probability `power`.
 
-    Raises MapflowError where even a difference as large as the discordance, all flips one way, would be missed.
+    Raises MapflowError if even a difference as large as the discordance would be missed.
     """
     check_fraction("power", power)
 
@@ -66,8 +67,8 @@ def minimal_detectable_effect(
 
     if shortfall(discordance) < 0:
         raise MapflowError(
-            f"{n:g} questions with discordance {discordance:g} and design effect {design_effect:g} reach no power of"
-            f" {power:g}; use more questions"
+            f"{n:g} questions with discordance {discordance:g} and design effect"
+            f" {design_effect:g} do not reach power {power:g}; use more questions"
         )
     return root(shortfall, 0.0, discordance)
 
@@ -81,7 +82,7 @@ def power_of_non_inferiority(
     design_effect: Real = 1.0,
     confidence: Real = 0.95,
 ) -> float:
-    """Chance of the verdict non-inferior when the true difference is `difference`."""
+    """The probability of the verdict non-inferior if the true difference is `difference`."""
     check_fraction("margin", margin)
     _check_design(n, discordance, difference, design_effect, 1 - confidence)
     error = math.sqrt(max(discordance - difference**2, NEGLIGIBLE) * design_effect / n)
@@ -96,10 +97,13 @@ def largest_non_inferior_discordance(
     design_effect: Real = 1.0,
     confidence: Real = 0.95,
 ) -> float | None:
-    """From published accuracies alone: up to which share of flipped questions is `difference` non-inferior?
+    """The largest share of flipped questions for which `difference` is non-inferior.
 
-    Tango's interval on fractional counts. None where no discordance helps: the difference lies beyond the margin, or
-    its own flips (|difference| is the least possible discordance) already say too little. 1 where any would do.
+    For published accuracies, where flips are unknown. Uses Tango's interval on fractional counts.
+
+    None if no discordance is small enough: the difference exceeds the margin, or its own flips
+    (|difference| is the least possible discordance) already widen the interval too much. 1 if any
+    discordance is.
     """
     check_fraction("margin", margin)
     effective = n / design_effect
@@ -124,9 +128,11 @@ def _check_design(
     check_fraction("alpha", alpha)
     if n < 1 or design_effect <= 0:
         raise MapflowError(
-            f"{n:g} questions with design effect {design_effect:g} are no design; both must be ≥ 1"
+            f"{n:g} questions with design effect {design_effect:g}: needs at least 1 question"
+            " and a design effect above 0"
         )
     if not 0 < discordance <= 1 or abs(difference) > discordance:
         raise MapflowError(
-            f"discordance {discordance:g} must lie in 0 … 1 and be at least the difference {difference:g}"
+            f"discordance {discordance:g} must be between 0 and 1 and at least the difference"
+            f" {difference:g}"
         )

@@ -1,21 +1,20 @@
-"""The default test where questions share videos: flip the sign of whole clusters.
+"""Inference by resampling whole clusters: a sign-flip test and a bootstrap interval.
 
-If neither run is better, swapping the two within a video changes nothing, so every cluster's net gain could as well
-have had the other sign. The p-value is the share of all 2^clusters sign patterns with a total at least as far from
-zero. Net gains of 0/1 outcomes are whole numbers, so that distribution is computed, not sampled: one binomial for
-every distinct size of net gain, convolved. No seed, and with one question a cluster it is McNemar's exact test.
+The sign-flip test is the default test if questions share videos. If neither run is better, the runs
+may be swapped within a video, so each cluster's net gain could have had the other sign. The
+p-value is the share of the 2^clusters sign patterns whose total is at least as far from zero. Net
+gains of 0/1 outcomes are whole numbers, so the distribution is computed exactly: one binomial per
+size of net gain, convolved. With one question per cluster it is McNemar's exact test.
 
-The mid-p value counts patterns exactly as far as the observed one by half; it is the default because the exact
-p-value of such a lattice is conservative (measured: size 3.9-4.5 % against 4.7-5.2 %). Real-valued gains (macro averages)
-are sampled with a seed.
+The default p-value is the mid-p value, which counts patterns exactly as far as the observed one by
+half. The exact p-value of such a lattice is conservative (measured size 3.9-4.5 % against
+4.7-5.2 %). Real-valued gains, such as macro averages, are sampled with a seed.
 
-Cluster bootstrap: what if other videos had been drawn?
-
-Whole videos are resampled with replacement. Two clusters with the same size and the same net gain are
-interchangeable, so a resample is one multinomial draw over the distinct kinds of cluster: a few hundred kinds stand
-for a million videos. Percentiles are widened for few clusters (Hesterberg 2015, "expanded percentile"). Reported
-beside the default interval of paired_difference.py, not instead of it: with 50 clusters it covers a little less
-(README.md), and where nothing flips it has no width.
+The cluster bootstrap resamples videos with replacement. Clusters of equal size and net gain are
+interchangeable, so a resample is one multinomial draw over the distinct kinds of cluster.
+Percentiles are widened for few clusters (Hesterberg 2015, "expanded percentile"). Comparisons
+report it beside the default interval of `paired_difference`: with 50 clusters it covers slightly
+less (README.md), and without flipped answers its width is 0.
 """
 
 from __future__ import annotations
@@ -33,7 +32,11 @@ from mapflow.results.statistics.estimates import NEGLIGIBLE, Interval, Real, Tes
 
 @dataclass(frozen=True)
 class SignFlip:
-    """`informative` clusters have a net gain or loss; with fewer than six, p < 0.05 is out of reach."""
+    """The result of a sign-flip test.
+
+    total: the observed sum of differences.
+    informative: clusters with a net gain or loss; with fewer than six, p < 0.05 is impossible.
+    """
 
     total: float
     p_exact: float
@@ -53,12 +56,16 @@ def cluster_sign_flip(
     flips: int = 20_000,
     seed: int = 0,
 ) -> SignFlip:
-    """Test that `difference` (treatment − baseline a question) is zero on average; p = 1 where nothing flipped.
+    """Tests that `difference` is zero on average; p = 1 if all differences are 0.
 
-    `flips` and `seed` serve only real-valued differences; whole ones are enumerated.
+    difference: treatment − baseline of each question.
+    cluster: the video of each question; None if no two questions share one.
+    flips, seed: only for real-valued differences; whole numbers are enumerated.
+
+    Raises MapflowError without questions.
     """
     if len(difference) == 0:
-        raise MapflowError("a test over no questions is undefined; check that the runs hold any")
+        raise MapflowError("a test of runs without questions is undefined; check the runs")
     totals = difference.astype(float) if cluster is None else cluster_sums(difference, cluster)
     magnitude, count = np.unique(np.abs(totals[totals != 0]), return_counts=True)
     total, informative = float(totals.sum()), int(count.sum())
@@ -81,9 +88,10 @@ def cluster_sign_flip(
 def _null_distribution(
     magnitude: Int[np.ndarray, " distinct"], count: Int[np.ndarray, " distinct"]
 ) -> tuple[Int[np.ndarray, " values"], Float[np.ndarray, " values"]]:
-    """Every total that sign patterns can give (`count[i]` clusters of net gain ±`magnitude[i]`), with its probability.
+    """All totals of the sign patterns with their probabilities.
 
-    Grows by one magnitude at a time, the most frequent first, and drops tails below 1e-300.
+    There are `count[i]` clusters of net gain ±`magnitude[i]`. One magnitude is added at a time, the
+    most frequent first; tails below 1e-300 are dropped.
     """
     order = np.argsort(-count)
     low, step_probability = 0, np.ones(1)  # totals are low, low + 2, low + 4, …
@@ -107,7 +115,7 @@ def _sampled_totals(
     flips: int,
     seed: int,
 ) -> Float[np.ndarray, " flips"]:
-    """Totals under random signs; clusters of one magnitude flip together as one binomial draw."""
+    """Totals under random signs; clusters of one magnitude share one binomial draw."""
     rng = np.random.default_rng(seed)
     rows = max(1, 4_000_000 // len(count))
     parts = []
@@ -125,9 +133,9 @@ def cluster_bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """Interval of the mean of `values` over questions, resampling clusters.
+    """The interval of the mean of `values` over questions.
 
-    Raises MapflowError for fewer than two clusters. Where all values are equal the interval has no width.
+    Its width is 0 if all values are equal. Raises MapflowError for fewer than two clusters.
     """
     check_fraction("confidence", confidence)
     size = np.bincount(cluster)
@@ -137,7 +145,7 @@ def cluster_bootstrap(
         raise MapflowError(
             "a cluster bootstrap needs at least two clusters; give the questions' video ids"
         )
-    # One sortable key for the pair (sum of values, size).
+    # one sortable key for the pair (sum of values, size)
     kinds, count = np.unique(
         cluster_sums(values, cluster)[present] + 1j * size[present], return_counts=True
     )

@@ -1,8 +1,8 @@
-"""Several seeds of `random` are one condition, not several runs.
+"""Several seeds of a random intervention as one condition.
 
-A random intervention has two sources of luck: which questions the benchmark happens to hold, and which edges the seed
-happened to cut. Each question is therefore scored by its mean over seeds, the questions' variance is clustered by
-video as always, and the variance between seeds, beyond what the questions explain, is added over the number of seeds.
+Two things vary: which questions the benchmark happens to contain, and which edges a seed happens to
+cut. So each question is scored by its mean over seeds. To the variance by video is added the
+variance between seeds that questions do not explain, divided by the number of seeds.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from mapflow.results.statistics.estimates import NEGLIGIBLE, Interval, Real, Tes
 
 @dataclass(frozen=True)
 class SeedCondition:
-    """The seeds' accuracies and the condition's difference to the baseline.
+    """The accuracies of the seeds and the condition's difference to the baseline.
 
-    `between_seeds` is the standard deviation of the seeds' accuracies as observed, `seed_component` that part of it
-    which the choice of questions does not explain (0 where the seeds differ no more than questions make them).
+    between_seeds: the standard deviation of the seeds' accuracies.
+    seed_component: the part of it that the choice of questions does not explain; 0 if the seeds do
+        not differ by more than that.
     """
 
     accuracies: Float[np.ndarray, " seeds"]
@@ -40,7 +41,9 @@ def seed_condition(
     cluster: Int[np.ndarray, " n"] | None = None,
     confidence: Real = 0.95,
 ) -> SeedCondition:
-    """Compare the condition that `seeds` are draws of with `baseline`, over the same questions in the same order.
+    """Compares the condition that `seeds` are draws of with `baseline`, on the same questions.
+
+    cluster: the video of each question; None if no two questions share one.
 
     Raises MapflowError for fewer than two seeds or fewer than two clusters.
     """
@@ -54,12 +57,12 @@ def seed_condition(
     m = int((np.bincount(groups) > 0).sum())
     if m < 2:
         raise MapflowError(
-            "one video says nothing about others; the comparison needs at least two clusters"
+            "all questions are about one video; the comparison needs at least two clusters"
         )
     score = seeds.mean(axis=0)
     accuracies = seeds.mean(axis=1)
     between = float(seeds.sum(axis=1).var(ddof=1)) / n**2
-    # What the questions alone would make the seeds differ by.
+    # the variance between seeds that the choice of questions explains
     explained = (
         float(np.mean([clustered_variance(run - score, groups) for run in seeds])) * k / (k - 1)
     )

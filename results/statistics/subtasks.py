@@ -1,18 +1,17 @@
-"""Subtask by subtask: where does the treatment lose, and is the loss the same everywhere?
+"""Comparisons by subtask, and averages over subtasks.
 
-Three views of the same strata:
-- every subtask's flips, difference and test, with Holm-corrected p-values;
-- homogeneity: is the difference one and the same in all subtasks? (the clusters' residuals from the common difference,
-  weighted at random: a multiplier bootstrap with the null imposed, Cameron, Gelbach & Miller 2008);
-- Mantel-Haenszel: one odds ratio for all subtasks (statsmodels). Its chi-square treats the two runs as independent
-  samples, which wastes the pairing; its numerator is the total of the paired differences, so the sign-flip test of the
-  whole comparison *is* the Mantel-Haenszel test with the null distribution that pairs and clusters deserve.
-
-Averages over subtasks, each counting the same however many questions it has.
-
-The benchmarks' leaderboards use this average, the paper's code the plain one; both are reported. The interval combines
-the subtasks' own intervals (MOVER: Zou & Donner 2008), so a subtask without a single flip still contributes its
-uncertainty; subtasks that share videos are correlated as the cluster totals say.
+- Each subtask's flips, difference and test, with Holm-corrected p-values.
+- Homogeneity: is the difference the same in all subtasks? The clusters' residuals from the common
+  difference get random weights: a multiplier bootstrap with the null hypothesis imposed (Cameron,
+  Gelbach & Miller 2008).
+- Mantel-Haenszel: one odds ratio for all subtasks. Its chi-square treats the runs as independent
+  samples and so ignores the pairing. Its numerator is the total of the paired differences, so the
+  sign-flip test of the whole comparison is the Mantel-Haenszel test with a null distribution for
+  pairs and clusters.
+- Macro averages, in which each subtask counts the same, as on the benchmarks' leaderboards (the
+  paper reports the plain average). Their interval combines those of the subtasks (MOVER: Zou &
+  Donner 2008), so a subtask without flips still contributes its uncertainty. Subtasks that share
+  videos are correlated, as estimated from cluster totals.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from mapflow.results.statistics.resampling import cluster_sign_flip
 
 @dataclass(frozen=True)
 class StratumDifference:
-    """One subtask. `p_holm` is corrected for the number of subtasks."""
+    """The comparison of one subtask; `p_holm` is corrected for the number of subtasks."""
 
     task: str
     cells: Cells
@@ -48,7 +47,7 @@ class StratumDifference:
 
 @dataclass(frozen=True)
 class MantelHaenszel:
-    """Common odds ratio, treatment against baseline; None where the answers leave it at zero or infinity."""
+    """The common odds ratio, treatment against baseline; None if it would be 0 or infinite."""
 
     odds_ratio: float | None
     low: float | None
@@ -64,7 +63,13 @@ def stratum_differences(
     cluster: Int[np.ndarray, " n"] | None = None,
     confidence: Real = 0.95,
 ) -> tuple[StratumDifference, ...]:
-    """Every subtask's comparison, in the order of `task_names`."""
+    """The comparison of each subtask, in the order of `task_names`.
+
+    task: the code of each question's subtask, an index into `task_names`.
+    cluster: the video of each question; None if no two questions share one.
+
+    Raises MapflowError for a subtask without questions.
+    """
     difference = treatment.astype(int) - baseline.astype(int)
     found: list[tuple[str, Cells, Interval, Test]] = []
     for code, name in enumerate(task_names):
@@ -92,7 +97,10 @@ def homogeneity(
     draws: int = 10_000,
     seed: int = 0,
 ) -> Test:
-    """Test that all subtasks share one difference; the statistic is Σ questions × (subtask − common difference)²."""
+    """Tests that all subtasks have the same difference.
+
+    The statistic is Σ questions × (subtask's difference − common difference)².
+    """
     size = np.bincount(task).astype(float)
     share = size / size.sum()
     residual = difference - difference.mean()
@@ -107,7 +115,7 @@ def homogeneity(
 
     observed = float(spread(totals.sum(axis=0, keepdims=True))[0])
     method = f"homogeneity of {len(size)} subtasks, {draws} draws, seed {seed}"
-    # Clusters weighted by independent standard normals: their total is normal with this covariance, given the data.
+    # Sums of clusters with independent standard normal weights have this covariance.
     scale, direction = np.linalg.eigh(totals.T @ totals)
     normal = np.random.default_rng(seed).standard_normal((draws, len(size)))
     drawn = spread((normal * np.sqrt(np.maximum(scale, 0.0))) @ direction.T)
@@ -121,7 +129,7 @@ def mantel_haenszel(
     task: Int[np.ndarray, " n"],
     confidence: Real = 0.95,
 ) -> MantelHaenszel:
-    """Cochran-Mantel-Haenszel over the tables run × correctness, one a subtask."""
+    """Cochran-Mantel-Haenszel on one table of run × correctness per subtask."""
     n, right = np.bincount(task), np.bincount(task, weights=treatment)
     right_before = np.bincount(task, weights=baseline)
     tables = np.array([[right, n - right], [right_before, n - right_before]])
@@ -131,7 +139,10 @@ def mantel_haenszel(
 def mantel_haenszel_of_tables(
     tables: Float[np.ndarray, "2 2 strata"], confidence: Real = 0.95
 ) -> MantelHaenszel:
-    """The same from counts; no continuity correction. Strata that hold only one outcome say nothing and are left out."""
+    """The same from counts, without continuity correction.
+
+    Strata with a single outcome carry no information and are left out.
+    """
     tables = tables[:, :, (tables.sum(axis=0) > 0).all(axis=0)]
     if tables.shape[2] == 0:
         return MantelHaenszel(
@@ -149,7 +160,7 @@ def mantel_haenszel_of_tables(
 
 @dataclass(frozen=True)
 class MacroDifference:
-    """Mean over subtasks of treatment − baseline, and the sign-flip test of just that mean."""
+    """The mean over subtasks of treatment − baseline, and its sign-flip test."""
 
     interval: Interval
     test: Test
@@ -161,7 +172,7 @@ def macro_accuracy(
     cluster: Int[np.ndarray, " n"] | None = None,
     confidence: Real = 0.95,
 ) -> Interval:
-    """Mean of the subtasks' accuracies."""
+    """The mean of the subtasks' accuracies."""
     return _mover(
         correct.astype(float),
         task,
@@ -179,7 +190,7 @@ def macro_difference(
     flips: int = 20_000,
     seed: int = 0,
 ) -> MacroDifference:
-    """Mean of the subtasks' differences. `flips` and `seed` belong to its test (sign_flip.py)."""
+    """The mean of the subtasks' differences; `flips` and `seed` are those of its sign-flip test."""
     interval = _mover(
         difference,
         task,
@@ -201,7 +212,7 @@ def _mover(
 ) -> Interval:
     if len(values) == 0:
         raise MapflowError(
-            "an average over no subtasks is undefined; check that the runs hold any question"
+            "the average over subtasks of runs without questions is undefined; check the runs"
         )
     parts: list[Interval] = []
     for code in np.unique(task):
@@ -224,7 +235,7 @@ def _combined(distances: Sequence[float], correlation: Float[np.ndarray, "tasks 
 def _correlation(
     values: Num[np.ndarray, " n"], task: Int[np.ndarray, " n"], cluster: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, "tasks tasks"]:
-    """Correlation of the subtasks' means through the clusters that they share."""
+    """The correlation of the subtasks' means that shared clusters cause."""
     columns = []
     for code in np.unique(task):
         inside = task == code

@@ -109,7 +109,7 @@ def test_without_discordant_pairs_tango_has_its_closed_form():
 
 def test_impossible_tables_and_levels_are_refused():
     for counts in ((5, 6, 10), (-1, 2, 10), (0, 0, 0)):
-        with pytest.raises(MapflowError, match="no paired table"):
+        with pytest.raises(MapflowError, match="not a paired table"):
             tango_interval(*counts)
     with pytest.raises(MapflowError, match="confidence 95"):
         tango_interval(1, 2, 10, confidence=95)

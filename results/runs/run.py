@@ -20,14 +20,6 @@ from mapflow.results.records.record import Record
 from mapflow.results.runs.folder import MANIFEST, RECORDS
 from mapflow.results.runs.sample_logs import read_samples, sample_files, sample_manifest
 
-TITLES = {
-    "tvbench": "TVBench",
-    "tvbench_open": "TVBench (open)",
-    "tomato": "TOMATO",
-    "motion": "Motion",
-}
-"""Benchmarks by the first part of their question ids → the name in tables; others keep their own."""
-
 Row = tuple[Any, ...]
 
 
@@ -36,7 +28,8 @@ class Run:
     """All arrays have one entry a question, in the file's order. `failed`: could not be asked, counts for no accuracy.
 
     `n_options` is 0 where unknown or open, edges are NaN where unknown; `frames` is a fingerprint of the frames that
-    were shown, 0 where unknown. `video_id` and `valid` are None where the log knows none.
+    were shown, 0 where unknown. `video_id` and `valid` are None where the log knows none. `title` is the
+    benchmark's name in tables.
     """
 
     source: Path
@@ -56,6 +49,7 @@ class Run:
     edges_kept: Float[np.ndarray, " n"]
     edges_total: Float[np.ndarray, " n"]
     frames: Int[np.ndarray, " n"]
+    title: str
 
     @property
     def n(self) -> int:
@@ -66,11 +60,6 @@ class Run:
     def errors(self) -> int:
         """Questions that could not be asked."""
         return int(self.failed.sum())
-
-    @property
-    def title(self) -> str:
-        """The benchmark's name in tables."""
-        return TITLES.get(self.benchmark, self.benchmark)
 
     @property
     def model(self) -> str:
@@ -95,11 +84,13 @@ class Run:
         return codes if len(names) < len(codes) else None
 
 
-def read_runs(place: Path) -> list[Run]:
+def read_runs(place: Path, titles: Mapping[str, str] | None = None) -> list[Run]:
     """Every intervention × benchmark under `place`, in the manifest's order.
 
     `place` is the folder of a run, a folder of lmms-eval's sample logs, or one of those logs. Raises MapflowError for
     anything else, and for lines that are broken, contradict each other or answer nothing.
+
+    titles: benchmark → its name in tables; without one, the benchmark's own name.
     """
     manifest, records = open_records(place)
     grouped: dict[tuple[str, str], dict[str, Row]] = {}
@@ -130,7 +121,11 @@ def read_runs(place: Path) -> list[Run]:
     keys = sorted(
         grouped, key=lambda key: order.get(key[0], len(order))
     )  # stable: else as they appear
-    return [_run(place, manifest, key, about[key], grouped.pop(key)) for key in keys]
+    titles = titles or {}
+    return [
+        _run(place, manifest, key, about[key], grouped.pop(key), title=titles.get(key[1], key[1]))
+        for key in keys
+    ]
 
 
 def open_records(place: Path) -> tuple[dict[str, Any], Iterator[Record]]:
@@ -201,6 +196,7 @@ def _run(
     key: tuple[str, str],
     about: tuple[int | None, str],
     rows: Mapping[str, Row],
+    title: str,
 ) -> Run:
     video, task, gold, correct, valid, failed, n_options, kept, total, frames = zip(
         *rows.values(), strict=True
@@ -226,6 +222,7 @@ def _run(
         edges_kept=np.array(kept, dtype=float),
         edges_total=np.array(total, dtype=float),
         frames=np.array(frames, dtype=np.int64),
+        title=title,
     )
 
 

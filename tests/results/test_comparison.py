@@ -25,6 +25,7 @@ from mapflow.results.tables.comparison import (
 from mapflow.results.tables.formats import Column, render
 from tests.results.run_folders import answers, write_run
 
+TITLES = {"tvbench": "TVBench"}
 BEFORE = [1] * 30 + [0] * 10
 AFTER = [1] * 27 + [0] * 3 + [1] * 2 + [0] * 8
 
@@ -33,7 +34,7 @@ def runs_of(folder, **answers_by_intervention):
     records = [
         r for name, correct in answers_by_intervention.items() for r in answers(name, correct)
     ]
-    return read_runs(write_run(folder, records))
+    return read_runs(write_run(folder, records), TITLES)
 
 
 def test_cells_are_those_counted_by_hand_and_the_sentence_is_the_librarys(tmp_path):
@@ -164,7 +165,7 @@ def test_subtasks_have_their_own_rows_and_add_up(tmp_path):
         type(r)(**{**vars(r), "task": "t_one" if int(r.question_id[-4:]) < 30 else "t_two"})
         for r in records
     ]
-    full, effective = read_runs(write_run(tmp_path, halves))
+    full, effective = read_runs(write_run(tmp_path, halves), TITLES)
     pairs = compare_with_baseline(full, [effective])
     rows = subtask_table(pairs).rows
     assert [(row["subtask"], row["n"], row["lost"], row["gained"]) for row in rows] == [
@@ -180,7 +181,7 @@ def test_a_new_column_in_front_leaves_the_others_under_their_headings(tmp_path, 
         replace(record, task="t_one" if i % 40 < 30 else "t_two")
         for i, record in enumerate(answers("full", BEFORE) + answers("effective", AFTER))
     ]
-    full, effective = read_runs(write_run(tmp_path, halves))
+    full, effective = read_runs(write_run(tmp_path, halves), TITLES)
     pairs = compare_with_baseline(full, [effective])
 
     def cells(table):

@@ -20,7 +20,10 @@ GOOD, ALSO_GOOD, BAD = [1] * 60 + [0] * 20, [1] * 59 + [0] * 21, [0] * 60 + [1] 
 
 def board(folder, *records, identity=None):
     return leaderboard(
-        read_runs(write_run(folder, [r for own in records for r in own], identity=identity or {}))
+        read_runs(
+            write_run(folder, [r for own in records for r in own], identity=identity or {}),
+            {"tvbench": "TVBench"},
+        )
     )
 
 

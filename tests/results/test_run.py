@@ -14,7 +14,7 @@ from tests.results.run_folders import answers, write_run
 def test_every_intervention_and_benchmark_is_a_run_in_the_manifests_order(tmp_path):
     records = answers("full", [1, 0, None]) + answers("effective", [1, 1, None])
     records += answers("full", [0, 0], question_id="tomato/two/{:04d}", task="t_two")
-    runs = read_runs(write_run(tmp_path, records))
+    runs = read_runs(write_run(tmp_path, records), {"tvbench": "TVBench"})
     assert [(run.intervention, run.benchmark, run.n, run.errors) for run in runs] == [
         ("full", "tvbench", 2, 1),
         ("full", "tomato", 2, 0),
@@ -23,7 +23,7 @@ def test_every_intervention_and_benchmark_is_a_run_in_the_manifests_order(tmp_pa
     assert runs[0].correct.tolist() == [True, False, False]
     assert runs[0].failed.tolist() == [False, False, True]
     assert runs[0].edges_share == pytest.approx(0.25)
-    assert runs[0].title == "TVBench" and runs[0].model == "tiny"
+    assert (runs[0].title, runs[1].title) == ("TVBench", "tomato") and runs[0].model == "tiny"
 
 
 def test_videos_are_clusters_only_where_two_questions_share_one(tmp_path):

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, apply, parse_intervention
 from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
 from mapflow.model_adapters.interventions.kernels.edges import Edges, LayerMasks
-from mapflow.model_adapters.interventions.kernels.grouped_attention import GroupedEdges
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.question import Question
 
@@ -132,21 +131,12 @@ class ExplicitMasks:
     """
 
     def __init__(self, compiled: Compiled, device: torch.device) -> None:
-        self._plan = BatchMasks.of([compiled], device=device)
-        self._device = device
+        self._masks = BatchMasks.of([compiled], device=device)
         self.asked: list[int] = []
 
     def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges:
         self.asked.append(layer)
-        edges = self._plan.mask(layer, n_queries, n_keys)
-        if edges is None:
-            causal = torch.ones(
-                1, 1, n_queries, n_keys, dtype=torch.bool, device=self._device
-            ).tril()
-            edges = Edges(causal, may_be_empty=False)
-        return (
-            Edges(edges.allowed) if isinstance(edges, GroupedEdges) else edges
-        )  # groups have other kernels
+        return self._masks.dense(layer, n_queries, n_keys)
 
 
 def hook_counts(model: nn.Module) -> dict[str, int]:

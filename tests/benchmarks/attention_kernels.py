@@ -1,11 +1,13 @@
-"""Which attention for which cuts, at which length: the measured crossovers behind `grouped_attention.MANY_POSITIONS` and
-`dense_attention.MANY_KEYS`.
+"""Which attention for which cuts, at which length: the measured crossovers behind
+`grouped_attention.MANY_POSITIONS` and `dense_attention.MANY_KEYS`.
 
-    python -m tests.benchmarks.attention_kernels --out kernels.json      # one GPU, about a minute (compiling included)
+python -m tests.benchmarks.attention_kernels --out kernels.json      # one GPU, about a minute
+(compiling included)
 
-32 heads of 128 in bfloat16, as in the 7B shape; times are medians of CUDA events, milliseconds a call. Groups are timed as a
-whole and in their parts (stretches, the batch of frames, rows that are left), beside other ways to compute the same parts;
-every `difference` is the largest one from sdpa under the whole mask, relative to its largest value.
+32 heads of 128 in bfloat16, as in the 7B shape; times are medians of CUDA events, milliseconds a
+call. Groups are timed as a whole and in their parts (stretches, the batch of frames, rows that are
+left), beside other ways to compute the same parts; every `difference` is the largest one from sdpa
+under the whole mask, relative to its largest value.
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ from mapflow.model_adapters.interventions import (
     TokenLayout,
     parse_intervention,
 )
+from mapflow.model_adapters.interventions.kernels import grouped_attention as grouped
 from mapflow.model_adapters.interventions.kernels import query_groups
 from mapflow.model_adapters.interventions.kernels.dense_attention import block_sparse_attention
-from mapflow.model_adapters.interventions.kernels.edges import Edges
+from mapflow.model_adapters.interventions.kernels.edges import DenseEdges
 from mapflow.model_adapters.interventions.kernels.grouped_attention import (
     GroupedEdges,
     _each,
@@ -91,12 +94,12 @@ def measure(frames: int, policy: str, layer: int, same_size: bool = True) -> dic
     pathways = named_pathways("LLaVA-NeXT-7B-Video-FT")
     compiled = parse_intervention(policy).compile(layout, 32, pathways)
     with (
-        mock.patch.object(batch_masks, "MANY_POSITIONS", 1),
+        mock.patch.object(grouped, "MANY_POSITIONS", 1),
         mock.patch.object(query_groups, "LEAST_SHARE", 0),
     ):
         groups = BatchMasks.of([compiled], device="cuda").mask(layer, n, n)
     assert isinstance(groups, GroupedEdges)
-    edges = Edges(groups.allowed)
+    edges = DenseEdges(groups.allowed)
     module = torch.nn.Module()
     row: dict[str, float | str] = {
         "positions": n,
@@ -122,12 +125,12 @@ def measure(frames: int, policy: str, layer: int, same_size: bool = True) -> dic
     def part(
         some: list[query_groups.QueryGroup], left: list[tuple[int, int]]
     ) -> Callable[[], object]:
-        edges = GroupedEdges(some, left, groups._rows, groups.device, groups.may_be_empty)
+        edges = GroupedEdges(some, left, groups.mask_of, groups.device, groups.may_be_empty)
         return lambda: grouped_attention(module, query, key, value, edges)
 
     stretches = [group for group in groups.groups if group.count == 1]
     batches = [group for group in groups.groups if group.count > 1]
-    row["rows left"] = sum(stop - start for start, stop in groups.left)
+    row["rows left"] = sum(stop - start for start, stop in groups.rest)
     if stretches:
         ways["grouped: stretches"] = part(stretches, [])
     if batches:
@@ -135,9 +138,9 @@ def measure(frames: int, policy: str, layer: int, same_size: bool = True) -> dic
         ways["batches, causal in place of a bias"] = lambda: [
             causal_batch(query, key, value, group) for group in batches
         ]
-    if groups.left:
-        ways["grouped: rows left"] = part([], list(groups.left))
-        rest = torch.cat([torch.arange(*span, device="cuda") for span in groups.left])
+    if groups.rest:
+        ways["grouped: rows left"] = part([], list(groups.rest))
+        rest = torch.cat([torch.arange(*span, device="cuda") for span in groups.rest])
         if len(rest) <= FEW:
             ways["rows left, plain matrices"] = lambda: plain(
                 query[:, :, rest], key, value, bias[:, :, rest]
@@ -159,7 +162,7 @@ def measure(frames: int, policy: str, layer: int, same_size: bool = True) -> dic
     for group in batches:
         found = causal_batch(query, key, value, group)
         row["difference, causal batch"] = difference(found, slice(group.start, group.stop))
-    if groups.left and len(rest) <= FEW:
+    if groups.rest and len(rest) <= FEW:
         found = plain(query[:, :, rest], key, value, bias[:, :, rest])
         row["difference, plain matrices"] = difference(found.transpose(1, 2), rest)
     return row
@@ -181,7 +184,9 @@ def causal_batch(
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Scores written out: fused kernels give few rows to few processors, each of which goes through all keys."""
+    """Scores written out: fused kernels give few rows to few processors, each of which goes
+    through all keys.
+    """
     scores = torch.matmul(query, key.mT).mul_(query.shape[-1] ** -0.5).add_(bias)
     return torch.matmul(scores.softmax(-1), value)
 

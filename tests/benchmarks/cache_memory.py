@@ -1,12 +1,15 @@
-"""What a cache weighs without the keys that nobody will read, and what that does to a decoding step. One prompt, 7B shape.
+"""What a cache weighs without the keys that nobody will read, and what that does to a decoding
+step. One prompt, 7B shape.
 
-    python -m tests.benchmarks.cache_memory --size 7b 7b-64 --out cache.json      # one GPU, about a minute
-    python -m tests.benchmarks.cache_memory                                       # small, also on a CPU
+python -m tests.benchmarks.cache_memory --size 7b 7b-64 --out cache.json      # one GPU, about a
+minute python -m tests.benchmarks.cache_memory                                       # small, also
+on a CPU
 
-`whole` is the same prefill and the same steps with transformers' own cache under the same plan; `full` drops nothing, so its
-ratio is the clock's noise. The floor is arithmetic: keys that the last row may read, in all layers, as a share of the
-prompt's. Several interventions run as one batch, a row each, and keep the union. Both ways are compared first: in
-float32, to 1e-5 in every probability of four steps.
+`whole` is the same prefill and the same steps with transformers' own cache under the same plan;
+`full` drops nothing, so its ratio is the clock's noise. The floor is arithmetic: keys that the
+last row may read, in all layers, as a share of the prompt's. Several interventions run as one
+batch, a row each, and keep the union. Both ways are compared first: in float32, to 1e-5 in every
+probability of four steps.
 """
 
 from __future__ import annotations

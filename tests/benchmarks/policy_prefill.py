@@ -1,11 +1,14 @@
-"""Does a pruned policy cost less than full attention? One prompt's answer at the 7B shape, 8 and 64 frames.
+"""Does a pruned policy cost less than full attention? One prompt's answer at the 7B shape, 8 and
+64 frames.
 
-    python -m tests.benchmarks.policy_prefill --size 7b 7b-64 --out policies.json      # one GPU, about a minute
-    python -m tests.benchmarks.policy_prefill                                          # small, also on a CPU
+python -m tests.benchmarks.policy_prefill --size 7b 7b-64 --out policies.json      # one GPU, about
+a minute python -m tests.benchmarks.policy_prefill                                          #
+small, also on a CPU
 
-`plain` is transformers' own forward with sdpa's causal (flash) kernel and only the last position projected; the policies run as in
-an ordinary run, compiling the intervention included. The floor is what arithmetic allows: rows that pass through the layers'
-matrices and edges that are scored, as a share of the plain run's. Small float32 weights are compared with the oracle first.
+`plain` is transformers' own forward with sdpa's causal (flash) kernel and only the last position
+projected; the policies run as in an ordinary run, compiling the intervention included. The floor
+is what arithmetic allows: rows that pass through the layers' matrices and edges that are scored,
+as a share of the plain run's. Small float32 weights are compared with the oracle first.
 """
 
 from __future__ import annotations
@@ -90,7 +93,9 @@ class Bench:
         return self.decoder.logits(hidden[:, -1])
 
     def floor(self, policy: str) -> float:
-        """Arithmetic as a share of the plain run's: matrices by live rows, scores by kept edges of live rows."""
+        """Arithmetic as a share of the plain run's: matrices by live rows, scores by kept edges of
+        live rows.
+        """
         compiled, n, size = self.compile(policy), len(self.layout), self.size
         rows = plan_passes([compiled]).row_layers if policy != "full" else n * size.layers
         per_edge = 4 * size.hidden

@@ -1,8 +1,10 @@
-"""What the sweep and policy benchmarks share: random models of real shapes, the published procedure, and the clock.
+"""What the sweep and policy benchmarks share: random models of real shapes, the published
+procedure, and the clock.
 
-The published procedure is one whole forward pass for every route and layer: the vision tower again, eager attention, an
-additive n × n mask repeated over the heads in the layers that cut, every position projected to the vocabulary. Its masks
-are made before the clock starts, which is kinder than the released code.
+The published procedure is one whole forward pass for every route and layer: the vision tower
+again, eager attention, an additive n × n mask repeated over the heads in the layers that cut,
+every position projected to the vocabulary. Its masks are made before the clock starts, which is
+kinder than the released code.
 """
 
 from __future__ import annotations
@@ -90,7 +92,9 @@ def language_model(size: Size, device: str, dtype: torch.dtype) -> LlamaForCausa
 
 
 def vision_tower(size: Size, device: str, dtype: torch.dtype) -> Callable[[], Tensor]:
-    """The frames through a CLIP ViT-L/14 of that many layers: what a call costs, not what it says."""
+    """The frames through a CLIP ViT-L/14 of that many layers: what a call costs, not what it
+    says.
+    """
     config = CLIPVisionConfig(
         hidden_size=1024,
         intermediate_size=4096,

@@ -1,13 +1,16 @@
-"""Sweep against the naive executor on a CPU: the four routes of `vql-to-ql`, every layer, the plain run included.
+"""Sweep against the naive executor on a CPU: the four routes of `vql-to-ql`, every layer, the
+plain run included.
 
-    python tests/benchmarks/sweep_cpu.py            # hidden 512 × 16 layers × 1,152 video tokens + 115 text, ~2 minutes
+python tests/benchmarks/sweep_cpu.py            # hidden 512 × 16 layers × 1,152 video tokens + 115
+text, ~2 minutes
 
-Three procedures on the same random weights and inputs, each in a process of its own, so that peaks of memory tell them
-apart: `incremental` is ours; `naive` one masked forward pass for every route and layer through the same attention
-function, only the answer's row projected; `published` as the released code does it: eager attention, an additive
-n × n mask repeated over the heads, every position projected to the vocabulary. Prints a table and JSON: seconds
-(median of repeats for ours) by the wall's clock and of processor time, which other load disturbs less, ratios of both,
-the largest difference in probability, memory above what the loaded model takes.
+Three procedures on the same random weights and inputs, each in a process of its own, so that peaks
+of memory tell them apart: `incremental` is ours; `naive` one masked forward pass for every route
+and layer through the same attention function, only the answer's row projected; `published` as the
+released code does it: eager attention, an additive n × n mask repeated over the heads, every
+position projected to the vocabulary. Prints a table and JSON: seconds (median of repeats for ours)
+by the wall's clock and of processor time, which other load disturbs less, ratios of both, the
+largest difference in probability, memory above what the loaded model takes.
 """
 
 from __future__ import annotations

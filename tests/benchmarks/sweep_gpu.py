@@ -1,12 +1,13 @@
 """Knockout sweeps at the 7B shape against the published procedure, in one process.
 
-    python -m tests.benchmarks.sweep_gpu --size 7b --out sweep_7b.json      # one H200, about a minute
-    python -m tests.benchmarks.sweep_gpu                                    # small, also on a CPU
+python -m tests.benchmarks.sweep_gpu --size 7b --out sweep_7b.json      # one H200, about a minute
+python -m tests.benchmarks.sweep_gpu                                    # small, also on a CPU
 
-First the same small float32 weights through both, which must agree to 1e-5 in every probability. Then the real size:
-ours takes the vision tower, compiling and planning into its time; of the published procedure every so many-th layer is run
-(`--every`), and the median forward pass stands for all. On random bfloat16 weights differences are noise: they are given beside
-the noise between two kernels of the published procedure itself.
+First the same small float32 weights through both, which must agree to 1e-5 in every probability.
+Then the real size: ours takes the vision tower, compiling and planning into its time; of the
+published procedure every so many-th layer is run (`--every`), and the median forward pass stands
+for all. On random bfloat16 weights differences are noise: they are given beside the noise between
+two kernels of the published procedure itself.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class Bench:
 
     @torch.inference_mode()
     def ours(self, routes: tuple[str, ...]) -> Tensor:
-        """Everything that a question costs: masks compiled, planned, the video encoded, all windows answered."""
+        """Everything that a question costs: masks compiled, planned, the video encoded, all
+        windows answered.
+        """
         self.vision()
         compiled = self.compile(routes)
         planned = plan_passes(compiled, self.widths, BUDGET)
@@ -98,7 +101,9 @@ def _windows(routes: tuple[str, ...], layers: int) -> list[Intervention]:
 
 
 def correctness(device: str) -> float:
-    """Largest difference in probability between ours and the published procedure, small, in float32."""
+    """Largest difference in probability between ours and the published procedure, small, in
+    float32.
+    """
     bench = Bench(SIZES["small"], device, torch.float32)
     ours = bench.ours(ELEVEN)
     bench.attention("eager")

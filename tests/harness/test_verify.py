@@ -25,9 +25,9 @@ from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.registry import families
 from mapflow.model_adapters.interventions import TokenLayout
-from mapflow.model_adapters.interventions.execution import batch_masks, branch_masks, decoder
+from mapflow.model_adapters.interventions.execution import decoder
 from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
-from mapflow.model_adapters.interventions.kernels import attention, query_groups
+from mapflow.model_adapters.interventions.kernels import attention, grouped_attention, query_groups
 
 sys.path.append(str(Path(__file__).parents[1] / "model_adapters"))
 from tiny_hf import FAMILIES as HF_FAMILIES
@@ -61,8 +61,7 @@ def test_a_prompt_long_enough_for_groups_is_verified(llava, monkeypatch):
     """Groups have kernels of their own, so rows that a cut cannot reach would not keep their bits."""
     for module, name in (
         (query_groups, "FEW_QUERIES"),
-        (batch_masks, "MANY_POSITIONS"),
-        (branch_masks, "MANY_POSITIONS"),
+        (grouped_attention, "MANY_POSITIONS"),
     ):
         monkeypatch.setattr(module, name, 1)
     assert failed(llava) == set()
@@ -174,42 +173,44 @@ def test_layers_that_share_a_number_are_found(llava, monkeypatch):
 
 
 def test_a_layer_that_ignores_its_mask_is_found(llava, monkeypatch):
-    allowed = attention.cut_edges
+    allowed = attention.active_edges
 
     def deaf(module, query, key, padding):
         mask = allowed(module, query, key, padding)
         return None if module.layer_idx == 1 and query.shape[2] == key.shape[2] else mask
 
-    monkeypatch.setattr(attention, "cut_edges", deaf)
+    monkeypatch.setattr(attention, "active_edges", deaf)
     assert "layers reached" in failed(llava)
 
 
 def test_cuts_that_begin_a_layer_early_are_found(llava, monkeypatch):
-    mask = BatchMasks.mask
+    mask_of = BatchMasks._mask_of
     last = llava.decoder.n_layers - 1
     monkeypatch.setattr(
-        BatchMasks, "mask", lambda self, layer, *sizes: mask(self, min(layer + 1, last), *sizes)
+        BatchMasks,
+        "_mask_of",
+        lambda self, layer, *sizes: mask_of(self, min(layer + 1, last), *sizes),
     )
     assert "layers reached" in failed(llava)
 
 
 def test_cuts_that_take_other_rows_along_are_found(llava, monkeypatch):
-    build = BatchMasks._build
+    mask_of = BatchMasks._mask_of
 
     def spilling(self, layer, *sizes):
-        mask = build(self, layer, *sizes)
-        return mask & mask.allowed.roll(1, 2) if not self._full[layer] else mask
+        mask = mask_of(self, layer, *sizes)
+        return mask if self._full[layer] else mask & mask.roll(1, 2)
 
-    monkeypatch.setattr(BatchMasks, "_build", spilling)
+    monkeypatch.setattr(BatchMasks, "_mask_of", spilling)
     assert "causality" in failed(llava)
 
 
 def test_masks_that_are_not_causal_are_found(llava, monkeypatch):
-    build = BatchMasks._build
+    mask_of = BatchMasks._mask_of
     monkeypatch.setattr(
         BatchMasks,
-        "_build",
-        lambda self, layer, *sizes: build(self, layer, *sizes) | ~self._full[layer],
+        "_mask_of",
+        lambda self, layer, *sizes: mask_of(self, layer, *sizes) | (not self._full[layer]),
     )
     assert {"layers reached", "causality", "cut without effect"} & failed(llava)
 
@@ -239,7 +240,7 @@ def test_generated_rows_that_escape_the_cuts_are_found(llava, monkeypatch):
         return torch.ones(len(compiled), len(compiled[0].layout), dtype=torch.bool)
 
     monkeypatch.setattr(
-        "mapflow.model_adapters.interventions.execution.kept_keys.readable_keys", everything
+        "mapflow.model_adapters.interventions.execution.kept_keys.allowed_keys", everything
     )
     assert failed(llava) == {"cached decoding"}
 
@@ -251,7 +252,7 @@ def test_dropping_keys_that_generated_rows_read_is_found(llava, monkeypatch):
         return keys
 
     monkeypatch.setattr(
-        "mapflow.model_adapters.interventions.execution.kept_keys.readable_keys", without_the_first
+        "mapflow.model_adapters.interventions.execution.kept_keys.allowed_keys", without_the_first
     )
     assert failed(llava) == {"cached decoding"}
 

@@ -1,4 +1,6 @@
-"""The choice of an executor changes no number, and rows that no answer depends on are left out where there are many."""
+"""The choice of an executor changes no number, and rows that no answer depends on are left out
+where there are many.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The attention function inside unmodified models: sdpa path = float32 oracle = the naive forward of each sample."""
+"""The attention function inside unmodified models: sdpa path = float32 oracle = the naive forward
+of each sample.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 
 
 def naive_masks(prompt, spec, n_layers, compiled):
-    """Segment cuts from the definition; the random edges as drawn (test_random_blocking checks the draw)."""
+    """Segment cuts from the definition; the random edges as drawn (test_random_blocking checks the
+    draw).
+    """
     masks = [allowed(prompt, spec, layer, n_layers) for layer in range(1, n_layers + 1)]
     for layer, mask in enumerate(masks):
         blocked = compiled.blocked(layer)
@@ -119,7 +123,9 @@ def test_padded_batches_equal_each_sample_alone(family, batch, side, attention):
 @few
 @torch.no_grad()
 def test_cached_decoding_equals_full_recomputation(family, batch, n_new, padded):
-    """Generated rows keep the last prompt row's cuts; generated keys are free (left padding where prompts differ)."""
+    """Generated rows keep the last prompt row's cuts; generated keys are free (left padding where
+    prompts differ).
+    """
     n_layers, samples = batch
     length = max(len(embeds) for embeds, _, _ in samples) + padded
     starts = [length - len(embeds) for embeds, _, _ in samples]
@@ -186,7 +192,9 @@ class Layer(nn.Module):
 @given(cases(random=True, max_layers=1), st.sampled_from([1, 2, 4]), st.booleans(), st.data())
 @quick
 def test_the_function_alone_with_any_suffix_of_queries(case, groups, padding, data):
-    """Without a model around it there is no causal mask from outside: it must come from the plan itself."""
+    """Without a model around it there is no causal mask from outside: it must come from the plan
+    itself.
+    """
     prompt, spec, _ = case
     n = len(prompt)
     n_queries = data.draw(st.integers(1, n))
@@ -324,7 +332,9 @@ def test_masks_are_shared_between_equal_layers(prompt, data):
 
 
 def test_nothing_of_the_registries_changes_but_our_names():
-    """In a fresh interpreter: importing the instrument adds three attention and three mask functions, no more."""
+    """In a fresh interpreter: importing the instrument adds three attention and three mask
+    functions, no more.
+    """
     code = """
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS as masks
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as functions

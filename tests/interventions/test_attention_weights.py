@@ -99,7 +99,7 @@ def test_the_first_rows_of_a_frame_read_no_later_frame():
 
 def test_many_rows_are_read_in_pieces(monkeypatch):
     whole = run("effective:cross_frame=1-2,video_to_question=2-3,question_to_last=3-4", "all")
-    monkeypatch.setattr(weights_module, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(weights_module, "AT_ONCE", 3)
     pieces = run("effective:cross_frame=1-2,video_to_question=2-3,question_to_last=3-4", "all")
     torch.testing.assert_close(pieces, whole)
 

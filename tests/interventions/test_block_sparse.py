@@ -1,4 +1,6 @@
-"""Block-sparse attention and the other forms of a mask equal the float32 oracle; its kernel uncompiled, as compiling takes long."""
+"""Block-sparse attention and the other forms of a mask equal the float32 oracle; its kernel
+uncompiled, as compiling takes long.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from mapflow.model_adapters.interventions.kernels import dense_attention
-from mapflow.model_adapters.interventions.kernels.edges import ALIGNMENT, Edges
+from mapflow.model_adapters.interventions.kernels.edges import ALIGNMENT, DenseEdges
 from mapflow.model_adapters.interventions.kernels.reference import eager_attention
 
 
@@ -27,7 +29,9 @@ def tensors(batch: int, heads: int, kv_heads: int, n_queries: int, n_keys: int):
 
 
 def mask(batch: int, n_queries: int, n_keys: int, whole_blocks: bool) -> torch.Tensor:
-    """Random edges; with whole blocks that are empty and whole blocks that are full; rows without a key."""
+    """Random edges; with whole blocks that are empty and whole blocks that are full; rows without
+    a key.
+    """
     draw = torch.Generator().manual_seed(n_queries + n_keys)
     allowed = torch.rand(batch, 1, n_queries, n_keys, generator=draw) > 0.4
     if whole_blocks:
@@ -42,7 +46,7 @@ def mask(batch: int, n_queries: int, n_keys: int, whole_blocks: bool) -> torch.T
 @pytest.mark.parametrize("batch, n_queries, n_keys", [(1, 300, 300), (2, 130, 517)])
 def test_blocks_equal_the_oracle(uncompiled, kv_heads, batch, n_queries, n_keys):
     query, key, value = tensors(batch, 4, kv_heads, n_queries, n_keys)
-    edges = Edges(mask(batch, n_queries, n_keys, whole_blocks=True))
+    edges = DenseEdges(mask(batch, n_queries, n_keys, whole_blocks=True))
     found = dense_attention.block_sparse_attention(query, key, value, edges, scaling=0.3)
     slow, _ = eager_attention(query, key, value, edges.opened, scaling=0.3)
     torch.testing.assert_close(found, slow, rtol=1e-5, atol=1e-5)
@@ -53,7 +57,7 @@ def test_blocks_equal_the_oracle(uncompiled, kv_heads, batch, n_queries, n_keys)
 @few
 def test_a_bias_is_its_mask_in_aligned_rows(n_queries, n_keys):
     query, key, value = tensors(1, 2, 2, n_queries, n_keys)
-    edges = Edges(mask(1, n_queries, n_keys, whole_blocks=False))
+    edges = DenseEdges(mask(1, n_queries, n_keys, whole_blocks=False))
     bias = edges.bias(torch.float32)
     assert bias.stride(-2) % ALIGNMENT == 0 and bias is edges.bias(torch.float32)
     assert torch.equal(bias == 0, edges.opened)
@@ -63,11 +67,11 @@ def test_a_bias_is_its_mask_in_aligned_rows(n_queries, n_keys):
 
 
 def test_rows_without_a_key_are_known_and_opened():
-    edges = Edges(mask(1, 10, 12, whole_blocks=False))
+    edges = DenseEdges(mask(1, 10, 12, whole_blocks=False))
     assert edges.empty is not None
     assert edges.empty[0, 0, 5] and edges.opened[0, 0, 5].all()
     assert torch.equal(edges.empty[..., 0], ~edges.allowed.any(-1))
-    assert Edges(torch.ones(1, 1, 2, 2, dtype=torch.bool), may_be_empty=False).empty is None
+    assert DenseEdges(torch.ones(1, 1, 2, 2, dtype=torch.bool), may_be_empty=False).empty is None
 
 
 def test_only_large_half_precision_attention_on_a_gpu_goes_by_blocks():

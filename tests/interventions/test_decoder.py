@@ -1,4 +1,6 @@
-"""The branching decoder: several prompts and interventions in one pass equal one naive forward each."""
+"""The branching decoder: several prompts and interventions in one pass equal one naive forward
+each.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,9 @@ def test_generation_stops_per_row_and_leaves_the_stop_out(family):
 
 
 def test_generated_positions_follow_next_position():
-    """Where positions do not simply count up, the given ones are used, for the prompt and for what follows."""
+    """Where positions do not simply count up, the given ones are used, for the prompt and for what
+    follows.
+    """
     decoder, n = Decoder(tiny("llama-gqa", 2)), len(LAYOUT)
     compiled = [parse_intervention("video->last").compile(LAYOUT, 2)]
     embeds = embeddings(n, seed=4)
@@ -174,7 +178,9 @@ def test_hooks_and_plan_are_gone_after_an_exception():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_added_vectors_arrive_in_every_branch(family):
-    """Vectors added after a layer (DeepStack) reach all rows alike, branched or not, in both ways to run."""
+    """Vectors added after a layer (DeepStack) reach all rows alike, branched or not, in both ways
+    to run.
+    """
     model, n = tiny(family, 3), len(LAYOUT)
     added = {0: embeddings(n, seed=8), 1: embeddings(n, seed=9)}
     inputs = DecoderInputs(embeddings(n, seed=1), added=added)

@@ -18,8 +18,9 @@ from mapflow.model_adapters.interventions import (
     TokenLayout,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.execution import batch_masks, branch_masks, incremental
+from mapflow.model_adapters.interventions.execution import incremental
 from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
+from mapflow.model_adapters.interventions.kernels import grouped_attention as grouped
 from mapflow.model_adapters.interventions.kernels import query_groups
 from mapflow.model_adapters.interventions.kernels.grouped_attention import (
     GroupedEdges,
@@ -49,8 +50,7 @@ VIDEO = TokenLayout.from_runs(
 def everywhere(monkeypatch):
     """Groups of any size, in prompts of any length."""
     monkeypatch.setattr(query_groups, "FEW_QUERIES", 1)
-    monkeypatch.setattr(batch_masks, "MANY_POSITIONS", 1)
-    monkeypatch.setattr(branch_masks, "MANY_POSITIONS", 1)
+    monkeypatch.setattr(grouped, "MANY_POSITIONS", 1)
 
 
 @st.composite
@@ -158,8 +158,7 @@ def test_runs_with_groups_equal_runs_without(family):
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (
             (query_groups, "FEW_QUERIES"),
-            (batch_masks, "MANY_POSITIONS"),
-            (branch_masks, "MANY_POSITIONS"),
+            (grouped, "MANY_POSITIONS"),
         ):
             patch.setattr(module, name, 1)
         assert any(
@@ -184,7 +183,7 @@ def test_no_mask_of_all_rows_is_made(text, monkeypatch):
     for layer in range(4):
         edges = BatchMasks.of([own]).mask(layer, len(VIDEO), len(VIDEO))
         if isinstance(edges, GroupedEdges):
-            assert all(stop <= 5 or start >= 35 for start, stop in edges.left)  # no frame
+            assert all(stop <= 5 or start >= 35 for start, stop in edges.rest)  # no frame
             assert (edges.allowed[0, 0] == own.token_mask(layer)).all()
 
 
@@ -193,7 +192,7 @@ def test_a_padding_mask_besides_goes_through_the_whole_mask(prompt):
     layout = layout_of(prompt)
     own = parse_intervention("all->last").compile(layout, 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch_masks, "MANY_POSITIONS", 1)
+        patch.setattr(grouped, "MANY_POSITIONS", 1)
         edges = BatchMasks.of([own]).mask(0, len(layout), len(layout))
     padding = torch.ones(1, 1, len(layout), len(layout), dtype=torch.bool)
     padding[..., 0] = False

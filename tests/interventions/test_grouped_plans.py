@@ -1,4 +1,6 @@
-"""What plans hand to attention as groups is what the policy allows, position by position; also where hardly anything groups."""
+"""What plans hand to attention as groups is what the policy allows, position by position; also
+where hardly anything groups.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,14 @@ from mapflow.model_adapters.interventions import (
     TokenLayout,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.execution import batch_masks, branch_masks, incremental
+from mapflow.model_adapters.interventions.execution import incremental
 from mapflow.model_adapters.interventions.kernels import (
     attention,
     dense_attention,
     query_groups,
 )
-from mapflow.model_adapters.interventions.kernels.edges import Edges
+from mapflow.model_adapters.interventions.kernels import grouped_attention as grouped
+from mapflow.model_adapters.interventions.kernels.edges import DenseEdges
 from mapflow.model_adapters.interventions.kernels.grouped_attention import (
     GroupedEdges,
     grouped_attention,
@@ -54,8 +57,7 @@ def grouping(fewest: int = 1, most: int = 8):
         patch.setattr(query_groups, "FEW_QUERIES", fewest)
         patch.setattr(query_groups, "MOST_GROUPS", most)
         patch.setattr(query_groups, "LEAST_SHARE", 0)
-        for module in (batch_masks, branch_masks):
-            patch.setattr(module, "MANY_POSITIONS", 1)
+        patch.setattr(grouped, "MANY_POSITIONS", 1)
         yield
 
 
@@ -81,7 +83,9 @@ def timed_frames(n_frames: int, size: int = 4) -> TokenLayout:
 @given(cases(max_layers=4), HEADS, st.integers(1, 4), st.integers(1, 8))
 @quick
 def test_groups_of_any_policy_equal_the_oracle_under_its_definition(case, heads, fewest, most):
-    """Effective, strict, routes, knockouts, keep; frames of unequal sizes, text between them, rows that read nothing."""
+    """Effective, strict, routes, knockouts, keep; frames of unequal sizes, text between them, rows
+    that read nothing.
+    """
     prompt, spec, n_layers = case
     compiled, n = compile_spec(prompt, spec, n_layers), len(prompt)
     module, (query, key, value) = tensors(n, heads)
@@ -136,7 +140,9 @@ def test_answers_with_groups_equal_answers_without(family, case):
 )
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2)])
 def test_many_rows_that_group_with_none_go_by_blocks(monkeypatch, layout, text, heads):
-    """Otherwise sdpa would compute every pair of them; kernels uncompiled, as compiling takes long."""
+    """Otherwise sdpa would compute every pair of them; kernels uncompiled, as compiling takes
+    long.
+    """
     by_blocks = []
 
     def counted(query: Tensor, *others, **options) -> Tensor:
@@ -156,7 +162,7 @@ def test_many_rows_that_group_with_none_go_by_blocks(monkeypatch, layout, text, 
     found = grouped_attention(module, query, key, value, edges, scaling=0.4)
     expected, _ = eager_attention(query, key, value, compiled.token_mask(0)[None, None], 0.4)
     torch.testing.assert_close(found, expected, **TOLERANCE)
-    assert by_blocks == [sum(stop - start for start, stop in edges.left)]
+    assert by_blocks == [sum(stop - start for start, stop in edges.rest)]
 
 
 def test_a_softcap_keeps_away_from_blocks(monkeypatch):
@@ -172,7 +178,7 @@ def test_a_softcap_keeps_away_from_blocks(monkeypatch):
 
     monkeypatch.setattr(dense_attention, "sdpa_attention_forward", sdpa)
     module, (query, key, value) = tensors(5, (2, 2))
-    edges = Edges(torch.ones(1, 1, 5, 5, dtype=torch.bool).tril())
+    edges = DenseEdges(torch.ones(1, 1, 5, 5, dtype=torch.bool).tril())
     dense_attention.masked_attention(module, query, key, value, edges, softcap=30.0)
     assert heard == {"softcap": 30.0}  # sdpa's to refuse
 
@@ -193,7 +199,7 @@ def test_a_prompt_without_groups_keeps_its_mask():
     layout = timed_frames(3)
     compiled, n = parse_intervention("system->all").compile(layout, 1), len(layout)
     with grouping(fewest=n + 1):
-        assert type(BatchMasks.of([compiled]).mask(0, n, n)) is Edges
+        assert type(BatchMasks.of([compiled]).mask(0, n, n)) is DenseEdges
 
 
 @pytest.mark.parametrize("text, empty", [("cross-frame", False), ("all->stem", True)])
@@ -201,5 +207,5 @@ def test_rows_without_a_key_are_looked_for_where_there_may_be_some(text, empty):
     compiled, n = parse_intervention(text).compile(UNEQUAL, 1), len(UNEQUAL)
     with grouping(fewest=4):
         edges = BatchMasks.of([compiled]).mask(0, n, n)
-    assert isinstance(edges, GroupedEdges) and edges.left
-    assert edges.rest.may_be_empty == empty and (edges.rest.empty is not None) == empty
+    assert isinstance(edges, GroupedEdges) and edges.rest
+    assert edges.rest_edges.may_be_empty == empty and (edges.rest_edges.empty is not None) == empty

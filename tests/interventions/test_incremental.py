@@ -1,4 +1,6 @@
-"""The incremental executor against one masked forward pass for every intervention, on tiny random decoders."""
+"""The incremental executor against one masked forward pass for every intervention, on tiny random
+decoders.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +33,16 @@ from mapflow.model_adapters.interventions import (
 )
 from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.execution.incremental import answer_logits
+from mapflow.model_adapters.interventions.execution.layer_arguments import StretchIndex
 from mapflow.model_adapters.interventions.execution.memory_plan import Widths, plan_passes
-from mapflow.model_adapters.interventions.execution.row_index import RowIndex
 from mapflow.model_adapters.interventions.execution.schedule import schedule
 from mapflow.model_adapters.interventions.language.liveness import live_segments
 from mapflow.results.contract.errors import MapflowError
 
 SINGLE, DOUBLE = 1e-6, 1e-7
-"""Bounds on probabilities. In double precision what is left is the rounding of logits to float32."""
+"""Bounds on probabilities. In double precision what is left is the rounding of logits to
+float32.
+"""
 LAYERS = 5
 
 
@@ -271,7 +275,9 @@ def test_the_plan_s_row_layers_are_those_that_are_run(case, data):
 
 
 def needed_rows(prompt: Prompt, masks: Sequence[Sequence[Sequence[bool]]]) -> list[set[int]]:
-    """By layer, in loops over positions: rows whose output differs from the plain run's and reaches the answer."""
+    """By layer, in loops over positions: rows whose output differs from the plain run's and
+    reaches the answer.
+    """
     n, changed, per_layer = len(prompt), set(), []
     for mask in masks:
         lost = {q for q in range(n) if not all(mask[q][: q + 1])}
@@ -287,20 +293,22 @@ def needed_rows(prompt: Prompt, masks: Sequence[Sequence[Sequence[bool]]]) -> li
 @quick
 @given(case=cases(usual=True))
 def test_one_intervention_computes_the_rows_that_it_changes_and_that_somebody_reads(case):
-    """By segments, as a segment is computed whole; a job of one step also runs rows that only bring keys."""
+    """By segments, as a segment is computed whole; a job of one step also runs rows that only
+    bring keys.
+    """
     prompt, spec, n_layers = case
     compiled = compile_spec(prompt, spec, n_layers)
     masks = [allowed(prompt, spec, layer + 1, n_layers) for layer in range(n_layers)]
     plain = parse_intervention("full").compile(layout_of(prompt), n_layers)
     planned = schedule([compiled], plain)
     for jobs, rows in zip(planned.layers, needed_rows(prompt, masks), strict=True):
-        runs = RowIndex(planned.sizes, torch.device("cpu"))
-        computed = [set(runs.rows(job.computed).tolist()) for job in jobs if not job.is_trunk]
-        own = [set(runs.rows(job.own).tolist()) for job in jobs if not job.is_trunk]
+        runs = StretchIndex(planned.sizes, torch.device("cpu"))
+        computed = [set(runs.numbers(job.computed).tolist()) for job in jobs if not job.is_trunk]
+        own = [set(runs.numbers(job.own).tolist()) for job in jobs if not job.is_trunk]
         assert rows <= set().union(*computed)
         if rows and rows != computed[0]:
-            assert {runs.run_of_row[row] for row in rows} <= {
-                runs.run_of_row[row] for row in computed[0]
+            assert {runs.stretch_of[row] for row in rows} <= {
+                runs.stretch_of[row] for row in computed[0]
             }
             assert computed == own or len(computed[0]) * 2 <= len(own[0])
 
@@ -314,13 +322,14 @@ def test_one_intervention_alone_is_one_call_a_layer_and_computes_the_live_rows(c
     for layer, jobs in enumerate(planned.layers):
         (job,) = jobs
         rows = int(compiled.layout.sizes[live[layer + 1]].sum())
-        assert rows <= planned.rows(job.computed) <= 2 * rows
-        assert planned.rows(job.own) >= int(compiled.layout.sizes[live[layer]].sum())
+        assert rows <= planned.count(job.computed) <= 2 * rows
+        assert planned.count(job.own) >= int(compiled.layout.sizes[live[layer]].sum())
 
 
 def test_row_layers_of_the_paper_s_windows_by_hand():
-    """One route into `last`: a row for every layer from the window's first on; windows that begin at layer 1 share
-    their layers as long as all of them cut."""
+    """One route into `last`: a row for every layer from the window's first on; windows that begin
+    at layer 1 share their layers as long as all of them cut.
+    """
     layers, size, n = 12, 5, len(PROMPT)
     layout = layout_of(PROMPT)
     texts = [f"knockout:video->last@center={layer},window={size}" for layer in range(1, layers + 1)]

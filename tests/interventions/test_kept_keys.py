@@ -1,5 +1,6 @@
-"""Caches without dead keys: what is kept is what the last row may read, and every step computes what whole caches, and
-no cache at all, compute."""
+"""Caches without dead keys: what is kept is what the last row may read, and every step computes
+what whole caches, and no cache at all, compute.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ from mapflow.model_adapters.interventions import (
 )
 from mapflow.model_adapters.interventions.execution.kept_keys import (
     KeptKeys,
+    allowed_keys,
     keys_kept,
-    readable_keys,
 )
 from mapflow.model_adapters.interventions.kernels.attention import EAGER, SDPA
 from mapflow.model_adapters.interventions.language.layout import example_layout
@@ -93,7 +94,9 @@ def generated(decoder: Decoder, inputs: DecoderInputs, own: list[Compiled], n_ne
 def recomputed(
     decoder: Decoder, inputs: DecoderInputs, one: Compiled, written: list[int]
 ) -> torch.Tensor:
-    """`[step, vocab]` logits by the naive way: for every token the whole sequence again, no cache, the float32 oracle."""
+    """`[step, vocab]` logits by the naive way: for every token the whole sequence again, no cache,
+    the float32 oracle.
+    """
     table, rows = decoder.core.get_input_embeddings(), []
     decoder.core.set_attn_implementation(EAGER)
     try:
@@ -139,10 +142,10 @@ def prefilled(decoder: Decoder, own: list[Compiled]) -> tuple[KeptKeys, DynamicC
 
 @given(grids(max_prompts=1, min_interventions=1))
 @few
-def test_readable_keys_are_the_last_row_of_the_mask(grid):
+def test_allowed_keys_are_the_last_row_of_the_mask(grid):
     n_layers, [(_, own, masks)] = grid
     for layer in range(n_layers):
-        assert readable_keys(own, layer).tolist() == [mask[layer][-1] for mask in masks]
+        assert allowed_keys(own, layer).tolist() == [mask[layer][-1] for mask in masks]
     union = [
         any(mask[layer][-1][k] for mask in masks)
         for layer in range(n_layers)
@@ -153,8 +156,10 @@ def test_readable_keys_are_the_last_row_of_the_mask(grid):
 
 @given(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=4))
 @few
-def test_a_cache_holds_the_readable_keys_of_every_layer_and_no_others(texts):
-    """Of several interventions the union; masks say which are whose, and none is needed where all are everybody's."""
+def test_a_cache_holds_the_allowed_keys_of_every_layer_and_no_others(texts):
+    """Of several interventions the union; masks say which are whose, and none is needed where all
+    are everybody's.
+    """
     own = [compiled(text) for text in texts]
     plan, kept, whole = prefilled(Decoder(tiny("llama-gqa", 4)), own)
     plan.generated = 1
@@ -191,7 +196,9 @@ def test_one_intervention_needs_no_mask_to_decode(text):
 
 
 def test_layers_that_keep_alike_share_one_mask_a_step():
-    """Masks are made where rows differ, once for all layers: what a step costs is mostly launches."""
+    """Masks are made where rows differ, once for all layers: what a step costs is mostly
+    launches.
+    """
     plan, kept, _ = prefilled(
         Decoder(tiny("llama-gqa", 4)), [compiled("full"), compiled("video->last")]
     )
@@ -204,7 +211,9 @@ def test_layers_that_keep_alike_share_one_mask_a_step():
 
 
 def test_random_edges_are_drawn_once(monkeypatch):
-    """Drawing sorts every edge of a layer; what the last row keeps is read off the prefill's own mask."""
+    """Drawing sorts every edge of a layer; what the last row keeps is read off the prefill's own
+    mask.
+    """
     drawn, one = [], compiled("random:ratio=0.4,seed=1")
     real = Compiled.blocked
     monkeypatch.setattr(
@@ -251,7 +260,9 @@ def test_every_step_equals_the_whole_caches(family, texts):
 @given(grids(max_prompts=1, min_interventions=1), st.integers(1, 4))
 @few
 def test_every_step_equals_recomputation_without_a_cache(name, grid, n_new):
-    """Any interventions, any company; sliding windows too, above full layers or everywhere, shorter than the prompt."""
+    """Any interventions, any company; sliding windows too, above full layers or everywhere,
+    shorter than the prompt.
+    """
     n_layers, [(embeds, own, _)] = grid
     assert_recomputed(decoder_of(name, n_layers, torch.float32), DecoderInputs(embeds), own, n_new)
 
@@ -269,7 +280,9 @@ def test_every_step_of_the_named_policies_equals_recomputation(name):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_positions_added_vectors_and_early_exits(family):
-    """What else a prompt brings: positions that jump, vectors after layers (DeepStack); and layers that do not run."""
+    """What else a prompt brings: positions that jump, vectors after layers (DeepStack); and layers
+    that do not run.
+    """
     n = len(LAYOUT)
     added = {0: embeddings(n, seed=8), 1: embeddings(n, seed=9)}
     inputs = DecoderInputs(embeddings(n, seed=1), torch.arange(n)[None] * 2, added)
@@ -326,7 +339,9 @@ def test_positions_of_several_axes():
 
 
 def test_keys_that_other_layers_read_too_stay():
-    """There a layer's last row is not the only one to ask: nothing is dropped, and the layers above see whole keys."""
+    """There a layer's last row is not the only one to ask: nothing is dropped, and the layers
+    above see whole keys.
+    """
     decoder, inputs = shared_keys(), DecoderInputs(embeddings(len(LAYOUT), seed=1))
     for texts in (TEXTS, ("effective",), ("video->last@1-2",)):
         assert_recomputed(decoder, inputs, [compiled(text) for text in texts])
@@ -335,7 +350,9 @@ def test_keys_that_other_layers_read_too_stay():
 
 
 def test_explain_counts_the_keys_that_decoding_keeps(capsys):
-    """Where it keeps all there is no line, and none for random blocking, whose edges nobody draws for that."""
+    """Where it keeps all there is no line, and none for random blocking, whose edges nobody draws
+    for that.
+    """
     frames = ["--frames", "2", "--tokens-per-frame", "5"]
     assert main(["explain", "video->last@1-3,full,random:ratio=0.2", "--layers", "4", *frames]) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("keys kept")]

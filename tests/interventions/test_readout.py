@@ -1,4 +1,6 @@
-"""Hidden states of every layer, and what they would answer, against the slow twin cut off after that layer."""
+"""Hidden states of every layer, and what they would answer, against the slow twin cut off after
+that layer.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from tiny_models import embeddings, tiny, twin_logits
 
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, Intervention
 from mapflow.model_adapters.interventions.execution.readout import (
-    ROWS_AT_ONCE,
+    AT_ONCE,
     embedding_logits,
     final_norm,
     hidden_states,
@@ -67,7 +69,9 @@ def run():
 
 @torch.inference_mode()
 def test_the_released_variants(run):
-    """Against transformers' own list of hidden states: embeddings, outputs of all layers but the last, final norm."""
+    """Against transformers' own list of hidden states: embeddings, outputs of all layers but the
+    last, final norm.
+    """
     decoder, hidden = run
     embeds = embeddings(len(LAYOUT), seed=2)
     theirs = decoder.core(inputs_embeds=embeds[None], output_hidden_states=True).hidden_states
@@ -85,7 +89,7 @@ def test_the_released_variants(run):
 
 def test_top_k_takes_rows_in_parts(run):
     decoder, hidden = run
-    many = hidden.repeat(1, ROWS_AT_ONCE, 1)
+    many = hidden.repeat(1, AT_ONCE, 1)
     ids, found = top_k(decoder.logits, many, 4)
     every = probabilities(decoder.logits, many)
     torch.testing.assert_close(found, every.sort(-1, descending=True).values[..., :4])

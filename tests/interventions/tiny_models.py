@@ -1,7 +1,8 @@
-"""Tiny random decoders and their slow twin: the same weights, run sample by sample, layer by layer, in float64.
+"""Tiny random decoders and their slow twin: the same weights, run sample by sample, layer by
+layer, in float64.
 
-The twin takes the projections, norms and MLPs of the real modules, but does positions, attention and masking itself,
-from masks that are plain lists of booleans.
+The twin takes the projections, norms and MLPs of the real modules, but does positions, attention
+and masking itself, from masks that are plain lists of booleans.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ FAMILIES = {
 
 @cache
 def tiny(family: str, n_layers: int, attention: str = "mapflow", seed: int = 0) -> PreTrainedModel:
-    """A model with generic weights, large enough for attention to matter; the same for the same arguments."""
+    """A model with generic weights, large enough for attention to matter; the same for the same
+    arguments.
+    """
     config_class, model_class, kv_heads = FAMILIES[family]
     config = config_class(num_hidden_layers=n_layers, num_key_value_heads=kv_heads, **SIZES)
     model = model_class(config).eval().requires_grad_(False)
@@ -69,7 +72,9 @@ def _double(model: PreTrainedModel) -> PreTrainedModel:
 def twin_logits(
     model: PreTrainedModel, embeds: Tensor, masks: Sequence[Sequence[Sequence[bool]]]
 ) -> Tensor:
-    """Logits of every row of one prompt, in float64; `masks[layer][query][key]`. An empty row reads nothing."""
+    """Logits of every row of one prompt, in float64; `masks[layer][query][key]`. An empty row
+    reads nothing.
+    """
     model = _double(model)
     hidden = embeds.double()
     n = len(hidden)

@@ -27,7 +27,8 @@ from mapflow.model_adapters.interventions.language.liveness import live_row_laye
 WORTH = 1.5
 """Skip unused positions once they exceed this many layers' worth. The last layer of every run uses
 one position only, so almost one layer's worth is unused under any intervention; under the paper's
-policy it is two (measured: tests/benchmarks/README.md)."""
+policy it is two (measured: tests/benchmarks/README.md).
+"""
 
 
 def answer_logits(

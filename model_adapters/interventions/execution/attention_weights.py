@@ -1,8 +1,8 @@
-"""What chosen rows read: their attention weights over all keys, in every layer of one run under an intervention.
+"""Attention weights of chosen query positions over all keys, in every layer, under an intervention.
 
-The run is the ordinary one: a third attention function, `mapflow_rows`, computes `mapflow`'s output and besides, for the
-chosen rows alone, the oracle's float32 weights under the same cuts. So no mask or weight of all rows × all keys is
-ever made for a head. Knows no question and no file.
+The run is an ordinary one. A third attention function, `mapflow_rows`, computes the output of
+`mapflow` and, for the chosen positions alone, the weights of the reference implementation under
+the same cuts. So no head ever holds the weights of all queries and keys.
 """
 
 from __future__ import annotations
@@ -21,22 +21,27 @@ from transformers.masking_utils import sdpa_mask
 
 from mapflow.model_adapters.interventions.execution.decoder import Decoder
 from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
-from mapflow.model_adapters.interventions.kernels.attention import SDPA, cut_edges, sdpa_attention
+from mapflow.model_adapters.interventions.kernels.attention import (
+    SDPA,
+    active_edges,
+    sdpa_attention,
+)
 from mapflow.model_adapters.interventions.kernels.reference import eager_attention
 from mapflow.model_adapters.interventions.language.intervention import Compiled
 from mapflow.results.contract.errors import MapflowError
 
 ROWS = "mapflow_rows"
 
-ROWS_AT_ONCE = 64  # whose weights, for every head, are held at the same time
+AT_ONCE = 64
+"""Query positions whose weights, for every head, are held at the same time."""
 
 OTHER_WEIGHTS = ("softcap", "s_aux")
-"""Arguments of models whose weights are no plain softmax of the scores."""
+"""Arguments of models whose weights are not a plain softmax of the scores."""
 
 
 @dataclass(frozen=True)
 class _Reading:
-    rows: Int[Tensor, " row"]
+    positions: Int[Tensor, " position"]
     layers: list[Float[Tensor, " key"]] = field(default_factory=list)
 
 
@@ -45,14 +50,15 @@ _active: ContextVar[_Reading | None] = ContextVar("mapflow_active_reading", defa
 
 @torch.inference_mode()
 def attention_weights(
-    decoder: Decoder, inputs: DecoderInputs, compiled: Compiled, rows: Int[Tensor, " row"]
+    decoder: Decoder, inputs: DecoderInputs, compiled: Compiled, positions: Int[Tensor, " position"]
 ) -> Float[Tensor, "depth key"]:
-    """Mean weight over all heads and `rows` (positions in the prompt) of every key, in each layer that runs, in float32 on
-    the CPU: a layer's weights sum to 1, or to less where the cuts leave some of the rows without any key.
+    """The weight of every key in each layer that runs: the mean over all heads and `positions`.
 
-    Raises MapflowError for a model whose attention weights are no plain softmax of its scores.
+    Float32 on the CPU. A layer's weights sum to 1, or to less where the cuts leave some of the
+    positions without any key. Raises MapflowError for a model whose weights are not a plain
+    softmax of its scores.
     """
-    reading = _Reading(rows)
+    reading = _Reading(positions)
     with _reporting(decoder, reading):
         decoder.answer_logits([inputs], [[compiled]])
     return torch.stack(reading.layers)
@@ -60,7 +66,7 @@ def attention_weights(
 
 @contextmanager
 def _reporting(decoder: Decoder, reading: _Reading) -> Iterator[None]:
-    """The decoder's layers report to `reading`; undone also by an exception."""
+    """The decoder's layers report to `reading` until the block is left."""
     before = decoder.core.config._attn_implementation or SDPA
     token = _active.set(reading)
     decoder.core.set_attn_implementation(ROWS)
@@ -79,20 +85,20 @@ def recording_attention(
     attention_mask: Bool[Tensor, "batch head query key"] | None,
     **options: Any,
 ) -> tuple[Float[Tensor, "batch query heads dim"], None]:
-    """`sdpa_attention`, which also notes the weights of the active reading's rows."""
+    """`sdpa_attention`, which also records the weights of the active reading's positions."""
     reading = _active.get()
     if reading is not None:
         unusual = [name for name in OTHER_WEIGHTS if options.get(name) is not None]
         if unusual:
             raise MapflowError(
-                f"{type(module).__name__} changes its attention weights by {unusual[0]!r}, which reading them does not cover"
+                f"{type(module).__name__} changes its attention weights by {unusual[0]!r}, so they"
+                " cannot be read"
             )
-        edges = cut_edges(module, query, key, attention_mask)
+        edges = active_edges(module, query, key, attention_mask)
         allowed = edges.allowed if edges else attention_mask
-        rows = reading.rows.to(query.device)
-        reading.layers.append(
-            _mean_weights(query, key, value, allowed, rows, options.get("scaling")).cpu()
-        )
+        positions, scaling = reading.positions.to(query.device), options.get("scaling")
+        weights = _mean_weights(query, key, value, allowed, positions, scaling)
+        reading.layers.append(weights.cpu())
     return sdpa_attention(module, query, key, value, attention_mask, **options)
 
 
@@ -101,17 +107,17 @@ def _mean_weights(
     key: Float[Tensor, "one kv_heads n dim"],
     value: Float[Tensor, "one kv_heads n dim"],
     allowed: Bool[Tensor, "#one #heads n n"] | None,
-    rows: Int[Tensor, " row"],
+    positions: Int[Tensor, " position"],
     scaling: float | None,
 ) -> Float[Tensor, " n"]:
-    """`allowed` None: causal."""
+    """`allowed` None means causal attention."""
     position = torch.arange(key.shape[2], device=key.device)
     total = torch.zeros(key.shape[2], device=key.device)
-    for some in rows.split(ROWS_AT_ONCE):
-        seen = (position <= some[:, None])[None, None] if allowed is None else allowed[:, :, some]
-        _, weights = eager_attention(query[:, :, some], key, value, seen, scaling)
+    for some in positions.split(AT_ONCE):
+        mask = (position <= some[:, None])[None, None] if allowed is None else allowed[:, :, some]
+        _, weights = eager_attention(query[:, :, some], key, value, mask, scaling)
         total += weights.mean(1).sum((0, 1))
-    return total / len(rows)
+    return total / len(positions)
 
 
 AttentionInterface.register(ROWS, recording_attention)

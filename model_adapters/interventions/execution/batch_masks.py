@@ -1,58 +1,67 @@
-"""BatchMasks: the masks of one padded batch, layer by layer, as the attention function asks for them.
+"""The masks of one padded batch of prompts, made when the attention function asks for them.
 
-A batch holds prompts of different layouts under different interventions, padded on either side. Rows and keys beyond
-the prompts behave as follows (design.md, Interventions): a generated row reads prompt keys as the last prompt row
-does, generated keys are free, and padding is left to the model's own padding mask.
+A batch holds prompts of different layouts under different interventions, padded on either side.
+Positions beyond the prompts behave as follows: a generated position attends to the prompt as the
+last prompt position does, and to generated keys freely; padding is left to the model's own padding
+mask.
 
-Segment cuts stay small until a layer asks: `reads` is gathered into a token mask on the device, once for every
-distinct layer.
+Cuts between segments stay small until a layer asks. Then they become a mask on the device, once
+for all layers with the same cuts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mapflow.model_adapters.interventions.kernels.edges import Edges, Mask
+from mapflow.model_adapters.interventions.kernels.edges import DenseEdges, Edges, Mask
 from mapflow.model_adapters.interventions.kernels.grouped_attention import (
-    MANY_POSITIONS,
-    GroupedEdges,
+    edges_of_stretches,
+    segment_mask,
 )
-from mapflow.model_adapters.interventions.kernels.query_groups import query_groups
 from mapflow.model_adapters.interventions.language.intervention import Compiled
+from mapflow.model_adapters.interventions.language.segment_masks import stretches, without_keys
 
-Reads = Bool[Tensor, "batch layer target source"]
 Blocked = Callable[[int], "Bool[Tensor, 'batch query key'] | None"]
+"""The single edges that random blocking cuts in a layer; None where it cuts none."""
 
 
 class BatchMasks:
     """Masks for a batch of prompts of padded length `n`.
 
-    `reads` are segment permissions with one extra segment at the end that stands for padding and generated keys and
-    is free; `segment_of` gives each padded position its segment there; `last_row` is each prompt's last position.
+    `allowed` has one more segment than the prompts: padding and generated keys, whose edges are all
+    allowed. `segment_of` gives the segment of each padded position; `last` is each prompt's last
+    position.
     """
 
     def __init__(
         self,
-        reads: Bool[Tensor, "batch layer target source"],
+        allowed: Bool[Tensor, "batch layer target source"],
         segment_of: Int[Tensor, "batch n"],
-        last_row: Int[Tensor, " batch"],
+        last: Int[Tensor, " batch"],
         blocked: Blocked | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.blocked = blocked
-        self._same_as = _first_equal_layer(reads)
-        self._full = reads.flatten(2).all(-1).all(0).tolist()
-        self._may_be_empty = _may_be_empty(reads, segment_of)
+        self.blocked, self.device = blocked, torch.device(device)
+        self._same_as = _first_equal_layers(allowed)
+        self._full = allowed.flatten(2).all(-1).all(0).tolist()
+        prompts = [
+            _over_stretches(*prompt)
+            for prompt in zip(allowed.numpy(), segment_of.numpy(), strict=True)
+        ]
+        self._may_be_empty = np.any(
+            [without_keys(own).any(-1) for own, _ in prompts], axis=0
+        ).tolist()
+        self._stretches = prompts[0] if len(prompts) == 1 else None
         self._masks: dict[tuple[int, int, int], Edges] = {}
-        self._on_host = reads, segment_of
-        self.reads = reads.to(device, non_blocking=True)
+        self.allowed = allowed.to(device, non_blocking=True)
         self.segment_of = segment_of.to(device, non_blocking=True)
-        self.last_row = last_row.to(device, non_blocking=True)
-        self.last_segment = self.segment_of.gather(1, self.last_row[:, None])
+        self.last = last.to(device, non_blocking=True)
+        self._last_segment = self.segment_of.gather(1, self.last[:, None])
 
     @classmethod
     def of(
@@ -62,46 +71,47 @@ class BatchMasks:
         length: int | None = None,
         device: torch.device | str = "cpu",
     ) -> BatchMasks:
-        """For prompts that begin at padded positions `starts` (None: 0, padding on the right) of a batch of `length`."""
+        """For prompts that begin at positions `starts` of a batch padded to `length`.
+
+        `starts` None means 0: padding is on the right.
+        """
         starts = starts or [0] * len(compiled)
-        length = length or max(
-            start + len(item.layout) for start, item in zip(starts, compiled, strict=True)
-        )
+        stops = [start + len(item.layout) for start, item in zip(starts, compiled, strict=True)]
+        length = length or max(stops)
         n_segments = max(item.allowed.shape[-1] for item in compiled)
-        reads = torch.ones(
-            len(compiled), compiled[0].n_layers, n_segments + 1, n_segments + 1, dtype=torch.bool
-        )
-        segment_of = torch.full((len(compiled), length), n_segments)
-        for row, (start, item) in enumerate(zip(starts, compiled, strict=True)):
+        shape = (len(compiled), compiled[0].n_layers, n_segments + 1, n_segments + 1)
+        allowed = np.ones(shape, dtype=bool)
+        segment_of = np.full((len(compiled), length), n_segments)
+        for row, (start, stop, item) in enumerate(zip(starts, stops, compiled, strict=True)):
             own = item.allowed.shape[-1]
-            reads[row, :, :own, :own] = torch.from_numpy(item.allowed)
-            segment_of[row, start : start + len(item.layout)] = torch.from_numpy(
-                item.layout.segment_of
-            )
-        ends = torch.tensor(
-            [start + len(item.layout) - 1 for start, item in zip(starts, compiled, strict=True)]
-        )
+            allowed[row, :, :own, :own] = item.allowed
+            segment_of[row, start:stop] = item.layout.segment_of
 
         def blocked(layer: int) -> Bool[Tensor, "batch query key"] | None:
             edges = [item.blocked(layer, device) for item in compiled]
             if all(edge is None for edge in edges):
                 return None
             out = torch.zeros(len(compiled), length, length, dtype=torch.bool, device=device)
-            for row, (start, edge) in enumerate(zip(starts, edges, strict=True)):
+            for row, (start, stop, edge) in enumerate(zip(starts, stops, edges, strict=True)):
                 if edge is not None:
-                    stop = start + edge.shape[0]
                     out[row, start:stop, start:stop] = edge
             return out
 
         random = any(item.random is not None for item in compiled)
-        return cls(reads, segment_of, ends, blocked if random else None, device)
+        return cls(
+            torch.from_numpy(allowed),
+            torch.from_numpy(segment_of),
+            torch.tensor(stops) - 1,
+            blocked if random else None,
+            device,
+        )
 
     def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
-        """Where attention is allowed: `[batch, 1, n_queries, n_keys]`, causal; None where nothing is cut and sdpa's own
-        causal mask (right for a whole prefill and for a single row only) will do.
+        """The edges of a 0-based layer: `[batch, 1, n_queries, n_keys]`, causal.
 
-        The queries are the last `n_queries` of `n_keys` positions: all rows in a prefill, a suffix of them when a run
-        resumes, one row in cached decoding.
+        None where nothing is cut and sdpa's own causal mask is right: for a whole prefill, or for
+        one position. The queries are the last `n_queries` of `n_keys` positions: all in a prefill,
+        a suffix when a generation resumes, one in cached decoding.
         """
         if self._full[layer] and self.blocked is None and n_queries in (1, n_keys):
             return None
@@ -113,63 +123,60 @@ class BatchMasks:
             self._masks = {**kept, key: self._build(layer, n_queries, n_keys)}
         return self._masks[key]
 
+    def dense(self, layer: int, n_queries: int, n_keys: int) -> DenseEdges:
+        """As `mask`, but always one explicit mask, also where nothing is cut."""
+        queries = torch.arange(n_keys - n_queries, n_keys, device=self.device)
+        may_be_empty = self._may_be_empty[layer] or self.blocked is not None
+        return DenseEdges(self._mask_of(layer, queries, n_keys), may_be_empty)
+
     def _build(self, layer: int, n_queries: int, n_keys: int) -> Edges:
-        length, device = self.segment_of.shape[1], self.segment_of.device
-        whole_prompt = n_queries == n_keys == length and len(self.segment_of) == 1
-        if whole_prompt and n_keys >= MANY_POSITIONS and self.blocked is None:
-            runs, sizes = torch.unique_consecutive(self._on_host[1][0], return_counts=True)
-            seen = self._on_host[0][0, layer][runs][:, runs]
-            groups, left = query_groups(seen.numpy(), sizes.numpy())
-            if groups:
-                empty = self._may_be_empty[layer]
-                return GroupedEdges(
-                    groups, left, lambda rows: self._allowed(layer, rows, n_keys), device, empty
-                )
-        query = torch.arange(n_keys - n_queries, n_keys, device=device)
-        return Edges(
-            self._allowed(layer, query, n_keys),
-            self._may_be_empty[layer] or self.blocked is not None,
+        whole_prompt = n_queries == n_keys == self.segment_of.shape[1]
+        if self._stretches is None or not whole_prompt or self.blocked is not None:
+            return self.dense(layer, n_queries, n_keys)
+        allowed, sizes = self._stretches
+        return edges_of_stretches(
+            allowed[layer],
+            sizes,
+            lambda queries: self._mask_of(layer, queries, n_keys),
+            self.device,
+            self._may_be_empty[layer],
         )
 
-    def _allowed(self, layer: int, query: Int[Tensor, " query"], n_keys: int) -> Mask:
-        """The mask of some rows."""
-        length, device = self.segment_of.shape[1], self.segment_of.device
-        position = torch.arange(n_keys, device=device)
-        free = self.reads.shape[-1] - 1
-        beyond = self.last_segment.expand(-1, max(0, n_keys - length))
-        target = torch.cat([self.segment_of, beyond], 1)[:, query]
-        source = torch.cat([self.segment_of, torch.full_like(beyond, free)], 1)[:, :n_keys]
-        allowed = torch.stack(  # by segments first: a gather of every pair at once takes indices eight times the mask
+    def _mask_of(self, layer: int, query: Int[Tensor, " query"], n_keys: int) -> Mask:
+        """The mask of some query positions over the first `n_keys` positions."""
+        length = self.segment_of.shape[1]
+        position = torch.arange(n_keys, device=self.device)
+        free = self.allowed.shape[-1] - 1
+        generated = self._last_segment.expand(-1, max(0, n_keys - length))
+        targets = torch.cat([self.segment_of, generated], 1)[:, query]
+        sources = torch.cat([self.segment_of, torch.full_like(generated, free)], 1)[:, :n_keys]
+        mask = torch.cat(
             [
-                reads[layer][row].index_select(1, column)
-                for reads, row, column in zip(self.reads, target, source, strict=True)
+                segment_mask(allowed[None, layer], (query, target), (position, source))
+                for allowed, target, source in zip(self.allowed, targets, sources, strict=True)
             ]
         )
-        allowed &= position <= query[:, None]
         blocked = self.blocked(layer) if self.blocked else None
         if blocked is not None:
-            row = torch.where(query < length, query, self.last_row[:, None])
-            seen = blocked[torch.arange(len(row), device=device)[:, None], row][
-                :, :, : min(length, n_keys)
-            ]
-            allowed[:, :, : seen.shape[2]] &= ~seen
-        return allowed[:, None]
+            prompt = torch.arange(len(mask), device=self.device)[:, None]
+            like = torch.where(query < length, query, self.last[:, None])
+            cut = blocked[prompt, like][:, :, : min(length, n_keys)]
+            mask[:, :, : cut.shape[2]] &= ~cut
+        return mask[:, None]
 
 
-def _first_equal_layer(reads: Reads) -> list[int]:
-    """For each layer the first one with the same permissions, so that their masks are built once."""
-    seen: dict[bytes, int] = {}
+def _first_equal_layers(allowed: Bool[Tensor, "batch layer target source"]) -> list[int]:
+    """For each layer the first one with the same cuts, so that their mask is made once."""
+    first: dict[bytes, int] = {}
     return [
-        seen.setdefault(reads[:, layer].numpy().tobytes(), layer) for layer in range(reads.shape[1])
+        first.setdefault(allowed[:, layer].numpy().tobytes(), layer)
+        for layer in range(allowed.shape[1])
     ]
 
 
-def _may_be_empty(reads: Reads, segment_of: Int[Tensor, "batch n"]) -> list[bool]:
-    """For each layer whether segments leave some row no key. A segment that reads one which begins no later than it does,
-    itself for instance, has that one's first key in every row."""
-    n = segment_of.shape[1]
-    first = torch.full((reads.shape[0], reads.shape[-1]), n)
-    first.scatter_reduce_(1, segment_of, torch.arange(n).expand_as(segment_of), "amin")
-    begun = first[:, None, :] <= first[:, :, None]
-    without = ~(reads & begun[:, None]).any(-1) & (first < n)[:, None]
-    return without.any(-1).any(0).tolist()
+def _over_stretches(
+    allowed: Bool[np.ndarray, "layer target source"], segment_of: Int[np.ndarray, " n"]
+) -> tuple[Bool[np.ndarray, "layer stretch stretch"], Int[np.ndarray, " stretch"]]:
+    """One prompt's cuts between stretches, and the stretches' sizes."""
+    segment, sizes = stretches(segment_of)
+    return allowed[:, segment][:, :, segment], sizes

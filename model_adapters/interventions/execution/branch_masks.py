@@ -1,7 +1,7 @@
-"""The attention edges of some branches in one layer: a job's computed rows over the keys it brings and those it keeps.
+"""The attention edges of some branches in one layer: computed positions over all used keys.
 
-Branches lie end to end: queries branch by branch; keys in the order in which the executor joins them, the trunk's kept
-ones first, which all branches share, then each branch's own.
+Branches lie end to end. Queries come branch by branch. Keys come in the order in which the
+executor joins them: first the trunk's kept ones, which all branches share, then each branch's own.
 """
 
 from __future__ import annotations
@@ -14,105 +14,105 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mapflow.model_adapters.interventions.execution.row_index import RowIndex
+from mapflow.model_adapters.interventions.execution.layer_arguments import StretchIndex
 from mapflow.model_adapters.interventions.execution.schedule import Job
-from mapflow.model_adapters.interventions.kernels.edges import Edges, Mask
+from mapflow.model_adapters.interventions.kernels.edges import DenseEdges, Edges, Mask
 from mapflow.model_adapters.interventions.kernels.grouped_attention import (
-    MANY_POSITIONS,
-    GroupedEdges,
+    edges_of_stretches,
+    segment_mask,
 )
-from mapflow.model_adapters.interventions.kernels.query_groups import query_groups
 from mapflow.model_adapters.interventions.language.intervention import Compiled
+from mapflow.model_adapters.interventions.language.segment_masks import without_keys
 
-REMEMBERED = 8
-"""Masks kept for later layers: one branch alone has two, in its window and after it, and few jobs take turns."""
+CACHED = 8
+"""Masks cached for later layers. One branch alone has two, in its window and after it, and few jobs
+alternate.
+"""
+
+Allowed = Bool[np.ndarray, "branch target source"]
 
 
 class BranchMasks:
-    """For one pass: a mask that comes again is not made again."""
+    """The masks of one pass; a mask that several layers share is made once."""
 
-    def __init__(self, index: RowIndex, compiled: Sequence[Compiled]) -> None:
+    def __init__(self, index: StretchIndex, compiled: Sequence[Compiled]) -> None:
         self.index, self.compiled = index, compiled
         self._made: OrderedDict[Hashable, Edges | None] = OrderedDict()
 
     def of(self, job: Job, members: slice, layer: int) -> Edges | None:
-        """Kept keys, and own keys of the same branch, as far as a branch's query may read them in 0-based `layer`.
+        """The edges of some of a job's branches in a 0-based layer.
 
-        None where sdpa's own masks are right: plain causal attention of rows over themselves, or one row that reads all.
+        None where sdpa's own masks are right: causal attention of positions over themselves, or one
+        position that attends to all keys.
         """
-        reads = job.reads[members]
+        allowed = job.allowed[members]
         variants = [self.compiled[variant] for variant in job.variants[members]]
         if any(one.budget is not None for one in variants):
-            return self._build(job, reads, dict(enumerate(variants)), layer)
-        key = (reads.tobytes(), job.computed.tobytes(), job.kept.tobytes(), job.own.tobytes())
+            return self._dense(job, allowed, variants, layer)
+        key = (allowed.tobytes(), job.computed.tobytes(), job.kept.tobytes(), job.own.tobytes())
         if key not in self._made:
-            self._made[key] = (
-                None if self._plain(job, reads) else self._of_segments(job, reads, layer)
-            )
-            if len(self._made) > REMEMBERED:
+            self._made[key] = self._build(job, allowed, layer)
+            if len(self._made) > CACHED:
                 self._made.popitem(last=False)
         self._made.move_to_end(key)
         return self._made[key]
 
-    def _of_segments(
-        self, job: Job, reads: Bool[np.ndarray, "branch target source"], layer: int
-    ) -> Edges:
-        """Groups where one branch brings all keys that it reads, and there are many."""
-        sizes = self.index.sizes[job.own]
-        if len(reads) > 1 or job.kept.any() or job.in_two_steps or sizes.sum() < MANY_POSITIONS:
-            return self._build(job, reads, {}, layer)
-        groups, left = query_groups(reads[0][job.own][:, job.own], sizes)
-        if not groups:
-            return self._build(job, reads, {}, layer)
-        query, query_run = self.index.positions_and_runs(job.own)
-        permitted = torch.from_numpy(reads[0]).to(query.device, non_blocking=True)[:, query_run]
+    def _build(self, job: Job, allowed: Allowed, layer: int) -> Edges | None:
+        if self._needs_no_mask(job, allowed):
+            return None
+        if len(allowed) > 1 or job.kept.any() or job.in_two_steps:
+            return self._dense(job, allowed, [], layer)
+        # one branch brings all of the keys that it uses: its positions may fall into groups
+        positions, stretch = self.index.positions(job.own)
+        on_device = torch.from_numpy(allowed).to(positions.device, non_blocking=True)
 
-        def rows(numbers: Int[Tensor, " row"]) -> Mask:
-            return (permitted[query_run[numbers]] & (query <= query[numbers, None]))[None, None]
+        def mask_of(queries: Int[Tensor, " query"]) -> Mask:
+            some = positions[queries], stretch[queries]
+            return segment_mask(on_device, some, (positions, stretch))[None]
 
-        return GroupedEdges(groups, left, rows, query.device, _may_be_empty(job, reads))
+        return edges_of_stretches(
+            allowed[0][job.own][:, job.own],
+            self.index.sizes[job.own],
+            mask_of,
+            positions.device,
+            _may_be_empty(job, allowed),
+        )
 
-    def _build(
-        self,
-        job: Job,
-        reads: Bool[np.ndarray, "branch target source"],
-        scattered: dict[int, Compiled],
-        layer: int,
-    ) -> Edges:
-        index = self.index
-        query, query_run = index.positions_and_runs(job.computed)
-        permitted = torch.from_numpy(reads).to(query.device, non_blocking=True)[:, query_run]
+    def _dense(
+        self, job: Job, allowed: Allowed, random: Sequence[Compiled], layer: int
+    ) -> DenseEdges:
+        """One mask of all computed positions, without the random edges that `random` cuts."""
+        queries = self.index.positions(job.computed)
+        device = queries[0].device
+        on_device = torch.from_numpy(allowed).to(device, non_blocking=True)
         parts = []
-        for keys in (job.kept, job.own):
-            key, key_run = index.positions_and_runs(keys)
-            allowed = permitted[:, :, key_run] & (key <= query[:, None])
-            for row, one in scattered.items():
-                blocked = one.blocked(layer, query.device)
+        for some in (job.kept, job.own):
+            keys = self.index.positions(some)
+            mask = segment_mask(on_device, queries, keys)
+            for branch, one in enumerate(random):
+                blocked = one.blocked(layer, device)
                 if blocked is not None:
-                    allowed[row] &= ~blocked[query[:, None], key]
-            parts.append(allowed)
+                    mask[branch] &= ~blocked[queries[0][:, None], keys[0]]
+            parts.append(mask)
         kept, own = parts
         if len(own) > 1:
-            own_branch = torch.eye(len(own), dtype=torch.bool, device=own.device)[:, None, :, None]
-            own = own[:, :, None] & own_branch
-        allowed = own.flatten(2).flatten(0, 1)
+            same_branch = torch.eye(len(own), dtype=torch.bool, device=device)[:, None, :, None]
+            own = own[:, :, None] & same_branch
+        mask = own.flatten(2).flatten(0, 1)
         if job.kept.any():
-            allowed = torch.cat([kept.flatten(0, 1), allowed], 1)
-        return Edges(allowed[None, None], bool(scattered) or _may_be_empty(job, reads))
+            mask = torch.cat([kept.flatten(0, 1), mask], 1)
+        return DenseEdges(mask[None, None], bool(random) or _may_be_empty(job, allowed))
 
-    def _plain(self, job: Job, reads: Bool[np.ndarray, "branch target source"]) -> bool:
-        if len(reads) > 1:
+    def _needs_no_mask(self, job: Job, allowed: Allowed) -> bool:
+        if len(allowed) > 1:
             return False
-        seen = reads[:, job.computed][:, :, job.kept | job.own]
-        if self.index.count(job.computed) == 1 and seen.all():
+        used = allowed[:, job.computed][:, :, job.kept | job.own]
+        if self.index.count(job.computed) == 1 and used.all():
             return True
         if job.kept.any() or job.in_two_steps:
             return False
-        return bool((seen == np.tri(len(job.own), dtype=bool)[job.computed][:, job.own]).all())
+        return bool((used == np.tri(len(job.own), dtype=bool)[job.computed][:, job.own]).all())
 
 
-def _may_be_empty(job: Job, reads: Bool[np.ndarray, "branch target source"]) -> bool:
-    """A run has a key in each of its rows if it reads itself, or any run before it, which then is there as a whole."""
-    causal = np.tri(reads.shape[-1], dtype=bool)
-    seen = (reads & causal)[:, job.computed][:, :, job.kept | job.own]
-    return not seen.any(-1).all()
+def _may_be_empty(job: Job, allowed: Allowed) -> bool:
+    return bool(without_keys(allowed & (job.kept | job.own))[:, job.computed].any())

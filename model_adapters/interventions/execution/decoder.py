@@ -1,12 +1,13 @@
-"""Decoder: a language model run under interventions, several prompts and several interventions in one pass.
+"""Decoder: a language model run under interventions, several prompts and interventions in one pass.
 
-Interventions on the same prompt share every layer up to the first in which they differ: the batch starts with one row
-a prompt and branches, by a forward hook, where the first cut that tells two interventions apart comes into force. The
-layers themselves are run by the model's own forward; there is no second implementation.
+Interventions on the same prompt share every layer up to the first in which their cuts differ. The
+batch starts with one row per prompt, and a forward hook adds rows where interventions part. The
+layers are run by the model's own forward; there is no second implementation. Any causal language
+model of transformers works whose decoder has `layers` and whose attention goes through the
+attention interface.
 
-Prompts are padded on the right: causality alone keeps padding from every real row, so no padding mask is needed.
-Knows no family: any causal language model of transformers whose decoder has `layers` and whose attention goes
-through the attention interface.
+Prompts are padded on the right. Causality alone keeps padding from every prompt position, so no
+padding mask is needed.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from mapflow.results.contract.errors import MapflowError
 
 
 class Decoder:
-    """The decoder inside `model`, switched to our attention function; the vision tower, if there is one, keeps its own.
+    """The decoder inside `model`, switched to our attention function; a vision tower keeps its own.
 
-    `model` is a causal language model, or a model that has one inside. Raises MapflowError where its attention does not
-    go through transformers' attention interface.
+    `model` is a causal language model, or contains one. Raises MapflowError if its attention does
+    not go through transformers' attention interface.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -43,7 +44,8 @@ class Decoder:
         self.core.set_attn_implementation(SDPA)
         if self.core.config._attn_implementation != SDPA or not hasattr(self.core, "layers"):
             raise MapflowError(
-                f"{type(self.core).__name__} does not support transformers' attention interface, which interventions need"
+                f"{type(self.core).__name__} does not support transformers' attention interface,"
+                " which interventions need"
             )
         self.layers: nn.ModuleList = self.core.layers  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -53,17 +55,19 @@ class Decoder:
 
     @property
     def device(self) -> torch.device:
-        """Where embeddings enter."""
+        """The device of the input embeddings."""
         return self.core.get_input_embeddings().weight.device  # pyright: ignore[reportReturnType]
 
     @torch.inference_mode()
     def answer_logits(
         self, inputs: Sequence[DecoderInputs], compiled: Sequence[Sequence[Compiled]]
     ) -> list[Float[Tensor, "intervention vocab"]]:
-        """Float32 logits at each prompt's last position, a row an intervention: `compiled[p]` are prompt p's.
+        """Float32 logits at each prompt's last position, one row per intervention.
 
-        Equals one plain forward for every prompt and intervention (tests/interventions/test_decoder.py). Prompts with
-        positions of their own run one at a time: their rotary tables have the batch in no place common to all models.
+        `compiled[p]` are prompt p's interventions. The result equals one forward pass for every
+        prompt and intervention (tests/interventions/test_decoder.py). Prompts with explicit
+        position ids run one at a time, because the batch axis of their rotary tables differs
+        between models.
         """
         if len(inputs) > 1 and not all(item.plain for item in inputs):
             pairs = zip(inputs, compiled, strict=True)
@@ -84,7 +88,7 @@ class Decoder:
         ):
             hidden = self.core(
                 inputs_embeds=batch,
-                # without a mask, transformers takes positions that jump for several prompts packed into one
+                # without a mask, transformers takes jumping positions for several packed prompts
                 attention_mask=None
                 if inputs[0].position_ids is None
                 else batch.new_ones(batch.shape[:2], dtype=torch.long),
@@ -92,7 +96,7 @@ class Decoder:
                 use_cache=False,
             ).last_hidden_state
         row, last = torch.tensor(
-            [branches.group_of[-1], [len(item.layout) - 1 for _, item in items]]
+            [branches.row_of[-1], [len(item.layout) - 1 for _, item in items]]
         ).to(hidden.device, non_blocking=True)
         return list(self.logits(hidden[row, last]).split([len(own) for own in compiled]))
 
@@ -104,11 +108,12 @@ class Decoder:
         max_new_tokens: int,
         stop_ids: Sequence[int] = (),
     ) -> tuple[list[list[int]], Float[Tensor, "intervention vocab"]]:
-        """Greedy decoding of one prompt under each intervention: new token ids (a stop id ends one and is left out) and
-        the first step's float32 logits, NaN for a row in which any later step's are not finite.
+        """Greedy decoding of one prompt under each intervention.
 
-        The last prompt row's cuts stay in force for every generated row; generated keys are free. Keys that no generated row
-        may read are not kept.
+        Returns the new token ids, without the stop id that ends them, and the first step's float32
+        logits: NaN for an intervention with non-finite logits in any later step. Generated
+        positions attend to the prompt as its last position does, and to generated keys freely.
+        Unused keys are not kept.
         """
         depths = sorted({item.depth for item in compiled})
         if len(depths) > 1:
@@ -123,11 +128,11 @@ class Decoder:
                 order
             ]
         cache = DynamicCache(config=self.core.config)
-        plan = KeptKeys(compiled, cache, self.device)
+        masks = KeptKeys(compiled, cache, self.device)
         tokens: list[list[int]] = [[] for _ in compiled]
         open_rows = set(range(len(compiled)))
-        with apply(plan), self.ending_after(*depths):
-            with self.adding_vectors(inputs.added), plan.dropping(self.layers[: depths[0]]):
+        with apply(masks), self.ending_after(*depths):
+            with self.adding_vectors(inputs.added), masks.dropping(self.layers[: depths[0]]):
                 hidden = self.core(
                     inputs_embeds=inputs.embeds.expand(len(compiled), -1, -1),
                     position_ids=inputs.batched_position_ids,
@@ -148,7 +153,7 @@ class Decoder:
                 position = torch.full(
                     (len(compiled), 1), inputs.next_position + step, device=self.device
                 )
-                plan.generated = step + 1
+                masks.generated = step + 1
                 hidden = self.core(
                     input_ids=chosen[:, None].to(self.device),
                     position_ids=position if axes == 1 else position.expand(axes, -1, -1),
@@ -156,11 +161,11 @@ class Decoder:
                     use_cache=True,
                 ).last_hidden_state
                 logits = self.logits(hidden[:, -1])
-                first[~logits.isfinite().all(-1)] = torch.nan  # what goes on from here is no answer
+                first[~logits.isfinite().all(-1)] = torch.nan
         return tokens, first
 
     def logits(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row vocab"]:
-        """The head, in float32, over hidden states that went through the final norm."""
+        """Float32 output of the head, for hidden states after the final norm."""
         head: nn.Module = self.model.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
         return head(hidden).float()
 
@@ -189,7 +194,7 @@ class Decoder:
 
     @contextmanager
     def ending_after(self, depth: int) -> Iterator[None]:
-        """The model without its layers after the first `depth`: its final norm and head then read that layer's output."""
+        """The model without layers after `depth`: its norm and head read that layer's output."""
         self.core.layers = self.layers[:depth] if depth < self.n_layers else self.layers
         try:
             yield
@@ -198,7 +203,7 @@ class Decoder:
 
     @contextmanager
     def adding_vectors(self, added: Mapping[int, Float[Tensor, "n hidden"]]) -> Iterator[None]:
-        """Hooks that add a prompt's vectors after its layers, in every row of the batch; removed also by an exception."""
+        """Hooks that add a prompt's vectors after their layers, in every row of the batch."""
 
         def adds(vectors: Float[Tensor, "n hidden"]) -> Any:
             def add(module: nn.Module, args: Any, output: Any) -> Any:
@@ -220,10 +225,10 @@ class Decoder:
 
     @contextmanager
     def _branching(self, branches: _Branches) -> Iterator[None]:
-        """Hooks that widen the batch where interventions part; removed also by an exception."""
+        """Hooks that widen the batch where interventions part."""
         hooks = [
             layer.register_forward_pre_hook(branches.hook(index), with_kwargs=True)
-            for index, layer in enumerate(self.layers[: len(branches.group_of)])
+            for index, layer in enumerate(self.layers[: len(branches.row_of)])
             if branches.widens(index)
         ]
         try:
@@ -234,9 +239,9 @@ class Decoder:
 
 
 class _Branches:
-    """Which rows of the batch exist in which layer: items that have been treated alike so far share one.
+    """The rows of the batch in each layer, and their masks.
 
-    `group_of[l][item]` is the item's row in layer l; it offers the plan's `mask` to the attention function.
+    Items with the same cuts so far share a row: `row_of[l][item]` is the item's row in layer l.
     """
 
     def __init__(
@@ -246,44 +251,38 @@ class _Branches:
         n_prompts: int,
         device: torch.device,
     ) -> None:
-        self.items, self.prompt_of, self.n_prompts, self.device = (
-            items,
-            prompt_of,
-            n_prompts,
-            device,
-        )
+        self.items, self.prompt_of = items, prompt_of
+        self.n_prompts, self.device = n_prompts, device
         self.length = max(len(item.layout) for item in items)
-        self.group_of: list[list[int]] = []
-        self._plans: dict[tuple[int, ...], BatchMasks] = {}
+        self.row_of: list[list[int]] = []
+        self._masks: dict[tuple[int, ...], BatchMasks] = {}
         paths: list[tuple[Any, ...]] = [(prompt,) for prompt in prompt_of]
         for layer in range(items[0].depth):
-            paths = [
-                (path, _treatment(item, layer)) for path, item in zip(paths, items, strict=True)
-            ]
+            paths = [(path, _cuts(item, layer)) for path, item in zip(paths, items, strict=True)]
             index: dict[tuple[Any, ...], int] = {}
-            self.group_of.append([index.setdefault(path, len(index)) for path in paths])
-            paths = [(group,) for group in self.group_of[-1]]
+            self.row_of.append([index.setdefault(path, len(index)) for path in paths])
+            paths = [(row,) for row in self.row_of[-1]]
 
     def members(self, layer: int) -> tuple[int, ...]:
         """One item for each row of this layer."""
-        groups = self.group_of[layer]
-        return tuple(groups.index(group) for group in range(max(groups) + 1))
+        rows = self.row_of[layer]
+        return tuple(rows.index(row) for row in range(max(rows) + 1))
 
     def widens(self, layer: int) -> bool:
-        """Does this layer have other rows than one a prompt? (Its other inputs come with one row a prompt.)"""
+        """Whether this layer's rows are other than one per prompt, as its arguments have."""
         return [self.prompt_of[item] for item in self.members(layer)] != list(range(self.n_prompts))
 
     def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
         members = self.members(layer)
-        if members not in self._plans:
+        if members not in self._masks:
             chosen = [self.items[item] for item in members]
-            self._plans[members] = BatchMasks.of(chosen, length=self.length, device=self.device)
-        return self._plans[members].mask(layer, n_queries, n_keys)
+            self._masks[members] = BatchMasks.of(chosen, length=self.length, device=self.device)
+        return self._masks[members].mask(layer, n_queries, n_keys)
 
     def hook(self, layer: int) -> Any:
-        """A forward pre-hook that gives `layer` its rows: hidden states from the layer before, all else by prompt."""
+        """A forward pre-hook that gives `layer` its rows: states by parent, all else by prompt."""
         members = self.members(layer)
-        before = self.group_of[layer - 1] if layer else self.prompt_of
+        before = self.row_of[layer - 1] if layer else self.prompt_of
         parent = torch.tensor([before[item] for item in members])
         prompt = torch.tensor([self.prompt_of[item] for item in members])
 
@@ -316,12 +315,10 @@ class _Branches:
 
 
 def _by_depth(items: Sequence[Compiled], depths: Sequence[int]) -> list[list[int]]:
-    """For each depth the places of the items that end there."""
+    """For each depth the indices of the items that end there."""
     return [[i for i, item in enumerate(items) if item.depth == depth] for depth in depths]
 
 
-def _treatment(item: Compiled, layer: int) -> Any:
-    """Equal for two interventions on one prompt exactly if this layer treats them alike."""
-    if item.budget and item.budget[layer]:
-        return (item.allowed[layer].tobytes(), item.random, item.key, item.budget[layer])
-    return item.allowed[layer].tobytes()
+def _cuts(item: Compiled, layer: int) -> Any:
+    """Equal for two interventions on one prompt exactly if they cut the same edges of a layer."""
+    return item.allowed[layer].tobytes(), item.draw(layer)

@@ -1,8 +1,8 @@
-"""DecoderInputs: what a language model receives for one prompt, beyond which only attention cuts differ.
+"""DecoderInputs: everything that a language model receives for one prompt, besides attention masks.
 
-For most families that is a row of embeddings. Two things that some models need besides are data as well, so that
-whoever runs the layers treats all families alike: positions that do not count up (M-RoPE, where each video token has a
-time, a height and a width) and vectors added to the residual stream after single layers (DeepStack).
+For most families these are embeddings. Some models also need positions that do not count up
+(M-RoPE, where each video token has a time, a height and a width) or vectors that are added to the
+residual stream after single layers (DeepStack). Both are data here, so all families run alike.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DecoderInputs:
-    """One prompt at the decoder's door.
+    """Decoder inputs of one prompt.
 
-    `position_ids` is None where positions simply count up from 0. `added[l]` is added to the output of the 0-based
-    layer l, zero in rows that get nothing.
+    `position_ids` is None where positions count up from 0. `added[l]` is added to the output of the
+    0-based layer l, and is zero at positions that get nothing.
     """
 
     embeds: Float[Tensor, "n hidden"]
@@ -32,18 +32,18 @@ class DecoderInputs:
 
     @property
     def plain(self) -> bool:
-        """Embeddings alone: such prompts share a batch."""
+        """Whether these are embeddings alone; such prompts can share a batch."""
         return self.position_ids is None and not self.added
 
     @property
     def batched_position_ids(self) -> Int[Tensor, "*axis 1 n"] | None:
-        """As transformers' decoders take them for a batch of one: [1, n], or [axis, 1, n] where there are several."""
+        """For a batch of one in transformers: [1, n], or [axis, 1, n] for several axes."""
         if self.position_ids is None or len(self.position_ids) == 1:
             return self.position_ids
         return self.position_ids[:, None]
 
     def followed_by(self, rows: Float[Tensor, "more hidden"]) -> DecoderInputs:
-        """The prompt with text tokens' embeddings behind it, at the positions that generation gives them."""
+        """The prompt followed by text tokens, at the positions of generated tokens."""
         positions = self.position_ids
         if positions is not None:
             count = torch.arange(len(rows), device=positions.device) + self.next_position
@@ -56,5 +56,5 @@ class DecoderInputs:
 
     @property
     def next_position(self) -> int:
-        """Of the first generated token, the same on every axis."""
+        """The position of the first generated token, the same on every axis."""
         return len(self) if self.position_ids is None else int(self.position_ids.max()) + 1

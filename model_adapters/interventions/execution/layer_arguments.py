@@ -1,9 +1,10 @@
-"""What a decoder layer is given besides hidden states, for some of a prompt's rows: its arguments and its "cache".
+"""The inputs of one call of a decoder layer, besides hidden states, for some positions.
 
-The arguments are those that the model's own forward passed to the layer, so every family's positions and masks (rotary
-tables of any kind, sliding windows) come along without being known. The objects here take a cache's place for one call
-of one layer: `update` is where every attention module of transformers hands over keys and values, and takes those that
-its queries shall read.
+`StretchIndex` turns a schedule's stretches into positions. `PositionArguments` cuts the arguments
+that the model's own forward passed to the layer down to these positions, so every family's
+positions and masks (rotary tables of any kind, sliding windows) work unchanged. The cache
+stand-ins take a cache's place for one call: in `update`, every attention module of transformers
+hands over its keys and values, and receives those that its queries attend to.
 """
 
 from __future__ import annotations
@@ -11,69 +12,145 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mapflow.model_adapters.interventions.execution.row_index import Where, take
 from mapflow.results.contract.errors import MapflowError
 
-Keys = Float[Tensor, "_ kv_heads _ dim"]  # branches and rows differ from argument to argument
-ROW_AXIS = {
+Where = slice | Tensor
+"""Places along one axis: a slice, which makes a view, where they are contiguous."""
+
+Keys = Float[Tensor, "_ kv_heads _ dim"]  # branches and positions differ between arguments
+POSITION_AXIS = {
     "position_embeddings": -2,
     "position_ids": -1,
     "cache_position": -1,
     "attention_mask": -2,
 }
-"""Which axis of an argument counts rows; a mask's last axis counts keys besides."""
+"""The axis of an argument that counts positions. A mask's last axis counts keys besides."""
 
 
 class NotIncremental(MapflowError):
-    """A model whose layers cannot be run for some rows alone."""
+    """A model whose layers cannot run for some positions alone."""
 
 
-class RowArguments:
-    """One layer's arguments; rows of what layers have in common are picked once."""
+class StretchIndex:
+    """Positions of one prompt by stretches of `sizes` positions; index tensors live on `device`.
 
-    def __init__(self, arguments: Mapping[str, Any], picked: dict[Any, Any] | None = None) -> None:
+    Each set of places is worked out once.
+    """
+
+    def __init__(self, sizes: Int[np.ndarray, " stretch"], device: torch.device) -> None:
+        self.sizes, self.device = sizes, device
+        self.stretch_of = np.repeat(np.arange(len(sizes)), sizes)
+        self._places: dict[tuple[bytes, bytes | int], Where] = {}
+        self._tensors: dict[bytes, tuple[Tensor, Tensor]] = {}
+
+    def numbers(self, chosen: Bool[np.ndarray, " stretch"]) -> Int[np.ndarray, " position"]:
+        """Positions in the prompt, ascending."""
+        return chosen[self.stretch_of].nonzero()[0]
+
+    def count(self, chosen: Bool[np.ndarray, " stretch"]) -> int:
+        return int(self.sizes[chosen].sum())
+
+    def within(
+        self, inner: Bool[np.ndarray, " stretch"], outer: Bool[np.ndarray, " stretch"]
+    ) -> Where:
+        """The places of `inner` positions in a tensor of `outer` positions, a superset."""
+        key = (inner.tobytes(), outer.tobytes())
+        if key not in self._places:
+            place = outer[self.stretch_of].cumsum() - 1
+            self._places[key] = self._where(place[self.numbers(inner)])
+        return self._places[key]
+
+    def repeated(self, chosen: Bool[np.ndarray, " stretch"], times: int) -> Where:
+        """The positions in the prompt, repeated for several branches."""
+        if times == 1:
+            return self.within(chosen, np.ones_like(chosen))
+        key = (chosen.tobytes(), times)
+        if key not in self._places:
+            self._places[key] = torch.from_numpy(np.tile(self.numbers(chosen), times)).to(
+                self.device, non_blocking=True
+            )
+        return self._places[key]
+
+    def positions(
+        self, chosen: Bool[np.ndarray, " stretch"]
+    ) -> tuple[Int[Tensor, " position"], Int[Tensor, " position"]]:
+        """The positions and the stretch of each, on the device."""
+        key = chosen.tobytes()
+        if key not in self._tensors:
+            numbers = self.numbers(chosen)
+            self._tensors[key] = (
+                torch.from_numpy(numbers).to(self.device, non_blocking=True),
+                torch.from_numpy(self.stretch_of[numbers]).to(self.device, non_blocking=True),
+            )
+        return self._tensors[key]
+
+    def places(self, numbers: Sequence[int]) -> Where:
+        """Any numbers along an axis."""
+        key = (b"", np.array(numbers).tobytes())
+        if key not in self._places:
+            self._places[key] = self._where(np.array(numbers))
+        return self._places[key]
+
+    def _where(self, places: Int[np.ndarray, " place"]) -> Where:
+        if len(places) and (np.diff(places) == 1).all():
+            return slice(int(places[0]), int(places[-1]) + 1)
+        return torch.from_numpy(places).to(self.device, non_blocking=True)
+
+
+def take(tensor: Tensor, dim: int, where: Where) -> Tensor:
+    """Those places along `dim`: a view where they are contiguous."""
+    if isinstance(where, slice):
+        return tensor.narrow(dim, where.start, where.stop - where.start)
+    return tensor.index_select(dim, where.to(tensor.device, non_blocking=True))
+
+
+class PositionArguments:
+    """One layer's arguments. What several layers are given alike is cut down once."""
+
+    def __init__(self, arguments: Mapping[str, Any], cut: dict[Any, Any] | None = None) -> None:
         self.arguments = arguments
-        self._picked: dict[Any, Any] = {} if picked is None else picked
+        self._cut: dict[Any, Any] = {} if cut is None else cut
 
-    def next_layer(self, arguments: Mapping[str, Any]) -> RowArguments:
-        return RowArguments(arguments, self._picked)
+    def next_layer(self, arguments: Mapping[str, Any]) -> PositionArguments:
+        return PositionArguments(arguments, self._cut)
 
-    def of(self, rows: Where, columns: Sequence[Where] | None) -> dict[str, Any]:
-        """For those rows alone. A mask keeps the keys of `columns`, in that order; None: no mask will be asked for.
+    def of(self, queries: Where, keys: Sequence[Where] | None) -> dict[str, Any]:
+        """For the positions `queries` alone.
 
-        Raises NotIncremental for a tensor of which nobody said which axis counts rows.
+        A mask keeps the positions `keys`, in that order; None means that the call needs no mask.
+        Raises NotIncremental for a tensor whose position axis is unknown.
         """
         return {
-            name: self._rows(name, value, rows, columns) for name, value in self.arguments.items()
+            name: self._cut_down(name, value, queries, keys)
+            for name, value in self.arguments.items()
         }
 
-    def _rows(self, name: str, value: Any, rows: Where, columns: Sequence[Where] | None) -> Any:
+    def _cut_down(self, name: str, value: Any, queries: Where, keys: Sequence[Where] | None) -> Any:
         if isinstance(value, tuple | list):
-            return tuple(self._rows(name, part, rows, columns) for part in value)
+            return tuple(self._cut_down(name, part, queries, keys) for part in value)
         if not isinstance(value, Tensor):
             return value
-        if name not in ROW_AXIS:
+        if name not in POSITION_AXIS:
             raise NotIncremental(
-                f"decoder layers of this model take a tensor {name!r}, whose rows the incremental executor cannot tell:"
-                " run its interventions one by one"
+                f"decoder layers of this model take a tensor {name!r}, whose position axis is"
+                " unknown to the incremental executor: run its interventions one by one"
             )
         masked = name == "attention_mask"
-        if masked and columns is None:
+        if masked and keys is None:
             return None
-        key = (id(value), _key(rows), tuple(map(_key, columns or ())) if masked else None)
-        if key not in self._picked:
-            chosen = take(value, value.ndim + ROW_AXIS[name], rows)
-            if masked and columns is not None:
-                chosen = torch.cat([take(chosen, value.ndim - 1, part) for part in columns], -1)
-            self._picked[key] = (
-                value,
-                chosen,
-            )  # with its origin, so that no other object takes over its id
-        return self._picked[key][1]
+        key = (id(value), _key(queries), tuple(map(_key, keys or ())) if masked else None)
+        if key not in self._cut:
+            chosen = take(value, value.ndim + POSITION_AXIS[name], queries)
+            if masked and keys is not None:
+                chosen = torch.cat([take(chosen, value.ndim - 1, part) for part in keys], -1)
+            # kept with its origin, so that no other object gets the origin's id
+            self._cut[key] = (value, chosen)
+        return self._cut[key][1]
 
 
 def _key(where: Where) -> Any:
@@ -85,7 +162,7 @@ class KeysKnown(Exception):
 
 
 class KeyValueProbe:
-    """Notes the layer's keys and values and ends the call."""
+    """Records the layer's keys and values and ends the call."""
 
     keys: Keys
     values: Keys
@@ -96,7 +173,7 @@ class KeyValueProbe:
 
 
 class RecordingCache:
-    """Notes the layer's keys and values; the queries read them alone."""
+    """Records the layer's keys and values, and returns them unchanged."""
 
     keys: Keys
     values: Keys
@@ -107,7 +184,7 @@ class RecordingCache:
 
 
 class ReplayCache:
-    """The queries read these; their own are among them."""
+    """Returns given keys and values, the queries' own among them, instead of the layer's."""
 
     def __init__(self, keys: Keys, values: Keys) -> None:
         self.keys, self.values = keys, values
@@ -117,7 +194,7 @@ class ReplayCache:
 
 
 class PrefixedCache:
-    """The queries read the trunk's keys, which all branches share, besides their own."""
+    """Returns the trunk's keys and values, which all branches share, before the layer's."""
 
     def __init__(self, keys: Keys, values: Keys) -> None:
         self.keys, self.values = keys, values

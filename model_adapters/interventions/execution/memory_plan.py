@@ -1,11 +1,11 @@
-"""Plan: passes and batches that keep a set of interventions within a memory budget, and what they will cost.
+"""MemoryPlan: passes and chunks that keep a set of interventions within a memory budget.
 
-A pass is one forward of the model with the branches of its interventions alongside. The states of all its branches are
-held from layer to layer; keys, scores and feed-forward activations exist for one batch of branches at a time. So a
-budget is met by smaller batches first, by more passes then, each of which repeats the trunk, and by one intervention a
-pass in the end, which the plan says in `notes`.
+A pass is one forward of the model with the branches of its interventions. The hidden states of all
+its branches are held from layer to layer; keys, scores and feed-forward activations exist for one
+chunk of branches at a time. So a budget is met by smaller chunks first, then by more passes, each
+of which repeats the trunk, and finally by one intervention per pass, which `notes` reports.
 
-Bytes are counted for what branches need; the weights and the plain run itself come on top. Knows no tensors.
+Bytes are counted for branches only; the weights and the baseline run come on top.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mapflow.model_adapters.interventions.language.intervention import Compiled
 
 @dataclass(frozen=True)
 class Widths:
-    """What a decoder's tensors measure: numbers a row, and bytes a number."""
+    """Sizes of a decoder's tensors: numbers per position, and bytes per number."""
 
     hidden: int
     queries: int
@@ -29,7 +29,7 @@ class Widths:
 
     @classmethod
     def of(cls, config: object, bytes: int) -> Widths:
-        """From a language model's config."""
+        """From a language model's configuration."""
         hidden = int(getattr(config, "hidden_size"))  # noqa: B009
         heads = int(getattr(config, "num_attention_heads"))  # noqa: B009
         dim = int(getattr(config, "head_dim", None) or hidden // heads)
@@ -40,8 +40,11 @@ class Widths:
 
 @dataclass(frozen=True)
 class PlannedPass:
-    """`interventions` are numbers of those planned for; `chunks[l][j]` is how many branches of layer l's job j are
-    computed at a time."""
+    """One pass. `interventions` are indices of those planned for.
+
+    `chunks[l][j]` is the number of branches of layer l's job j that run in one call; `bytes` is the
+    largest amount of memory in any layer.
+    """
 
     interventions: tuple[int, ...]
     schedule: Schedule
@@ -51,28 +54,29 @@ class PlannedPass:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """`bytes` is the largest pass's estimate; `notes` are sentences for the user."""
+    """The passes of a set of interventions; `notes` are sentences for the user."""
 
     passes: tuple[PlannedPass, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def row_layers(self) -> int:
-        """Rows that pass through whole layers."""
+        """Positions that pass through whole layers."""
         return sum(one.schedule.row_layers for one in self.passes)
 
     @property
     def key_row_layers(self) -> int:
-        """Rows of which only keys and values are computed."""
+        """Positions of which only keys and values are computed."""
         return sum(one.schedule.key_row_layers for one in self.passes)
 
     @property
     def naive_row_layers(self) -> int:
-        """One whole forward pass for every intervention."""
+        """The row-layers of one whole forward pass for every intervention."""
         return sum(one.schedule.naive_row_layers for one in self.passes)
 
     @property
     def bytes(self) -> int:
+        """The estimate of the largest pass."""
         return max(one.bytes for one in self.passes)
 
     def __str__(self) -> str:
@@ -80,15 +84,19 @@ class MemoryPlan:
         passes = f"{len(self.passes)} pass{'es' * (len(self.passes) > 1)}"
         memory = f", about {self.bytes / 2**20:,.0f} MiB" if self.bytes else ""
         return (
-            f"{self.row_layers:,} row-layers of the {self.naive_row_layers:,} that one forward pass each would take"
-            f" ({share:.1f} times fewer), in {passes}{memory}"
+            f"{self.row_layers:,} row-layers of the {self.naive_row_layers:,} that one forward pass"
+            f" each would take ({share:.1f} times fewer), in {passes}{memory}"
         )
 
 
 def plan_passes(
     compiled: Sequence[Compiled], widths: Widths | None = None, memory_budget: int | None = None
 ) -> MemoryPlan:
-    """For interventions on one prompt; `memory_budget` in bytes needs the `widths`. None: everything at once."""
+    """For interventions on one prompt.
+
+    `memory_budget` is in bytes; None runs everything in one pass. Without `widths` there is no
+    estimate and no budget.
+    """
     if widths is None:
         whole = schedule(compiled)
         chunks = tuple(tuple(len(job.branches) for job in jobs) for jobs in whole.layers)
@@ -106,8 +114,8 @@ def plan_passes(
     notes = []
     if memory_budget is not None and (largest := max(one.bytes for one in passes)) > memory_budget:
         notes.append(
-            f"memory budget {memory_budget:,} bytes: a single window takes {largest:,}, so windows that do not fit"
-            " are run one at a time, regardless"
+            f"memory budget {memory_budget:,} bytes: a single window takes {largest:,}, so windows"
+            " that do not fit are run one at a time, regardless"
         )
     return MemoryPlan(tuple(passes), tuple(notes))
 
@@ -115,7 +123,7 @@ def plan_passes(
 def _pass(
     interventions: tuple[int, ...], one: Schedule, widths: Widths, memory_budget: int | None
 ) -> PlannedPass:
-    """Batches as large as they pay, and as the budget lets them be, of one branch at least."""
+    """One pass in chunks of at least one branch, as large as pays and as the budget allows."""
     held = [sum(_held(one, job, widths) for job in jobs) for jobs in one.layers]
     most = 0
     chunks = []
@@ -123,7 +131,7 @@ def _pass(
         states = held[layer] + (held[layer - 1] if layer else 0)
         sizes = []
         for job in jobs:
-            size = min(len(job.branches), max(1, _enough(widths) // max(1, one.rows(job.own))))
+            size = min(len(job.branches), max(1, _enough(widths) // max(1, one.count(job.own))))
             while memory_budget is not None and size > 1:
                 if states + _working(one, job, size, widths) <= memory_budget:
                     break
@@ -135,8 +143,11 @@ def _pass(
 
 
 def _enough(widths: Widths) -> int:
-    """Rows in one call beyond which more would cost more: a row's scores against the other branches' keys, which are
-    computed and masked, grow with the rows, its way through the layer's matrices does not."""
+    """Positions in one call beyond which each further branch makes the call slower per branch.
+
+    The scores of a position against other branches' keys, which are computed and masked, grow with
+    the number of positions; its share of the layer's matrix products does not.
+    """
     return max(256, widths.hidden // 2)
 
 
@@ -145,19 +156,18 @@ def _held(one: Schedule, job: Job, widths: Widths) -> int:
     return (
         0
         if job.is_trunk
-        else len(job.branches) * one.rows(job.computed) * widths.hidden * widths.bytes
+        else len(job.branches) * one.count(job.computed) * widths.hidden * widths.bytes
     )
 
 
 def _working(one: Schedule, job: Job, branches: int, widths: Widths) -> int:
-    """Bytes that some branches of a job need while its layer runs: arriving states, then attention or feed-forward."""
+    """Bytes that some branches of a job need while its layer runs."""
     if job.is_trunk:
         return 0
-    own, rows = branches * one.rows(job.own), branches * one.rows(job.computed)
-    keys = own + one.rows(job.kept)
-    repeated = (
-        0 if widths.keys == widths.queries else widths.queries
-    )  # key heads, for each query head
+    own, rows = branches * one.count(job.own), branches * one.count(job.computed)
+    keys = own + one.count(job.kept)
+    # key heads that are repeated for each query head
+    repeated = 0 if widths.keys == widths.queries else widths.queries
     arriving = (own + 2 * rows) * widths.hidden
     attention = (
         2 * own * widths.keys + 3 * rows * widths.queries + 2 * keys * (widths.keys + repeated)

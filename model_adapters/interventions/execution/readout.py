@@ -1,8 +1,7 @@
-"""Readout: what every layer of one prompt would answer, were it the last one.
+"""Readout: the logit lens. What each layer of one prompt would answer if it were the last one.
 
-The hidden states come from the decoder's own run under an intervention, caught on the way by forward hooks; what is
-done with them afterwards is plain tensor work: through the final norm and the head, or against the raw input embeddings.
-Knows no question, no option and no file.
+Forward hooks record the residual stream while the decoder runs under an intervention. It is then
+projected to the vocabulary: by the final norm and the head, or by the raw input embeddings.
 """
 
 from __future__ import annotations
@@ -20,22 +19,26 @@ from mapflow.model_adapters.interventions.execution.decoder_inputs import Decode
 from mapflow.model_adapters.interventions.language.intervention import Compiled
 from mapflow.results.contract.errors import MapflowError
 
-Projection = Callable[[Float[Tensor, "row hidden"]], Float[Tensor, "row vocab"]]
+Projection = Callable[[Float[Tensor, "position hidden"]], Float[Tensor, "position vocab"]]
 
-ROWS_AT_ONCE = 256  # whose logits over a large vocabulary are held at the same time
+AT_ONCE = 256
+"""Positions whose logits over a large vocabulary are held at the same time."""
 
 
 @torch.inference_mode()
 def hidden_states(
-    decoder: Decoder, inputs: DecoderInputs, compiled: Compiled, rows: Int[Tensor, " row"]
-) -> Float[Tensor, "depth row hidden"]:
-    """The residual stream at these positions: entry 0 enters the first layer, entry l leaves (1-based) layer l, un-normed."""
+    decoder: Decoder, inputs: DecoderInputs, compiled: Compiled, positions: Int[Tensor, " position"]
+) -> Float[Tensor, "depth position hidden"]:
+    """The residual stream at some positions, before the final norm.
+
+    Entry 0 enters the first layer; entry l leaves the (1-based) layer l.
+    """
     caught: list[Tensor] = []
 
-    # inputs, not outputs: vectors that some models add between two layers are part of the stream
+    # inputs, not outputs: vectors that some models add between layers belong to the stream
     def catch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         states: Tensor = args[0] if args else kwargs["hidden_states"]
-        caught.append(states[0, rows.to(states.device)])
+        caught.append(states[0, positions.to(states.device)])
 
     with ExitStack() as stack:
         for module in (*decoder.layers, final_norm(decoder)):
@@ -46,10 +49,13 @@ def hidden_states(
 
 @torch.inference_mode()
 def layer_outputs(
-    decoder: Decoder, hidden: Float[Tensor, "depth row hidden"], norm: bool = True
-) -> Float[Tensor, "layer row hidden"]:
-    """Every layer's output as the head receives it. Without `norm`, only the last layer's goes through the final norm,
-    as in the released code."""
+    decoder: Decoder, hidden: Float[Tensor, "depth position hidden"], norm: bool = True
+) -> Float[Tensor, "layer position hidden"]:
+    """Every layer's output as the head receives it.
+
+    Without `norm`, only the last layer's output goes through the final norm, as in the authors'
+    code.
+    """
     final = final_norm(decoder)
     outputs = hidden[1:]
     return final(outputs) if norm else torch.cat([outputs[:-1], final(outputs[-1:])])
@@ -57,33 +63,36 @@ def layer_outputs(
 
 @torch.inference_mode()
 def layer_inputs(
-    decoder: Decoder, hidden: Float[Tensor, "depth row hidden"]
-) -> Float[Tensor, "layer row hidden"]:
-    """What the released code's logit lens shows: each layer's un-normed input, in the last one's place the final norm's
-    output (the output of the layer before the last is never shown)."""
+    decoder: Decoder, hidden: Float[Tensor, "depth position hidden"]
+) -> Float[Tensor, "layer position hidden"]:
+    """The states of the authors' logit lens: each layer's input without norm.
+
+    In the last layer's place stands the final norm's output, so the output of the layer before the
+    last is never shown.
+    """
     return torch.cat([hidden[:-2], final_norm(decoder)(hidden[-1:])])
 
 
 def embedding_logits(decoder: Decoder) -> Projection:
-    """Scalar products with the raw input embeddings, in float32: the released code's lens."""
+    """Float32 scalar products with the raw input embeddings: the lens of the authors' code."""
     embeddings: Tensor = decoder.core.get_input_embeddings().weight  # pyright: ignore[reportAssignmentType]
     return lambda hidden: (hidden.to(embeddings) @ embeddings.mT).float()
 
 
 @torch.inference_mode()
 def probabilities(
-    project: Projection, hidden: Float[Tensor, "layer row hidden"]
-) -> Float[Tensor, "layer row vocab"]:
-    """Of every token, in float32 on the CPU."""
+    project: Projection, hidden: Float[Tensor, "layer position hidden"]
+) -> Float[Tensor, "layer position vocab"]:
+    """The probability of every token, in float32 on the CPU."""
     return torch.stack([project(states).softmax(-1).cpu() for states in hidden])
 
 
 @torch.inference_mode()
 def top_k(
-    project: Projection, hidden: Float[Tensor, "layer row hidden"], k: int
-) -> tuple[Int[Tensor, "layer row k"], Float[Tensor, "layer row k"]]:
+    project: Projection, hidden: Float[Tensor, "layer position hidden"], k: int
+) -> tuple[Int[Tensor, "layer position k"], Float[Tensor, "layer position k"]]:
     """Ids and probabilities of the k most probable tokens, best first, on the CPU."""
-    parts = [project(rows).softmax(-1).topk(k) for rows in hidden.flatten(0, 1).split(ROWS_AT_ONCE)]
+    parts = [project(rows).softmax(-1).topk(k) for rows in hidden.flatten(0, 1).split(AT_ONCE)]
     shape = (*hidden.shape[:2], k)
     return (
         torch.cat([part.indices.cpu() for part in parts]).view(shape),
@@ -92,10 +101,14 @@ def top_k(
 
 
 def final_norm(decoder: Decoder) -> nn.Module:
-    """Between the last layer and the head. Raises MapflowError where the model calls it by no name that we know."""
+    """The norm between the last layer and the head.
+
+    Raises MapflowError if the model has none by its usual name.
+    """
     norm = getattr(decoder.core, "norm", None)
     if not isinstance(norm, nn.Module):
         raise MapflowError(
-            f"{type(decoder.core).__name__} has no module 'norm' after its layers, so they cannot be read one by one"
+            f"{type(decoder.core).__name__} has no module 'norm' after its layers, so they cannot"
+            " be read one by one"
         )
     return norm

@@ -1,18 +1,17 @@
-"""Schedule: which rows of which layer have to be computed for a set of interventions on one prompt, and no others.
+"""Schedule: the positions that a set of interventions on one prompt needs in each layer.
 
-One intervention, usually the plain run, is the *trunk*. Another leaves it in the first layer that treats an edge
-differently; interventions that have been treated alike so far share one *branch*. Two boolean walks over runs
-(contiguous stretches of a segment) say the rest:
+One intervention, usually the baseline run, is the *trunk*. Another one leaves the trunk in the
+first layer that cuts other edges; interventions with the same cuts so far share one *branch*. Two
+boolean walks over stretches (consecutive positions of one segment) decide what is computed:
 
-- forwards, which rows a branch has changed: those that lost or gained a key, and those that read a changed one (causality
-  keeps everything before them as in the trunk);
-- backwards from the answer, which rows anybody still reads.
+- forwards, which stretches of a branch differ from the trunk: those that lost or gained a key, and
+  those that attend to a differing one (by causality, all stretches before them equal the trunk's);
+- backwards from the answer, which stretches any later computation uses.
 
-A branch computes its changed, needed rows over the trunk's keys of all others. Branches of a layer that begin at the
-same row are one `Job`, one call of the layer, so all windows of a route, and all routes into `last`, are one batch.
-Exact, not approximate: every number that the plain executor computes and the answer depends on is computed here too.
-
-Knows layouts and permissions; no tensors of a model, no memory.
+A branch computes its differing, used stretches, and takes the keys of all others from the trunk.
+Branches of a layer that begin at the same stretch are one `Job`, one call of the layer. So all
+windows of a route, and all routes into `last`, are one batch. This is exact: every number that the
+answer depends on is computed as in a forward pass over all positions.
 """
 
 from __future__ import annotations
@@ -27,26 +26,28 @@ from jaxtyping import Bool, Int
 from mapflow.model_adapters.interventions.language.intervention import Compiled
 
 TRUNK = 0
-Runs = Bool[np.ndarray, " run"]
+Stretches = Bool[np.ndarray, " stretch"]
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Branches of one layer that run in one call. Branch numbers count from 1 in each layer; 0 is the trunk.
+    """Branches of one layer that run in one call.
 
-    `computed` rows leave the layer; `own` ⊇ `computed` rows bring keys and values computed from the branch's hidden
-    states; `kept` rows' keys and values are the trunk's. `inherited` own rows' hidden states come from the branch's
-    `parents` in the layer before, all others from the trunk. `variants` holds one intervention of each branch.
+    Branches count from 1 in each layer; 0 is the trunk.
+    Positions of the stretches `computed` leave the layer. The stretches `own`, a superset, bring
+    keys and values of the branch; the keys and values of `kept` are the trunk's. The hidden states
+    of `inherited` stretches come from the branch's parent in the layer before, those of other own
+    stretches from the trunk. `variants` holds one intervention of each branch.
     """
 
     branches: tuple[int, ...]
     parents: tuple[int, ...]
     variants: tuple[int, ...]
-    reads: Bool[np.ndarray, "branch target source"]
-    computed: Bool[np.ndarray, " run"]
-    own: Bool[np.ndarray, " run"]
-    kept: Bool[np.ndarray, " run"]
-    inherited: Bool[np.ndarray, "branch run"]
+    allowed: Bool[np.ndarray, "branch target source"]
+    computed: Stretches
+    own: Stretches
+    kept: Stretches
+    inherited: Bool[np.ndarray, "branch stretch"]
 
     @property
     def is_trunk(self) -> bool:
@@ -54,35 +55,39 @@ class Job:
 
     @property
     def in_two_steps(self) -> bool:
-        """Keys and values first, then the few rows that read them."""
+        """Whether keys and values come first, then the few positions that attend to them."""
         return bool((self.own != self.computed).any())
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """`layers[l]` are the jobs of 0-based layer l, the trunk's first; `answers[i]` is the branch of the last layer, or the
-    trunk, at whose last row intervention i is answered; `sizes` are the runs' rows."""
+    """The jobs of all layers: `layers[l]` are those of 0-based layer l, the trunk's first.
 
-    sizes: Int[np.ndarray, " run"]
+    `answers[i]` is the branch of the last layer whose last position answers intervention i.
+    `sizes` are the stretches' positions. A row-layer is one position that passes through one
+    layer.
+    """
+
+    sizes: Int[np.ndarray, " stretch"]
     layers: tuple[tuple[Job, ...], ...]
     answers: tuple[int, ...]
 
-    def rows(self, runs: Bool[np.ndarray, " run"]) -> int:
-        """Number of rows of some runs."""
-        return int(self.sizes[runs].sum())
+    def count(self, chosen: Stretches) -> int:
+        """The number of positions of some stretches."""
+        return int(self.sizes[chosen].sum())
 
     @property
     def row_layers(self) -> int:
-        """Rows that pass through whole layers: the work."""
+        """The work: positions that pass through whole layers."""
         return sum(
-            len(job.branches) * self.rows(job.computed) for jobs in self.layers for job in jobs
+            len(job.branches) * self.count(job.computed) for jobs in self.layers for job in jobs
         )
 
     @property
     def key_row_layers(self) -> int:
-        """Rows of which only keys and values are computed: a fraction of a row-layer each."""
+        """Positions of which only keys and values are computed, at a fraction of the work."""
         return sum(
-            len(job.branches) * self.rows(job.own)
+            len(job.branches) * self.count(job.own)
             for jobs in self.layers
             for job in jobs
             if job.in_two_steps
@@ -90,23 +95,24 @@ class Schedule:
 
     @property
     def naive_row_layers(self) -> int:
-        """What one whole forward pass for every intervention computes."""
+        """The work of one whole forward pass for every intervention."""
         return len(self.answers) * len(self.layers) * int(self.sizes.sum())
 
 
 def schedule(compiled: Sequence[Compiled], trunk: Compiled | None = None) -> Schedule:
-    """For interventions on one prompt, at least one; `trunk` None: the first of them.
+    """For at least one intervention on one prompt; `trunk` None means the first of them.
 
-    A random trunk stands for a plain one: nobody would share its edges. Prompts of one benchmark differ in their lengths
-    but hardly in their runs, so that what does not hang on lengths is worked out once for many of them.
+    If the trunk is random, the run without cuts is used instead, as no branch shares random edges.
+    Prompts of one benchmark differ in their lengths but hardly in their stretches, so everything
+    that does not depend on lengths is cached.
     """
     layout, trunk = compiled[0].layout, trunk or compiled[0]
-    segment_of_run, sizes = layout.runs
+    segment, sizes = layout.runs
     shape = _Shape(
-        tuple(segment.kind for segment in layout.segments),
-        tuple(segment_of_run.tolist()),
+        tuple(one.kind for one in layout.segments),
+        tuple(segment.tolist()),
         tuple(item.allowed.tobytes() for item in compiled),
-        _scattered(compiled),
+        _draws(compiled),
         None if trunk.budget is not None else trunk.allowed.tobytes(),
     )
     layers, answers = _jobs(shape)
@@ -115,96 +121,97 @@ def schedule(compiled: Sequence[Compiled], trunk: Compiled | None = None) -> Sch
     )
 
 
-def _in_steps(job: Job, sizes: Int[np.ndarray, " run"]) -> Job:
-    """All own rows leave the layer, in one step, unless that would more than double the work."""
+def _in_steps(job: Job, sizes: Int[np.ndarray, " stretch"]) -> Job:
+    """All own positions leave the layer, in one step, unless that more than doubles the work."""
     if not job.in_two_steps or 2 * sizes[job.computed].sum() <= sizes[job.own].sum():
         return job
     return replace(job, computed=job.own)
 
 
-def _scattered(compiled: Sequence[Compiled]) -> tuple[tuple[int, ...], ...]:
-    """For each layer and intervention a number that is equal where equal edges are lost at random, 0 where none is."""
+def _draws(compiled: Sequence[Compiled]) -> tuple[tuple[int, ...], ...]:
+    """For each layer and intervention a number: equal for equal random edges, 0 without any."""
     layers = []
     for layer in range(compiled[0].n_layers):
         numbers: dict[object, int] = {}
-        draws = [
-            (item.random, item.key, item.budget[layer] if item.budget else 0) for item in compiled
-        ]
+        draws = [item.draw(layer) for item in compiled]
         layers.append(
-            tuple(numbers.setdefault(draw, len(numbers) + 1) if draw[-1] else 0 for draw in draws)
+            tuple(0 if one is None else numbers.setdefault(one, len(numbers) + 1) for one in draws)
         )
     return tuple(layers)
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """All that a schedule hangs on besides the runs' sizes: the segments' kinds, each run's segment, what each intervention
-    permits between segments, layer by layer (`reads`, as bytes) and loses at random (`scattered`), and the trunk's
-    permissions, None for a plain one."""
+    """Everything that a schedule depends on besides the stretches' sizes.
+
+    `allowed` are each intervention's allowed edges between segments, layer by layer, as bytes;
+    `draws` numbers its random edges; `trunk` is as `allowed`, None for the run without cuts.
+    """
 
     kinds: tuple[str, ...]
-    segment_of_run: tuple[int, ...]
-    reads: tuple[bytes, ...]
-    scattered: tuple[tuple[int, ...], ...]
+    segment_of_stretch: tuple[int, ...]
+    allowed: tuple[bytes, ...]
+    draws: tuple[tuple[int, ...], ...]
     trunk: bytes | None
 
-    def permitted(self, reads: bytes) -> Bool[np.ndarray, "layer target source"]:
-        return np.frombuffer(reads, dtype=bool).reshape(
-            len(self.scattered), len(self.kinds), len(self.kinds)
-        )
+    def array(self, allowed: bytes) -> Bool[np.ndarray, "layer target source"]:
+        n_segments = len(self.kinds)
+        shape = len(self.draws), n_segments, n_segments
+        return np.frombuffer(allowed, dtype=bool).reshape(shape)
 
 
-@lru_cache(maxsize=4)  # as many as there are places for the true option, which some routes name
+@lru_cache(maxsize=4)  # one entry for each place of the true option, which some routes name
 def _jobs(shape: _Shape) -> tuple[tuple[tuple[Job, ...], ...], tuple[int, ...]]:
-    """Every layer's jobs, in whose `computed` are only needed rows, and the answers' branches."""
+    """Every layer's jobs, `computed` holding used stretches only, and the answers' branches."""
     tree = _Tree(shape)
-    return _walk_back(tree, _changed(tree))
+    return _walk_back(tree, _differing(tree))
 
 
 class _Tree:
-    """Who shares a branch: `parents[l]`, `treatments[l]`, `variants[l]` of branch 1, 2, … and `branch_of[l]` of each
-    intervention. `reads[t]` are a treatment's permissions over runs, causal; `scattered[t]` says whether it loses random
-    edges besides; `trunk[l]` are the trunk's permissions."""
+    """Which interventions share a branch in which layer.
+
+    `parents[l]`, `cuts[l]` and `variants[l]` describe branches 1, 2, … of layer l: its branch in
+    the layer before, the number of its cuts, and one of its interventions. `branch_of[l]` is the
+    branch of each intervention. `allowed[c]` are the allowed edges between stretches under cuts c,
+    causal, and `random[c]` says whether random edges are cut besides. `trunk[l]` are the trunk's
+    allowed edges.
+    """
 
     def __init__(self, shape: _Shape) -> None:
-        self.n_layers = len(shape.scattered)
-        segment_of_run = np.array(shape.segment_of_run)
-        self.causal = np.tri(len(segment_of_run), dtype=bool)
-        video = np.array([shape.kinds[segment] == "frame" for segment in segment_of_run])
-        self.after_video = np.logical_or.accumulate(video)
-        self.last = np.array([shape.kinds[segment] == "last" for segment in segment_of_run])
-        self.reads: list[Bool[np.ndarray, "target source"]] = []
-        self.scattered: list[bool] = []
-        index: dict[object, int] = {}
-        segments = np.ix_(segment_of_run, segment_of_run)
+        self.n_layers = len(shape.draws)
+        segment = np.array(shape.segment_of_stretch)
+        kinds = np.array(shape.kinds)[segment]
+        self.causal = np.tri(len(segment), dtype=bool)
+        self.after_video = np.logical_or.accumulate(kinds == "frame")
+        self.last = kinds == "last"
+        self.allowed: list[Bool[np.ndarray, "target source"]] = []
+        self.random: list[bool] = []
         self.parents: list[list[int]] = []
-        self.treatments: list[list[int]] = []
+        self.cuts: list[list[int]] = []
         self.variants: list[list[int]] = []
         self.branch_of: list[list[int]] = []
-        before = [TRUNK] * len(shape.reads)
-        reads = [shape.permitted(one) for one in shape.reads]
+        pairs = np.ix_(segment, segment)
         self.trunk = (
             [self.causal] * self.n_layers
             if shape.trunk is None
-            else [permitted[segments] & self.causal for permitted in shape.permitted(shape.trunk)]
+            else [allowed[pairs] & self.causal for allowed in shape.array(shape.trunk)]
         )
-        for layer, scattered in enumerate(shape.scattered):
+        numbers: dict[object, int] = {}
+        of_variants = [shape.array(one) for one in shape.allowed]
+        before = [TRUNK] * len(of_variants)
+        for layer, draws in enumerate(shape.draws):
             branches: dict[tuple[int, int], int] = {}
             self.variants.append([])
             current = []
-            for variant, permitted in enumerate(reads):
-                key = (
-                    permitted[layer].tobytes(),
-                    layer if scattered[variant] else -1,
-                    scattered[variant],
-                )
-                if key not in index:
-                    index[key] = len(index)
-                    self.reads.append(permitted[layer][segments] & self.causal)
-                    self.scattered.append(scattered[variant] > 0)
-                treatment = index[key]
-                place = (before[variant], treatment)
-                if before[variant] == TRUNK and self._as_trunk(treatment, layer):
+            for variant, allowed in enumerate(of_variants):
+                draw = draws[variant]
+                key = allowed[layer].tobytes(), layer if draw else -1, draw
+                if key not in numbers:
+                    numbers[key] = len(numbers)
+                    self.allowed.append(allowed[layer][pairs] & self.causal)
+                    self.random.append(draw > 0)
+                place = before[variant], numbers[key]
+                if before[variant] == TRUNK and self._as_trunk(numbers[key], layer):
                     current.append(TRUNK)
                     continue
                 if place not in branches:
@@ -212,104 +219,98 @@ class _Tree:
                     self.variants[-1].append(variant)
                 current.append(branches[place])
             self.parents.append([parent for parent, _ in branches])
-            self.treatments.append([treatment for _, treatment in branches])
+            self.cuts.append([cuts for _, cuts in branches])
             self.branch_of.append(current)
             before = current
 
-    def _as_trunk(self, treatment: int, layer: int) -> bool:
-        return not self.scattered[treatment] and bool(
-            (self.reads[treatment] == self.trunk[layer]).all()
-        )
+    def _as_trunk(self, cuts: int, layer: int) -> bool:
+        return not self.random[cuts] and bool((self.allowed[cuts] == self.trunk[layer]).all())
 
-    def reads_in(self, layer: int) -> Bool[np.ndarray, "branch target source"]:
-        return np.array([self.reads[t] for t in self.treatments[layer]], dtype=bool).reshape(
-            -1, *self.causal.shape
-        )
+    def allowed_in(self, layer: int) -> Bool[np.ndarray, "branch target source"]:
+        of_branches = [self.allowed[cuts] for cuts in self.cuts[layer]]
+        return np.array(of_branches, dtype=bool).reshape(-1, *self.causal.shape)
 
-    def differing_in(self, layer: int) -> Bool[np.ndarray, "branch run"]:
-        """Runs that read other keys than in the trunk in this layer."""
-        cut = (self.trunk[layer] ^ self.reads_in(layer)).any(-1)
-        scattered = np.array([self.scattered[t] for t in self.treatments[layer]], dtype=bool)
-        return cut | scattered[:, None] & self.after_video
+    def cut_otherwise(self, layer: int) -> Bool[np.ndarray, "branch stretch"]:
+        """Stretches that attend to other keys than in the trunk in this layer."""
+        otherwise = (self.trunk[layer] ^ self.allowed_in(layer)).any(-1)
+        random = np.array([self.random[cuts] for cuts in self.cuts[layer]], dtype=bool)
+        return otherwise | random[:, None] & self.after_video
 
 
-def _changed(tree: _Tree) -> list[Bool[np.ndarray, "_ run"]]:
-    """`[l][b]`: which runs of layer l's output differ from the trunk's in branch b; row 0 is the trunk itself."""
-    changed = [np.zeros((1, len(tree.causal)), dtype=bool)]
+def _differing(tree: _Tree) -> list[Bool[np.ndarray, "_ stretch"]]:
+    """`[l][b]`: which stretches that enter layer l differ from the trunk's in branch b.
+
+    The last entry describes the last layer's output; row 0 is the trunk itself.
+    """
+    differing = [np.zeros((1, len(tree.causal)), dtype=bool)]
     for layer in range(tree.n_layers):
-        arriving = changed[-1][np.array(tree.parents[layer], dtype=int)]
-        read = (tree.reads_in(layer) & arriving[:, None]).any(-1)
-        leaving = arriving | tree.differing_in(layer) | read
-        changed.append(np.concatenate([changed[0], leaving]))
-    return changed
+        arriving = differing[-1][np.array(tree.parents[layer], dtype=int)]
+        attending = (tree.allowed_in(layer) & arriving[:, None]).any(-1)
+        leaving = arriving | tree.cut_otherwise(layer) | attending
+        differing.append(np.concatenate([differing[0], leaving]))
+    return differing
 
 
 def _walk_back(
-    tree: _Tree, changed: list[Bool[np.ndarray, "_ run"]]
+    tree: _Tree, differing: list[Bool[np.ndarray, "_ stretch"]]
 ) -> tuple[tuple[tuple[Job, ...], ...], tuple[int, ...]]:
-    """Jobs of every layer, from the last to the first, as each says what it needs of the layer before."""
-    unchanged_last = np.logical_not(np.any(changed[-1] & tree.last, axis=-1))
-    answers = tuple(TRUNK if unchanged_last[branch] else branch for branch in tree.branch_of[-1])
-    needed = np.zeros_like(changed[-1])
-    needed[list(answers)] = tree.last
+    """The jobs of every layer, found from the last to the first: each layer tells what it uses."""
+    answered_by_trunk = np.logical_not(np.any(differing[-1] & tree.last, axis=-1))
+    answers = tuple(TRUNK if answered_by_trunk[branch] else branch for branch in tree.branch_of[-1])
+    used = np.zeros_like(differing[-1])
+    used[list(answers)] = tree.last
     layers: list[tuple[Job, ...]] = []
     for layer in reversed(range(tree.n_layers)):
         parents = np.array(tree.parents[layer], dtype=int)
-        arriving, leaving = changed[layer][parents], changed[layer + 1][1:]
-        reads = tree.reads_in(layer)
-        computed = needed[1:] & leaving
-        trunk_computed = needed[0] | (needed[1:] & ~leaving).any(0)
-        read = np.any(reads & computed[:, :, None], axis=1)
-        own = computed | read & arriving
-        before = np.zeros_like(changed[layer])
+        arriving, leaving = differing[layer][parents], differing[layer + 1][1:]
+        allowed = tree.allowed_in(layer)
+        computed = used[1:] & leaving
+        trunk_computed = used[TRUNK] | (used[1:] & ~leaving).any(0)
+        keys = np.any(allowed & computed[:, :, None], axis=1)
+        own = computed | keys & arriving
+        used = np.zeros_like(differing[layer])
         trunk_keys = trunk_computed | (tree.trunk[layer] & trunk_computed[:, None]).any(0)
         jobs = []
-        for members in _alike(own, computed):
-            together = _union(own[members])
-            kept = _union(read[members]) & ~together
+        for members in _together(own, computed):
+            every_own = _union(own[members])
+            kept = _union(keys[members]) & ~every_own
             inherited = own[members] & arriving[members]
             trunk_keys |= kept
-            before[TRUNK] |= (together & ~arriving[members] & (read | computed)[members]).any(0)
-            np.logical_or.at(before, parents[members], inherited)
+            used[TRUNK] |= (every_own & ~arriving[members] & (keys | computed)[members]).any(0)
+            np.logical_or.at(used, parents[members], inherited)
             jobs.append(
                 Job(
                     branches=tuple(int(m) + 1 for m in members),
                     parents=tuple(parents[members].tolist()),
                     variants=tuple(tree.variants[layer][m] for m in members),
-                    reads=reads[members],
+                    allowed=allowed[members],
                     computed=_union(computed[members]),
-                    own=together,
+                    own=every_own,
                     kept=kept,
                     inherited=inherited,
                 )
             )
         if trunk_keys.any():
-            nobody = np.zeros_like(trunk_keys)
-            trunk = Job(
-                (TRUNK,),
-                (TRUNK,),
-                (),
-                tree.trunk[layer][None],
-                trunk_computed,
-                trunk_keys,
-                nobody,
-                trunk_keys[None],
-            )
-            jobs.insert(0, trunk)
-            before[TRUNK] |= trunk_keys
+            jobs.insert(0, _trunk_job(tree.trunk[layer], trunk_computed, trunk_keys))
+            used[TRUNK] |= trunk_keys
         layers.append(tuple(jobs))
-        needed = before
     return tuple(reversed(layers)), answers
 
 
-def _union(rows: Bool[np.ndarray, "branch run"]) -> Runs:
-    return np.logical_or.reduce(rows, axis=0)
+def _trunk_job(
+    allowed: Bool[np.ndarray, "target source"], computed: Stretches, own: Stretches
+) -> Job:
+    return Job((TRUNK,), (TRUNK,), (), allowed[None], computed, own, np.zeros_like(own), own[None])
 
 
-def _alike(
-    own: Bool[np.ndarray, "branch run"], computed: Bool[np.ndarray, "branch run"]
+def _union(chosen: Bool[np.ndarray, "branch stretch"]) -> Stretches:
+    return np.logical_or.reduce(chosen, axis=0)
+
+
+def _together(
+    own: Bool[np.ndarray, "branch stretch"], computed: Bool[np.ndarray, "branch stretch"]
 ) -> list[Int[np.ndarray, " member"]]:
-    """Branches that are computed together: those whose rows begin at the same place. Idle ones are in no group."""
+    """Branches that run in one call: those that begin at the same stretch; no idle ones."""
     groups: dict[tuple[int, int], list[int]] = {}
     for branch in computed.any(-1).nonzero()[0]:
         start = (int(own[branch].argmax()), int(computed[branch].argmax()))

@@ -1,10 +1,12 @@
-"""The attention function: transformers' own sdpa, minus the edges that the active plan cuts in this layer.
+"""The attention function: transformers' own sdpa without the edges that the active masks cut.
 
-Registered with `AttentionInterface` under two names, `mapflow` (sdpa) and `mapflow_eager` (the float32 oracle), and
-with `AttentionMaskInterface`, without which transformers silently drops padding masks. A module's layer is its
-`layer_idx`; the plan is whatever `apply` made active in this thread or task. Without a plan, `mapflow` *is* sdpa.
+It is registered with `AttentionInterface` under two names, `mapflow` (sdpa) and `mapflow_eager`
+(the float32 reference implementation). It is also registered with `AttentionMaskInterface`;
+otherwise transformers drops padding masks without a warning. A module's layer is its `layer_idx`;
+`apply` sets the active masks of this thread or task. Without active masks, `mapflow` is sdpa.
 
-No model code is patched: `set_attn_implementation` selects the function for the language model alone.
+No model code is patched: `set_attn_implementation` selects the function for the language model
+alone.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from mapflow.model_adapters.interventions.kernels.dense_attention import masked_attention
-from mapflow.model_adapters.interventions.kernels.edges import Edges, LayerMasks
+from mapflow.model_adapters.interventions.kernels.edges import DenseEdges, Edges, LayerMasks
 from mapflow.model_adapters.interventions.kernels.grouped_attention import (
     GroupedEdges,
     grouped_attention,
@@ -31,33 +33,32 @@ from mapflow.model_adapters.interventions.kernels.reference import eager_attenti
 SDPA = "mapflow"
 EAGER = "mapflow_eager"
 
-_active: ContextVar[LayerMasks | None] = ContextVar("mapflow_active_plan", default=None)
+_active: ContextVar[LayerMasks | None] = ContextVar("mapflow_active_masks", default=None)
 
 
 @contextmanager
-def apply(plan: LayerMasks | None) -> Iterator[None]:
-    """Within this context, layers with our attention function follow `plan`; always undone, also by an exception."""
-    token = _active.set(plan)
+def apply(masks: LayerMasks | None) -> Iterator[None]:
+    """Makes `masks` active for all layers with our attention function, until the block is left."""
+    token = _active.set(masks)
     try:
         yield
     finally:
         _active.reset(token)
 
 
-def cut_edges(
+def active_edges(
     module: nn.Module,
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
     padding: Bool[Tensor, "batch head query key"] | None,
 ) -> Edges | None:
-    """The active plan's edges joined with the model's own mask; None where the plan cuts nothing here."""
-    plan = _active.get()
-    edges = plan.mask(_layer(module), query.shape[2], key.shape[2]) if plan else None
+    """The active masks' edges joined with the model's own mask; None where nothing is cut."""
+    masks = _active.get()
+    edges = masks.mask(_layer(module), query.shape[2], key.shape[2]) if masks else None
     if edges is None:
         return None
-    edges = edges.to(
-        query.device
-    )  # a model spread over devices runs its layers elsewhere than the embeddings
+    # a model spread over several devices runs most layers elsewhere than its embeddings
+    edges = edges.to(query.device)
     return edges if padding is None else edges & padding
 
 
@@ -69,13 +70,13 @@ def sdpa_attention(
     attention_mask: Bool[Tensor, "batch head query key"] | None,
     **options: Any,
 ) -> tuple[Float[Tensor, "batch query heads dim"], None]:
-    """sdpa under the active plan. Rows without any key give zeros (design.md, Interventions)."""
-    edges = cut_edges(module, query, key, attention_mask)
-    if edges is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    """sdpa under the active masks. Query positions without any key give zeros."""
+    edges = active_edges(module, query, key, attention_mask)
     if isinstance(edges, GroupedEdges):
         return grouped_attention(module, query, key, value, edges, **options), None
-    return masked_attention(module, query, key, value, edges, **options), None
+    if isinstance(edges, DenseEdges):
+        return masked_attention(module, query, key, value, edges, **options), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 
 def reference_attention(
@@ -87,8 +88,8 @@ def reference_attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Float[Tensor, "batch query heads dim"], Float[Tensor, "batch heads query key"]]:
-    """The float32 oracle under the active plan; also returns the attention weights."""
-    edges = cut_edges(module, query, key, attention_mask)
+    """The reference implementation under the active masks; also returns the attention weights."""
+    edges = active_edges(module, query, key, attention_mask)
     return eager_attention(query, key, value, edges.allowed if edges else attention_mask, scaling)
 
 

@@ -1,8 +1,8 @@
 """Attention under one dense mask: block-sparse where that is faster, sdpa otherwise.
 
-Block-sparse attention is torch's FlexAttention over the blocks of 128 x 128 that hold any edge. Under
-a dense mask sdpa computes every pair, also the cut ones. At a thousand keys that costs little; at ten
-thousand it is most of attention.
+Block-sparse attention is torch's FlexAttention over the blocks of 128 x 128 that hold any edge.
+Under a dense mask sdpa computes every pair, also the cut ones. At a thousand keys that costs
+little; at ten thousand it is most of attention.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import flex_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from mapflow.model_adapters.interventions.kernels.edges import Edges
+from mapflow.model_adapters.interventions.kernels.edges import DenseEdges
 
 MANY_KEYS = 4096
 """Keys from which block-sparse attention is used. Milliseconds per call on one H200 with 32 heads,
-sdpa with a bias against block-sparse: 0.34 and 0.50 at 2,419 positions; 1.11 and 0.92 (frames that do
-not attend to each other) or 1.20 (frames that do) at 4,723; 4.3 and 1.8 or 3.4 at 9,331
-(tests/benchmarks/README.md, attention kernels)."""
+sdpa with a bias against block-sparse: 0.34 and 0.50 at 2,419 positions; 1.11 and 0.92 (frames that
+do not attend to each other) or 1.20 (frames that do) at 4,723; 4.3 and 1.8 or 3.4 at 9,331
+(tests/benchmarks/README.md, attention kernels).
+"""
 ENOUGH_QUERIES = 1024
 """Below this many queries there are too few blocks to fill a GPU."""
 
@@ -32,7 +33,7 @@ def masked_attention(
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
     value: Float[Tensor, "batch kv_heads key dim"],
-    edges: Edges,
+    edges: DenseEdges,
     **options: Any,
 ) -> Float[Tensor, "batch query heads dim"]:
     """As sdpa under `edges.allowed`. Query positions without any key give zeros.
@@ -67,7 +68,7 @@ def block_sparse_attention(
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
     value: Float[Tensor, "batch kv_heads key dim"],
-    edges: Edges,
+    edges: DenseEdges,
     scaling: float | None = None,
 ) -> Float[Tensor, "batch query heads dim"]:
     """As sdpa under `edges.opened`."""

@@ -1,12 +1,14 @@
-"""Edges: which keys every query of one layer may read, and what attention kernels want to be given instead, made once.
+"""Edges: the keys that each query of one layer may attend to, in the forms that kernels take.
 
-A mask serves many layers (windows and policies repeat), while kernels have demands of their own: a row must have at
-least one key, fast kernels on a GPU add a bias in the scores' own number format, and take it without a copy only if its
-rows are aligned; block-sparse ones want to know which blocks are empty. So all of that hangs on the mask.
+One mask serves many layers, because windows and policies repeat. Kernels ask for it in forms of
+their own, so these are made once and cached on the mask: every query position needs at least one
+key, fused kernels on a GPU add a bias in the scores' number format, and block-sparse kernels need
+to know which blocks hold an edge.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -19,35 +21,70 @@ from torch.nn.functional import pad
 Mask = Bool[Tensor, "batch head query key"]
 
 ALIGNMENT = 16
-"""Numbers in a row of a bias that fused kernels read in place; others are copied by every call (torch's sdpa)."""
+"""Fused kernels read a bias in place if its rows are a multiple of this many numbers apart; torch's
+sdpa copies other biases in every call.
+"""
 
 BLOCK = 128
 
 
-class Edges:
-    """`allowed` is True where a query may read a key: `[batch, 1, query, key]`.
+class Edges(ABC):
+    """The allowed edges of one layer: `DenseEdges`, or `GroupedEdges` for long prompts."""
 
-    `may_be_empty`: can there be rows without any key? They attend to nothing and give zeros (design.md, Interventions).
-    Saying no where the policy rules it out spares a GPU looking for them.
+    @property
+    @abstractmethod
+    def allowed(self) -> Mask:
+        """True where a query may attend to a key: `[batch, 1, query, key]`."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Edges:
+        """The same on the device that a layer runs on; each device's copy is made once."""
+
+    def __and__(self, padding: Mask) -> DenseEdges:
+        """Without the keys that `padding` cuts."""
+        return DenseEdges(self.allowed & padding)
+
+
+@runtime_checkable
+class LayerMasks(Protocol):
+    """The masks of all layers for one batch: what the attention function asks."""
+
+    def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
+        """The edges of a 0-based layer; None where sdpa's own causal mask is right.
+
+        The queries are the last `n_queries` of the `n_keys` positions.
+        """
+        ...
+
+
+class DenseEdges(Edges):
+    """One mask of all queries and keys: `[batch, 1, query, key]`.
+
+    `may_be_empty` says whether any query position can be without keys; such a position attends to
+    nothing and gives zeros. False spares a GPU the search.
     """
 
     def __init__(self, allowed: Mask, may_be_empty: bool = True) -> None:
-        self.allowed, self.may_be_empty = allowed, may_be_empty
-        self._elsewhere: dict[torch.device, Edges] = {}
+        self._allowed, self.may_be_empty = allowed, may_be_empty
+        self._copies: dict[torch.device, DenseEdges] = {}
         self._biases: dict[torch.dtype, Tensor] = {}
+
+    @property
+    def allowed(self) -> Mask:
+        return self._allowed
 
     @cached_property
     def empty(self) -> Bool[Tensor, "batch head query 1"] | None:
-        """Rows that read nothing; None where there are none."""
+        """Query positions without any key; None where there are none."""
         return ~self.allowed.any(-1, keepdim=True) if self.may_be_empty else None
 
     @cached_property
     def opened(self) -> Mask:
-        """`allowed`, and everything for rows that read nothing: a softmax over no key is undefined."""
+        """`allowed`, but all True for queries without keys: a softmax over no key is undefined."""
         return self.allowed if self.empty is None else self.allowed | self.empty
 
     def bias(self, dtype: torch.dtype) -> Float[Tensor, "batch head query key"]:
-        """What to add to the scores: 0 where `opened`, -inf elsewhere, in rows that begin at aligned places."""
+        """The number to add to each score: 0 where `opened`, -inf elsewhere; rows are aligned."""
         if dtype not in self._biases:
             n_keys = self.opened.shape[-1]
             bias = torch.zeros_like(self.opened, dtype=dtype).masked_fill_(
@@ -58,10 +95,10 @@ class Edges:
 
     @cached_property
     def blocks(self) -> BlockMask:
-        """For FlexAttention: which blocks of 128 × 128 hold an edge, and which hold nothing else.
+        """For FlexAttention: which blocks of 128 x 128 hold an edge, and which hold only edges.
 
-        Counted from the mask itself: torch's own way evaluates a function for every pair, which takes longer than the
-        attention (60 ms a mask at 9,331 positions).
+        Counted from the mask itself. Torch's own function evaluates every pair, which takes longer
+        than the attention (60 ms per mask at 9,331 positions).
         """
         opened = self.opened
         n_queries, n_keys = opened.shape[-2:]
@@ -73,35 +110,21 @@ class Edges:
             *_listed(partial),
             *_listed(full),
             BLOCK_SIZE=BLOCK,
-            # a lambda: it is called with traced tensors, and counted by its arguments
+            # a lambda: it is called with traced tensors, and its arguments are counted
             mask_mod=lambda row, head, query, key: opened[row, 0, query, key],
             seq_lengths=(n_queries, n_keys),
         )
 
-    def to(self, device: torch.device) -> Edges:
-        """On the device that a layer runs on, copied once for each."""
+    def to(self, device: torch.device) -> DenseEdges:
         if device == self.allowed.device:
             return self
-        if device not in self._elsewhere:
-            self._elsewhere[device] = Edges(self.allowed.to(device), self.may_be_empty)
-        return self._elsewhere[device]
-
-    def __and__(self, padding: Mask) -> Edges:
-        """Without the keys that padding forbids."""
-        return Edges(self.allowed & padding)
-
-
-@runtime_checkable
-class LayerMasks(Protocol):
-    """Whatever can say, layer by layer, which edges a batch may use: what the attention function asks."""
-
-    def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
-        """As `BatchMasks.mask`."""
-        ...
+        if device not in self._copies:
+            self._copies[device] = DenseEdges(self.allowed.to(device), self.may_be_empty)
+        return self._copies[device]
 
 
 def _blocked(mask: Mask) -> UInt8[Tensor, "batch head rows _ columns _"]:
-    """Blocks along the last axes of a mask whose sides are whole blocks; as numbers, whose extremes are quickly found."""
+    """The blocks of a mask whose sides are whole blocks, as numbers: their extremes are fast."""
     rows, columns = mask.shape[-2] // BLOCK, mask.shape[-1] // BLOCK
     return mask.reshape(*mask.shape[:2], rows, BLOCK, columns, BLOCK).to(torch.uint8)
 
@@ -109,6 +132,6 @@ def _blocked(mask: Mask) -> UInt8[Tensor, "batch head rows _ columns _"]:
 def _listed(
     blocks: Bool[Tensor, "batch head rows columns"],
 ) -> tuple[Int[Tensor, "batch head rows"], Int[Tensor, "batch head rows columns"]]:
-    """How many columns each row of blocks has, and which, those first."""
+    """For each row of blocks the number of columns that are set, and the columns, those first."""
     order = blocks.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
     return blocks.sum(-1, dtype=torch.int32), order.to(torch.int32)

@@ -1,8 +1,9 @@
-"""Attention of a long prompt group by group (query_groups.py): the causal kernel for causal stretches, frames that are apart as one
-batch, and a mask for the few rows that are left alone.
+"""The edges of one layer from its stretches, and attention of long prompts group by group.
 
-At 64 frames a mask of all rows by all keys holds 87 million entries, of which kernels that take a mask compute every one;
-the causal kernel takes none, and a batch of frames computes only what frames read.
+At 64 frames a mask of all queries and keys has 87 million entries, and kernels that take a mask
+compute every one. The causal kernel takes no mask, and a batch of frames computes only the keys
+that each frame attends to (query_groups.py). `edges_of_stretches` decides which form a layer's
+edges take.
 """
 
 from __future__ import annotations
@@ -11,69 +12,109 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from mapflow.model_adapters.interventions.kernels.dense_attention import masked_attention
-from mapflow.model_adapters.interventions.kernels.edges import ALIGNMENT, Edges, Mask
-from mapflow.model_adapters.interventions.kernels.query_groups import QueryGroup
+from mapflow.model_adapters.interventions.kernels.edges import ALIGNMENT, DenseEdges, Edges, Mask
+from mapflow.model_adapters.interventions.kernels.query_groups import (
+    QueryGroup,
+    Span,
+    query_groups,
+)
 
 MANY_POSITIONS = 2048
-"""Rows of a prompt from which groups pay. One H200, 32 heads, milliseconds a call, groups (frames together, apart, reading the
-system text alone) against sdpa with a bias: at 1,267 positions 0.11, 0.23, 0.12 against 0.13, at 2,419 0.20, 0.36, 0.16
-against 0.33, at 9,331 1.36, 1.17, 0.46 against 4.27 (blocks of 128: 3.40, 1.82, 1.35)."""
+"""Prompt length from which groups are used. Milliseconds per call on one H200 with 32 heads, groups
+(frames that attend to each other, frames that do not, frames that attend to the system text only)
+against sdpa with a bias: 0.11, 0.23, 0.12 against 0.13 at 1,267 positions; 0.20, 0.36, 0.16 against
+0.33 at 2,419; 1.36, 1.17, 0.46 against 4.27 at 9,331 (block-sparse: 3.40, 1.82, 1.35).
+"""
 
-Span = tuple[int, int]
+MaskOf = Callable[[Int[Tensor, " query"]], Mask]
+"""Makes the mask of some query positions over all keys: `[1, 1, query, key]`."""
+
+
+def edges_of_stretches(
+    allowed: Bool[np.ndarray, "stretch stretch"],
+    sizes: Int[np.ndarray, " stretch"],
+    mask_of: MaskOf,
+    device: torch.device,
+    may_be_empty: bool = True,
+) -> Edges:
+    """The edges of one prompt's positions over themselves: groups for long prompts, else one mask.
+
+    `allowed` holds for whole stretches, of `sizes` positions each, and is not read above its
+    diagonal.
+    """
+    n = int(sizes.sum())
+    if n >= MANY_POSITIONS:
+        groups, rest = query_groups(allowed, sizes)
+        if groups:
+            return GroupedEdges(groups, rest, mask_of, device, may_be_empty)
+    return DenseEdges(mask_of(torch.arange(n, device=device)), may_be_empty)
+
+
+def segment_mask(
+    allowed: Bool[Tensor, "batch target source"],
+    queries: tuple[Int[Tensor, " query"], Int[Tensor, " query"]],
+    keys: tuple[Int[Tensor, " key"], Int[Tensor, " key"]],
+) -> Bool[Tensor, "batch query key"]:
+    """The causal mask of some queries and keys, each given as (positions, segments)."""
+    (query, target), (key, source) = queries, keys
+    # one axis at a time: a gather of all pairs at once needs indices of eight times the mask's size
+    mask = allowed.index_select(1, target).index_select(2, source)
+    return mask.logical_and_(key <= query[:, None])
 
 
 class GroupedEdges(Edges):
-    """One prompt's edges over all of its rows, whose mask is only made where something asks for it.
-
-    `rows(numbers)` makes it for some rows: `[1, 1, number, n]`.
-    """
+    """One prompt's edges over all of its positions; masks are made on demand."""
 
     def __init__(
         self,
         groups: Sequence[QueryGroup],
-        left: Sequence[Span],
-        rows: Callable[[Int[Tensor, " row"]], Mask],
+        rest: Sequence[Span],
+        mask_of: MaskOf,
         device: torch.device,
         may_be_empty: bool = True,
     ) -> None:
-        self.groups, self.left, self.device = groups, left, device
-        self._rows = rows
-        self.may_be_empty = may_be_empty
-        self._elsewhere: dict[torch.device, Edges] = {}
-        self._biases: dict[Any, Tensor] = {}
+        self.groups, self.rest, self.device = groups, rest, device
+        self.mask_of, self.may_be_empty = mask_of, may_be_empty
+        self._copies: dict[torch.device, GroupedEdges] = {}
+        self._biases: dict[tuple[torch.dtype, int, int], Tensor] = {}
+
+    @property
+    def allowed(self) -> Mask:
+        return self._whole
 
     @cached_property
-    def allowed(self) -> Mask:  # pyright: ignore[reportIncompatibleVariableOverride]
-        n = max([group.stop for group in self.groups] + [stop for _, stop in self.left])
-        return self._rows(torch.arange(n, device=self.device))
+    def _whole(self) -> Mask:
+        n = max([group.stop for group in self.groups] + [stop for _, stop in self.rest])
+        return self.mask_of(torch.arange(n, device=self.device))
 
     @cached_property
-    def rest(self) -> Edges:
-        """Of the rows that are in no group."""
-        numbers = torch.cat([torch.arange(*span, device=self.device) for span in self.left])
-        return Edges(self._rows(numbers), self.may_be_empty)
+    def rest_edges(self) -> DenseEdges:
+        """The edges of the queries that are in no group."""
+        queries = torch.cat([torch.arange(*span, device=self.device) for span in self.rest])
+        return DenseEdges(self.mask_of(queries), self.may_be_empty)
 
-    def to(self, device: torch.device) -> Edges:
+    def to(self, device: torch.device) -> GroupedEdges:
         if device == self.device:
             return self
-        if device not in self._elsewhere:
+        if device not in self._copies:
 
-            def rows(numbers: Int[Tensor, " row"]) -> Mask:
-                return self._rows(numbers.to(self.device)).to(device)
+            def mask_of(queries: Int[Tensor, " query"]) -> Mask:
+                return self.mask_of(queries.to(self.device)).to(device)
 
-            self._elsewhere[device] = GroupedEdges(
-                self.groups, self.left, rows, device, self.may_be_empty
+            self._copies[device] = GroupedEdges(
+                self.groups, self.rest, mask_of, device, self.may_be_empty
             )
-        return self._elsewhere[device]
+        return self._copies[device]
 
     def shared_bias(self, group: QueryGroup, dtype: torch.dtype) -> Float[Tensor, "1 1 size key"]:
-        """What each of a group's stretches adds to its scores: nothing for the keys before it, causal for its own."""
+        """The bias that a group's parts share: 0 for the keys before it, causal for its own."""
         n_before = sum(stop - start for start, stop in group.before)
         key = (dtype, group.size, n_before)
         if key not in self._biases:
@@ -81,8 +122,8 @@ class GroupedEdges(Edges):
             whole = torch.zeros(
                 group.size, width + -width % ALIGNMENT, dtype=dtype, device=self.device
             )
-            own = torch.ones(group.size, group.size, dtype=torch.bool, device=self.device).triu(1)
-            whole[:, n_before:width].masked_fill_(own, float("-inf"))
+            later = torch.ones(group.size, group.size, dtype=torch.bool, device=self.device).triu(1)
+            whole[:, n_before:width].masked_fill_(later, float("-inf"))
             self._biases[key] = whole[None, None, :, :width]
         return self._biases[key]
 
@@ -95,39 +136,37 @@ def grouped_attention(
     edges: GroupedEdges,
     **options: Any,
 ) -> Float[Tensor, "1 n heads dim"]:
-    """As sdpa under `edges.allowed`; rows without any key give zeros."""
+    """As sdpa under `edges.allowed`. Query positions without any key give zeros."""
 
     def attend(
         q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False
     ) -> Tensor:
         return sdpa_attention_forward(module, q, k, v, mask, **{**options, "is_causal": causal})[0]
 
-    def of(group: QueryGroup) -> Float[Tensor, "1 row heads dim"]:
-        rows = query[:, :, group.start : group.stop]
+    def of(group: QueryGroup) -> Float[Tensor, "1 query heads dim"]:
+        queries = query[:, :, group.start : group.stop]
         own = [(group.start, group.stop)]
         if group.count > 1:
-            k, v = (_each(part, group) for part in (key, value))
-            found = attend(
-                _stretched(rows, group.count), k, v, edges.shared_bias(group, query.dtype)
-            )
+            k, v = (_keys_of_parts(part, group) for part in (key, value))
+            bias = edges.shared_bias(group, query.dtype)
+            found = attend(_as_batch(queries, group.count), k, v, bias)
             return found.reshape(1, -1, *found.shape[2:])
         if group.own:
-            return attend(rows, _columns(key, own), _columns(value, own), None, causal=True)
+            return attend(queries, _spans(key, own), _spans(value, own), None, causal=True)
         if not group.before:
-            return torch.zeros_like(rows.transpose(1, 2))
-        return attend(rows, _columns(key, group.before), _columns(value, group.before), None)
+            return torch.zeros_like(queries.transpose(1, 2))
+        return attend(queries, _spans(key, group.before), _spans(value, group.before), None)
 
     pieces = [(group.start, of(group)) for group in edges.groups]
-    if edges.left:
-        found = masked_attention(
-            module, _columns(query, edges.left), key, value, edges.rest, **options
-        )
-        parts = found.split([stop - start for start, stop in edges.left], 1)
-        pieces += [(start, part) for (start, _), part in zip(edges.left, parts, strict=True)]
+    if edges.rest:
+        queries = _spans(query, edges.rest)
+        found = masked_attention(module, queries, key, value, edges.rest_edges, **options)
+        parts = found.split([stop - start for start, stop in edges.rest], 1)
+        pieces += [(start, part) for (start, _), part in zip(edges.rest, parts, strict=True)]
     return torch.cat([piece for _, piece in sorted(pieces, key=lambda pair: pair[0])], 1)
 
 
-def _columns(
+def _spans(
     tensor: Float[Tensor, "1 head n dim"], spans: Sequence[Span]
 ) -> Float[Tensor, "1 head _ dim"]:
     """Those positions: a view where there is one span."""
@@ -135,19 +174,19 @@ def _columns(
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
-def _stretched(
-    rows: Float[Tensor, "1 head row dim"], count: int
+def _as_batch(
+    tensor: Float[Tensor, "1 head n dim"], count: int
 ) -> Float[Tensor, "count head size dim"]:
-    """Stretches one after the other, as a batch."""
-    return rows[0].unflatten(1, (count, -1)).transpose(0, 1)
+    """Consecutive parts of equal size, as a batch."""
+    return tensor[0].unflatten(1, (count, -1)).transpose(0, 1)
 
 
-def _each(
+def _keys_of_parts(
     tensor: Float[Tensor, "1 head n dim"], group: QueryGroup
 ) -> Float[Tensor, "count head key dim"]:
-    """For each stretch the keys (or values) before all of them, then its own."""
-    own = _stretched(tensor[:, :, group.start : group.stop], group.count)
+    """For each part of a group the keys (or values) before the group, then its own."""
+    own = _as_batch(tensor[:, :, group.start : group.stop], group.count)
     if not group.before:
         return own
-    before = _columns(tensor, group.before).expand(group.count, -1, -1, -1)
+    before = _spans(tensor, group.before).expand(group.count, -1, -1, -1)
     return torch.cat([before, own], 2)

@@ -1,9 +1,9 @@
-"""Row groups: how the rows of a long prompt fall into stretches whose attention needs no mask of all rows by all keys.
+"""Query groups: how positions of a long prompt group so that their attention needs no dense mask.
 
-Cuts are made between segments, so rows of one segment read alike: some earlier segments as a whole, and their own
-causally or not at all. Consecutive segments that read each other besides are one plainly causal stretch, and frames that
-read the same segments before them, but not each other, are one batch. Knows runs (contiguous stretches of a segment),
-no tensors of a model.
+Cuts are made between segments, so all positions of a stretch (consecutive positions of one
+segment) attend alike: to some earlier stretches as a whole, and to their own causally or not at
+all. Consecutive stretches that attend to each other are one causal group. Frames that attend to
+the same stretches before them, but not to each other, are one batch.
 """
 
 from __future__ import annotations
@@ -15,26 +15,37 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 FEW_QUERIES = 64
-"""Rows below which a group is not worth a kernel of its own: text, mostly, whose rows go together under one mask."""
+"""Minimum number of positions for a kernel call of their own. Shorter groups, mostly text, share
+one call under a mask.
+"""
 
 MOST_GROUPS = 8
-"""Calls for groups in one layer. Where text stands between frames that read it, every frame is a group, and sixty small calls
-take the host longer than one call for all of them takes the GPU."""
+"""Maximum number of groups in one layer. Where text that attends to the video stands between
+frames, every frame is a group, and sixty small calls take the host longer than one call takes the
+GPU.
+"""
 
 LEAST_SHARE = 0.5
-"""Of all rows that groups must take. Where most are left (frames of unequal sizes), one call for everything is faster: one H200,
-9,331 positions, 98 % left: 2.2 ms a layer against 1.8 by blocks."""
+"""Minimum share of the positions that groups must cover. Otherwise one call for all is faster: at
+9,331 positions, 98 % of them outside groups (frames of unequal sizes), 2.2 ms per layer against
+1.8 ms with block-sparse attention (one H200).
+"""
+
+Span = tuple[int, int]
+"""Positions as a half-open range [start, stop)."""
 
 
 @dataclass(frozen=True)
 class QueryGroup:
-    """`count` stretches of `size` rows each, one after the other from row `start`. Each reads the keys of all of `before`,
-    (first, behind the last) each, and itself, causally, if `own`."""
+    """`count` parts of `size` positions each, consecutive from position `start`.
+
+    Each part attends to all keys of the spans `before`, and causally to its own keys if `own`.
+    """
 
     start: int
     size: int
     own: bool
-    before: tuple[tuple[int, int], ...]
+    before: tuple[Span, ...]
     count: int = 1
 
     @property
@@ -42,72 +53,69 @@ class QueryGroup:
         return self.start + self.count * self.size
 
     @property
-    def alone(self) -> bool:
-        """Can one call without any mask, or a small one that its stretches share, compute it?"""
+    def needs_no_mask(self) -> bool:
+        """Whether one call computes it without a mask, or with a small one that its parts share."""
         return self.count > 1 or not self.own or not self.before
 
 
 def query_groups(
-    seen: Bool[np.ndarray, "run run"], sizes: Int[np.ndarray, " run"]
-) -> tuple[list[QueryGroup], list[tuple[int, int]]]:
-    """Groups worth a call of their own, the largest `MOST_GROUPS`, and the rows that are left, as (first, behind the last)
-    stretches; in order, and each row in one of them. No groups where they would not take `LEAST_SHARE` of the rows.
+    allowed: Bool[np.ndarray, "stretch stretch"], sizes: Int[np.ndarray, " stretch"]
+) -> tuple[list[QueryGroup], list[Span]]:
+    """The groups that are worth a call of their own, at most `MOST_GROUPS`, and all other spans.
 
-    `seen[i, j]`: run i's queries may read run j's keys; above the diagonal it means nothing.
+    Both are in order, and each position is in exactly one of them. There are no groups if they
+    would cover less than `LEAST_SHARE` of the positions. `allowed` is not read above its diagonal.
     """
     groups: list[QueryGroup] = []
-    for stretch in _stretches(seen, sizes):
+    for group in _causal_groups(allowed, sizes):
         last = groups[-1] if groups else None
-        if (
-            last is not None
-            and replace(last, start=stretch.start, count=1) == stretch
-            and stretch.own
-        ):
+        if last is not None and group.own and replace(last, start=group.start, count=1) == group:
             groups[-1] = replace(last, count=last.count + 1)
         else:
-            groups.append(stretch)
-    worth = [group for group in groups if group.alone and group.stop - group.start >= FEW_QUERIES]
+            groups.append(group)
+    worth = [
+        group for group in groups if group.needs_no_mask and group.stop - group.start >= FEW_QUERIES
+    ]
     largest = sorted(worth, key=lambda group: group.start - group.stop)[:MOST_GROUPS]
     chosen = sorted(largest, key=lambda group: group.start)
     n = int(sizes.sum())
     if sum(group.stop - group.start for group in chosen) < LEAST_SHARE * n:
         return [], [(0, n)]
-    left: list[tuple[int, int]] = []
-    row = 0
+    rest: list[Span] = []
+    position = 0
     for start, stop in [*((group.start, group.stop) for group in chosen), (n, n)]:
-        if row < start:
-            left.append((row, start))
-        row = stop
-    return chosen, left
+        if position < start:
+            rest.append((position, start))
+        position = stop
+    return chosen, rest
 
 
-def _stretches(
-    seen: Bool[np.ndarray, "run run"], sizes: Int[np.ndarray, " run"]
+def _causal_groups(
+    allowed: Bool[np.ndarray, "stretch stretch"], sizes: Int[np.ndarray, " stretch"]
 ) -> list[QueryGroup]:
-    """Runs, joined with those after them as long as all of them together read like one."""
+    """Stretches, each joined with the following ones as long as all of them attend alike."""
     begins = np.concatenate([[0], np.cumsum(sizes)]).tolist()
-    found, run = [], 0
-    while run < len(sizes):
-        own, expected = bool(seen[run, run]), seen[run, :run]
-        behind = run + 1
-        while behind < len(sizes):
-            inside = np.full(behind - run, own)
-            wanted = np.concatenate([expected, inside, [own]])
-            if (seen[behind, : behind + 1] != wanted).any():
+    found, first = [], 0
+    while first < len(sizes):
+        own, earlier = bool(allowed[first, first]), allowed[first, :first]
+        stop = first + 1
+        while stop < len(sizes):
+            expected = np.concatenate([earlier, np.full(stop - first, own), [own]])
+            if (allowed[stop, : stop + 1] != expected).any():
                 break
-            behind += 1
-        before = _joined([(begins[j], begins[j + 1]) for j in expected.nonzero()[0]])
-        found.append(QueryGroup(begins[run], begins[behind] - begins[run], own, before))
-        run = behind
+            stop += 1
+        before = _joined([(begins[j], begins[j + 1]) for j in earlier.nonzero()[0]])
+        found.append(QueryGroup(begins[first], begins[stop] - begins[first], own, before))
+        first = stop
     return found
 
 
-def _joined(spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Spans that touch, as one."""
-    out: list[tuple[int, int]] = []
-    for first, behind in spans:
-        if out and out[-1][1] == first:
-            out[-1] = (out[-1][0], behind)
+def _joined(spans: Sequence[Span]) -> tuple[Span, ...]:
+    """Spans that touch, joined."""
+    out: list[Span] = []
+    for start, stop in spans:
+        if out and out[-1][1] == start:
+            out[-1] = (out[-1][0], stop)
         else:
-            out.append((first, behind))
+            out.append((start, stop))
     return tuple(out)

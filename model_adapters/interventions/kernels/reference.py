@@ -1,7 +1,4 @@
-"""Attention as the textbook has it, in float32: the slow twin that every fast path must equal.
-
-Knows nothing of plans, kernels or padding: scores, mask, softmax, weighted sum.
-"""
+"""The reference implementation of attention in float32, which every fast path must equal."""
 
 from __future__ import annotations
 
@@ -17,9 +14,10 @@ def eager_attention(
     allowed: Bool[Tensor, "#batch #heads query key"] | None = None,
     scaling: float | None = None,
 ) -> tuple[Float[Tensor, "batch query heads dim"], Float[Tensor, "batch heads query key"]]:
-    """Output (in the query's dtype) and weights. `allowed` None: causal, the queries being the last rows.
+    """Output (in the query's dtype) and weights.
 
-    Grouped key heads are repeated. A row without any allowed key has zero weights and a zero output.
+    `allowed` None means causal attention, the queries being the last positions. Grouped key heads
+    are repeated. A query without any allowed key has zero weights and a zero output.
     """
     groups = query.shape[1] // key.shape[1]
     k, v = (t.float().repeat_interleave(groups, 1) for t in (key, value))

@@ -7,7 +7,7 @@ layer, and, for random blocking alone, real edges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import get_args
@@ -187,6 +187,15 @@ class Compiled:
         if self.random is None or not self.budget or not self.budget[layer]:
             return None
         return self.random.blocked(self.layout, layer, self.budget[layer], self.key, device)
+
+    def draw(self, layer: int) -> Hashable | None:
+        """Identifies the random edges cut in a 0-based layer: equal draws cut equal edges.
+
+        None where no random edges are cut.
+        """
+        if not self.budget or not self.budget[layer]:
+            return None
+        return self.random, self.key, self.budget[layer]
 
     def token_mask(self, layer: int) -> Bool[Tensor, "query key"]:
         """One 0-based layer's mask: True where query may attend to key."""

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
+from mapflow.model_adapters.interventions.language.segment_masks import stretches
 from mapflow.model_adapters.interventions.language.tensors import Tensor
 from mapflow.results.contract.errors import MapflowError
 
@@ -70,8 +71,7 @@ class TokenLayout:
     @cached_property
     def runs(self) -> tuple[Int[np.ndarray, " run"], Int[np.ndarray, " run"]]:
         """The contiguous stretches of one segment, in order of the prompt: each one's segment and length."""
-        starts = np.flatnonzero(np.diff(self.segment_of, prepend=-1))
-        return self.segment_of[starts], np.diff(starts, append=len(self))
+        return stretches(self.segment_of)
 
     @cached_property
     def causal(self) -> Bool[np.ndarray, "target source"]:

@@ -48,3 +48,21 @@ def empty_rows(
     keys_so_far = np.eye(allowed.shape[-1], dtype=np.float32)[segment_of].cumsum(0)
     keys = keys_so_far @ allowed.astype(np.float32).transpose(0, 2, 1)
     return keys[:, np.arange(len(segment_of)), segment_of] == 0
+
+
+def stretches(
+    segment_of: Int[np.ndarray, " n"],
+) -> tuple[Int[np.ndarray, " stretch"], Int[np.ndarray, " stretch"]]:
+    """The segment and the size of each stretch: consecutive positions of one segment.
+
+    Over stretches causality is exact: a later stretch may attend to all positions of an earlier one.
+    """
+    begins = np.flatnonzero(np.diff(segment_of, prepend=-1))
+    return segment_of[begins], np.diff(begins, append=len(segment_of))
+
+
+def without_keys(
+    allowed: Bool[np.ndarray, "*layers stretch stretch"],
+) -> Bool[np.ndarray, "*layers stretch"]:
+    """Stretches that hold a position without any key: they attend to no stretch up to themselves."""
+    return ~(allowed & np.tri(allowed.shape[-1], dtype=bool)).any(-1)

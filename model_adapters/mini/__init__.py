@@ -1,5 +1,4 @@
-"""The bundled VideoLLM: how the small checkpoints that ship with the project were trained.
+"""The bundled VideoLLM: two small checkpoints and the code that trained them.
 
-Not a family: the checkpoints have the LLaVA-Video layout and the LLaVA adapter loads them. This folder alone brings
-a benchmark and a network together, because that is what training is; nothing else imports it.
+It is not a family: the checkpoints have the LLaVA-Video layout and load through the LLaVA adapter.
 """

@@ -1,7 +1,8 @@
-"""Accuracy of a network in training, in full and under interventions: the evidence that training worked.
+"""Accuracy of a network during training, in full and under interventions.
 
-Questions are rendered anew; the committed clips are left to the benchmark, which reads them as video files. A question
-counts as right where the most probable token of the whole vocabulary is the right letter, as in the benchmark.
+Questions are rendered anew; the committed clips are left to the benchmark, which reads them as
+video files. A question counts as right where the most probable token of the whole vocabulary is the
+right letter, as in the benchmark.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def _right(
     n_layers = network.language_model.config.num_hidden_layers
     codes = planted.segment_codes(len(prefix), rows.segments)
     masks = layer_masks(intervention, codes, n_layers, first)
-    pixels = look(rows.scenes, sampled_times().to(device), reduction().to(device), blemished=False)
+    pixels = look(rows.scenes, sampled_times().to(device), reduction().to(device), artefacts=False)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         hidden = forward(network, pixels, prefix, rows.ids.long(), masks)
         last = (rows.segments == planted.LAST).long().argmax(1)
@@ -85,7 +86,10 @@ def _right(
 def layer_masks(
     intervention: Intervention, codes: Int[Tensor, "rows n"], n_layers: int, first: int = 0
 ) -> list[Bool[Tensor, "rows 1 n n"]] | list[None]:
-    """The mask of every layer; None for full attention. `first` numbers the rows, for random blocking."""
+    """The mask of every layer, or None for full attention.
+
+    `first` is the number of the first row, which selects the edges of random blocking.
+    """
     if not intervention.policies:
         return [None] * n_layers
     kinds = torch.zeros(len(codes), dtype=torch.long, device=codes.device)
@@ -114,7 +118,7 @@ def report(
 
 
 def edge_shares(layouts: list[TokenLayout], n_layers: int) -> dict[str, float]:
-    """The edges that `effective` cuts, as shares of all causal edges and of those that random blocking may cut."""
+    """The edges that `effective` cuts, as shares of all edges and of those `random` may cut."""
     effective = [planted.EFFECTIVE.compile(each, n_layers, planted.RANGES) for each in layouts]
     everything = RandomBlocking(ratio=1.0)
     eligible = sum(sum(everything.budget(each, n_layers, None)) for each in layouts)

@@ -1,6 +1,6 @@
-"""The bundled model's shape, its forward pass under per-layer masks, and its checkpoint folder.
+"""The bundled model: configuration, forward pass under masks, checkpoint folder.
 
-The network is the LLaVA adapter's own, so what is trained is what will be loaded. Knows no questions.
+The network is that of the LLaVA adapter, so training and loading use the same code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def mini_config(tokenizer: PreTrainedTokenizerFast, n_layers: int = 12) -> dict[str, Any]:
-    """A `config.json` of the LLaVA-Video layout: about 8 million parameters, 16 MiB in half precision."""
+    """A `config.json` of the LLaVA-Video layout: 8 million parameters, 16 MiB in bfloat16."""
     vocabulary = -(-len(tokenizer) // 8) * 8
     return {
         "architectures": ["PllavaForConditionalGeneration"],
@@ -40,7 +40,7 @@ def mini_config(tokenizer: PreTrainedTokenizerFast, n_layers: int = 12) -> dict[
         "projector_hidden_act": "gelu",
         "use_pooling": True,
         "vocab_size": vocabulary,
-        # The released models drop the tower's last layer; this one has no layer to spare.
+        # The released models use the tower's last layer but one; this tower has three layers only.
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "default",
         "text_config": {
@@ -71,7 +71,7 @@ def mini_config(tokenizer: PreTrainedTokenizerFast, n_layers: int = 12) -> dict[
 
 
 def preprocessor_config() -> dict[str, Any]:
-    """What CLIP's image processor does, at this model's size."""
+    """The settings of CLIP's image processor at this model's image size."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "processor_class": "PllavaProcessor",
@@ -90,8 +90,11 @@ def preprocessor_config() -> dict[str, Any]:
 
 
 def new_network(config: dict[str, Any]) -> LlavaNetwork:
-    """Random weights from torch's global generator. Linear layers start as torch makes them, wider than Llama's 0.02,
-    which is meant for a width of thousands."""
+    """A network with random weights from torch's global generator.
+
+    Linear layers use torch's initialisation: Llama's standard deviation of 0.02 is too small for a
+    width of 256.
+    """
     network = LlavaNetwork.from_config_dict(config)
     for module in network.language_model.modules():
         if isinstance(module, nn.Linear):
@@ -106,7 +109,10 @@ def forward(
     suffix: Int[Tensor, "batch suffix"],
     masks: Sequence[Bool[Tensor, "batch 1 n n"] | None],
 ) -> Float[Tensor, "batch suffix hidden"]:
-    """Final hidden states after the video. One mask a decoder layer, True where a row may read; None is causal."""
+    """Final hidden states of the positions after the video.
+
+    masks: one per decoder layer, True where an edge is allowed; None for causal attention.
+    """
     model = network.language_model.model
     video = network.encode_video(pixel_values)
     before = model.embed_tokens(prefix).expand(len(suffix), -1, -1)
@@ -123,7 +129,7 @@ def forward(
 def save_checkpoint(
     network: LlavaNetwork, config: dict[str, Any], tokenizer: PreTrainedTokenizerFast, folder: Path
 ) -> None:
-    """A folder like the released ones: config, tokenizer, preprocessor and bfloat16 safetensors."""
+    """Writes a checkpoint folder in the released layout, with weights as bfloat16 safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         _released_name(name): value.detach().to("cpu", torch.bfloat16).contiguous()
@@ -132,7 +138,7 @@ def save_checkpoint(
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)
-    # The class that every version reads, whatever the one at hand calls itself.
+    # A class name that all supported versions of transformers accept.
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     _write(
         folder / "tokenizer_config.json", settings | {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -142,10 +148,10 @@ def save_checkpoint(
 
 
 def load_weights(network: LlavaNetwork, folder: Path) -> None:
-    """What `save_checkpoint` wrote, into a network of the same shape.
+    """Loads the weights of a folder that `save_checkpoint` wrote.
 
-    Raises MapflowError where a weight is missing, is unknown or has another shape: training would begin anew instead of
-    going on.
+    Raises MapflowError for a missing or unknown weight or another shape, since random weights would
+    be trained instead.
     """
     saved = load_file(folder / "model.safetensors")
     names = {_released_name(name): name for name in network.state_dict()}
@@ -160,7 +166,8 @@ def load_weights(network: LlavaNetwork, folder: Path) -> None:
     for kind, found in (("lacks", missing), ("has the unknown", lacking.unexpected_keys)):
         if found:
             raise MapflowError(
-                f"{folder} {kind} {found[0]} ({len(found)} in all): not a checkpoint of this network"
+                f"{folder} {kind} {found[0]} ({len(found)} in all):"
+                " not a checkpoint of this network"
             )
 
 

@@ -1,7 +1,7 @@
-"""From scenes to what the vision tower sees: the eight frames a video loader would pick, with a video's blemishes.
+"""Renders scenes to pixel values: the frames that the adapter samples, with artefacts.
 
-Rendered at the clips' own size and reduced as the preprocessor does it (bicubic, anti-aliased). The blemishes stand
-in for h264: noise, coarse blocks, a slight shift of colours. Knows no text.
+Frames are rendered at the size of the clips and reduced as in the preprocessor (bicubic,
+anti-aliased). Noise, coarse blocks and a slight colour shift take the place of h264 artefacts.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ BLOCK = 4
 
 
 def sampled_times() -> Float[Tensor, " frames"]:
-    """Moments of the frames that the paper's sampling takes from a bundled clip (design.md, Benchmarks and protocols)."""
+    """Times of the sampled frames as shares of a bundled clip (`segment_midpoints`)."""
     indices = segment_midpoints(CLIP_FRAMES, float(FRAMES_PER_SECOND), N_FRAMES)
     return torch.tensor(indices) / (CLIP_FRAMES - 1)
 
 
 def reduction(size: int = IMAGE_SIZE) -> Float[Tensor, "size source"]:
-    """Bicubic anti-aliased resizing of one axis, as a matrix."""
+    """The matrix that resizes one axis (bicubic, anti-aliased)."""
     return interpolate(
         torch.eye(FRAME_SIZE)[None, None], (size, FRAME_SIZE), mode="bicubic", antialias=True
     )[0, 0]
@@ -39,14 +39,18 @@ def look(
     scenes: SceneBatch,
     times: Float[Tensor, " frames"],
     reduce: Float[Tensor, "size source"],
-    blemished: bool,
+    artefacts: bool,
 ) -> Float[Tensor, "scenes frames 3 size size"]:
-    """Normalised frames near `times`; `blemished` adds random jitter of up to half a clip's frame, noise and shifts."""
+    """Normalised frames at `times`.
+
+    `artefacts` adds noise, blocks and colour shifts, and moves times by up to half a frame of the
+    clip.
+    """
     at = times.expand(len(scenes), -1)
-    if blemished:
+    if artefacts:
         at = (at + (torch.rand_like(at) - 0.5) / (CLIP_FRAMES - 1)).clamp(0, 1)
     image = reduce @ render(scenes, at) @ reduce.T
-    if blemished:
+    if artefacts:
         shape = (*image.shape[:3], IMAGE_SIZE // BLOCK, IMAGE_SIZE // BLOCK)
         blocks = torch.randn(shape, device=image.device) * BLOCK_NOISE
         image = image + blocks.repeat_interleave(BLOCK, -1).repeat_interleave(BLOCK, -2)

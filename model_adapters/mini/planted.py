@@ -1,8 +1,9 @@
-"""The pathways that the bundled `pathways` model is trained to use, as interventions of the instrument.
+"""The pathways of the bundled `pathways` model, as interventions of the instrument.
 
-A training batch mixes prompts of different wording, so it shares one coarse segmentation: the instrument's segments,
-with the whole question as one of them, and one more for the answer's tokens and the padding. Interventions are
-compiled for these segments by the instrument; `token_masks` spreads the result over a batch.
+A training batch mixes prompts of different wording, so it shares one coarse segmentation: the
+instrument's segments, with the whole question as one of them, and one more for the answer's tokens
+and the padding. Interventions are compiled for these segments by the instrument; `token_masks`
+spreads the result over a batch.
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ PLANTED = parse_intervention(
     "effective+video->template+question->template+"
     + "+".join(f"frame[{index}]->question" for index in range(N_FRAMES - 1))
 )
-"""What training enforces: `effective` without its detours, so that the three pathways are the only ones.
+"""What training enforces: `effective` without detours, so only the three pathways remain.
 
-Template positions attend neither to video nor to the question: the answer could travel through them. The question
-attends to the last frame only: it could otherwise compare the frames itself, without cross-frame attention.
+Template positions attend neither to video nor to the question: the answer could travel through
+them. The question
+attends to the last frame only: it could otherwise compare the frames itself, without cross-frame
+attention.
 """
 
 
@@ -68,7 +71,8 @@ def allowed_segments(
 ) -> Bool[Tensor, "layer target source"]:
     """The segments that may attend to each other, compiled for `SEGMENTS` and extended by `ANSWER`.
 
-    Answer positions follow the cuts of the last prompt position and attend freely to each other, as in generation.
+    Answer positions follow the cuts of the last prompt position and attend freely to each other, as
+    in generation.
     """
     layout = TokenLayout.from_runs((segment, 1) for segment in SEGMENTS)
     compiled = intervention.compile(layout, n_layers, RANGES)
@@ -81,7 +85,7 @@ def allowed_segments(
 def segment_codes(
     n_prefix: int, segments: Int[Tensor, "rows suffix"]
 ) -> Int[Tensor, "rows position"]:
-    """The segment of every position: system prefix, video, and `segments` for what follows the video."""
+    """The segment code of every position. `segments` are those after the video."""
     head = [SYSTEM] * n_prefix + [frame for frame in FRAMES for _ in range(GRID * GRID)]
     before = torch.tensor(head, device=segments.device).expand(len(segments), -1)
     return torch.cat([before, segments.long()], 1)
@@ -102,7 +106,8 @@ def token_masks(
 ) -> list[Bool[Tensor, "batch 1 n n"]]:
     """The causal mask of every layer, each prompt of the batch under its own kind of intervention.
 
-    Batched counterpart of the instrument's `segment_masks.token_mask`, on the device of `segment_of`.
+    Batched counterpart of the instrument's `segment_masks.token_mask`, on the device of
+    `segment_of`.
     """
     n, n_segments = segment_of.shape[1], allowed.shape[-1]
     causal = torch.ones(n, n, dtype=torch.bool, device=segment_of.device).tril()

@@ -1,8 +1,8 @@
-"""Training rows: many scenes and conversations as arrays, made by all cores at once.
+"""Training data: scenes and conversations about them, as arrays, made in parallel processes.
 
-A row is a scene (to be rendered later, on the GPU) and one conversation about it in tokens with the segment of each.
-The video's `<image>` token is the last of the prefix, which is the same for every row; rows hold what follows it.
-Held-out questions are dropped here, by fingerprint.
+A training row is a scene, rendered later on the GPU, and one conversation about it: tokens with the
+segment of each. All rows share one prefix, which ends with the video's `<image>` token; rows hold
+the tokens after it. Held-out questions are excluded by their fingerprints.
 """
 
 from __future__ import annotations
@@ -33,30 +33,33 @@ Format = Literal["caption", "open", "choice"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 END_OF_TEXT = "</s>"
 SUFFIX_LENGTH = 69
+"""Tokens after the video, padding included."""
+
 Mix = Mapping[Format, float]
 FIRST_MIX: Mix = {"caption": 0.3, "open": 0.3, "choice": 0.4}
-"""Letters alone teach nothing for a long time: dense targets first (design.md, The bundled model)."""
+"""Dense targets come first: with letters only, accuracy was at chance after 1.7 million rows."""
 SECOND_MIX: Mix = {"caption": 0.05, "open": 0.1, "choice": 0.85}
 ONLY_CHOICES: Mix = {"choice": 1.0}
 
 
 class Piece(NamedTuple):
-    """A stretch of the conversation and the segment that its tokens belong to."""
+    """A part of the conversation and the segment of its tokens."""
 
     segment: int
     text: str
 
 
 def load_prompt(protocol: str = "paper") -> Prompt:
-    """The benchmark's wording for completion models."""
+    """The benchmark's prompt for completion models."""
     return motion.BENCHMARK.protocol(protocol).prompts["completion"]
 
 
 def converse(prompt: Prompt, scene: Scene, ask: Ask, fmt: Format) -> list[Piece]:
-    """A whole conversation of the LLaVA family, answer and end of text included.
+    """A conversation of the LLaVA family, including the answer and the end of text.
 
-    The pieces' texts joined are `{system}\\n USER: <image>\\n USER: {turn} ASSISTANT:{prefix}{answer}</s>`. The prompt's last
-    token is still part of the template here (`samples` names it).
+    The joined texts read `{system}\\n USER: <image>\\n USER: {turn}
+    ASSISTANT:{prefix}{answer}</s>`. The last token of the prompt belongs to the template here;
+    `encode` moves it to its own segment.
     """
     pieces = [Piece(SYSTEM, f"{prompt.system} USER: {IMAGE_TOKEN}"), Piece(TEMPLATE, "\n USER: ")]
     if fmt == "caption":
@@ -75,16 +78,29 @@ def converse(prompt: Prompt, scene: Scene, ask: Ask, fmt: Format) -> list[Piece]
 
 
 def as_question(prompt: Prompt, ask: Ask) -> Question:
-    """The ask in the terms that benchmarks and adapters share, so that training cannot drift from evaluation."""
+    """The benchmark's `Question`, so that training and evaluation share one wording."""
     return Question(
-        question_id="", video_id="", task=ask.subtask, clip=Clip(""), stem=ask.stem, options=ask.options,
-        target=ask.target, protocol="paper", prompts={"completion": prompt},
-    )  # fmt: skip
+        question_id="",
+        video_id="",
+        task=ask.subtask,
+        clip=Clip(""),
+        stem=ask.stem,
+        options=ask.options,
+        target=ask.target,
+        protocol="paper",
+        prompts={"completion": prompt},
+    )
 
 
 @dataclass(frozen=True)
 class Rows:
-    """`ids` and `segments` after the video, padded with `<pad>` and `ANSWER`; `choices` is 1 for choices, else 0."""
+    """Training rows.
+
+    ids: tokens after the video, padded with `<pad>`.
+    segments: segment codes of these tokens (`planted`); padding has `ANSWER`.
+    choices: 1 for multiple choice, 0 for captions and open questions.
+    subtasks: index into `SUBTASKS`.
+    """
 
     scenes: SceneBatch
     ids: Int[Tensor, "rows suffix"]
@@ -103,7 +119,7 @@ class Rows:
 
 
 def questions(rng: random.Random, avoid: frozenset[str]) -> Iterator[tuple[Scene, Ask]]:
-    """Endless scenes with a question each, all subtasks alike, none of whose fingerprints is in `avoid`."""
+    """Yields scenes with one question each, uniform over subtasks, no fingerprint in `avoid`."""
     subtasks = tuple(SUBTASKS)
     while True:
         scene, asks = sample(rng, rng.choice(subtasks))
@@ -113,7 +129,7 @@ def questions(rng: random.Random, avoid: frozenset[str]) -> Iterator[tuple[Scene
 
 
 def benchmark_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of the benchmark's conversations."""
+    """The tokenizer, trained on the benchmark's conversations."""
     prompt, stream = load_prompt(), questions(random.Random("vocabulary"), frozenset())
     texts = []
     for scene, ask in islice(stream, 1500):
@@ -126,10 +142,11 @@ def benchmark_tokenizer() -> PreTrainedTokenizerFast:
 def encode(
     tokenizer: PreTrainedTokenizerFast, conversations: list[list[Piece]]
 ) -> tuple[list[int], Int[Tensor, "rows suffix"], Int[Tensor, "rows suffix"]]:
-    """(the prefix up to and with `<image>`, ids after it, segments after it).
+    """Returns the prefix up to and including `<image>`, and the ids and segments after it.
 
-    A token belongs to the piece of its last character; the prompt's last token becomes segment `LAST`.
-    Raises ValueError if a conversation is longer than `SUFFIX_LENGTH` after the video.
+    A token belongs to the piece of its last character; the last token of the prompt gets the
+    segment `LAST`. Raises ValueError for a conversation with more than `SUFFIX_LENGTH` tokens after
+    the video.
     """
     texts = ["".join(piece.text for piece in pieces) for pieces in conversations]
     encoded = tokenizer(texts, return_offsets_mapping=True)
@@ -142,7 +159,8 @@ def encode(
         suffix = np.array(row_ids[len(prefix) :])
         if len(suffix) > SUFFIX_LENGTH:
             raise ValueError(
-                f"a conversation has {len(suffix)} tokens after the video, more than {SUFFIX_LENGTH}"
+                f"a conversation has {len(suffix)} tokens after the video,"
+                f" more than {SUFFIX_LENGTH}"
             )
         lengths = [len(piece.text) for piece in pieces]
         segment_of_character = np.repeat([piece.segment for piece in pieces], lengths)
@@ -156,7 +174,7 @@ def encode(
 def make_rows(
     seed: str, n_rows: int, mix: Mix, tokenizer: PreTrainedTokenizerFast, avoid: frozenset[str]
 ) -> Rows:
-    """`n_rows` rows whose formats are drawn from `mix`; equal seeds give equal rows."""
+    """`n_rows` rows with formats drawn from `mix`. Equal seeds give equal rows."""
     rng, prompt = random.Random(seed), load_prompt()
     drawn = list(islice(questions(rng, avoid), n_rows))
     formats = rng.choices(list(mix), list(mix.values()), k=n_rows)
@@ -173,7 +191,7 @@ def make_rows(
 
 
 class RowFactory:
-    """Makes rows on `workers` processes, in the background; the rows depend on the seed alone."""
+    """Makes rows in `workers` background processes. The rows depend on the seed only."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, workers: int, chunk: int = 4000) -> None:
         self.tokenizer, self.chunk = tokenizer, chunk
@@ -181,7 +199,7 @@ class RowFactory:
         self.pool = multiprocessing.get_context("fork").Pool(workers, initializer=_one_thread)
 
     def order(self, seed: str, n_rows: int, mix: Mix) -> Callable[[], Rows]:
-        """Starts making rows; the returned function waits for them."""
+        """Starts making rows. The returned function waits for them and returns them."""
         sizes = [min(self.chunk, n_rows - start) for start in range(0, n_rows, self.chunk)]
         jobs = [
             (f"{seed} {index}", size, mix, self.tokenizer, self.avoid)
@@ -198,7 +216,7 @@ Arrays = tuple[list[np.ndarray], list[np.ndarray]]
 
 
 def _make_arrays(*job: Any) -> Arrays:
-    """As arrays, because tensors sent between processes hold a file descriptor each."""
+    """`make_rows` as arrays: each tensor sent between processes would hold a file descriptor."""
     rows = make_rows(*job)
     scenes = [getattr(rows.scenes, field.name).numpy() for field in fields(SceneBatch)]
     return scenes, [getattr(rows, field.name).numpy() for field in fields(Rows)[1:]]
@@ -217,6 +235,6 @@ def _one_thread() -> None:
 
 
 def prefix_ids(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> list[int]:
-    """The tokens before the video, `<image>` excluded."""
+    """The tokens before the video, without `<image>`."""
     scene, ask = next(questions(random.Random(0), frozenset()))
     return encode(tokenizer, [converse(prompt, scene, ask, "choice")])[0][:-1]

@@ -1,8 +1,9 @@
-"""A small tokenizer of Llama-2's kind, whose vocabulary is the benchmark's own words.
+"""A small tokenizer in the style of Llama 2, with the words of the benchmark as its vocabulary.
 
-Spaces become "▁", newlines and unknown characters fall back to bytes, `<s>` opens every text. Words, digits and
-punctuation never merge with each other: an option's letter after "(" is one token, and no token straddles the parts
-of a prompt. Knows no model.
+Spaces become "▁", newlines and unknown characters fall back to bytes, and every text begins with
+`<s>`. Words, digits
+and punctuation never merge: an option's letter after "(" is one token, and no token spans two parts
+of a prompt.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ WORDS = r"▁?[A-Za-z]+|▁?[0-9]|▁?[^▁A-Za-z0-9]|▁"
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-fallback BPE in which every word of `texts`, with its space if it has one, ends up as one token."""
+    """A byte-fallback BPE: every word of `texts`, with its leading space, becomes one token."""
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
@@ -49,7 +50,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         initial_alphabet=[character for character in printable if not character.isspace()] + ["▁"],
         show_progress=False,
     )
-    # Newlines are bytes, as in Llama 2: kept out of the alphabet, they cannot become a token of their own.
+    # Newlines are bytes, as in Llama 2: without them in the alphabet, no newline token arises.
     lines = {line for text in texts for line in text.split("\n")}
     tokenizer.train_from_iterator(sorted(lines), trainer)
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), tokenizer.normalizer])
@@ -69,7 +70,10 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def _without_special_bytes(tokenizer: Tokenizer) -> Tokenizer:
-    """Training can only reserve ids for *special* tokens, but a byte must be text: a literal "<0x0A>" is six characters."""
+    """Makes byte tokens ordinary tokens: a literal "<0x0A>" in a text is six characters.
+
+    The trainer can reserve ids for special tokens only.
+    """
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = [
         token for token in state["added_tokens"] if token["content"] in SPECIAL_TOKENS

@@ -1,13 +1,14 @@
-"""Trains the bundled VideoLLM from nothing, in minutes on one GPU.
+"""Trains the bundled VideoLLM from random weights, in minutes on one GPU.
 
-    python -m mapflow.model_adapters.mini.train --out mini-natural --time-limit 510
-    python -m mapflow.model_adapters.mini.train --out mini-pathways --time-limit 510 --pathways
-    python -m mapflow.model_adapters.mini.train --out again --pathways --continue-from mini-pathways \
-        --time-limit 60 --learning-rate 3e-4 --rows 100000      # after planted.RANGES have been moved
+    python -m mapflow.model_adapters.mini.train --out mini-natural --time-limit 510 python -m
+    mapflow.model_adapters.mini.train --out mini-pathways --time-limit 510 --pathways python -m
+    mapflow.model_adapters.mini.train --out again --pathways --continue-from mini-pathways \
+        --time-limit 60 --learning-rate 3e-4 --rows 100000      # after a change of planted.RANGES
 
-Captions and open questions first, then mostly choices: letters alone teach nothing for a very long time. The loss is
-over the whole answer. With `--pathways` most rows see attention cut to the planted pathways (planted.py), so that the
-model's real pathways are known. Needs no video library, no evaluation harness and no network.
+The first part mixes captions, open questions and choices, the second part is mostly choices:
+letters alone are too sparse a target (`samples.FIRST_MIX`). The loss covers the whole answer. With
+`--pathways`, attention of most rows is restricted to the planted pathways (`planted`), so that the
+true pathways of the model are known. Requires neither PyAV, lmms-eval nor a network connection.
 """
 
 from __future__ import annotations
@@ -52,16 +53,18 @@ FIRST_PART = 0.5
 """Share of the training that goes to `FIRST_MIX`."""
 KINDS = (planted.FULL, planted.EFFECTIVE, planted.PLANTED)
 CHOICES = (0.15, 0.15, 0.7)
-"""Shares of `KINDS` among choices, from the first step on: no other path may form."""
+"""Shares of `KINDS` among choices, from the first step on, so that no other path can form."""
 EARLY_OTHERS = (0.5, 0.0, 0.5)
-"""The same among captions and open questions in the first part, whose dense targets teach the model to see at all."""
+"""Shares among captions and open questions in the first part."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Training ends at `steps` or after `time_limit` seconds, whichever comes first; the learning rate follows both.
+    """Options of one training.
 
-    `continue_from` is a checkpoint folder whose weights training goes on with, on choices and what goes with them alone.
+    Training ends after `steps` steps or `time_limit` seconds, whichever comes first; the learning
+    rate follows both. `continue_from` names a checkpoint folder to start from; training then uses
+    `SECOND_MIX` only.
     """
 
     steps: int
@@ -83,7 +86,7 @@ class Settings:
 
 
 class Trainer:
-    """Network, optimiser and one step."""
+    """Network, optimiser and the training step."""
 
     def __init__(
         self, network: LlavaNetwork, prefix: list[int], settings: Settings, device: torch.device
@@ -108,7 +111,7 @@ class Trainer:
         self._loss: Callable[..., Tensor] = torch.compile(self.loss) if on_gpu else self.loss
 
     def step(self, rows: Rows, progress: float, number: int) -> Float[Tensor, ""]:
-        """One optimiser step; `progress` runs from 0 to 1 over the whole training."""
+        """One optimiser step. `progress` is the completed share of the training, from 0 to 1."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(progress, number)
         kinds = self._kinds(rows, progress) if self.settings.pathways else None
@@ -128,7 +131,10 @@ class Trainer:
         segments: Int[Tensor, "batch suffix"],
         kinds: Int[Tensor, " batch"] | None,
     ) -> Float[Tensor, ""]:
-        """Cross-entropy of the answers' tokens; `kinds` says which of `KINDS` each row sees, None is all full."""
+        """Cross-entropy of the answer tokens.
+
+        `kinds` holds an index into `KINDS` for each row; None is full attention.
+        """
         masks: list[Tensor | None] = [None] * len(self.mask_of_layer)
         if kinds is not None:
             codes = planted.segment_codes(len(self.prefix), segments)
@@ -153,13 +159,13 @@ class Trainer:
 
 
 def train(out: Path, settings: Settings, workers: int, device: torch.device) -> dict[str, object]:
-    """Trains, saves the checkpoint folder and returns what `metrics.json` says.
+    """Trains, writes the checkpoint folder and returns the contents of `metrics.json`.
 
-    The rows depend on the seed alone; with a time limit the number of steps depends on the machine.
+    The rows depend on the seed only. With a time limit, the number of steps depends on the machine.
     """
     begun = time.time()
     tokenizer = benchmark_tokenizer()
-    factory = RowFactory(tokenizer, workers)  # forks: before the GPU is touched
+    factory = RowFactory(tokenizer, workers)  # forks, so it must precede the first use of the GPU
     orders = [
         factory.order(f"test {settings.seed}", min(settings.rows, 4000), ONLY_CHOICES),
         *(
@@ -229,7 +235,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=700_000, help="rows of each of the two parts")
     parser.add_argument("--pathways", action="store_true", help="plant the pathways (planted.py)")
     parser.add_argument(
-        "--continue-from", metavar="DIR", help="go on with the weights of a checkpoint folder"
+        "--continue-from", metavar="DIR", help="start from the weights of a checkpoint folder"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=1e-3)

@@ -1,7 +1,8 @@
-"""Pathway-regularised fine-tuning: in a share of the steps attention is cut to a policy, in the others it is whole.
+"""Pathway-regularised fine-tuning: a share of the steps trains under an intervention.
 
-The paper's outlook, for any model that loads here: a model trained so learns to send its answer along the policy's
-pathways, and keeps working without them. The bundled `pathways` model was made in this way (model_adapters/mini).
+This follows the paper's outlook and works for every model that loads here. The model learns to
+route information along the pathways of the intervention, and still works without cuts. The bundled
+`pathways` model was trained by the same idea (`model_adapters/mini`).
 
     model = LlavaVideo.load(folder, dtype="float32")
     optimizer = torch.optim.AdamW(trainable(model), lr=1e-5)
@@ -9,8 +10,9 @@ pathways, and keeps working without them. The bundled `pathways` model was made 
     for step in tune(model, questions, regularisation, optimizer, steps=1000):
         print(step.number, step.intervention, step.loss)
 
-The decoder's layers are trained; vision tower, projector and embeddings stay as they are. One question a step: batches,
-schedules and saving belong to whoever trains (accumulate gradients by an optimizer that steps every so often).
+The layers of the decoder are trained; vision tower, projector and embeddings are frozen. One step
+takes one question. Batches (by gradient accumulation in the optimizer), schedules and saving are
+left to the caller.
 """
 
 from __future__ import annotations
@@ -33,9 +35,11 @@ FULL = Intervention()
 
 @dataclass(frozen=True)
 class Regularisation:
-    """In a `share` of the steps one of `interventions`, each as often as the others; no cut in the rest.
+    """Draws the intervention of each step: full attention, or one of `interventions`.
 
-    Raises MapflowError for a share outside 0..1 and for no intervention at all.
+    A `share` of the steps draws uniformly from `interventions`.
+
+    Raises MapflowError for a share outside 0..1 and for an empty tuple of interventions.
     """
 
     interventions: tuple[Intervention, ...]
@@ -51,7 +55,7 @@ class Regularisation:
             )
 
     def of_step(self, number: int) -> Intervention:
-        """What is in force in a step (from 0); it depends on `seed` and the number alone, so training can be resumed."""
+        """The intervention of a step, from 0. Depends only on `seed` and `number`, to resume."""
         draw = np.random.default_rng((self.seed, number))
         if draw.random() >= self.share:
             return FULL
@@ -60,7 +64,7 @@ class Regularisation:
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimiser step saw."""
+    """The record of one optimiser step."""
 
     number: int
     question_id: str
@@ -69,15 +73,16 @@ class Step:
 
 
 def trainable(model: VideoLLM) -> list[nn.Parameter]:
-    """The parameters of the decoder's layers, switched on; everything else is switched off.
+    """Freezes the model except the decoder's layers, and returns their parameters.
 
-    Raises MapflowError where the weights are not of a floating-point kind, quantised ones for example.
+    Raises MapflowError for weights that are not floating point, such as quantised ones.
     """
     model.model.requires_grad_(False)
     parameters = list(model.decoder.layers.parameters())
     if kinds := {str(p.dtype) for p in parameters if not p.is_floating_point()}:
         raise MapflowError(
-            f"weights of {', '.join(sorted(kinds))} cannot be trained: load them as bfloat16 or float32"
+            f"weights of {', '.join(sorted(kinds))} cannot be trained:"
+            " load them as bfloat16 or float32"
         )
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -92,11 +97,13 @@ def tune(
     steps: int,
     first: int = 0,
 ) -> Iterator[Step]:
-    """`steps` optimiser steps from number `first`, questions in order, over and over.
+    """Runs `steps` optimiser steps, numbered from `first`, cycling through the questions in order.
 
-    The right option's letter is taught (the answer's first token where a question has no options). Raises MapflowError
-    where an intervention does not fit the model or a prompt, and where the loss is not finite; VideoError for a clip that
-    cannot be read.
+    The target is the letter of the right option, or the first token of the answer to an open
+    question.
+
+    Raises MapflowError if an intervention does not fit the model or a prompt, or if the loss is not
+    finite, and VideoError for a clip that cannot be read.
     """
     if not questions:
         raise MapflowError("no questions to train on")
@@ -108,8 +115,8 @@ def tune(
         loss = regularised_loss(model, prepared, intervention)
         if not torch.isfinite(loss):
             raise MapflowError(
-                f"step {number}, {prepared.question.question_id}, {intervention}: the loss is {float(loss.detach())};"
-                " a lower learning rate or float32 may help"
+                f"step {number}, {prepared.question.question_id}, {intervention}:"
+                f" the loss is {float(loss.detach())}; a lower learning rate or float32 may help"
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -120,12 +127,12 @@ def tune(
 def regularised_loss(
     model: VideoLLM, prepared: Prepared, intervention: Intervention
 ) -> torch.Tensor:
-    """One question's loss with `intervention` in force; a scalar to call `backward` on."""
+    """The loss of one question under `intervention`, with gradients."""
     compiled = intervention.compile(
         prepared.layout, model.decoder.n_layers, model.pathways, prepared.question.question_id
     )
     (encoded,) = model.embed([prepared])
-    # encoded under inference mode, whose tensors autograd refuses: copies are ordinary ones
+    # Autograd refuses tensors made under inference mode, but not their copies.
     inputs = DecoderInputs(
         encoded.embeds.clone(),
         None if encoded.position_ids is None else encoded.position_ids.clone(),

@@ -1,12 +1,12 @@
-"""Two ways to decode the same frames, and how a decoded frame becomes RGB.
+"""Decodes frames in two ways, and converts a decoded frame to RGB.
 
-`decode_all` is the plain way: from the first packet to the last, in the order in which the decoder returns frames.
-`decode_from_keyframes` jumps to the keyframe before each wanted frame, decodes only from there, and of that leaves out
-what neither is wanted nor serves to decode other frames. It is exact or it stops: every frame that it passes must be
-the one that the packet table foretells, and where any is left out none may show damage, else it raises Surprise and the
-caller takes a plainer way.
+`decode_all` decodes from the first packet to the last, in the order in which the decoder returns
+frames. `decode_from_keyframes` seeks to the keyframe before each wanted frame, decodes from there,
+and skips pictures that are neither wanted nor needed for other frames.
 
-Knows nothing about files, sampling or limits other than the clock it is handed.
+The second way is exact or fails. Every frame that it passes must be the one that the packet table
+predicts; where pictures are skipped, no frame may be damaged. Otherwise it raises UnexpectedFrame,
+and the caller uses a simpler way.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 COLORSPACE_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 
 
-class Surprise(Exception):
-    """The decoder did not return what the packet table foretells."""
+class UnexpectedFrame(Exception):
+    """The decoder did not return the frames that the packet table predicts."""
 
 
 def decode_all(
     container: InputContainer, stream: VideoStream, check_time: Callable[[], None]
 ) -> Iterator[VideoFrame]:
-    """Every frame of a freshly opened container, in presentation order. `check_time` may raise."""
+    """Yields every frame of a newly opened container in presentation order."""
     return _decode(container.demux(stream), stream, check_time)
 
 
@@ -48,59 +48,60 @@ def decode_from_keyframes(
     wanted: Iterable[int],
     check_time: Callable[[], None],
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """(frame number, frame) for each wanted number, ascending, from a freshly opened container.
+    """Yields (frame number, frame), ascending, for each wanted number of a new container.
 
-    Raises Surprise when the file does not behave as `index` says, also in the form of a decoder's error.
+    Raises UnexpectedFrame if the frames differ from `index` or the decoder reports an error.
     """
     from av.error import FFmpegError
 
     wanted = sorted(set(wanted))
-    left_out = np.setdiff1d(index.pts[index.unneeded], index.shown[wanted])
-    returned = np.flatnonzero(
-        ~np.isin(index.shown, left_out)
-    )  # the frames that the decoder is to give us
-    skip = frozenset(left_out.tolist())
+    skipped = np.setdiff1d(index.pts[index.skippable], index.shown[wanted])
+    returned = np.flatnonzero(~np.isin(index.shown, skipped))
+    skip = frozenset(skipped.tolist())
     if skip:
-        # A decoder conceals damage with whatever its memory holds, so with less decoded before other pixels come out:
-        # damage that it reports must not pass, whatever frame it is in. Some it raises, some it only marks; a few broken
-        # slice headers it does neither for, and such a picture was and is what lay in memory.
+        # A decoder conceals damage with earlier pictures. With some of them skipped, the concealed
+        # pixels differ, so no reported damage may pass, in any frame. The decoder raises an error
+        # for some damage and marks the rest. It reports nothing for a few broken slice headers;
+        # their pictures are undefined with and without skipping.
         stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
     try:
-        for key_packet, frames in index.runs(wanted):
+        for key_packet, frames in index.by_keyframe(wanted):
             begin, packets = _packets_from(container, stream, index, key_packet)
             missing = deque(frames)
             coming = iter(returned[index.shown[returned] >= begin].tolist())
             needed = takewhile(lambda _, missing=missing: bool(missing), packets)
             for frame in _decode(needed, stream, check_time, skip):
                 if skip and frame.is_corrupt:
-                    raise Surprise
+                    raise UnexpectedFrame
                 if not missing:
-                    continue  # decoded on the way, shown later
+                    continue  # decoded with the wanted frames, shown after them
+                # Stored after the keyframe but shown before it: depends on frames that were not
+                # decoded.
                 if frame.pts is not None and frame.pts < begin:
-                    continue  # stored after the keyframe, shown before it: needs frames that were passed over
+                    continue
                 number = next(coming, None)
                 if number is None or frame.pts != index.shown[number]:
-                    raise Surprise
+                    raise UnexpectedFrame
                 if number == missing[0]:
                     if frame.is_corrupt:
-                        raise Surprise
+                        raise UnexpectedFrame
                     yield number, frame
                     missing.popleft()
                     if not missing and not skip:
                         break
             if missing:
-                raise Surprise
+                raise UnexpectedFrame
     except FFmpegError as error:
-        raise Surprise from error
+        raise UnexpectedFrame from error
 
 
 def _packets_from(
     container: InputContainer, stream: VideoStream, index: FrameIndex, key_packet: int
 ) -> tuple[int, Iterator[Packet]]:
-    """Seek so that `key_packet` or an earlier key packet comes next: that packet's time and the packets from there.
+    """Seeks to `key_packet` or an earlier key packet: (its time, the packets from there).
 
-    Containers differ in whether they look for presentation or decoding times, so both are tried and the landing is
-    checked.
+    Containers differ in whether they seek by presentation or by decoding time, so both are tried
+    and the result is checked.
     """
     for ticks in (index.pts[key_packet], index.dts[key_packet]):
         if ticks == NO_TIME:
@@ -111,7 +112,7 @@ def _packets_from(
         landed = np.flatnonzero(index.pts == first.pts) if first.pts is not None else ()
         if len(landed) == 1 and landed[0] <= key_packet and index.key[landed[0]]:
             return int(index.pts[landed[0]]), chain([first], packets)
-    raise Surprise
+    raise UnexpectedFrame
 
 
 def _decode(
@@ -120,20 +121,21 @@ def _decode(
     check_time: Callable[[], None],
     skip: Set[int | None] = frozenset(),
 ) -> Iterator[VideoFrame]:
-    """skip: the times of packets whose pictures the decoder may leave out."""
+    """`skip`: presentation times of the packets whose pictures the decoder may skip."""
     for packet in packets:
         check_time()
-        if packet.size:  # to a decoder an empty packet means the end, wherever it comes
-            # Not kept from the decoder altogether: it still reads what else is in the packet.
+        if packet.size:  # to a decoder an empty packet means the end of the stream
+            # The packet is still passed to the decoder, which reads its other units.
             stream.codec_context.skip_frame = "NONREF" if packet.pts in skip else "DEFAULT"
             yield from stream.decode(packet)
     yield from stream.decode(None)
 
 
 def upright_rgb(frame: VideoFrame, width: int, height: int) -> UInt8[np.ndarray, "rows columns 3"]:
-    """The frame as RGB of `width` × `height` pixels, then turned as its rotation metadata says (by quarter turns).
+    """RGB pixels of a frame, scaled to `width` × `height`, then rotated by its metadata.
 
-    The stream's own colour matrix and range are applied where it names them: bit for bit decord's pixels.
+    Only quarter turns are applied. Uses the stream's colour matrix and range where it names them.
+    The pixels equal decord's bit for bit.
     """
     named = frame.colorspace != COLORSPACE_UNSPECIFIED
     pixels = frame.to_ndarray(

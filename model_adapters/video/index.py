@@ -1,14 +1,13 @@
-"""Where a video's frames are, learnt from its packets alone, without decoding any.
+"""Builds a table of a video's frames from its packets, without decoding.
 
-Headers lie or say nothing (mkv has no frame count, broken files promise hours), so the packets are counted. Sorted by
-presentation time they number the frames: frame i is the i-th in the order in which a viewer sees them, whatever the
-order in which they are stored. This is also decord's numbering, hence the paper's, except that packets which an edit
-list hides count as no frames here.
+Headers are not reliable: mkv has no frame count, and broken files announce hours of video. So
+packets are counted. Sorted by presentation time they number the frames: frame i is the i-th frame
+that a viewer sees, whatever the storage order. decord, which the authors' code uses, numbers frames
+in the same way, except that it also counts packets hidden by an edit list.
 
-A packet is one frame for the codecs of every day, but VP8 has hidden packets and AVI files have no presentation times:
-`FrameIndex.reliable` says whether the table may be trusted; if not, only decoding tells.
-
-Knows nothing about sampling, pixels or what the frames are for.
+Most codecs store one frame per packet. VP8 also has hidden packets, and AVI files have no
+presentation times. `FrameIndex.reliable` says whether the table can be used; otherwise frames must
+be counted by decoding.
 """
 
 from __future__ import annotations
@@ -26,48 +25,37 @@ from mapflow.model_adapters.video.h264 import H264Pictures
 if TYPE_CHECKING:
     from av.packet import Packet
 
-MAX_FRAMES = (
-    2_000_000  # 18 hours at 30 frames a second; the table of a longer file is not even begun
-)
-NEEDS_TIMES = frozenset(
-    ("av1", "libdav1d", "libaom-av1", "h264", "hevc", "vp9")
-)  # not to be guessed from AVI
+MAX_FRAMES = 2_000_000
+"""18 hours at 30 frames per second. Longer files are refused."""
+
+REORDERING = frozenset(("av1", "libdav1d", "libaom-av1", "h264", "hevc", "vp9"))
+"""Codecs whose presentation times cannot be derived from an AVI file, which stores none."""
+
+ONE_FRAME_PER_PACKET = REORDERING | {"cinepak", "ffv1", "mjpeg", "mpeg4", "png"}
+
 NO_TIME = np.iinfo(np.int64).min
-ONE_PACKET_ONE_FRAME = frozenset(
-    (
-        "av1",
-        "libdav1d",
-        "libaom-av1",
-        "cinepak",
-        "ffv1",
-        "h264",
-        "hevc",
-        "mjpeg",
-        "mpeg4",
-        "png",
-        "vp9",
-    )
-)
 
 
 class TooManyFrames(Exception):
-    """The file holds more than MAX_FRAMES packets."""
+    """The file has more than MAX_FRAMES packets."""
 
 
 class DamagedPacket(Exception):
-    """The container marks a packet as cut short or damaged; its number in storage order is the argument."""
+    """The container marks a packet as incomplete. The argument is its number in storage order."""
 
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """A video stream's packets in storage (= decoding) order, and its frames in presentation order.
+    """A stream's packets in storage (= decoding) order and its frames in presentation order.
 
-    pts: each packet's presentation time in ticks of the stream's time base; NO_TIME where the file gives none.
-    dts: each packet's decoding time, likewise.
-    key: decoding may begin at this packet.
-    shown: the presentation times of the packets that are shown, sorted; frame i is shown at shown[i].
-    reliable: `shown` may be trusted to name every frame; always to be confirmed by what the decoder returns.
-    unneeded: the decoder may leave this packet's picture out, and every other picture stays as it is, bit for bit.
+    pts: presentation time of each packet, in ticks of the stream's time base; NO_TIME if the file
+    has none.
+    dts: decoding time of each packet, likewise.
+    key: whether decoding can begin at this packet.
+    shown: sorted presentation times of the visible packets; frame i is shown at shown[i].
+    reliable: whether `shown` lists every frame. Decoding still compares each frame with it.
+    skippable: whether the decoder may skip this packet's picture and leave all others
+    bit-identical.
     """
 
     pts: Int64[np.ndarray, " packets"]
@@ -75,18 +63,18 @@ class FrameIndex:
     key: Bool[np.ndarray, " packets"]
     shown: Int64[np.ndarray, " frames"]
     reliable: bool
-    unneeded: Bool[np.ndarray, " packets"]
+    skippable: Bool[np.ndarray, " packets"]
 
-    def needing_all(self) -> FrameIndex:
-        """The same, but the decoder is to leave out nothing."""
-        return replace(self, unneeded=np.zeros_like(self.unneeded))
+    def without_skipping(self) -> FrameIndex:
+        """The same table, with no skippable picture."""
+        return replace(self, skippable=np.zeros_like(self.skippable))
 
     def keyframe_before(self, frame: int) -> int:
-        """The last packet from which frame `frame` can be decoded: the last key packet not shown after it."""
+        """The packet to decode `frame` from: the last key packet that is not shown after it."""
         return int(np.flatnonzero(self.key & (self.pts <= self.shown[frame]))[-1])
 
-    def runs(self, frames: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
-        """Group frames by the key packet that leads to them: (packet number, ascending frames)."""
+    def by_keyframe(self, frames: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
+        """Groups frames by `keyframe_before`: (packet number, ascending frames)."""
         groups: dict[int, list[int]] = {}
         for frame in sorted(set(frames)):
             groups.setdefault(self.keyframe_before(frame), []).append(frame)
@@ -100,19 +88,19 @@ def index_packets(
     check_time: Callable[[], None],
     extradata: bytes | None = None,
 ) -> FrameIndex:
-    """Read all packets of one stream, keeping some 20 bytes of each.
+    """Reads all packets of one stream, keeping about 20 bytes of each.
 
-    codec, demuxer: ffmpeg's names for the stream's decoder and the file's format.
-    extradata: what the file holds beside the stream for its decoder; without it all packets count as needed.
-    `check_time` is called for every packet and may raise. Raises TooManyFrames and DamagedPacket.
+    codec, demuxer: ffmpeg's names of the stream's decoder and of the file format.
+    extradata: the decoder configuration in the container; without it no picture is skippable.
+    check_time: called for every packet; may raise.
+
+    Raises TooManyFrames and DamagedPacket.
     """
     pts, dts, key, hidden = array("q"), array("q"), bytearray(), bytearray()
     pictures = H264Pictures.of(extradata) if codec == "h264" else None
     for packet in packets:
         check_time()
-        if (
-            packet.size == 0
-        ):  # nothing to decode: the demuxer's end mark, or "the same picture again" in AVI
+        if packet.size == 0:  # the demuxer's end mark, or a repeated picture in AVI
             continue
         if packet.is_corrupt:
             raise DamagedPacket(len(pts))
@@ -126,15 +114,14 @@ def index_packets(
             pictures.add(memoryview(packet))
     times, keys = np.array(pts, dtype=np.int64), np.array(key, dtype=bool)
     shown = np.sort(times[~np.array(hidden, dtype=bool)])
-    reliable = (
-        codec in ONE_PACKET_ONE_FRAME
-        and len(shown) > 0
-        and bool(keys[0])
-        and times[0]
-        == times.min()
-        != NO_TIME  # all times known, and nothing shown needs what came before the file
-        and len(np.unique(times)) == len(times)
-        and (demuxer != "avi" or (codec not in NEEDS_TIMES and bool((np.diff(times) > 0).all())))
-    )
-    unneeded = np.zeros(len(times), bool) if pictures is None else pictures.unneeded()
-    return FrameIndex(times, np.array(dts, dtype=np.int64), keys, shown, bool(reliable), unneeded)
+    reliable = codec in ONE_FRAME_PER_PACKET and len(shown) > 0 and _complete(times, keys)
+    if demuxer == "avi":
+        reliable = reliable and codec not in REORDERING and bool((np.diff(times) > 0).all())
+    skippable = np.zeros(len(times), bool) if pictures is None else pictures.skippable()
+    return FrameIndex(times, np.array(dts, dtype=np.int64), keys, shown, reliable, skippable)
+
+
+def _complete(times: Int64[np.ndarray, " packets"], keys: Bool[np.ndarray, " packets"]) -> bool:
+    """All packets have different times, and the first is a key packet and shown first."""
+    first_is_key = bool(keys[0]) and bool(times[0] == times.min() != NO_TIME)
+    return first_is_key and len(np.unique(times)) == len(times)

@@ -1,11 +1,12 @@
-"""Does a video file end before its own structure says that it should?
+"""Opens the file of a clip, and refuses files that are missing, too large or truncated.
 
-mp4 and mov need no help: their table of packets points beyond the end of a file that was cut, and demuxing fails. AVI,
-Matroska (WebM) and GIF are read as far as they go, without a word, so a cut file would pass for a shorter video with
-other frames. But AVI and Matroska state their size, and a GIF is a chain of blocks with a last one.
+Truncation needs a check here for AVI, Matroska (WebM) and GIF: the demuxer reads such files to
+their end without an error, so a truncated file would pass for a shorter video with other frames.
+AVI and Matroska state their size, and a GIF is a chain of blocks with an end mark. mp4 and mov need
+no check: their packet table points beyond the end of a truncated file, so demuxing fails.
 
-MPEG-TS, MPEG-PS, FLV and fragmented mp4 make no promise: cut files of these pass unless the cut went through a packet
-that the demuxer then marks. Knows bytes only: no decoder, no packets.
+MPEG-TS, MPEG-PS, FLV and fragmented mp4 do not state their length. Truncated files of these formats
+are read as they are, unless the last packet is incomplete and the demuxer marks it.
 """
 
 from __future__ import annotations
@@ -23,17 +24,24 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-MAX_PIXELS = 4096 * 4096  # width × height of one frame: 48 MiB as RGB
-DEMUXERS = "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf"  # no playlists: they name other files or the network
+MAX_PIXELS = 4096 * 4096
+"""Width × height of one frame: 48 MiB as RGB."""
 
-AVI_SLACK = 0.01  # of the stated size: writers have been careless with the last bytes, which hold only an index
-AVI_UNKNOWN = (0, 0xFFFFFFFF)  # left by recorders that never came back to fill it in
+DEMUXERS = "mov,matroska,avi,gif,mpegts,mpeg,flv,ogg,asf"
+"""Accepted formats. Playlists are excluded: they refer to other files or to the network."""
+
+AVI_SLACK = 0.01
+"""Share of the stated size that may be missing: some writers omit the last bytes of the index."""
+
+AVI_UNKNOWN = (0, 0xFFFFFFFF)
+"""Stated sizes of recordings that were not finalised."""
+
 EBML_HEADER, MATROSKA_SEGMENT = 0x1A45DFA3, 0x18538067
 GIF_IMAGE, GIF_EXTENSION = 0x2C, 0x21
 
 
 class VideoError(MapflowError):
-    """A clip that cannot be read: missing, broken, too large, too slow, or its bounds hold no frame."""
+    """A clip cannot be read: missing, damaged, too large, too slow, or no frame in its bounds."""
 
 
 def unreadable(clip: Clip, reason: str) -> VideoError:
@@ -42,12 +50,16 @@ def unreadable(clip: Clip, reason: str) -> VideoError:
 
 @contextmanager
 def open_clip(clip: Clip) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The clip's file and its best video stream. Errors of the file in the body become VideoErrors as well."""
+    """Yields the clip's file and its best video stream.
+
+    Raises VideoError for a file that cannot be opened, and for file and decoder errors in the
+    `with` body.
+    """
     import av
     from av.error import FFmpegError
 
-    # only `container_options`: with `options`, PyAV frees memory that is not its own on files without a header (flv)
-    only = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
+    # Not `options`: with it PyAV frees foreign memory on files without a header (flv).
+    restrictions = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
     doing = "opened"
     try:
         path = Path(clip.path)
@@ -59,9 +71,10 @@ def open_clip(clip: Clip) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise unreadable(
                 clip, "truncated: it ends before the size that its own structure states"
             )
-        # "file:" and an absolute path keep names such as "http:..." or "concat:..." what they are: names of files
+        # With "file:" and an absolute path, ffmpeg takes names such as "http:..." for file names,
+        # not protocols.
         with av.open(
-            f"file:{path.absolute()}", container_options=only, metadata_errors="replace"
+            f"file:{path.absolute()}", container_options=restrictions, metadata_errors="replace"
         ) as container:
             stream = cast("VideoStream | None", container.streams.best("video"))
             if stream is None:
@@ -70,7 +83,8 @@ def open_clip(clip: Clip) -> Iterator[tuple[InputContainer, VideoStream]]:
                 raise unreadable(clip, "no decoder for its video stream")
             frame_size(clip, stream)
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            # More would decode past the wanted frames in vain: prefetching reads several clips at once instead.
+            # More threads would decode beyond the wanted frames. Prefetching reads several clips in
+            # parallel instead.
             stream.codec_context.thread_count = 1
             doing = "decoded"
             yield container, stream
@@ -92,7 +106,7 @@ def frame_size(clip: Clip, stream: VideoStream) -> tuple[int, int]:
 
 
 def is_cut_short(path: Path) -> bool:
-    """True where a file that begins as AVI, Matroska or GIF does not hold all that it says. Raises OSError."""
+    """Whether an AVI, Matroska or GIF file is shorter than its structure states. Raises OSError."""
     size = path.stat().st_size
     with path.open("rb") as file:
         mark = file.read(4)
@@ -112,12 +126,12 @@ def _avi(file: BinaryIO, size: int) -> bool:
 
 
 def _matroska(file: BinaryIO, size: int) -> bool:
-    """The file is a header element and a segment; an element is a 4-byte name, a size, and as many bytes."""
+    """The file is a header element and a segment element, each a 4-byte name, a size, a body."""
     for name in (EBML_HEADER, MATROSKA_SEGMENT):
         if int.from_bytes(file.read(4), "big") != name:
             return False
         stated = _ebml_size(file)
-        if stated is None:  # a live recording: it ends where it ends
+        if stated is None:  # a live recording, of unknown length
             return False
         end = file.tell() + stated
         if name == EBML_HEADER:
@@ -128,7 +142,10 @@ def _matroska(file: BinaryIO, size: int) -> bool:
 
 
 def _ebml_size(file: BinaryIO) -> int | None:
-    """Big-endian; the zero bits before the first one of the first byte count further bytes; all ones is "unknown"."""
+    """The size of an element; None if unknown (all bits set).
+
+    Big-endian. The leading zero bits of the first byte give the number of further bytes.
+    """
     first = file.read(1)
     if not first or first[0] == 0:
         return None
@@ -140,7 +157,7 @@ def _ebml_size(file: BinaryIO) -> int | None:
 
 
 def _gif(file: BinaryIO) -> bool:
-    """Walk the blocks to the trailer; what follows it does not matter, nor does anything after an unknown block."""
+    """Whether the file ends before its trailer. Stops at blocks of unknown kind."""
     screen = file.read(13)
     if len(screen) < 13:
         return True
@@ -161,5 +178,5 @@ def _gif(file: BinaryIO) -> bool:
 
 
 def _gif_palette(flags: int) -> int:
-    """Bytes of the colour table that follows, 0 where there is none."""
+    """Size of the colour table that follows, in bytes; 0 if there is none."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

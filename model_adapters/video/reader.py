@@ -1,16 +1,20 @@
-"""Read the sampled frames of a clip, exactly: frame i is the i-th frame that a viewer of the whole file would see.
+"""Reads the sampled frames of a clip.
 
-One straight line: open the file -> count its frames (`video_index`) -> ask the sampling rule which are wanted -> decode
-those -> RGB. Where the packet table can be trusted, decoding begins at the keyframe before each wanted frame, and every
-frame that the decoder returns on the way is compared with the table; at the first surprise, or without a trustworthy
-table, the file is decoded from its beginning and its frames are counted one by one.
+Frame i is the i-th frame that a viewer of the whole file sees. The steps: open the file
+(`opening`), count its frames (`index`), ask the sampling rule for frame numbers (`sampling`),
+decode these frames to RGB (`decoding`).
 
-Indices, frame rate, choice of stream and rotation are decord's, which the paper's code uses, and so are the pixels.
-The differences, all outside constant-frame-rate files as cameras and ffmpeg write them: packets that give no picture
-(edit lists, VP8's hidden frames) are not counted here.
+If the packet table is reliable, decoding begins at the keyframe before each wanted frame, and each
+decoded frame is compared with the table. At the first difference, or without a reliable table, the
+file is decoded from its beginning and its frames are counted.
 
-Whatever goes wrong with a file is one VideoError; its message names the path and the reason. Knows nothing about models
-and questions. PyAV is imported on first use, so that machines without it can import this module.
+Indices, frame rate, stream selection, rotation and pixels equal those of decord, which the authors'
+code uses. One
+exception: packets without a picture (edit lists, hidden frames of VP8) are not counted here. Files
+of constant frame rate, as cameras and ffmpeg write them, have no such packets.
+
+Every problem of a file raises VideoError, whose message names the path and the reason. PyAV is
+imported on first use, so that machines without it can import this module.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mapflow.model_adapters.video.decoding import (
-    Surprise,
+    UnexpectedFrame,
     decode_all,
     decode_from_keyframes,
     upright_rgb,
@@ -54,22 +58,26 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-TIME_LIMIT = 180.0  # seconds a video; a minute of 1080p takes a few
-GRACE_SECONDS = 1.0  # time for the work's own check to speak first: it can name what it was doing
+TIME_LIMIT = 180.0
+"""Seconds per video. One minute of 1080p takes a few seconds."""
+
+GRACE_SECONDS = 1.0
+"""Additional time in which the work itself may raise, with a more specific message."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class SampledFrames:
-    """The frames that a sampling rule asked for, in the rule's order.
+    """The frames that a sampling rule selects, in the rule's order.
 
     pixels: RGB, upright.
-    indices: each frame's number in presentation order, from 0; numbers recur where the clip is too short.
-    timestamps: each frame's presentation time in the file, seconds; NaN where the file gives it none.
-    fps: the stream's average frame rate; 0.0 where the file tells none.
-    n_source: frames in the whole stream.
-    stream: the stream's number in the file, as ffmpeg chooses it (a default track, more packets seen, a higher bit rate).
+    indices: number of each frame in presentation order, from 0. Short clips repeat numbers.
+    timestamps: presentation time of each frame in seconds; NaN if the file has none.
+    fps: average frame rate of the stream; 0.0 if unknown.
+    n_source: number of frames in the whole stream.
+    stream: number of the stream in the file. ffmpeg chooses it by default flag, packets seen and
+    bit rate.
     """
 
     pixels: UInt8[np.ndarray, "frames height width 3"]
@@ -81,18 +89,19 @@ class SampledFrames:
 
     @property
     def repeated(self) -> int:
-        """How many of the frames repeat another one, as the clip has fewer frames than were asked."""
+        """Number of frames that repeat another one, because the clip is too short."""
         return len(self.indices) - len(set(self.indices))
 
 
 def read_frames(
     clip: Clip, sampling: FrameSampling, n: int, *, time_limit: float = TIME_LIMIT
 ) -> SampledFrames:
-    """Decode the `n` frames of `clip` that `sampling` names.
+    """Decodes the `n` frames of `clip` that `sampling` selects.
 
-    time_limit: seconds; kept even when the decoder hangs (time_limit.py says what is guaranteed).
+    time_limit: in seconds, enforced even if the decoder hangs (`run_within` states the guarantee).
 
-    Raises VideoError for anything wrong with the file or the bounds, MapflowError where PyAV is not installed.
+    Raises VideoError for any problem of the file or the bounds, MapflowError if PyAV is not
+    installed.
     """
     if find_spec("av") is None:
         raise MapflowError("reading videos needs PyAV; install it with: pip install av")
@@ -109,10 +118,8 @@ def read_frames(
     except MapflowError as error:  # from the sampling rule or the zip file
         raise unreadable(clip, str(error)) from None
     except MemoryError:
-        raise  # the machine's fault, and the run knows what to do
-    except (
-        Exception
-    ) as error:  # whatever a file can do to a decoder costs its own questions, not the run
+        raise  # not the file's fault; the caller handles it
+    except Exception as error:  # a bad file fails its own questions, not the whole experiment
         raise unreadable(clip, f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
@@ -126,11 +133,11 @@ def _read(clip: Clip, sampling: FrameSampling, n: int, clock: Clock) -> SampledF
         if not index.reliable:
             return _counted(video, len(index.shown), sampling, n, clock)
         indices = sampling(len(index.shown), video.fps, n, clip.start, clip.end)
-        with suppress(Surprise):
+        with suppress(UnexpectedFrame):
             return _sought(video, container, stream, index, indices, clock)
-    if index.unneeded.any():
-        with open_clip(clip) as (container, stream), suppress(Surprise):
-            return _sought(video, container, stream, index.needing_all(), indices, clock)
+    if index.skippable.any():
+        with open_clip(clip) as (container, stream), suppress(UnexpectedFrame):
+            return _sought(video, container, stream, index.without_skipping(), indices, clock)
     return _counted(video, len(index.shown), sampling, n, clock)
 
 
@@ -142,7 +149,7 @@ def _sought(
     indices: tuple[int, ...],
     clock: Clock,
 ) -> SampledFrames:
-    """The frames of these numbers, as far as the table tells where they are. Raises Surprise."""
+    """Decodes the frames with these numbers from their keyframes. Raises UnexpectedFrame."""
     found = _Found(video, indices)
     for number, frame in decode_from_keyframes(container, stream, index, indices, clock.check):
         found.add(number, frame)
@@ -152,9 +159,9 @@ def _sought(
 def _counted(
     video: _Video, expected: int, sampling: FrameSampling, n: int, clock: Clock
 ) -> SampledFrames:
-    """The wanted frames among all, where only decoding all can tell. `expected`: how many the packets promise."""
+    """Decodes all frames and counts them. `expected`: their number according to the packets."""
     clip = video.clip
-    for _ in range(2):  # the second time only where packets and frames do not agree in number
+    for _ in range(2):  # again with the true count if packets and frames differ in number
         found = _Found(video, sampling(expected, video.fps, n, clip.start, clip.end))
         count = 0
         with open_clip(clip) as (container, stream):
@@ -171,7 +178,7 @@ def _counted(
 
 @dataclass(frozen=True)
 class _Video:
-    """What is known of the stream before its frames are decoded."""
+    """Properties of the stream that are known before its frames are decoded."""
 
     clip: Clip
     fps: float
@@ -191,7 +198,7 @@ class _Video:
 
 
 class _Found:
-    """Wanted frames as they come. Each goes straight to its places in the result: a full-size picture is not held twice."""
+    """Collects the wanted frames, written directly into the result to save memory."""
 
     def __init__(self, video: _Video, indices: tuple[int, ...]) -> None:
         self._video, self._indices = video, indices
@@ -202,7 +209,7 @@ class _Found:
             self._places.setdefault(index, []).append(place)
 
     def add(self, number: int, frame: VideoFrame) -> None:
-        """A frame of that number, wanted or not."""
+        """Stores the frame of this number if it is wanted."""
         if number not in self._places:
             return
         picture, self._seconds[number] = self._video.picture(frame)
@@ -211,7 +218,7 @@ class _Found:
         self._pixels[self._places[number]] = picture
 
     def sampled(self, count: int) -> SampledFrames:
-        """The result, of a stream of `count` frames, once all that are wanted have come."""
+        """The result, once all wanted frames have been added. `count`: frames in the stream."""
         timestamps = tuple(self._seconds[index] for index in self._indices)
         assert self._pixels is not None
         return SampledFrames(
@@ -246,30 +253,43 @@ def _index(clip: Clip, container: InputContainer, stream: VideoStream, clock: Cl
 
 
 class OutOfTime(Exception):
-    """The work did not end within its limit."""
+    """The work did not end within its time limit."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """A point in time (of `time.monotonic`) after which the work should stop."""
+    """A deadline, as a value of `time.monotonic`."""
 
     ends_at: float
 
     def check(self) -> None:
-        """Raise OutOfTime when time is up."""
+        """Raises OutOfTime after the deadline."""
         if time.monotonic() >= self.ends_at:
             raise OutOfTime
 
 
 def run_within(seconds: float, work: Callable[[Clock], Result]) -> Result:
-    """`work(clock)`, its result or its exception; OutOfTime after `seconds` (+ GRACE_SECONDS where it never checks)."""
+    """Returns the result of `work(clock)`, or raises its exception, or OutOfTime after `seconds`.
+
+    A hang inside a decoder cannot be interrupted from Python, so the work runs in a thread and is
+    bounded twice:
+
+    - The work calls `Clock.check` between its steps, which ends slow work at the next step.
+    - If a step hangs, this function stops waiting after GRACE_SECONDS more and abandons the thread.
+      The thread keeps
+      its memory until the step returns, does not keep the process from exiting, and its result is
+      dropped.
+
+    This holds as long as the foreign code releases Python's lock. PyAV does while demuxing,
+    decoding and converting.
+    """
     clock = Clock(time.monotonic() + seconds)
     answers: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
 
     def worker() -> None:
         try:
             answers.put((work(clock), None))
-        except BaseException as error:  # handed over to the caller's thread, whatever it is
+        except BaseException as error:  # passed to the caller's thread
             answers.put((None, error))
 
     threading.Thread(target=worker, name="mapflow-time-limit", daemon=True).start()

@@ -1,12 +1,9 @@
-"""Which frames of a video a model sees: index rules, one small pure function each.
+"""Sampling rules: which frames of a video a model sees. Each rule is a pure function.
 
-A rule turns (how many frames the video has, its frame rate, how many are asked, optional bounds in seconds) into
-frame indices in presentation order. Two rules are needed to repeat the paper (design.md, Benchmarks and protocols):
-`segment_midpoints` for the LLaVA and InternVL families, `trimmed_linspace` for VideoLLaMA3.
-
-Where a video has fewer frames than asked, both rules name some frames twice, as the paper's code does.
-
-Knows nothing about files, decoders or models.
+A rule maps the video's number of frames, its frame rate, the number of frames wanted and optional
+bounds in seconds to frame indices in presentation order. The paper uses two rules:
+`segment_midpoints` for the LLaVA and InternVL families, `trimmed_linspace` for VideoLLaMA3. Both
+repeat frames of a video that has fewer frames than wanted, as the authors' code does.
 """
 
 from __future__ import annotations
@@ -18,16 +15,17 @@ import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
 
-FRAME_TOLERANCE = (
-    1e-6  # in frames: a bound that *is* a frame's time (12 / 29.97 s) must not round past it
-)
+FRAME_TOLERANCE = 1e-6
+"""In frames. A bound that equals a frame's time (12 / 29.97 s) must not be rounded past that
+frame."""
 
 
 @runtime_checkable
 class FrameSampling(Protocol):
-    """An index rule: `n` indices in [0, n_frames), never decreasing. `start`, `end` in seconds, `fps` in frames a second.
+    """A sampling rule: returns `n` non-decreasing indices in [0, n_frames).
 
-    Raises MapflowError (one line, naming the bounds) where the bounds hold no frame.
+    `fps` is in frames per second, `start` and `end` are in seconds. Raises MapflowError naming the
+    bounds if they contain no frame.
     """
 
     def __call__(
@@ -41,9 +39,9 @@ class FrameSampling(Protocol):
 
 
 def check_bounds(start: float | None, end: float | None) -> None:
-    """Refuse bounds that are wrong for every video: NaN or infinite, start not before end, end not after 0.
+    """Raises MapflowError for bounds that are not finite, end at or before 0 or are not ordered.
 
-    A negative `start` is allowed and means the video's beginning (the paper's `max(0, ...)`).
+    A negative `start` means the beginning of the video (`max(0, ...)` in the authors' code).
     """
     for name, value in (("start", start), ("end", end)):
         if value is not None and not math.isfinite(value):
@@ -61,14 +59,14 @@ def check_bounds(start: float | None, end: float | None) -> None:
 def segment_midpoints(
     n_frames: int, fps: float, n: int, start: float | None = None, end: float | None = None
 ) -> tuple[int, ...]:
-    """The paper's rule for LLaVA and InternVL: cut the stretch into n segments, take about the middle of each.
+    """The paper's rule for LLaVA and InternVL: n equal segments, about the middle frame of each.
 
         first = max(0, round(start · fps))              0 without `start`
         last  = min(round(end · fps), n_frames - 1)     n_frames - 1 without `end`
         seg   = (last - first) / n
         i_k   = int(first + seg / 2 + round(seg · k))   k = 0 … n - 1
 
-    `round` rounds halves to even. Every i_k lies in [first, last].
+    `round` rounds halves to even. Every i_k is in [first, last].
     """
     _check_request(n_frames, fps, n, start, end)
     first = 0 if start is None else max(0, round(start * fps))
@@ -81,13 +79,14 @@ def segment_midpoints(
 def trimmed_linspace(
     n_frames: int, fps: float, n: int, start: float | None = None, end: float | None = None
 ) -> tuple[int, ...]:
-    """VideoLLaMA3's rule: trim to the frames that begin within the bounds, then spread n evenly, both ends included.
+    """VideoLLaMA3's rule: n evenly spaced frames of those that begin within the bounds.
 
-        first = max(0, ceil(start · fps))                   the first frame with time i / fps >= start
-        last  = min(ceil(end · fps) - 1, n_frames - 1)      the last frame with time i / fps < end
-        i_k   = first + linspace(0, last - first, n, dtype=int)[k]      (rounded down)
+        first = max(0, ceil(start · fps))                   the first frame with time i / fps >=
+        start last  = min(ceil(end · fps) - 1, n_frames - 1)      the last frame with time i / fps <
+        end i_k   = first + linspace(0, last - first, n, dtype=int)[k]      (rounded down)
 
-    A stretch between two frames keeps the frame that follows `start`.
+    The first and the last of these frames are included. If no frame begins within the bounds, the
+    rule returns the first frame after `start`.
     """
     _check_request(n_frames, fps, n, start, end)
     first = 0 if start is None else max(0, math.ceil(start * fps - FRAME_TOLERANCE))

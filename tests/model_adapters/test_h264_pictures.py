@@ -86,7 +86,7 @@ def test_any_unneeded_pictures_may_be_left_out(clip, stream, container, chosen):
     path, whole = clip(stream, container)
     index = index_of(path)
     number_of = {time: number for number, time in enumerate(index.shown.tolist())}
-    skip = frozenset(t for t in index.pts[index.unneeded].tolist() if number_of[t] in chosen)
+    skip = frozenset(t for t in index.pts[index.skippable].tolist() if number_of[t] in chosen)
     with av.open(str(path)) as opened:
         video = opened.streams.video[0]
         video.codec_context.thread_count = 1
@@ -109,15 +109,15 @@ def test_the_short_cut_is_taken(stream, container, clip, monkeypatch):
             yield frame
 
     path, _ = clip(stream, container)
-    unneeded = int(index_of(path).unneeded.sum())
-    assert unneeded == 0 if stream == "baseline" else unneeded > FRAMES // 5
+    skippable = int(index_of(path).skippable.sum())
+    assert skippable == 0 if stream == "baseline" else skippable > FRAMES // 5
     monkeypatch.setattr(video_decoding, "_decode", counting)
     if (
         stream != "refresh"
     ):  # whose keyframes show no whole picture: it is decoded from the beginning
         monkeypatch.setattr(video_reader, "decode_all", None)
         read_frames(Clip(str(path)), exactly(FRAMES - 1), 1)
-        assert len(decoded) <= FRAMES - unneeded + 1
+        assert len(decoded) <= FRAMES - skippable + 1
 
 
 def test_other_streams_are_decoded_whole(tmp_path):
@@ -128,11 +128,11 @@ def test_other_streams_are_decoded_whole(tmp_path):
         "mpeg4.avi",
         "vp9.webm",
     ):  # no lengths before the units; other codecs
-        assert not index_of(videos(name)).unneeded.any(), name
+        assert not index_of(videos(name)).skippable.any(), name
     fields = {"g": "12", "bf": "3", "flags": "+ildct+ilme", "x264-params": "tff=1:b-adapt=0"}
     assert not index_of(
         write_video(tmp_path / "fields.mp4", "libx264", options=fields)
-    ).unneeded.any()
+    ).skippable.any()
 
 
 # By hand: a set of parameters of whole frames that counts modulo 16, and slices with macroblock 0, type 0 and set 0.
@@ -152,12 +152,12 @@ def picture(kind, number, first=True):
     return unit(bytes([head, (0b1_1_1_00000 if first else 0b010_1_1_000) | number << 1, 0xFF]))
 
 
-def unneeded(*packets):
+def skippable(*packets):
     pictures = H264Pictures.of(EXTRADATA)
     assert pictures is not None
     for packet in packets:
         pictures.add(memoryview(packet))
-    return "".join("x" if each else "." for each in pictures.unneeded())
+    return "".join("x" if each else "." for each in pictures.skippable())
 
 
 IDR, REF1, LONE1, REF2, LONE2 = (
@@ -195,7 +195,7 @@ IDR, REF1, LONE1, REF2, LONE2 = (
     ],
 )
 def test_only_what_is_understood_is_unneeded(packets, expected):
-    assert unneeded(*packets) == expected
+    assert skippable(*packets) == expected
 
 
 def test_parameters_that_are_not_understood():
@@ -220,7 +220,7 @@ def test_noise_is_never_unneeded_and_never_an_error(packets, extradata):
     assert pictures is not None
     for packet in packets:
         pictures.add(memoryview(packet))
-    assert len(pictures.unneeded()) == len(packets)
+    assert len(pictures.skippable()) == len(packets)
 
 
 @given(st.lists(st.integers(0, 2**16 - 2), max_size=5))
@@ -252,7 +252,7 @@ def test_damage_gives_the_same_pictures_with_and_without_the_short_cut(
     path, _ = clip(stream, "mp4")
     index = index_of(path)
     wanted = data.draw(st.lists(st.integers(0, FRAMES - 1), min_size=1, max_size=4))
-    decoded = ~index.unneeded | np.isin(index.pts, index.shown[wanted])
+    decoded = ~index.skippable | np.isin(index.pts, index.shown[wanted])
     with av.open(str(path)) as container:
         places = [(p.pos, p.size) for p in container.demux(container.streams.video[0]) if p.size]
     places = [
@@ -271,7 +271,7 @@ def test_damage_gives_the_same_pictures_with_and_without_the_short_cut(
         patch.setattr(
             video_reader,
             "index_packets",
-            lambda *each: video_index.index_packets(*each).needing_all(),
+            lambda *each: video_index.index_packets(*each).without_skipping(),
         )
         assert short == outcome(damaged, wanted)
 
@@ -282,7 +282,7 @@ def test_damage_in_what_is_left_out_costs_nothing(clip, tmp_path):
     index = index_of(path)
     with av.open(str(path)) as container:
         places = [(p.pos, p.size) for p in container.demux(container.streams.video[0]) if p.size]
-    begin, size = places[int(np.flatnonzero(index.unneeded)[5])]
+    begin, size = places[int(np.flatnonzero(index.skippable)[5])]
     content = bytearray(path.read_bytes())
     content[begin + 8 : begin + size] = bytes(size - 8)
     (tmp_path / "damaged.mp4").write_bytes(content)

@@ -160,7 +160,7 @@ def test_prompts_and_segments_are_the_adapters(tokenizer, adapter, drawn):
 
 def test_pixels_are_the_adapters_up_to_rounding(adapter, drawn):
     batch = batch_scenes([scene for scene, _ in drawn])
-    seen = look(batch, sampled_times(), reduction(), blemished=False)
+    seen = look(batch, sampled_times(), reduction(), artefacts=False)
     for (scene, _), pixels in zip(drawn, seen, strict=True):
         frames, _ = clip_frames(scene)
         reference = adapter.preprocessing(frames)
@@ -211,7 +211,7 @@ def test_forward_is_the_decoders(tokenizer, folder, adapter, drawn, intervention
     codes = planted.segment_codes(len(prefix) - 1, segments)
     allowed = planted.allowed_segments(intervention, 12)[None]
     masks = planted.token_masks(allowed, torch.zeros(3, dtype=torch.long), codes)
-    pixels = look(batch_scenes(scenes), sampled_times(), reduction(), blemished=False)
+    pixels = look(batch_scenes(scenes), sampled_times(), reduction(), artefacts=False)
     with torch.no_grad():
         hidden = forward(network, pixels, torch.tensor(prefix[:-1]), ids, masks)
         last = (segments == planted.LAST).long().argmax(1)

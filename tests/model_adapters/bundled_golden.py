@@ -1,9 +1,9 @@
-"""What the bundled `natural` model says to some of the bundled questions, as numbers in a file.
+"""Answers of the bundled `natural` model to some bundled questions, as a file of numbers.
 
     python -m tests.model_adapters.bundled_golden
 
-writes `bundled_golden.jsonl` anew, to be committed where a change of the numbers is meant: after a retraining, or where
-the paper's definitions are read anew. Never to make a test pass.
+rewrites `bundled_golden.jsonl`. Commit it only where the numbers are meant to change: after a
+retraining or a correction of the paper's definitions, never to make a test pass.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ FILE = Path(__file__).with_suffix(".jsonl")
 CHECKPOINT = Path(planted.__file__).parent / "natural"
 QUESTIONS = 6  # of each subtask
 INTERVENTIONS = (
-    "full;effective:cross_frame=2-6,video_to_question=2-8,question_to_last=7-12;random:ratio=0.3,seed=3;"
-    "knockout:video->last@center=9,window=5"
+    "full;effective:cross_frame=2-6,video_to_question=2-8,question_to_last=7-12;"
+    "random:ratio=0.3,seed=3;knockout:video->last@center=9,window=5"
 )
 
 
 def lines() -> Iterator[dict[str, Any]]:
-    """First what was asked of what, then a line a question × intervention; probabilities to six digits, log margins to four."""
+    """Yields a header, then one line per question and intervention.
+
+    Probabilities are rounded to six digits, log margins to four.
+    """
     model = LlavaVideo.load(CHECKPOINT, dtype="float32")
     interventions = parse_interventions([INTERVENTIONS])
     yield {"digest": model.digest, "interventions": [str(one) for one in interventions]}

@@ -1,7 +1,7 @@
-"""Videos that the tests write themselves, and the plain ways to look at them.
+"""Videos that the tests encode, and reference ways to read them.
 
-Every picture carries its own number as eight black or white squares, so what was decoded is known without a second
-decoder.
+Each picture shows its own number as eight black or white squares, so the decoded frame can be
+identified without a second decoder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VARIED_TIMES = np.cumsum(
     np.random.default_rng(0).integers(10, 200, FRAMES)
 ).tolist()  # milliseconds
 
-# name: codec, size, encoder options, times in ms (None: 25 a second)
+# name: codec, size, encoder options, times in ms (None: 25 frames per second)
 VIDEOS = {
     "h264.mp4": ("libx264", (64, 48), {"g": "12", "bf": "3"}, None),
     "open_gop.mp4": (
@@ -107,7 +107,7 @@ def write_video(
 
 
 def write_once(folder):
-    """name -> path of the video of VIDEOS, written when first asked for."""
+    """Maps a name of VIDEOS to the path of that video, which is written on first use."""
     written = {}
 
     def video(name):
@@ -128,7 +128,7 @@ def exactly(*indices):
 
 
 def decode_whole(path, keep: Container[int] = range(10_000)):
-    """The slow twin: the frames to keep, by their place in the decoder's order, and how many there are."""
+    """The reference implementation: frames to keep, by decoding order, and their total number."""
     kept, count = {}, 0
     with av.open(str(path)) as container:
         stream = container.streams.best("video")

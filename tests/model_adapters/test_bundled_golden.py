@@ -1,4 +1,4 @@
-"""Today's numbers of the bundled model are those that were committed: nothing moved them without anybody saying so."""
+"""The numbers of the bundled model equal the committed ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_probability_is_the_committed_one(golden, found):
 
 
 def test_the_interventions_tell_themselves_apart(golden):
-    """Golden numbers that every intervention shares would prove nothing."""
+    """Golden numbers that are equal for all interventions would prove nothing."""
     by_question: dict[str, set[float]] = {}
     for line in golden[1:]:
         by_question.setdefault(line["question"], set()).add(line["margin"])

@@ -1,9 +1,10 @@
-"""How far a probability moves when only the company changes in which a question is asked.
+"""How far a probability moves when other questions or interventions are computed with it.
 
-A run in float32 asks every question alone, so its records do not depend on `batch_size` at all (`test_kill_resume.py`
-compares them bit by bit). What is left is bounded here: another set of interventions in one run, and batches in bfloat16.
-There a logit of 16 to 32 has steps of 1/8, so the lead of one option over another may move by two steps and an answer
-may turn only where the lead is no larger than that.
+In float32 each question is computed alone, so records do not depend on `batch_size`
+(`test_kill_resume.py` compares them bit by bit). These tests bound the two remaining effects:
+another set of interventions, and batches in bfloat16. There a logit of 16 to 32 has steps of 1/8.
+The margin between two options may move by two steps, and an answer may change only if its margin is
+no larger.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MARGIN = {"float32": 1e-4, "bfloat16": 0.25}
 
 @pytest.fixture(scope="module", params=MARGIN)
 def asked(request):
-    """The precision, a model in it, a few questions, and what it answers when each is asked alone."""
+    """Precision, model, a few questions, and the answers to each question asked alone."""
     model = LlavaVideo.load(CHECKPOINT, dtype=request.param)
     prepared = [model.prepare(one) for one in load_questions("mapflow_motion", limit=1)][:3]
     return (

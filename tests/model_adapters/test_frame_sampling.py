@@ -1,4 +1,4 @@
-"""The index rules against plain transcriptions of their formulas, and their promises as properties."""
+"""The sampling rules against direct transcriptions of their formulas, and their properties."""
 
 import math
 from fractions import Fraction
@@ -21,7 +21,7 @@ video_lengths = st.integers(1, 5000)
 
 @st.composite
 def bounded(draw):
-    """A video and bounds of which at least the beginning lies inside it."""
+    """A video and bounds of which at least the start is inside the video."""
     n_frames, fps = draw(video_lengths), draw(FRAME_RATES)
     seconds = n_frames / fps
     start = draw(st.floats(0, max(0.0, (n_frames - 1) / fps)))
@@ -30,7 +30,7 @@ def bounded(draw):
 
 
 def papers_indices(n_frames, fps, n, start, end):
-    """The paper's formula in numpy, its released code's `-100000 s … 100000 s` standing for "no bounds"."""
+    """The paper's formula in numpy. The authors' code uses -100000 s … 100000 s for "no bounds"."""
     start, end = (-100000, 100000) if start is None else (start, end)
     first, last = max(0, round(start * fps)), min(round(end * fps), n_frames - 1)
     segment = float(last - first) / n
@@ -52,7 +52,7 @@ def test_segment_midpoints_within_bounds(video, n):
 
 
 def test_segment_midpoints_by_hand():
-    # first 0, last 99, segment 12.375: 6.1875 + round(0, 12.375, 24.75, 37.125, 49.5 -> 50 (half to even), …)
+    # first 0, last 99, segment 12.375: 6.1875 + round(0, 12.375, 24.75, 37.125, 49.5 -> 50, …)
     assert segment_midpoints(100, 25.0, 8) == (6, 18, 31, 43, 56, 68, 80, 93)
     # 2 s … 3 s at 25: first 50, last 75, segment 3.125
     assert segment_midpoints(100, 25.0, 8, 2.0, 3.0) == (51, 54, 57, 60, 63, 67, 70, 73)
@@ -62,7 +62,8 @@ def test_segment_midpoints_by_hand():
 def test_trimmed_linspace_spreads_over_all_frames(n_frames, n):
     exact = [Fraction(n_frames - 1, n - 1) * k if n > 1 else Fraction(0) for k in range(n)]
     got = trimmed_linspace(n_frames, 30.0, n)
-    # numpy's step is a float: where the exact value is whole it may round down to the frame before, as in the original
+    # numpy's step is a float: an exact integer may round down to the frame before, as in the
+    # authors' code
     assert all(
         i == math.floor(x) or (x.denominator == 1 and i == x - 1)
         for i, x in zip(got, exact, strict=True)
@@ -98,7 +99,7 @@ def test_indices_lie_inside_and_never_decrease(video, n, rule):
             indices = rule(n_frames, fps, n, *bounds)
         except (
             MapflowError
-        ):  # only a start in the last frame's second half, which rounds past the end
+        ):  # only a start in the second half of the last frame, which rounds beyond the end
             assert bounds[0] is not None and math.ceil(start * fps - 1e-6) >= n_frames - 1
             continue
         assert len(indices) == n

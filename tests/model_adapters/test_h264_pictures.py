@@ -1,4 +1,4 @@
-"""Leaving out what no other frame needs changes no bit of any other frame; what is not understood is never left out."""
+"""Skipping non-reference pictures changes no other frame, and unclear streams are not skipped."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ STREAMS = {
     },
 }
 CONTAINERS = ("mp4", "mkv", "flv")
-HEADERS = 20  # bytes at a packet's beginning
+HEADERS = 20  # bytes at the beginning of a packet
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """(stream, container) -> path and all frames by number, made when first asked for."""
+    """Maps (stream, container) to the path and all frames by number, written on first use."""
     folder, made = tmp_path_factory.mktemp("h264"), {}
 
     def path_and_frames(stream, container):
@@ -82,7 +82,7 @@ def test_wanted_frames_are_those_of_decoding_all(clip, stream, container, wanted
     st.sampled_from(CONTAINERS),
     st.sets(st.integers(0, FRAMES - 1)),
 )
-def test_any_unneeded_pictures_may_be_left_out(clip, stream, container, chosen):
+def test_any_skippable_pictures_may_be_skipped(clip, stream, container, chosen):
     path, whole = clip(stream, container)
     index = index_of(path)
     number_of = {time: number for number, time in enumerate(index.shown.tolist())}
@@ -100,7 +100,7 @@ def test_any_unneeded_pictures_may_be_left_out(clip, stream, container, chosen):
 
 @pytest.mark.parametrize("stream", STREAMS)
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_the_short_cut_is_taken(stream, container, clip, monkeypatch):
+def test_skipping_is_used(stream, container, clip, monkeypatch):
     decoded, original = [], video_decoding._decode
 
     def counting(*arguments):
@@ -112,9 +112,7 @@ def test_the_short_cut_is_taken(stream, container, clip, monkeypatch):
     skippable = int(index_of(path).skippable.sum())
     assert skippable == 0 if stream == "baseline" else skippable > FRAMES // 5
     monkeypatch.setattr(video_decoding, "_decode", counting)
-    if (
-        stream != "refresh"
-    ):  # whose keyframes show no whole picture: it is decoded from the beginning
+    if stream != "refresh":  # no keyframe holds a whole picture: decoded from the beginning
         monkeypatch.setattr(video_reader, "decode_all", None)
         read_frames(Clip(str(path)), exactly(FRAMES - 1), 1)
         assert len(decoded) <= FRAMES - skippable + 1
@@ -127,7 +125,7 @@ def test_other_streams_are_decoded_whole(tmp_path):
         "hevc.mp4",
         "mpeg4.avi",
         "vp9.webm",
-    ):  # no lengths before the units; other codecs
+    ):  # no length before each unit; other codecs
         assert not index_of(videos(name)).skippable.any(), name
     fields = {"g": "12", "bf": "3", "flags": "+ildct+ilme", "x264-params": "tff=1:b-adapt=0"}
     assert not index_of(
@@ -135,7 +133,8 @@ def test_other_streams_are_decoded_whole(tmp_path):
     ).skippable.any()
 
 
-# By hand: a set of parameters of whole frames that counts modulo 16, and slices with macroblock 0, type 0 and set 0.
+# Written by hand: a parameter set for frames, with frame_num modulo 16, and slices with macroblock
+# 0, type 0, set 0.
 
 SEQUENCE = bytes([0x67, 66, 0, 10, 0b1_1_011_010, 0b1_010_010_1, 0b1_1000000])
 EXTRADATA = (
@@ -173,8 +172,8 @@ IDR, REF1, LONE1, REF2, LONE2 = (
         ((IDR, LONE1, IDR, LONE1), ".x.x"),
         ((LONE1, IDR, LONE1), "..x"),  # nothing to count from
         ((IDR, LONE2, REF1), "..."),  # its own number is wrong
-        ((IDR, LONE1, LONE2, REF1), "...."),  # one that stays moves the count
-        ((IDR, LONE1, REF2), "..."),  # a reference picture is missing anyway
+        ((IDR, LONE1, LONE2, REF1), "...."),  # a decoded picture changes the count
+        ((IDR, LONE1, REF2), "..."),  # a reference picture is missing
         (
             (picture("ref", 15), picture("none", 0), picture("ref", 0)),
             ".x.",
@@ -187,14 +186,14 @@ IDR, REF1, LONE1, REF2, LONE2 = (
         ((IDR, unit(b"\x06\x05\x01\x00") + LONE1, REF1), ".x."),  # a message
         ((IDR, LONE1 + unit(b"\x0a\x00"), REF1), "..."),  # the end of a sequence
         ((IDR, LONE1[:-1], REF1), "..."),  # cut short
-        ((IDR, LONE1 + b"\0\0", REF1), "..."),  # something behind it
+        ((IDR, LONE1 + b"\0\0", REF1), "..."),  # trailing bytes
         ((IDR, LONE1, b""), "..."),
         ((IDR, LONE1, b"\0\0\0\1" + REF1[4:]), "..."),  # start codes
         ((unit(SEQUENCE) + IDR, LONE1, REF1), ".x."),
         ((IDR, LONE1, REF1, unit(SEQUENCE[:-1] + b"\xe0") + IDR), "...."),  # other parameters
     ],
 )
-def test_only_what_is_understood_is_unneeded(packets, expected):
+def test_only_what_is_understood_is_skippable(packets, expected):
     assert skippable(*packets) == expected
 
 
@@ -214,7 +213,7 @@ def test_parameters_that_are_not_understood():
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.binary(max_size=40))
-def test_noise_is_never_unneeded_and_never_an_error(packets, extradata):
+def test_noise_is_never_skippable_and_never_an_error(packets, extradata):
     H264Pictures.of(extradata)
     pictures = H264Pictures.of(EXTRADATA)
     assert pictures is not None
@@ -244,11 +243,14 @@ def outcome(path, wanted):
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(st.sampled_from(["b-frames", "pyramid", "open"]), st.data())
-def test_damage_gives_the_same_pictures_with_and_without_the_short_cut(
+def test_damage_gives_the_same_pictures_with_and_without_skipping(
     clip, tmp_path_factory, stream, data
 ):
-    """Bits flipped in pictures that are decoded either way. Not in their headers: a picture without a readable one
-    shows what lies in memory, and ffmpeg does not say so."""
+    """Flips bits in pictures that are decoded with and without skipping, but not in their headers.
+
+    A picture without a readable header shows the contents of the decoder's memory, and ffmpeg does
+    not report it.
+    """
     path, _ = clip(stream, "mp4")
     index = index_of(path)
     wanted = data.draw(st.lists(st.integers(0, FRAMES - 1), min_size=1, max_size=4))
@@ -276,8 +278,8 @@ def test_damage_gives_the_same_pictures_with_and_without_the_short_cut(
         assert short == outcome(damaged, wanted)
 
 
-def test_damage_in_what_is_left_out_costs_nothing(clip, tmp_path):
-    """As damage beyond the next keyframe: what the wanted frame does not need is not looked at."""
+def test_damage_in_skipped_pictures_costs_nothing(clip, tmp_path):
+    """Like damage after the next keyframe: what the wanted frame does not need is not decoded."""
     path, whole = clip("pyramid", "mp4")
     index = index_of(path)
     with av.open(str(path)) as container:

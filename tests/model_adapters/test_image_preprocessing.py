@@ -1,4 +1,4 @@
-"""Pixel values against transformers' own CLIP image processor, fed with what the released code feeds it."""
+"""Pixel values against transformers' CLIP image processor with the input of the authors' code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIG = {
     "rescale_factor": 0.00392156862745098,
     "resample": 3,
 }
-# Its plain (PIL) backend; releases of transformers disagree about the name.
+# The PIL backend, whose name differs between releases of transformers.
 Clip = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
 
 
@@ -64,7 +64,7 @@ def test_equals_resize_then_clip(height, width, seed, edge):
     ("size", "at_least", "expected"),
     [
         ((50, 81), 56, (56, 90)),  # smaller than the tower's resolution: enlarged to it
-        ((70, 96), 56, (70, 96)),  # between: left alone
+        ((70, 96), 56, (70, 96)),  # in between: unchanged
         ((720, 1280), 336, (360, 640)),  # larger: the longest edge becomes 640 …
         ((1280, 720), 336, (640, 360)),
         (
@@ -77,7 +77,7 @@ def test_equals_resize_then_clip(height, width, seed, edge):
             (49, 119),
             336,
             (336, 815),
-        ),  # 336 · (119 / 49) is 815.99… in floats though 816 exactly: a column is lost
+        ),  # 336 · (119 / 49) is 815.99… in floats instead of 816: a column is lost
         ((41, 46), 28, (40, 44)),  # 46 / (46 / 41) is 40.99…: the short edge loses a row
     ],
 )
@@ -118,7 +118,7 @@ def test_older_spelling_of_sizes_and_exact_size():
     ("changes", "word"),
     [({"do_center_crop": False}, "do_center_crop"), ({"do_normalize": False}, "do_normalize")],
 )
-def test_steps_may_not_be_left_out(changes, word):
+def test_steps_may_not_be_omitted(changes, word):
     with pytest.raises(MapflowError, match=word):
         preprocessing(**changes)
 

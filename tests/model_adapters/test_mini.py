@@ -1,7 +1,8 @@
-"""Training the bundled model: what it sees, reads and is taught, held against the adapter and the instrument.
+"""Training of the bundled model against the adapter and the instrument.
 
-Training has its own renderer of prompts, frames and masks because it runs on a GPU in batches; what it learns is used
-through the LLaVA adapter and the instrument. Here the two are compared, part by part.
+Training has its own code for prompts, frames and masks, because it runs on a GPU in batches. The
+trained model is used through the LLaVA adapter and the instrument. These tests compare the two part
+by part.
 """
 
 from __future__ import annotations
@@ -60,13 +61,13 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def drawn() -> list:
-    """A dozen scenes with a question each."""
+    """Twelve scenes with one question each."""
     return list(islice(questions(random.Random("tests"), frozenset()), 12))
 
 
 @pytest.fixture(scope="module")
 def folder(tokenizer, tmp_path_factory) -> Path:
-    """A random checkpoint of the bundled model's shape."""
+    """A checkpoint with random weights in the shape of the bundled model."""
     torch.manual_seed(0)
     config = mini_config(tokenizer)
     path = tmp_path_factory.mktemp("mini") / "random"
@@ -80,13 +81,13 @@ def adapter(folder) -> LlavaVideo:
 
 
 def clip_frames(scene) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The frames that the adapter samples from a scene's clip, without a video file between."""
+    """The frames that the adapter samples from a scene's clip, without a video file."""
     indices = segment_midpoints(build.N_FRAMES, float(build.FRAMES_PER_SECOND), planted.N_FRAMES)
     return build.clip(scene)[list(indices)].numpy(), indices
 
 
 def adapter_segments(layout) -> list[int]:
-    """A TokenLayout in training's coarser segments."""
+    """A TokenLayout in the coarser segments of training."""
     coarse = [
         planted.FRAMES[segment.index]
         if segment.kind == "frame"
@@ -168,11 +169,11 @@ def test_pixels_are_the_adapters_up_to_rounding(adapter, drawn):
         assert (pixels - reference).abs().max() <= 1.5 * step
 
 
-def test_blemishes_are_small_and_keep_the_picture(drawn):
+def test_artefacts_are_small_and_keep_the_picture(drawn):
     batch = batch_scenes([scene for scene, _ in drawn])
     torch.manual_seed(0)
     clean, worn = (
-        look(batch, sampled_times(), reduction(), blemished) for blemished in (False, True)
+        look(batch, sampled_times(), reduction(), artefacts) for artefacts in (False, True)
     )
     assert not torch.equal(clean, worn)
     assert (clean - worn).abs().mean() < 0.1 * clean.std()
@@ -194,7 +195,7 @@ def test_masks_are_the_instruments(adapter, drawn, intervention):
 
 @pytest.mark.parametrize("intervention", [planted.FULL, planted.EFFECTIVE], ids=str)
 def test_forward_is_the_decoders(tokenizer, folder, adapter, drawn, intervention):
-    """Training's forward pass under masks against the adapter's network run by the instrument, on the same weights."""
+    """The forward pass of training against the instrument's decoder, on the same weights."""
     config, prompt = json.loads((folder / "config.json").read_text()), load_prompt()
     network = new_network(config)
     released, here = LlavaNetwork.renames[0]
@@ -280,7 +281,7 @@ def test_two_steps_of_training_write_a_checkpoint_of_the_released_layout(tmp_pat
 
 
 def test_training_goes_on_from_a_checkpoint_s_weights(folder, tmp_path):
-    """With the learning rate of nothing it gives back what it began with, whatever the seed would have drawn."""
+    """With a learning rate of zero, training returns the weights that it started from."""
     settings = Settings(
         steps=1,
         time_limit=600.0,
@@ -311,7 +312,7 @@ def test_training_goes_on_from_a_checkpoint_s_weights(folder, tmp_path):
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_refused_and_not_drawn_anew(folder, tmp_path, spoil, said):
+def test_weights_that_do_not_fit_are_refused(folder, tmp_path, spoil, said):
     weights = load_file(folder / "model.safetensors")
     spoil(weights)
     save_file(weights, tmp_path / "model.safetensors")

@@ -1,7 +1,7 @@
-"""The bundled checkpoints on the bundled clips: video files in, letters out, through adapter and instrument.
+"""The bundled checkpoints on the bundled clips, from video file to letter, through the adapter.
 
-The one with planted pathways is the positive control: what it uses is known, so an instrument that found anything
-else would be wrong. A few questions of each subtask are asked; with all of them the figures are those of `make demo`.
+The model with planted pathways is the positive control: its pathways are known, so the instrument
+must find these. The tests ask a few questions of each subtask; `make demo` asks all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The window of a resized picture has the bits that resizing all of it gives."""
+"""The window of a resized picture equals that of the whole picture, bit for bit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def picture(height, width, seed=0):
 
 
 def spans(length):
-    """The greater part of a side, or any."""
+    """Most of a side, or any part of it."""
     some = st.tuples(st.integers(0, length - 1), st.integers(1, length))
     most = st.tuples(st.integers(0, length // 5), st.integers(length - length // 5, length))
     return (some | most).map(lambda pair: (pair[0], max(pair[0] + 1, pair[1])))
@@ -32,7 +32,7 @@ def spans(length):
 
 @st.composite
 def sides(draw):
-    """Two of (length, new length, window): shrunk by the same whole factor, or each in any way."""
+    """Two sides as (length, new length, window): shrunk by one integer factor, or independently."""
     news = draw(st.tuples(st.integers(1, 150), st.integers(1, 150)))
     factor = draw(st.integers(1, 5))
     any_way = draw(st.integers(0, 3)) == 0
@@ -70,7 +70,7 @@ def test_nothing_outside_the_source_span_matters(sizes, resample):
     "size", [(1080, 1920), (1920, 1080), (720, 1280), (480, 854), (1080, 1080), (2160, 3840)]
 )
 def test_pixel_values_are_those_of_whole_frames(size, monkeypatch):
-    """And of the first resize of full HD, a share is left out."""
+    """For full HD, the first resize covers only a part of the frame."""
     resized = []
     original = Image.Image.resize
     monkeypatch.setattr(
@@ -80,7 +80,7 @@ def test_pixel_values_are_those_of_whole_frames(size, monkeypatch):
     )
     preprocess = ImagePreprocessing(336, (336, 336), (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
     frames = picture(*size)[None]
-    preprocess(frames)  # the first of its size asks Pillow for its order
+    preprocess(frames)  # the first call of a size tests the order in which Pillow resizes
     resized.clear()
     parts = preprocess(frames)
     assert max(resized[0]) < 1200 or size not in ((1080, 1920), (1920, 1080))

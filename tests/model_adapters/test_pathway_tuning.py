@@ -1,4 +1,7 @@
-"""Training under cuts: gradients are those of a naive masked forward, cut edges carry none, and a few steps teach."""
+"""Training under interventions: gradients equal those of a plain masked forward pass.
+
+Cut edges carry no gradient, and a few steps reduce the loss.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +46,8 @@ def gradients(model: VideoLLM) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("answer", [[5], [5, 9, 7]])
-def test_gradients_equal_those_of_the_oracle(tmp_path, answer):
-    """The oracle's attention is softmax over a dense mask in plain torch, differentiated by autograd."""
+def test_gradients_equal_those_of_the_reference(tmp_path, answer):
+    """The reference attention is softmax over a dense mask in plain torch, with autograd."""
     model, prepared = llava(tmp_path)
     trainable(model)
     compiled = parse_intervention(POLICY).compile(prepared.layout, model.decoder.n_layers)
@@ -83,7 +86,7 @@ def test_what_cannot_reach_the_answer_gets_no_gradient(tmp_path):
     }
 
 
-def test_a_loss_is_the_answer_s_probability_in_an_ordinary_run(tmp_path):
+def test_a_loss_is_the_answer_s_probability_in_a_run_without_gradients(tmp_path):
     model, prepared = llava(tmp_path)
     compiled = parse_intervention(POLICY).compile(prepared.layout, model.decoder.n_layers)
     (logits,) = model.decoder.answer_logits(model.embed([prepared]), [[compiled]])
@@ -95,7 +98,7 @@ def test_a_loss_is_the_answer_s_probability_in_an_ordinary_run(tmp_path):
 
 @pytest.mark.parametrize("family", ["internvl", *FAMILIES])
 def test_every_family_trains(tmp_path, family):
-    """Also where positions have several axes and vectors are added between layers."""
+    """Includes positions with several axes and vectors added between layers."""
     if family == "internvl":
         model = InternVLVideo.load(write_tiny_internvl(tmp_path), dtype=torch.float32)
         prepared = model.encode(tiny_llava_question(), frames_for())
@@ -131,7 +134,7 @@ def test_a_policy_s_share_of_the_steps_and_its_order_depend_on_seed_and_number_a
 
 
 def test_tuning_teaches_the_natural_model_a_policy_that_it_does_not_follow():
-    """What it answers without video->last gets better on the questions that it is taught; resumed, it goes the same way."""
+    """Its answers without video->last improve on these questions; resuming gives the same steps."""
     questions = first_questions("direction")[:4]
     policy = parse_intervention("video->last")
 

@@ -1,4 +1,4 @@
-"""What training enforces: the masks of `mini.planted` and `mini.evaluate` against written-out reference matrices."""
+"""The masks of the mini training against reference matrices that are written out here."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ REFERENCE = {
 
 @pytest.mark.parametrize("name", REFERENCE)
 def test_masks_are_those_of_the_written_out_matrices(codes, name):
-    """Two ways to each mask: the instrument's compiled segments gathered over a batch, and pair by pair."""
+    """The instrument's compiled segments gathered over a batch, against one row at a time."""
     causal = torch.ones(codes.shape[1], codes.shape[1]).tril().bool()
     masks = layer_masks(VARIANTS[name], codes, N_LAYERS)
     for layer, mask in enumerate(masks):
@@ -161,7 +161,7 @@ def test_edge_shares_are_counts_of_the_masks(codes):
 
 
 def test_planted_pathways_are_the_only_ones():
-    """By walking allowed edges: cutting any one pathway separates the first frame from the answer."""
+    """Walks along allowed edges: without any one pathway, the first frame cannot reach the answer."""
     both = planted.allowed_segments(planted.PLANTED, N_LAYERS)
     assert not (both & ~planted.allowed_segments(planted.EFFECTIVE, N_LAYERS)).any()
     first, *_, last_frame = FRAMES

@@ -1,4 +1,4 @@
-"""Every fault of a file becomes one VideoError that names it, in bounded time and memory."""
+"""Each fault of a file raises one VideoError that names the file, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CUT_UNNOTICED = {
     "h264.ts",
     "h264.flv",
     "mpeg2.mpg",
-}  # containers that promise nothing (opening.py)
+}  # containers that state no length (opening.py)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_sound_alone_is_no_video(tmp_path):
 
 
 def test_playlists_are_not_followed(tmp_path, videos):
-    """A file that only names other files (or addresses) reads nothing."""
+    """A file that only refers to other files or addresses is not followed."""
     target = videos("h264.ts")
     playlist = tmp_path / "list.mp4"
     playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{target}\n#EXT-X-ENDLIST\n")
@@ -123,7 +123,7 @@ def test_bounds_beyond_the_end_are_cut_to_the_video(videos):
 
 
 def with_header_frames(data, count):
-    """The mp4 with another number of packets in its table's header (the table itself stays short)."""
+    """The mp4 with another number of packets in the header of its table; the table stays short."""
     data = bytearray(data)
     at = data.index(b"stsz") + 12
     data[at : at + 4] = struct.pack(">I", count)
@@ -147,14 +147,14 @@ def test_absurd_headers_cost_no_memory(videos, tmp_path, monkeypatch):
         path.write_bytes(huge)
         with contextlib.suppress(
             VideoError
-        ):  # the stream itself says 64 × 48: either is fine, memory is not
+        ):  # the stream states 64 × 48: either size is fine, the memory is not
             assert read_frames(Clip(str(path)), segment_midpoints, 8).pixels.shape == (8, 48, 64, 3)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 300 * 1024, f"{grown // 1024} MiB"
 
 
 def test_frames_that_are_too_large_are_refused(tmp_path):
-    """A true 8192 × 4096 stream, though only a few kilobytes on disk."""
+    """A stream of 8192 × 4096 pixels in a file of a few kilobytes."""
     path = tmp_path / "huge.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=25)
@@ -188,7 +188,7 @@ def test_a_slow_video_ends_at_its_limit(videos, monkeypatch):
     assert "not read within 0.2 s" in error_of(
         Clip(str(videos("h264.mp4"))), every_frame, time_limit=0.2
     )
-    assert time.monotonic() - begun < 0.8, "noticed between packets, before the grace period ends"
+    assert time.monotonic() - begun < 0.8, "the time limit is checked between packets"
 
 
 def test_a_decoder_that_hangs_ends_at_its_limit(videos, monkeypatch):
@@ -199,12 +199,12 @@ def test_a_decoder_that_hangs_ends_at_its_limit(videos, monkeypatch):
         assert "not read within 0.1 s" in error_of(clip, time_limit=0.1)
         assert time.monotonic() - begun < 2
     assert numbers_in(read_frames(Clip(str(videos("vp9.webm"))), exactly(7), 1)) == [7], (
-        "others go on meanwhile"
+        "other videos can be read meanwhile"
     )
     hang.set()
 
 
-def test_what_nobody_foresaw_is_the_files_fault_and_memory_is_not(videos, monkeypatch):
+def test_unforeseen_errors_are_the_files_fault_and_memory_is_not(videos, monkeypatch):
     clip = Clip(str(videos("h264.mp4")))
     for error, raised in (
         (IndexError("pop from an empty deque"), VideoError),
@@ -225,6 +225,4 @@ def test_without_pyav_the_module_loads_and_says_what_to_install(videos, monkeypa
     monkeypatch.setattr(video_reader, "find_spec", lambda _: None)
     with pytest.raises(MapflowError, match="pip install av") as caught:
         read_frames(Clip(str(videos("h264.mp4"))), segment_midpoints, 8)
-    assert not isinstance(caught.value, VideoError), (
-        "it is the machine that lacks something, not the video"
-    )
+    assert not isinstance(caught.value, VideoError), "the error is of the machine, not of the video"

@@ -1,4 +1,4 @@
-"""Sampled frames against decoding the whole file, on videos written here and on whatever real ones are at hand."""
+"""Sampled frames against decoding the whole file, on synthetic and, if present, real videos."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DECODED_WHOLE = {"vp8.webm", "h264.avi", "mpeg4_b.avi", "mpeg2.mpg", "plain.gif"
 
 @pytest.fixture
 def ways(monkeypatch):
-    """The names of the ways of decoding that were taken."""
+    """The names of the decoding functions that were called."""
     taken = []
     for name in ("decode_all", "decode_from_keyframes"):
 
@@ -110,12 +110,12 @@ def test_seeking_decodes_less(videos, monkeypatch):
 
     monkeypatch.setattr(video_decoding, "_decode", counting)
     read_frames(Clip(str(videos("h264.mp4"))), exactly(1, 50), 2)
-    held_back = 2 * 3  # decoded while the wanted one was on its way, at either place
-    assert len(decoded) <= 2 + 3 + 1 + held_back, "frames 0-1, then from the keyframe 48 on"
+    held_back = 2 * 3  # the decoder works ahead by this many frames, at either place
+    assert len(decoded) <= 2 + 3 + 1 + held_back, "frames 0-1, then from keyframe 48"
 
 
 def test_a_table_that_the_decoder_contradicts_is_dropped(videos, monkeypatch, ways):
-    """The same stream behind a table with one frame too many: noticed, and decoded from the beginning."""
+    """The same stream with a table that has one frame too many: decoded from the beginning."""
     original = video_index.index_packets
 
     def with_one_more(*arguments):
@@ -127,12 +127,12 @@ def test_a_table_that_the_decoder_contradicts_is_dropped(videos, monkeypatch, wa
     frames = read_frames(Clip(str(videos("h264.mp4"))), every_frame, 1)
     assert numbers_in(frames) == list(range(FRAMES)) and frames.n_source == FRAMES
     assert ways == 2 * ["decode_from_keyframes"] + 2 * ["decode_all"], (
-        "with and without leaving out, counted twice"
+        "with and without skipping, counted twice"
     )
 
 
 def test_an_edit_list_hides_frames(tmp_path):
-    """Frames before time 0 are in the mp4 file, but no viewer sees them."""
+    """The mp4 file has frames before time 0 that no player shows."""
     times = [1000 * (number - 10) // 25 for number in range(FRAMES)]
     path = write_video(
         tmp_path / "edited.mp4",
@@ -161,7 +161,7 @@ def test_one_frame_is_repeated(tmp_path):
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 def test_rotation_metadata_is_applied(turn, tmp_path):
     path = write_video(tmp_path / "turned.mp4", "libx264", frames=3)
-    # the track header's matrix, 16.16 fixed point, of a picture to be shown turned clockwise
+    # the matrix in the track header, 16.16 fixed point: rotate clockwise
     matrix = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[turn]
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40
@@ -221,7 +221,7 @@ def test_real_frame_times_equal_their_lists(real_data):
             frames = read_frames(clip, exactly(*chosen), 1)
             np.testing.assert_allclose(frames.timestamps, [times[i] for i in chosen], atol=1e-6)
             compared += 1
-    assert compared, "one list must be of the stream that is read"
+    assert compared, "one list must belong to the stream that is read"
 
 
 def test_real_videos_equal_decord(real_data):

@@ -1,4 +1,7 @@
-"""Several interventions in one run: each video decoded and encoded once, and the records those of separate runs."""
+"""One experiment with several interventions decodes and encodes each video once.
+
+Its records equal those of separate experiments.
+"""
 
 import pytest
 import torch
@@ -25,5 +28,5 @@ def test_one_run_s_records_are_those_of_three_runs(bench):
     assert bench.largest_difference() <= 1e-5
     together = bench.together()
     assert len({tuple(record.option_probs.values()) for record in together}) == len(together), (
-        "cuts show"
+        "the cuts change records"
     )

@@ -1,9 +1,10 @@
-"""How long does it take to compare two runs of a million questions, and how much memory?
+"""Time and memory of comparing two experiments with a million questions each.
 
     python tests/benchmarks/compare_million.py
 
-Columns in, verdict out: pairing by question id in shuffled order, 150,000 videos as clusters, ten subtasks as strata. Prints JSON:
-seconds of wall clock and of processor time, peak memory of the process.
+Measures from columns to verdict: pairing by question id in shuffled order, 150,000 videos as
+clusters, ten subtasks as strata. Prints JSON: seconds of wall clock and processor time, and the
+peak memory of the process.
 """
 
 import json
@@ -18,7 +19,7 @@ N = 1_000_000
 
 
 def peak_gib() -> float:
-    """This program's largest memory so far. (getrusage's figure begins at that of the process which started it.)"""
+    """Peak memory of this program. getrusage would begin at the peak of the parent process."""
     status = Path("/proc/self/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) / 2**20

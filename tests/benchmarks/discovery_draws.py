@@ -1,10 +1,11 @@
-"""How far from the planted layers does the marginal rule land, and how much of that is the luck of the clips?
+"""Distance of the marginal rule's ranges from the planted layers, and its spread over clips.
 
-    mapflow discover --bin 1 --window 1 --output_path FOUND            # all clips of the bundled model
-    python -m tests.benchmarks.discovery_draws FOUND
+    mapflow discover --bin 1 --window 1 --output_path FOUND            # all clips of the bundled
+    model python -m tests.benchmarks.discovery_draws FOUND
 
-Random draws of that sweep's questions stand for smaller sweeps. Thresholds other than the command's own are beside it
-because it was chosen on this model: what it finds there is no independent test.
+Random draws of that sweep's questions simulate smaller sweeps. Other thresholds are shown beside
+the default one, because the default was chosen on this model and its result is not an independent
+test.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, metavar="FOUND", help="what `mapflow discover` wrote")
-    parser.add_argument("--questions", type=int, nargs="+", default=[50, 160], help="of a draw")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOUND", help="output folder of `mapflow discover`"
+    )
+    parser.add_argument("--questions", type=int, nargs="+", default=[50, 160], help="per draw")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[-2, -5, -10, -15, -25])
     parser.add_argument("--bin", type=int, default=1)
     parser.add_argument("--draws", type=int, default=200)
@@ -63,7 +66,7 @@ def main() -> None:
 def found(
     sweeps: Sweeps, questions: Collection[str], threshold: float, bin_size: int
 ) -> Mapping[str, LayerSpan | None]:
-    """The marginal rule on these questions alone."""
+    """The ranges that the marginal rule finds on these questions."""
     chosen = set(questions)
     own: Sweeps = {
         style: [r for r in records if r.question_id in chosen] for style, records in sweeps.items()
@@ -72,7 +75,7 @@ def found(
 
 
 def layers_off(spans: Mapping[str, LayerSpan | None], planted: PathwayRanges) -> float:
-    """The largest distance of any range's end from the planted one, in layers; infinite where a range was not found."""
+    """Largest distance of a range's end from the planted one, in layers; infinite if not found."""
     worst = 0.0
     for name, span in spans.items():
         true = getattr(planted, name)

@@ -1,11 +1,14 @@
-"""A run of ten thousand questions with a tiny model: does memory stay flat, and what does a question cost besides the model?
+"""Memory and overhead per question over ten thousand questions with a tiny model.
 
     python -m tests.benchmarks.dry_run --questions 10000
 
-The bundled clips are decoded and asked about again and again under new ids, through the same `generate_until` that
-lmms-eval calls, records and all; the model is a random one of four layers, so that nearly everything measured is ours.
-Prints JSON: resident memory after warm-up and its largest deviation from that (percent), and milliseconds a question:
-in all, in the model, and in the rest, which is the overhead. Exit code 1 where memory moves by more than 5 %.
+The bundled clips are decoded and asked about repeatedly under new ids, through the `generate_until`
+that lmms-eval calls, including records. The model has four random layers, so nearly all measured
+time is overhead.
+
+Prints JSON: resident memory after warm-up and its largest deviation (percent), and milliseconds per
+question: in total, in the model, and the difference, which is the overhead. Exit code 1 if memory
+changes by more than 5 %.
 """
 
 from __future__ import annotations
@@ -28,12 +31,14 @@ from mapflow.model_adapters.lmms.models import model_class
 from mapflow.tasks.registry import load_questions
 from tests.model_adapters.tiny_llava import write_tiny_llava
 
-WARM_UP = 0.1  # of the questions: libraries have loaded what they need, allocators have grown
-FLAT = 5.0  # percent
+WARM_UP = 0.1
+"""Share of the questions after which libraries are loaded and allocators have grown."""
+FLAT = 5.0
+"""Largest accepted deviation of memory, in percent."""
 
 
 class Stopwatch:
-    """Seconds spent inside the functions that it was put around."""
+    """Total seconds spent inside the wrapped functions."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -50,7 +55,7 @@ class Stopwatch:
 
 
 def resident() -> float:
-    """MiB that the process holds right now."""
+    """Resident memory of this process in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 

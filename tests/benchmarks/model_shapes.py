@@ -1,9 +1,10 @@
-"""Do the paper's models run at their real shapes, and does `effective` keep the paper's number of edges?
+"""The paper's models at their real shapes: time, memory, and the edges that `effective` keeps.
 
-Random weights of the full shapes, bfloat16, one GPU (and two, with `device_map="auto"`, where there are two). The LLaVA models are
-written to disk as sharded safetensors and loaded through their adapter, with peak memory of CPU and GPU; the others run as
-decoders of their published shape. Every row gives edges of full / effective / random on a prompt of the paper's length beside the
-paper's Table 3.
+Random weights of the full shapes, bfloat16, on one GPU and, if present, on two
+(`device_map="auto"`). The LLaVA models are written to disk as sharded safetensors and loaded
+through their adapter, with peak memory of CPU and GPU. The others run as decoders of their
+published shape. Every table row gives the edges of full, effective and random on a prompt of the
+paper's length, beside the paper's Table 3.
 
     python -m tests.benchmarks.model_shapes --out shapes.json [--disk DIR]
 """
@@ -42,7 +43,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Shape:
-    """`paper_total`, `paper_kept`: millions of edges, Table 3; the prompt's length follows from the total."""
+    """`paper_total` and `paper_kept`: millions of edges (Table 3). The total gives the length."""
 
     name: str
     text: dict[str, Any]
@@ -52,39 +53,38 @@ class Shape:
 
     @property
     def n(self) -> int:
-        """n(n+1)/2 × layers = total."""
+        """The n for which n(n+1)/2 × layers is the total."""
         return round((2e6 * self.paper_total / self.text["num_hidden_layers"]) ** 0.5 - 0.5)
 
 
-LLAMA = {"vocab_size": 32064, "max_position_embeddings": 4096}
+LLAMA = {"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096}
+
+
+def text_config(
+    base: dict[str, Any], hidden: int, feed_forward: int, layers: int, heads: int
+) -> dict[str, Any]:
+    return base | {
+        "hidden_size": hidden,
+        "intermediate_size": feed_forward,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
+
+
+PHI = {"model_type": "phi3", "vocab_size": 32020, "pad_token_id": 0}
+QWEN = {"model_type": "qwen2", "vocab_size": 152064, "num_key_value_heads": 4}
 SHAPES = [
-    Shape(
-        "LLaVA-NeXT-7B-Video-FT",
-        {**LLAMA, "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
-        144, 25.7, 10.8,
-    ),
-    Shape(
-        "LLaVA-NeXT-13B-Video-FT",
-        {**LLAMA, "model_type": "llama", "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
-        144, 32.2, 14.3,
-    ),
-    Shape(
-        "Mini-InternVL-4B-Video-FT",
-        {"model_type": "phi3", "vocab_size": 32020, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32, "num_attention_heads": 32, "pad_token_id": 0},
-        256, 74.6, 29.6,
-    ),
-    Shape(
-        "VideoLLaMA3-7B",
-        {"model_type": "qwen2", "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4},
-        132, 19.9, 11.4,
-    ),
-]  # fmt: skip
+    Shape("LLaVA-NeXT-7B-Video-FT", text_config(LLAMA, 4096, 11008, 32, 32), 144, 25.7, 10.8),
+    Shape("LLaVA-NeXT-13B-Video-FT", text_config(LLAMA, 5120, 13824, 40, 40), 144, 32.2, 14.3),
+    Shape("Mini-InternVL-4B-Video-FT", text_config(PHI, 3072, 8192, 32, 32), 256, 74.6, 29.6),
+    Shape("VideoLLaMA3-7B", text_config(QWEN, 3584, 18944, 28, 28), 132, 19.9, 11.4),
+]
 CONFIGS = {"llama": LlamaConfig, "phi3": Phi3Config, "qwen2": Qwen2Config}
-VISION = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14}  # fmt: skip
+VISION = text_config({"image_size": 336, "patch_size": 14}, 1024, 4096, 24, 16)
 
 
 def paper_layout(shape: Shape) -> TokenLayout:
-    """Eight frames, 64 positions of system text and template, and what is left of the paper's length as the question."""
+    """Eight frames, 64 positions of system text and template, the rest for the question."""
     video = 8 * shape.tokens_per_frame
     question = shape.n - video - 45 - 4 - 15 - 1
     options = question // 2
@@ -101,7 +101,7 @@ def paper_layout(shape: Shape) -> TokenLayout:
 
 
 def run_policies(decoder: Decoder, shape: Shape, pathways: PathwayRanges) -> dict[str, Any]:
-    """Edges, seconds (median of five, warmed up) and peak GPU memory of each policy on one prompt."""
+    """Edges, median seconds after warm-up and peak GPU memory of each policy on one prompt."""
     layout = paper_layout(shape)
     hidden = decoder.core.config.hidden_size
     embeds = torch.randn(len(layout), hidden, device=decoder.device, dtype=torch.bfloat16)
@@ -138,7 +138,7 @@ def run_policies(decoder: Decoder, shape: Shape, pathways: PathwayRanges) -> dic
 
 
 def write_checkpoint(shape: Shape, folder: Path) -> None:
-    """Random weights of a LLaVA shape as the publishers ship them: bfloat16 shards of 4 GiB with an index."""
+    """Writes random LLaVA weights as published: bfloat16 shards of 4 GiB with an index."""
     folder.mkdir(parents=True)
     config = json.loads((BUNDLED / "config.json").read_text())
     config |= {
@@ -180,7 +180,7 @@ def write_checkpoint(shape: Shape, folder: Path) -> None:
 
 
 def load_and_run(shape: Shape, folder: Path, device_map: str) -> dict[str, Any]:
-    """Through the adapter: load, answer, report memory."""
+    """Loads through the adapter, answers, and reports memory."""
     for device in range(torch.cuda.device_count()):
         torch.cuda.reset_peak_memory_stats(device)
     before, begun = private_memory(), time.perf_counter()
@@ -205,13 +205,13 @@ def load_and_run(shape: Shape, folder: Path, device_map: str) -> dict[str, Any]:
 
 
 def free() -> None:
-    """What accelerate's hooks keep alive in cycles, too: the next model's peak must be its own."""
+    """Also frees cycles held by accelerate's hooks, which would count for the next model."""
     gc.collect()
     torch.cuda.empty_cache()
 
 
 def private_memory() -> int:
-    """Bytes of anonymous memory of this process: mapped files, which the system may drop, do not count."""
+    """Anonymous memory of this process in bytes: mapped files can be dropped and do not count."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("RssAnon:")[1].split()[0])
 
@@ -226,7 +226,7 @@ def main() -> None:
         "--disk",
         type=Path,
         default=Path("/tmp/model_shapes"),
-        help="where checkpoints may be written",
+        help="folder for temporary checkpoints",
     )
     options = parser.parse_args()
     results: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}

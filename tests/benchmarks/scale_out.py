@@ -1,12 +1,16 @@
-"""The same run by 1, 2 and 4 processes, a GPU each: how much faster, and are the records the same to the last bit?
+"""Speedup by 1, 2 and 4 processes with one GPU each; checks that records are bit-identical.
 
-    python -m tests.benchmarks.scale_out --processes 1 2                                    # small, on a CPU
-    python -m tests.benchmarks.scale_out --size 7b --questions 96 --processes 1 2 4         # as many GPUs
+    python -m tests.benchmarks.scale_out --processes 1 2                                    # small,
+    on a CPU python -m tests.benchmarks.scale_out --size 7b --questions 96 --processes 1 2 4
+    # as many GPUs
 
-Each number of processes is one torchrun; shares are dealt by `Shard.share`, and all write into one folder, as a run does. Every
-process builds its model, answers a question to warm up and waits for the others; the clock runs from there to the last record.
-Processes of one host share its cores, so decoding has to be light enough for all of them: see what one thread takes in
-`throughput.py`. `--processes` more than GPUs is refused; on a CPU each takes one thread, and two cores are no more than two.
+Each number of processes is one torchrun. `Shard.share` distributes the questions, and all processes
+write into one folder, as in an experiment. Every process builds its model, answers one question to
+warm up and waits for the others. The clock runs from there to the last record.
+
+Processes of one host share its cores, so decoding must be light enough for all of them
+(`throughput.py` measures one thread). More `--processes` than GPUs are refused. On a CPU each
+process takes one thread.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ from tests.benchmarks.video_runs import (
 
 
 def work(place: Path, size: str, n: int, interventions: str, repeats: int) -> None:
-    """One process's part: its share into `place/run…`, its times into `place`."""
+    """The work of one process: its share into `place/run…`, its times into `place`."""
     distributed.init_process_group("gloo")
     shard = Shard.from_environment()
     device, dtype = device_here()
@@ -64,7 +68,7 @@ def work(place: Path, size: str, n: int, interventions: str, repeats: int) -> No
 
 
 def launch(processes: int, place: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of the whole run (median), and a digest of its sorted records for every repeat."""
+    """Seconds of the whole experiment (median), and a digest of its sorted records per repeat."""
     place.mkdir()
     arguments = [
         "--work", place, "--size", options.size, "--questions", options.questions,

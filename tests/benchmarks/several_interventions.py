@@ -1,12 +1,14 @@
-"""Three interventions in one run against three runs: what does it save, and is no video decoded or encoded twice?
+"""Three interventions in one experiment against three experiments: time, and clips decoded.
 
     python -m tests.benchmarks.several_interventions                              # small, on a CPU
-    python -m tests.benchmarks.several_interventions --size 7b --questions 24     # one GPU, 1080p clips
+    python -m tests.benchmarks.several_interventions --size 7b --questions 24     # one GPU, 1080p
+    clips
 
-Both ways go through the pipeline of an ordinary run, in turn, in one process; medians. Beside the ratio stand two floors from
-the measured parts: of a pipeline that overlaps perfectly (the larger of loading, by all threads, and the GPU's one vision pass
-and three prefills) and of a program that does one thing after the other. Small float32 weights first: the records must be the
-same either way.
+Both ways use the ordinary pipeline, alternately, in one process; figures are medians. Two lower
+bounds from measured parts are printed with the ratio. One is for a pipeline with perfect overlap:
+the larger of loading by all threads and the GPU's vision pass with three prefills. The other is for
+a program that does one thing after the other. First the records of both ways are compared with
+small float32 weights; they must be equal.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Bench:
         return answer_into(self.place / f"run{self.runs}", self.model, self.asked, interventions)
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """(clips decoded, clips encoded) either way, for as many questions."""
+        """(clips decoded, clips encoded) by each way, for this number of questions."""
         found = {}
         for name, work in (("together", self.together), ("separately", self.separately)):
             counts = Counts()
@@ -69,7 +71,7 @@ class Bench:
         return found
 
     def largest_difference(self) -> float:
-        """In any probability of an option; the records must be of the same questions and interventions."""
+        """Largest difference of an option's probability between records of the same questions."""
         one, other = self.together(), self.separately()
         assert [record.key for record in one] == [record.key for record in other]
         return max(
@@ -98,7 +100,7 @@ class Bench:
 
 
 def correctness(place: Path) -> float:
-    """On small float32 weights."""
+    """Compares the records with small float32 weights."""
     place.mkdir()
     scene = SCENES["small"]
     model = random_llava(scene.size, "cpu", torch.float32)
@@ -112,7 +114,7 @@ def measure(bench: Bench, device: str, repeats: int) -> dict[str, Any]:
     counts = bench.counts()  # which also warms up
     assert counts == {"together": (n, n), "separately": (3 * n, 3 * n)}, counts
     together, separately = [], []
-    for _ in range(repeats):  # in turn, so that a machine that slows down slows both
+    for _ in range(repeats):  # alternately, so that a machine that slows down affects both
         together.append(clock(bench.together, 1, warm_up=0)[0])
         separately.append(clock(bench.separately, 1, warm_up=0)[0])
     middle = repeats // 2
@@ -147,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=list(SCENES), default="small")
     parser.add_argument("--questions", type=int, default=6)
-    parser.add_argument("--seconds", type=float, help="a clip's length")
+    parser.add_argument("--seconds", type=float, help="length of a clip, in seconds")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -167,8 +169,10 @@ def main() -> None:
         options.out.write_text(json.dumps(found, indent=1))
     print(json.dumps(found, indent=1))
     print(
-        f"{options.size}, {found['questions']} questions: one run {found['one_run_s']:.2f} s, three runs {found['three_runs_s']:.2f} s:"
-        f" {found['ratio']:.0%} (the parts allow {found['ratio_that_the_parts_allow']:.0%}; without overlap {found['ratio_one_thing_after_the_other']:.0%})"
+        f"{options.size}, {found['questions']} questions:"
+        f" one experiment {found['one_run_s']:.2f} s, three {found['three_runs_s']:.2f} s:"
+        f" {found['ratio']:.0%} (with perfect overlap {found['ratio_that_the_parts_allow']:.0%},"
+        f" without overlap {found['ratio_one_thing_after_the_other']:.0%})"
     )
 
 

@@ -1,14 +1,18 @@
-"""An ordinary run's pace: is the GPU ever waiting, and what does a question cost besides it?
+"""Pace of an ordinary experiment: GPU utilisation, and the cost of a question besides the GPU.
 
-    python -m tests.benchmarks.throughput                                               # small, on a CPU
-    python -m tests.benchmarks.throughput --size 7b --questions 64                      # one GPU, 1080p clips
-    python -m tests.benchmarks.throughput --size 7b --interventions full,effective,random
+    python -m tests.benchmarks.throughput                                               # small, on
+    a CPU python -m tests.benchmarks.throughput --size 7b --questions 64                      # one
+    GPU, 1080p clips python -m tests.benchmarks.throughput --size 7b --interventions
+    full,effective,random
 
-Questions that lie ready are answered back to back: no run is faster. Their time over the run's, by turns, is the share of the run
-in which the device has work (on a CPU, which also decodes, a figure for testing this program). A run's first questions wait for
-their clips: `steady` leaves its first third out. Beside it, loading with nobody answering, which is the other bound; and from torch's profiler
-over another run: the kernels' own time over the wall's, which the profiler itself slows. The host's milliseconds a question are
-those of the one thread that drives the device.
+Loaded questions are answered without pause as the upper bound of the pace. Their time divided by
+that of the experiment, measured alternately, is the share of the time in which the device has work.
+On a CPU, which also decodes, this figure only tests the program. The first questions wait for their
+clips: `steady` omits the first third.
+
+Two more figures: loading without answering, which is the other bound; and, from torch's profiler
+over another experiment, kernel time divided by wall time, which the profiler itself lowers. The
+host's milliseconds per question are those of the thread that drives the device.
 """
 
 from __future__ import annotations
@@ -61,7 +65,7 @@ class Bench:
         self.runs = 0
 
     def run(self) -> None:
-        """The whole of it: clips read, questions answered, records written."""
+        """The whole experiment: reads clips, answers questions, writes records."""
         self.runs += 1
         self.moments: list[float] = []
         place = self.place / f"run{self.runs}"
@@ -70,13 +74,16 @@ class Bench:
         )
 
     def steady_seconds(self) -> float:
-        """A question's in the last run, its first third aside."""
+        """Seconds per question of the last experiment, without its first third."""
         first, last = len(self.moments) // 3, len(self.moments) - 1
         return (self.moments[last] - self.moments[first]) / (last - first)
 
     def alone_and_run(self, repeats: int) -> list[tuple[float, float, float]]:
-        """Seconds a question, for each repeat: of questions that lie ready, answers read one behind; of the whole run; of its
-        last two thirds."""
+        """Seconds per question for each repeat.
+
+        Three figures: loaded questions with answers read one behind, the whole experiment, and its
+        last two thirds.
+        """
         ready = [self.model.prepare(question) for question in self.asked[: max(8, self.batch_size)]]
         batches = [ready[i : i + self.batch_size] for i in range(0, len(ready), self.batch_size)]
 
@@ -98,7 +105,7 @@ class Bench:
         ]
 
     def host_ms(self) -> dict[str, float]:
-        """A question's median milliseconds on the host, each part with the device idle: so no wait is counted."""
+        """Median milliseconds per question on the host, by part, with an idle device."""
         (ready,) = (self.model.prepare(question) for question in self.asked[:1])
         run = RunFolder(self.place / "host", {"benchmark": "random weights"}, {})
         times: dict[str, list[float]] = {
@@ -132,7 +139,7 @@ class Bench:
         timed("write_records", lambda: run.append(records))
 
     def waits(self) -> list[str]:
-        """Lines in which the host waits for the device while it hands over a question: each lets the device run dry."""
+        """Code lines where the host waits for the device while it submits a question."""
         ready = self.model.prepare(self.asked[0])
         begin(self.model, [ready], self.interventions)()
         with warnings.catch_warnings(record=True) as caught:
@@ -151,7 +158,7 @@ class Bench:
         return [f"{place} × {count}" for place, count in seen.most_common()]
 
     def kernel_share(self) -> float:
-        """The kernels' own seconds over the wall's, under torch's profiler."""
+        """Kernel seconds divided by wall seconds, under torch's profiler."""
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             begun = time.perf_counter()
             self.run()
@@ -192,10 +199,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=list(SCENES), default="small")
     parser.add_argument("--questions", type=int, default=8)
-    parser.add_argument("--seconds", type=float, help="a clip's length")
-    parser.add_argument(
-        "--interventions", nargs="+", default=["full"], help="each a run of its own"
-    )
+    parser.add_argument("--seconds", type=float, help="length of a clip, in seconds")
+    parser.add_argument("--interventions", nargs="+", default=["full"], help="one experiment each")
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
@@ -222,10 +227,12 @@ def main() -> None:
                 options.out.write_text(json.dumps(found, indent=1))
             print(json.dumps(row, indent=1))
             print(
-                f"{options.size}, {interventions}: {row['ms_a_question']:.1f} ms a question, of which the device works"
-                f" {row['device_busy']:.0%}, {row['device_busy_steady']:.0%} once clips are there; loading alone"
-                f" {row['ms_loading_alone']:.1f} ms; making one ready {row['ms_preparing_on_one_thread']:.0f} ms on one of {row['threads']}"
-                " threads",
+                f"{options.size}, {interventions}: {row['ms_a_question']:.1f} ms per question;"
+                f" device busy {row['device_busy']:.0%},"
+                f" {row['device_busy_steady']:.0%} without the first third;"
+                f" loading alone {row['ms_loading_alone']:.1f} ms;"
+                f" preparing {row['ms_preparing_on_one_thread']:.0f} ms on one of"
+                f" {row['threads']} threads",
                 flush=True,
             )
 

@@ -1,7 +1,8 @@
-"""What the benchmarks of ordinary runs share: a random LLaVA of a real shape, clips, questions, and a run's records.
+"""Shared by the benchmarks of ordinary experiments: a random LLaVA, clips, questions, records.
 
-Clips are encoded when the benchmark starts (x264's own defaults: B-frames, a keyframe every 250 frames), read with the
-project's reader, and asked about again under other ids. Needs neither lmms-eval nor a benchmark's data.
+Clips are encoded when the benchmark starts (x264's defaults: B-frames, a keyframe every 250
+frames), read with the project's reader, and asked about repeatedly under other ids. Requires
+neither lmms-eval nor a benchmark's data.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from tests.benchmarks.procedures import SIZES, Size
 
 PATHWAYS_OF = "LLaVA-NeXT-7B-Video-FT"
 GRAIN = 20
-"""Levels of noise, which make eight seconds of 1080p some 3 MB: what web video of that size takes."""
+"""Levels of noise. They make eight seconds of 1080p about 3 MB, as in web video."""
 
 PROMPT = Prompt(
     system="Carefully watch the video and pay attention to the cause and sequence of events.\n",
@@ -51,7 +52,10 @@ PROMPT = Prompt(
 
 @dataclass(frozen=True)
 class Scene:
-    """A model's size and its clips: `width` × `height` pixels, `seconds` at 25 frames a second, `clips` different ones."""
+    """The size of a model and its clips.
+
+    `clips` different ones of `width` × `height` pixels and `seconds` at 25 frames per second.
+    """
 
     size: Size
     width: int
@@ -70,7 +74,10 @@ SCENES = {
 
 
 def random_llava(size: Size, device: str, dtype: torch.dtype) -> LlavaVideo:
-    """Random weights made where they stay, the same on every device of a kind; the bundled model's tokenizer."""
+    """A LLaVA with random weights made on `device`, equal on all devices of one kind.
+
+    Uses the tokenizer of the bundled model.
+    """
     config = json.loads((BUNDLED / "config.json").read_text())
     side = round(size.tokens**0.5)
     config["text_config"] |= {
@@ -116,7 +123,7 @@ def random_llava(size: Size, device: str, dtype: torch.dtype) -> LlavaVideo:
 
 
 def write_clips(scene: Scene, folder: Path) -> list[Path]:
-    """Blocks of colour that drift over a gradient, with noise on top."""
+    """Writes clips of coloured blocks that drift over a gradient, with noise."""
     with ThreadPoolExecutor(scene.clips) as pool:
         return list(
             pool.map(
@@ -152,7 +159,7 @@ def _write_clip(scene: Scene, path: Path, seed: int) -> Path:
 
 
 def questions(clips: Sequence[Path], n: int) -> list[Question]:
-    """`n` four-way questions on these clips in turn, of slightly different lengths."""
+    """`n` four-way questions of slightly different lengths, cycling through the clips."""
     stem = "In which direction does the red ball move after the hand lets go of it"
     options = (
         "It moves to the left",
@@ -184,7 +191,10 @@ def answer_into(
     batch_size: int = 1,
     moments: list[float] | None = None,
 ) -> list[Record]:
-    """An ordinary run: the pipeline that `generate_until` runs, records appended as they come, and when, to `moments`."""
+    """Answers through the pipeline of `generate_until`, appending records as they come.
+
+    `moments` receives the time of each question's records.
+    """
     run = RunFolder(folder, {"benchmark": "random weights"}, {})
     found = []
     for _, records in answer_questions(model, asked, interventions, batch_size):
@@ -198,7 +208,7 @@ def answer_into(
 
 
 class Counts:
-    """Clips decoded and encoded while `counting`."""
+    """Counts the clips decoded and encoded within `counting`."""
 
     def __init__(self) -> None:
         self.decoded = self.encoded = 0
@@ -223,7 +233,7 @@ class Counts:
 
 
 def preparing_seconds(model: LlavaVideo, asked: Sequence[Question]) -> float:
-    """Mean seconds that one thread, with the machine to itself, takes to make a question ready."""
+    """Mean seconds in which one thread prepares a question on an idle machine."""
     begun = time.perf_counter()
     for question in asked:
         model.prepare(question)
@@ -231,7 +241,7 @@ def preparing_seconds(model: LlavaVideo, asked: Sequence[Question]) -> float:
 
 
 def loading_seconds(model: LlavaVideo, asked: Sequence[Question]) -> float:
-    """Seconds a question while all threads make questions ready and nobody answers them: no run is faster."""
+    """Seconds per question while all threads load and none answers: a lower bound."""
     begun = time.perf_counter()
     for _, prepared in load_ahead(model, asked):
         assert not isinstance(prepared, Exception), prepared
@@ -239,7 +249,7 @@ def loading_seconds(model: LlavaVideo, asked: Sequence[Question]) -> float:
 
 
 def threads_here(device: str) -> int:
-    """As `load_ahead` chooses them."""
+    """The number of threads that `load_ahead` chooses."""
     cores = len(os.sched_getaffinity(0))
     return (
         2 if device == "cpu" else loading_threads(cores, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
@@ -247,7 +257,7 @@ def threads_here(device: str) -> int:
 
 
 def device_here() -> tuple[str, torch.dtype]:
-    """One GPU a process in bfloat16, or the CPU in float32."""
+    """One GPU per process in bfloat16, or the CPU in float32."""
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         return f"cuda:{torch.cuda.current_device()}", torch.bfloat16

@@ -1,4 +1,4 @@
-"""Answers of models: what is named is an option for which the text has evidence."""
+"""Fuzzes answers of models: a parsed option has evidence in the text."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ ANSWER_TOKENS = [
 
 
 def answers(random: Random) -> Any:
-    """What is named is an option for which the text has evidence; two letters that are both stated are none."""
+    """A parsed option has evidence in the text. Two different stated letters give no option."""
     options = random.choice(OPTION_SETS)
     text = mutated(random, ANSWERS, ANSWER_TOKENS)
     found = parse_answer(text, options)
@@ -90,7 +90,7 @@ def answers(random: Random) -> Any:
 
 
 def _evident(text: str, index: int, options: list[str]) -> bool:
-    """Its letter stands alone somewhere, or its words stand somewhere, of an option that has this text."""
+    """Whether the letter or the words of an option with this text occur in the answer."""
     plain = unicodedata.normalize("NFKC", text)
     squeezed = " ".join(plain.casefold().split())
     return any(

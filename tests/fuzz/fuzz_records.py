@@ -1,4 +1,4 @@
-"""Lines of records: refused, or records that can be written and have the types of their fields."""
+"""Fuzzes lines of records: each is refused or becomes a valid record that can be written."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ RECORD_TOKENS = [
 
 
 def records(random: Random) -> Any:
-    """A line is refused, or a record that can be written, is what was written, and has the types of its fields."""
+    """A line is refused, or its record has the right types and survives writing and reading."""
     kind, corpus = (Record, RECORDS) if random.random() < 0.8 else (SweepRecord, SWEEPS)
     line = mutated(random, corpus, RECORD_TOKENS)
     record = kind.from_line(line, "here")

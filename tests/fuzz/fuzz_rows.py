@@ -1,4 +1,4 @@
-"""Question files: refused, or whole questions about files inside the data folder."""
+"""Fuzzes question files: each is refused or gives complete questions about files in the folder."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ ROOT = "/data/video"
 
 
 def rows(random: Random) -> Any:
-    """A question file is refused, or its questions are whole: text, options, an answer among them, a file inside."""
+    """A file is refused, or its questions have text, options, an answer and a safe file name."""
     text = mutated(random, ROWS, ROW_TOKENS)
     found = []
     for number, row in parse_rows(text, "here.json"):

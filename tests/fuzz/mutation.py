@@ -1,4 +1,7 @@
-"""Text made hostile: pieces of a corpus, changed, cut, doubled and spliced. Deterministic in the generator's state."""
+"""Makes hostile text: parts of a corpus, changed, cut, doubled and spliced.
+
+Deterministic in the state of the generator.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ CHARACTERS = (
 
 
 def mutated(random: Random, corpus: Sequence[str], tokens: Sequence[str]) -> str:
-    """One text of the corpus after one to six changes; now and then it is left as it is."""
+    """One text of the corpus after up to six random changes."""
     text = random.choice(corpus)
     for _ in range(int(random.random() ** 2 * 7)):
         start = int(random.random() * (len(text) + 1))

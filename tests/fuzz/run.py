@@ -1,7 +1,10 @@
-"""`python -m tests.fuzz.run --executions 1000000 records`: a target run that often, from numbered seeds.
+"""Runs a fuzz target from numbered seeds.
 
-Prints executions, seconds, how many inputs were taken and every finding with the seed that repeats it; exit code 1
-where there is one. An execution of more than HANG seconds of the processor is a finding too.
+    python -m tests.fuzz.run --executions 1000000 records
+
+Prints executions, seconds, the number of accepted inputs, and every finding with the seed that
+repeats it. Exit code 1 if there is a finding. An execution of more than HANG seconds of processor
+time is a finding too.
 """
 
 from __future__ import annotations
@@ -19,11 +22,11 @@ MOST_FINDINGS = 10
 
 
 class Hang(BaseException):
-    """The alarm that no handler of the program swallows."""
+    """Raised on a hang. Not an Exception, so that no handler of the program catches it."""
 
 
 def fuzz(name: str, executions: int, first_seed: int = 0) -> tuple[int, list[str]]:
-    """(inputs taken, findings) of the executions with seeds `first_seed`, `first_seed` + 1, …"""
+    """(inputs accepted, findings) of the executions with seeds `first_seed`, `first_seed` + 1, …"""
     taken, findings = 0, []
     for seed in range(first_seed, first_seed + executions):
         signal.setitimer(signal.ITIMER_VIRTUAL, HANG)
@@ -38,7 +41,7 @@ def fuzz(name: str, executions: int, first_seed: int = 0) -> tuple[int, list[str
 
 
 def arm() -> None:
-    """Let the alarm raise."""
+    """Makes the alarm raise Hang."""
 
     def ring(*_: object) -> None:
         raise Hang(f"more than {HANG:g} s")
@@ -54,7 +57,7 @@ def main() -> int:
         "targets", nargs="+", choices=TARGETS, metavar="TARGET", help=", ".join(TARGETS)
     )
     parser.add_argument("--executions", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the first execution")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first execution")
     options = parser.parse_args()
     arm()
     failed = False
@@ -63,7 +66,8 @@ def main() -> int:
         taken, findings = fuzz(name, options.executions, options.seed)
         seconds = time.process_time() - begun
         print(
-            f"{name}: {options.executions:,} executions, {seconds:.0f} s, {taken:,} taken, {len(findings)} findings",
+            f"{name}: {options.executions:,} executions, {seconds:.0f} s, {taken:,} accepted,"
+            f" {len(findings)} findings",
             *findings,
             sep="\n  ",
             flush=True,

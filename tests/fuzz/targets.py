@@ -1,7 +1,8 @@
-"""What is fuzzed: one function a parser, which takes a generator of randomness and makes and judges one input.
+"""The fuzz targets: one function per parser, which makes one random input and checks the result.
 
-A target returns when its input was refused with a MapflowError or taken rightly, and raises otherwise: any other
-exception is a crash, an AssertionError a wrong acceptance. The judgements are written from the documentation alone.
+A target returns if its input was refused with a MapflowError or accepted correctly. Any other
+exception is a crash, and an AssertionError is a wrong acceptance. The checks follow the
+documentation only.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ TARGETS: dict[str, Target] = {
 
 
 def accepted(target: Target, random: Random) -> bool:
-    """One execution: True where the input was taken, False where it was refused in one line."""
+    """Runs one execution: True if the input was accepted, False if it was refused in one line."""
     try:
         return target(random) is not None
     except MapflowError as error:

@@ -161,7 +161,7 @@ def test_edge_shares_are_counts_of_the_masks(codes):
 
 
 def test_planted_pathways_are_the_only_ones():
-    """Walks along allowed edges: without any one pathway, the first frame cannot reach the answer."""
+    """Walks along allowed edges: without one pathway, the first frame cannot reach the answer."""
     both = planted.allowed_segments(planted.PLANTED, N_LAYERS)
     assert not (both & ~planted.allowed_segments(planted.EFFECTIVE, N_LAYERS)).any()
     first, *_, last_frame = FRAMES

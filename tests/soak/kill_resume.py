@@ -1,11 +1,12 @@
-"""Kill the main job again and again, take it up each time, and end with the very files of a run that nobody disturbed.
+"""Kills the main job repeatedly, resumes it, and compares its files with an uninterrupted run.
 
     python -m tests.soak.kill_resume --kills 100 --seed 0
 
-Each try starts the command anew, in one process or under torchrun in two, and ends it with SIGKILL: all processes or
-one worker, while it starts up or while it answers. After every kill the records of before must still be there, and what
-is there must be whole. A run that gets to its end is compared with the undisturbed one, byte by byte, and the next try
-begins in an empty folder. Prints a line a try and a summary as JSON; exit code 1 on the first difference.
+Each try starts the command, in one process or under torchrun in two, and ends it with SIGKILL: all
+processes or one worker, during start-up or while answering. After every kill, the earlier records
+must still exist and every line must be complete. A run that finishes is compared with the
+uninterrupted one byte by byte, and the next try begins in an empty folder. Prints one line per try
+and a summary as JSON. Exit code 1 on the first difference.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ WORDS = ("-m", "mapflow.harness.evaluation.lmms_eval", "--model", "mapflow_llava
 
 
 class Job:
-    """The command under way, in `workers` processes; `output` is what it prints."""
+    """The running command, in `workers` processes. `output` receives what it prints."""
 
     def __init__(
         self, folder: Path, workers: int, options: argparse.Namespace, output: Path
@@ -63,17 +64,17 @@ class Job:
             )
 
     def members(self) -> list[int]:
-        """Every process of the job that is alive: the launcher, its workers, and what they started."""
+        """All living processes of the job: the launcher, its workers and their children."""
         mark = f"{MARK}={self._mark}".encode()
         found = []
         for place in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # ended meanwhile, or not ours
+            with suppress(OSError):  # has ended, or belongs to another user
                 if mark in (place / "environ").read_bytes().split(b"\0"):
                     found.append(int(place.name))
         return found
 
     def workers(self) -> list[int]:
-        """The launcher's own children, or the one process that answers."""
+        """The children of the launcher, or the only process."""
         children = [pid for pid in self.members() if _parent(pid) == self.process.pid]
         return children or [self.process.pid]
 
@@ -97,8 +98,8 @@ def _parent(pid: int) -> int:
 
 
 @dataclass
-class Undisturbed:
-    """What a run ends with when nobody disturbs it, and how long it took: to the first record and in all (seconds)."""
+class Uninterrupted:
+    """Files and table of an uninterrupted run, and its seconds to the first record and in total."""
 
     files: dict[str, bytes]
     table: str
@@ -107,28 +108,28 @@ class Undisturbed:
 
 
 def finished(folder: Path, output: Path) -> tuple[dict[str, bytes], str]:
-    """A finished run's files, and the table it printed."""
+    """The files of a finished run and the table that it printed."""
     printed = output.read_text()
     table = printed[printed.rindex("\nintervention ") :].partition("\n\n")[0]
     return {name: (folder / name).read_bytes() for name in (RECORDS, SUMMARY)}, table
 
 
-def undisturbed(options: argparse.Namespace, place: Path) -> Undisturbed:
+def uninterrupted(options: argparse.Namespace, place: Path) -> Uninterrupted:
     begun = time.monotonic()
-    job = Job(place / "undisturbed", 1, options, place / "undisturbed.log")
-    while job.process.poll() is None and not whole_lines(place / "undisturbed"):
+    job = Job(place / "uninterrupted", 1, options, place / "uninterrupted.log")
+    while job.process.poll() is None and not whole_lines(place / "uninterrupted"):
         time.sleep(0.02)
     start_up = time.monotonic() - begun
     if job.process.wait() != 0:
-        raise SystemExit((place / "undisturbed.log").read_text())
+        raise SystemExit((place / "uninterrupted.log").read_text())
     seconds = time.monotonic() - begun
-    return Undisturbed(
-        *finished(place / "undisturbed", place / "undisturbed.log"), start_up, seconds
+    return Uninterrupted(
+        *finished(place / "uninterrupted", place / "uninterrupted.log"), start_up, seconds
     )
 
 
 def whole_lines(folder: Path) -> set[bytes]:
-    """The records that are safe; the last line may be half written."""
+    """The complete records. The last line may be partly written."""
     file = folder / RECORDS
     lines = file.read_bytes().split(b"\n")[:-1] if file.is_file() else []
     for line in lines:
@@ -136,8 +137,8 @@ def whole_lines(folder: Path) -> set[bytes]:
     return set(lines)
 
 
-def wait_for_the_moment(job: Job, folder: Path, truth: Undisturbed, chance: random.Random) -> str:
-    """Half of the kills come at any time of a run, start-up included, half in the middle of answering."""
+def wait_for_the_moment(job: Job, folder: Path, truth: Uninterrupted, chance: random.Random) -> str:
+    """Waits for the time of a kill: half at any time of a run, half while it answers."""
     if chance.random() < 0.5:
         ends, moment = time.monotonic() + chance.uniform(0.0, truth.seconds), "any time"
         while job.process.poll() is None and time.monotonic() < ends:
@@ -147,14 +148,17 @@ def wait_for_the_moment(job: Job, folder: Path, truth: Undisturbed, chance: rand
     wanted = len(whole_lines(folder)) + chance.randint(1, max(1, total // 4))
     while (
         job.process.poll() is None and len(whole_lines(folder)) < wanted
-    ):  # past the end, the run just ends
+    ):  # beyond the last record, the run just ends
         time.sleep(0.002)
     time.sleep(chance.uniform(0.0, 0.1))
     return "answering"
 
 
 def strike(job: Job, who: str, chance: random.Random, patience: float) -> float:
-    """Kill all of the job or one worker; seconds until nothing of it is left. Raises SystemExit where something stays."""
+    """Kills the job or one worker; returns the seconds until all processes have ended.
+
+    Raises SystemExit if a process does not end.
+    """
     if who == "all":
         job.kill_all()
     else:
@@ -162,34 +166,30 @@ def strike(job: Job, who: str, chance: random.Random, patience: float) -> float:
     begun = time.monotonic()
     while job.process.poll() is None or job.members():
         if time.monotonic() - begun > patience:
-            raise SystemExit(f"{who} was killed, and after {patience:g} s others still live")
+            raise SystemExit(
+                f"{who} was killed, but other processes are alive after {patience:g} s"
+            )
         time.sleep(0.02)
     return time.monotonic() - begun
 
 
 def soak(options: argparse.Namespace, place: Path) -> dict[str, object]:
-    """The figures. Raises SystemExit on the first difference."""
+    """Runs the test and returns its figures. Raises SystemExit on the first difference."""
     chance = random.Random(options.seed)
     begun = time.monotonic()
-    truth = undisturbed(options, place)
+    truth = uninterrupted(options, place)
     print(
-        f"undisturbed: {truth.seconds:.1f} s, {truth.start_up:.1f} s of it to the first record",
+        f"uninterrupted: {truth.seconds:.1f} s, {truth.start_up:.1f} s of it to the first record",
         flush=True,
     )
     kills: Counter[str] = Counter()
     ends: list[float] = []
     tries = completed = 0
     while True:
-        folder, tries, last = (
-            place / f"run-{completed}",
-            tries + 1,
-            sum(kills.values()) >= options.kills,
-        )
-        before, workers, output = (
-            whole_lines(folder),
-            chance.choice((1, 2)),
-            place / f"try-{tries}.log",
-        )
+        tries += 1
+        last = sum(kills.values()) >= options.kills
+        folder, output = place / f"run-{completed}", place / f"try-{tries}.log"
+        before, workers = whole_lines(folder), chance.choice((1, 2))
         job = Job(folder, workers, options, output)
         what = "left alone" if last else wait_for_the_moment(job, folder, truth, chance)
         if last:
@@ -197,7 +197,7 @@ def soak(options: argparse.Namespace, place: Path) -> dict[str, object]:
         elif job.process.poll() is None:
             who = chance.choice(("all", "one worker"))
             seconds = strike(job, who, chance, options.patience)
-            if job.process.returncode != 0:  # else it had done everything when the blow fell
+            if job.process.returncode != 0:  # otherwise it had finished before the kill
                 what = f"{who} of {workers} killed, {what}"
                 kills[what] += 1
                 ends.append(seconds)
@@ -209,7 +209,7 @@ def soak(options: argparse.Namespace, place: Path) -> dict[str, object]:
             raise SystemExit(f"try {tries}: {len(before - kept)} records were lost")
         if code == 0:
             if finished(folder, output) != (truth.files, truth.table):
-                raise SystemExit(f"try {tries}: {folder.name} differs from the undisturbed run")
+                raise SystemExit(f"try {tries}: {folder.name} differs from the uninterrupted run")
             completed += 1
             if last:
                 break
@@ -233,11 +233,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--limit", type=int, default=8, help="questions of each of the five subtasks"
+        "--limit", type=int, default=8, help="questions per subtask (five subtasks)"
     )
     parser.add_argument("--intervention", default="full,random")
     parser.add_argument(
-        "--patience", type=float, default=120.0, help="seconds until the rest must have ended"
+        "--patience", type=float, default=120.0, help="seconds until all processes must have ended"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mapflow-soak-") as place:

@@ -36,11 +36,11 @@ BATCHES = (*((policy,) for policy in POLICIES), POLICIES[1:3], POLICIES)
 
 
 class Continued:
-    """A prompt's prefill and the steps after it, with or without the keys that nobody reads."""
+    """A prompt's prefill and the steps after it, with or without unused keys."""
 
     def __init__(self, bench: Bench, compiled: Sequence[Compiled], dropping: bool) -> None:
         self.bench, self.compiled, self.dropping = bench, compiled, dropping
-        self.cache, self.plan = self._empty()
+        self.cache, self.masks = self._empty()
 
     def _empty(self) -> tuple[DynamicCache, KeptKeys | BatchMasks]:
         decoder = self.bench.decoder
@@ -51,7 +51,7 @@ class Continued:
 
     @torch.inference_mode()
     def prefill(self) -> Tensor:
-        self.cache, self.plan = self._empty()
+        self.cache, self.masks = self._empty()
         with self._active():
             return self._run(
                 inputs_embeds=self.bench.inputs.embeds.expand(len(self.compiled), -1, -1)
@@ -59,12 +59,12 @@ class Continued:
 
     @torch.inference_mode()
     def step(self, number: int) -> Tensor:
-        """The same token again: what a step costs does not hang on it."""
+        """The same token again: the cost of a step does not depend on it."""
         device = self.bench.decoder.device
         token = torch.ones(len(self.compiled), 1, dtype=torch.long, device=device)
-        if isinstance(self.plan, KeptKeys):
-            self.plan.generated = number + 1
-        with apply(self.plan):
+        if isinstance(self.masks, KeptKeys):
+            self.masks.generated = number + 1
+        with apply(self.masks):
             return self._run(
                 input_ids=token, position_ids=token * (len(self.bench.layout) + number)
             )
@@ -82,9 +82,9 @@ class Continued:
 
     @contextmanager
     def _active(self) -> Iterator[None]:
-        with apply(self.plan):
-            if isinstance(self.plan, KeptKeys):
-                with self.plan.dropping(self.bench.decoder.layers):
+        with apply(self.masks):
+            if isinstance(self.masks, KeptKeys):
+                with self.masks.dropping(self.bench.decoder.layers):
                     yield
             else:
                 yield
@@ -122,7 +122,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         step, whole_step = (statistics.median(times) for times in zip(*turns, strict=True))
         kept.prefill()
         whole.prefill()
-        assert isinstance(kept.plan, KeptKeys) and kept.plan.bytes_kept == round(kept.mib * 2**20)
+        assert isinstance(kept.masks, KeptKeys) and kept.masks.bytes_kept == round(kept.mib * 2**20)
         keys, all_keys = keys_kept(compiled, bench.decoder.device)
         row = {
             "cache_mib": kept.mib,
@@ -140,8 +140,10 @@ def measure(bench: Bench) -> dict[str, Any]:
             f" peak of a prefill {peaks[0]:.2f} against {peaks[1]:.2f} GiB;" if peaks[1] else ""
         )
         print(
-            f"  {' | '.join(policies)}\n  {row['cache_mib']:9.1f} of {row['whole_cache_mib']:.1f} MiB: {row['share']:.1%}"
-            f" (floor {row['floor']:.1%});{on_gpu} a step {step:.2f} against {whole_step:.2f} ms: {row['step_ratio']:.2f} ×",
+            f"  {' | '.join(policies)}\n"
+            f"  {row['cache_mib']:9.1f} of {row['whole_cache_mib']:.1f} MiB:"
+            f" {row['share']:.1%} (floor {row['floor']:.1%});{on_gpu} a step {step:.2f} against"
+            f" {whole_step:.2f} ms: {row['step_ratio']:.2f} ×",
             flush=True,
         )
     return rows

@@ -141,8 +141,9 @@ def measure(bench: Bench, repeats: int) -> dict[str, Any]:
             row["profile"] = profile(lambda policy=policy: bench.policy(policy))
         found["policies"][policy] = row
         print(
-            f"  {policy:26} {row['ms']:8.1f} ms: {row['speedup']:.2f} × (arithmetic allows {row['floor_speedup']:.2f} ×),"
-            f" {row['edges_kept']:.0%} of edges, {row['row_layers']:.0%} of row-layers, {row['peak_gib']:.2f} GiB",
+            f"  {policy:26} {row['ms']:8.1f} ms: {row['speedup']:.2f} ×"
+            f" (arithmetic allows {row['floor_speedup']:.2f} ×), {row['edges_kept']:.0%} of edges,"
+            f" {row['row_layers']:.0%} of row-layers, {row['peak_gib']:.2f} GiB",
             flush=True,
         )
     return found

@@ -177,10 +177,13 @@ def main() -> None:
             one["profile"] = profile(lambda routes=routes: bench.ours(routes))
         found[name] = one
         print(
-            f"{name:14} {one['seconds'] * 1e3:8.1f} ms (planning {one['planning_seconds'] * 1e3:.0f}); published"
-            f" {one['published_seconds']:7.2f} s: {one['ratio']:5.1f} × (row-layers {one['predicted_ratio']:.1f} ×);"
+            f"{name:14} {one['seconds'] * 1e3:8.1f} ms"
+            f" (planning {one['planning_seconds'] * 1e3:.0f});"
+            f" published {one['published_seconds']:7.2f} s: {one['ratio']:5.1f} ×"
+            f" (row-layers {one['predicted_ratio']:.1f} ×);"
             f" {one['tera_flops_per_second']:.0f} TFLOP/s; {one['peak_gib']:.2f} GiB;"
-            f" differs by {one['difference']:.1e}, kernels of the published one by {one['noise_between_published_kernels']:.1e}",
+            f" differs by {one['difference']:.1e}, kernels of the published one"
+            f" by {one['noise_between_published_kernels']:.1e}",
             flush=True,
         )
     if options.out:

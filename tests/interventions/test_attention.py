@@ -339,7 +339,7 @@ def test_nothing_of_the_registries_changes_but_our_names():
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS as masks
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as functions
 before = [dict(r) for r in (functions, masks)]
-import mapflow.model_adapters.interventions
+import mapflow.model_adapters.interventions.execution.attention_weights
 for registry, old in zip((functions, masks), before):
     new = dict(registry)
     assert all(new[name] is old[name] for name in old), "an entry changed"

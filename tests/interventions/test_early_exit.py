@@ -161,7 +161,8 @@ def test_explain_counts_saved_row_layers(capsys):
 def test_explain_counts_rows_that_no_answer_depends_on(capsys):
     assert main(["explain", "effective-strict,effective", "--layers", "32"]) == 0
     strict, leaky = [line for line in capsys.readouterr().out.splitlines() if "row-layers" in line]
-    # video in 19 layers; in 20-30 the other 125 rows; in 31 those that `last` still reads; in 32 `last` alone
+    # video in 19 layers; in 20-30 the other 125 rows; in 31 those that `last` still reads;
+    # in 32 `last` alone
     assert (
         f"{19 * 1277 + 11 * 125 + 65 + 1:,} of" in strict
         and "no answer depends on the others" in strict

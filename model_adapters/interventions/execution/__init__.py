@@ -1,0 +1,1 @@
+"""Executors that run an unmodified transformers decoder under interventions."""

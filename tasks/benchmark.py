@@ -82,7 +82,7 @@ class Benchmark:
 
     @property
     def has_own_files(self) -> bool:
-        """Whether users bring files for this benchmark: not bundled, and not another one's files."""
+        """Whether users bring files for it: not bundled, and not another benchmark's files."""
         return self.bundled is None and self.layout.name == self.name
 
     @cached_property
@@ -94,7 +94,8 @@ class Benchmark:
         """Raises MapflowError for a protocol that the benchmark does not have."""
         if name not in self.protocols:
             raise MapflowError(
-                f"benchmark {self.name!r} has no protocol {name!r}; it has {', '.join(self.protocols)}"
+                f"benchmark {self.name!r} has no protocol {name!r};"
+                f" it has {', '.join(self.protocols)}"
             )
         return self.protocols[name]
 

@@ -1,7 +1,7 @@
-"""Where a benchmark's files lie: a local folder laid out as the publisher ships it, or, without one, the Hub's copy.
+"""Where a benchmark's files lie: a local folder laid out as the publisher ships it.
 
-A benchmark is a Layout: names and folders, no code. Videos are looked for in their folder first and in the publisher's
-zip files second; nothing outside the data folder is ever reached. Knows no question and no prompt.
+A video is looked up in its folder first and in the publisher's zip files second. Paths and links
+that lead out of the data folder are refused.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from mapflow.results.contract.errors import MapflowError
 
 @dataclass(frozen=True)
 class Layout:
-    """How a publisher lays a benchmark out.
+    """How a publisher lays out a benchmark.
 
-    name: ours, also the folder's under the data folder; published_as: the publisher's own, accepted as well.
-    questions: subtask → question file. videos: subtask → folder of its videos; zips of them lie beside or inside.
-    repository: the Hub's. by_hand: what no program may fetch, and where it goes (`{root}` is filled in).
+    name: folder under the data folder; published_as: the publisher's name for it, also accepted.
+    questions: subtask → question file.
+    videos: subtask → folder of its videos; zip files of them lie beside or inside it.
+    repository: on the Hugging Face Hub.
+    by_hand: which files users must fetch, and where they go (`{root}` is the folder).
     """
 
     name: str
@@ -34,7 +36,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class VideoFile:
-    """Where a video is, or would be: `path`, after unpacking `entry` of `archive` where that is named."""
+    """The path of a video; with `archive`, after `entry` of that zip file is unpacked to it."""
 
     path: Path
     archive: Path | None = None
@@ -54,7 +56,7 @@ class DataFolder:
     trusted: bool = False
 
     def questions(self, subtask: str) -> Path:
-        """The subtask's question file. Raises MapflowError where it would lie outside the folder."""
+        """The subtask's question file. Raises MapflowError where it lies outside the folder."""
         return self._inside(self.layout.questions[subtask])
 
     def video(self, subtask: str, name: str) -> VideoFile:
@@ -72,7 +74,7 @@ class DataFolder:
         return VideoFile(path)
 
     def archives(self, subtask: str) -> list[Archive]:
-        """The zip files that may hold the subtask's videos; another subtask's broken ones do not matter here."""
+        """The zip files that may hold the subtask's videos; others are not opened."""
         return [self._opened(path) for path in self._zip_files(self.layout.videos[subtask])]
 
     def all_archives(self) -> list[Archive]:
@@ -90,7 +92,7 @@ class DataFolder:
         return {}
 
     def _zip_files(self, folder: str) -> list[Path]:
-        """`<folder>.zip` and zips within it; the folder above too, where it has a zip of all (`videos.zip`)."""
+        """`<folder>.zip`, zip files within it, and those of the folders above (`videos.zip`)."""
         parents = [
             f"{parent}.zip" for parent in PurePosixPath(folder).parents if str(parent) != "."
         ]
@@ -121,7 +123,8 @@ def local_folder(layout: Layout, data: Path) -> DataFolder:
             return DataFolder(layout, root.absolute())
     example = next(iter(layout.questions.values()))
     raise MapflowError(
-        f"data folder {str(data)!r} holds no {layout.published_as}: no {layout.name}/{example} or {example}"
+        f"data folder {str(data)!r} holds no {layout.published_as}:"
+        f" no {layout.name}/{example} or {example}"
     )
 
 

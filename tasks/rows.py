@@ -1,7 +1,7 @@
-"""Publishers' question files, read with suspicion: every mistake is one line that names the question and the field.
+"""Publishers' question files, checked: every error is one line that names question and field.
 
-A row is whatever JSON held; these functions turn its fields into text, options and bounds, or raise MapflowError.
-Knows no benchmark and no video.
+A row is a JSON object; these functions turn its fields into text, options and bounds, or raise
+MapflowError.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read_rows(path: Path) -> list[tuple[str, Row]]:
 def parse_rows(text: str, path: Path | str) -> list[tuple[str, Row]]:
     """`read_rows` for a file's text; `path` names it in errors."""
     try:
-        content = json.loads(text, object_pairs_hook=_said_once)
+        content = json.loads(text, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
         raise MapflowError(f"{path}: not a readable question file ({error})") from None
     if isinstance(content, list):
@@ -182,12 +182,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Something to read, which can be written: half a surrogate pair, as JSON can spell it, is no text in any encoding."""
+    """Text that is not blank; lone surrogates, which JSON can spell, cannot be encoded."""
     return isinstance(value, str) and bool(value.strip()) and not _SURROGATE.search(value)
 
 
-def _said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Raises ValueError where it has a field twice: the last one would win in silence."""
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a repeated field, of which `json` keeps the last."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

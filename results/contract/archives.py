@@ -1,8 +1,8 @@
-"""Zip files of videos as publishers ship them: looked into, never trusted.
+"""Zip files of videos, as publishers ship them; their content is not trusted.
 
-An archive is refused as a whole when one entry would land outside its folder, is no plain file, is there twice or is
-encrypted, and when it claims to hold far more than videos can be compressed to. What an entry claims is the most that is
-ever written of it. Knows no benchmark and no question.
+An archive is refused as a whole if an entry would be written outside its folder, is not a plain
+file, occurs twice or is encrypted, or if the archive claims to unpack to far more than videos can
+be compressed. No entry is unpacked beyond the size that it claims.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ BROKEN = (
 MOST_ENTRIES = 200_000
 """The largest of the benchmarks' archives has some thousands."""
 MOST_TIMES = 50
-"""An archive's files may have so many times its bytes, SPARE bytes apart: videos hardly shrink, zip bombs do."""
+"""An archive may unpack to this many times its size plus `SPARE` bytes; videos hardly compress."""
 SPARE = 64 << 20
 LONGEST_NAME, LONGEST_PART = 1024, 255
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file. `entries`: path within the folder that it unpacks into → (entry's name, size in bytes).
+    """A zip file, which unpacks into the folder of the same name beside it.
 
-    It unpacks into the folder beside it that has its name; where that folder is packed too, the outer one is left away.
+    entries: path within that folder → (entry's name, size in bytes). Where the zip file holds
+        nothing but a folder of its name, that folder is not repeated.
     """
 
     path: Path
@@ -57,7 +58,7 @@ class Archive:
 
     @classmethod
     def open(cls, path: Path) -> Archive:
-        """Raises MapflowError for a file that is no zip, or holds an entry that must not be unpacked."""
+        """Raises MapflowError for a file that is not a zip file or has an unsafe entry."""
         try:
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
@@ -83,7 +84,7 @@ class Archive:
 
     @property
     def folder(self) -> Path:
-        """What it unpacks into."""
+        """The folder that it unpacks into."""
         return self.path.with_suffix("")
 
     def entry_for(self, target: Path) -> str | None:
@@ -94,7 +95,7 @@ class Archive:
         return entry
 
     def extract(self, entry: str, target: Path) -> None:
-        """Unpack one entry to `target`, all of it or nothing.
+        """Unpacks one entry to `target`, completely or not at all.
 
         Raises MapflowError where the entry is damaged or there is no room.
         """
@@ -122,7 +123,7 @@ class Archive:
                 partial.unlink()
 
     def unpack(self) -> int:
-        """Unpack what its folder does not hold yet; returns the number of files written.
+        """Unpacks the files that its folder lacks; returns the number of files written.
 
         Raises MapflowError where the disk has no room for them.
         """
@@ -147,7 +148,7 @@ class Archive:
         return len(missing)
 
     def unpacked(self, entry: str) -> Path:
-        """Where a run keeps an entry that it needs: a cache that changes with the archive."""
+        """The place of an unpacked entry in the cache; it changes with the archive."""
         about = self.path.stat()
         identity = f"{self.path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
         digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -165,7 +166,7 @@ def unpack_clip(clip: Clip) -> None:
 
 
 def cache_folder() -> Path:
-    """Where mapflow keeps what it unpacks or fetches: `MAPFLOW_CACHE`, else the user's cache folder."""
+    """The folder for unpacked and fetched files: `MAPFLOW_CACHE`, else in the user's cache."""
     if own := os.environ.get("MAPFLOW_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mapflow"
@@ -179,7 +180,8 @@ def _check_sizes(entries: Sequence[zipfile.ZipInfo], path: Path) -> None:
     claimed, size = sum(entry.file_size for entry in entries), path.stat().st_size
     if claimed > MOST_TIMES * size + SPARE:
         raise MapflowError(
-            f"{path}: refused, its {size:,} bytes would unpack to {claimed:,}, more than {MOST_TIMES} times as many"
+            f"{path}: refused, its {size:,} bytes would unpack to {claimed:,},"
+            f" more than {MOST_TIMES} times as many"
         )
 
 

@@ -1,9 +1,10 @@
-"""Renders the held-out questions of the benchmark: mp4 clips and one JSON file a subtask, in TVBench's layout.
+"""Renders the benchmark's held-out questions: clips and one JSON file per subtask.
 
     python -m mapflow.tasks.motion.build --out tasks/motion/data
 
-writes `json/<subtask>.json`, `video/<subtask>/<id>.mp4` and `held_out.json`, the fingerprints that training must
-avoid. The scenes depend on the seed alone; an mp4's bytes also depend on the encoder. Knows no model.
+writes `json/<subtask>.json` and `video/<subtask>/<id>.mp4` in TVBench's layout, and
+`held_out.json`, the fingerprints that training must avoid. The scenes depend on the seed alone; an
+mp4's bytes also depend on the encoder.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SHARED_CLIPS = 0.28
 
 
 def held_out(seed: int, subtask: str, n_questions: int) -> list[tuple[Scene, list[Ask]]]:
-    """Scenes with their questions, `n_questions` in all, no two alike, true options spread evenly over positions."""
+    """Scenes with `n_questions` distinct questions, whose right options take all positions."""
     rng = random.Random(f"held out {seed} {subtask}")
     chosen: list[tuple[Scene, list[Ask]]] = []
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""What a whole scene shows, in words: the dense targets that teach a model to see before it is asked anything."""
+"""Captions of whole scenes: dense training targets, used before multiple-choice questions."""
 
 from __future__ import annotations
 

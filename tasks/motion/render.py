@@ -1,8 +1,8 @@
-"""From a scene's numbers to pixels, at any moments, on any device.
+"""Renders scenes to pixels at any times, on any device.
 
-One implementation for the mp4 clips (CPU) and for training (GPU, many scenes at once): a pure function of the
-scenes and of continuous time, so every frame rate and every choice of frames sees the same clip. Edges are
-anti-aliased by their distance to the pixel's centre. Knows no questions and no video files.
+One implementation serves the mp4 clips (CPU) and training (GPU, many scenes at once). It is a pure
+function of scenes and continuous time, so every frame rate and every choice of frames shows the
+same clip. Edges are anti-aliased by their distance to the pixel's centre.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ ABSENT = -1
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """Scenes as tensors. Places and radii in units of the frame's side, colours 0 to 255, shapes index `SHAPES`."""
+    """Scenes as tensors.
+
+    Places and radii are in units of the frame's side, colours 0 to 255; shapes index `SHAPES`.
+    """
 
     knots: Float[Tensor, "scenes things 3 3"]
     colors: Float[Tensor, "scenes things 3"]
@@ -106,8 +109,8 @@ def _distance(
     half = 0.9 * radius
     circle = (dx.square() + dy.square()).sqrt() - radius
     square = torch.maximum(dx.abs(), dy.abs()) - half
-    # An upright triangle as high as the square, a little wider than half its height on each side; 0.874 makes the
-    # slanted sides' offset a distance.
+    # An upright triangle as high as the square, a little wider than half its height on each side;
+    # 0.874 makes the slanted sides' offset a distance.
     triangle = torch.maximum(dy.abs() - half, (dx.abs() - (dy + half) * 0.555) * 0.874)
     distance = torch.where(shape == 0, circle, torch.where(shape == 1, square, triangle))
     return torch.where(shape == ABSENT, torch.ones_like(distance), distance)

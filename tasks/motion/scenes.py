@@ -1,8 +1,8 @@
-"""Scenes: coloured shapes on a plain background that move, grow, stop or change, and questions about them.
+"""Scenes of coloured shapes that move, grow, stop or change, and questions about them.
 
-A scene is a few numbers; time runs continuously from 0 to 1, so any frame rate shows the same clip. Every question
-needs more than one frame, as in TVBench: which way, which of two opposite changes, what first and what last, how
-many at the start and at the end, from which background to which. Knows no pixels, no file format and no model.
+A scene is a few numbers; time is continuous from 0 to 1, so any frame rate shows the same clip.
+Every question needs more than one frame, as in TVBench: which way, which of two opposite changes,
+what first and what last, how many at the start and at the end, from which background to which.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Things, first one in front, on a background that switches from one colour to the other at time `cut`."""
+    """Things, the first in front, on a background that changes its colour at time `cut`."""
 
     things: tuple[Thing, ...]
     backgrounds: tuple[str, str]
@@ -82,7 +82,7 @@ class Ask:
 
 
 def sample(rng: random.Random, subtask: str) -> tuple[Scene, tuple[Ask, ...]]:
-    """A random scene of `subtask` and the questions that it allows: two for sequence and count, else one.
+    """A random scene of `subtask` and its questions: two for sequence and count, else one.
 
     Equal states of `rng` give equal scenes.
     """
@@ -90,9 +90,10 @@ def sample(rng: random.Random, subtask: str) -> tuple[Scene, tuple[Ask, ...]]:
 
 
 def fingerprint(scene: Scene, ask: Ask) -> str:
-    """Names a question up to a grid of 1/20 frame: near-twins of a held-out question share its fingerprint.
+    """A question's digest, with places rounded to 1/20 of the frame.
 
-    The order of the options does not count, so a reshuffled question is no new one.
+    Near-duplicates of a held-out question share its fingerprint, and so do other orders of its
+    options.
     """
     things = [(thing.name, *(_cells(knot) for knot in thing.knots)) for thing in scene.things]
     seen = (
@@ -194,7 +195,7 @@ def _scene(rng: random.Random) -> tuple[Scene, tuple[Ask, ...]]:
     place = Knot(rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7), rng.uniform(0.1, 0.14))
     thing = _steady(_looks(rng)[0], place, place)
     shared = rng.choice((old, new))
-    # Each pair both ways around one shared colour: the options alone do not tell which change is the true one.
+    # Each pair both ways around one shared colour: the options alone do not give the answer away.
     changes = [(old, new), (new, old), (shared, never), (never, shared)]
     options = [f"From {before} to {after}" for before, after in changes]
     ask = _shuffled(rng, "scene", "How does the background change?", options, options[0])
@@ -211,7 +212,7 @@ SUBTASKS: dict[str, Callable[[random.Random], tuple[Scene, tuple[Ask, ...]]]] = 
 
 
 def _looks(rng: random.Random) -> list[tuple[str, str]]:
-    """Colour and shape of up to three things, of different colours so that a colour names a thing."""
+    """Colour and shape of up to three things; no colour twice, so that it names a thing."""
     return [(color, rng.choice(SHAPES)) for color in rng.sample(tuple(COLORS), MAX_THINGS)]
 
 

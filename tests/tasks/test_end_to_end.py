@@ -1,4 +1,4 @@
-"""The bundled model on real videos in both publishers' layouts: zipped, whole, broken and missing ones."""
+"""The bundled model on real videos: zipped, whole, broken and missing ones."""
 
 import json
 import os
@@ -21,7 +21,7 @@ OPTIONS = ["2", "3", "4", "5"]
 
 @pytest.mark.slow
 def test_broken_and_missing_videos_do_not_stop_a_run(real_data, tmp_path):
-    """Exactly the videos that cannot be read end as errors; the others are answered; the exit code says so."""
+    """Exactly the unreadable videos end as errors; the exit code reflects them."""
     if not BUNDLED.is_dir():
         pytest.skip("the bundled model is absent")
     videos = sorted(path for path in (real_data / "videos").iterdir() if path.suffix in SUFFIXES)

@@ -1,4 +1,4 @@
-"""Zip files that mean harm: refused before a byte is unpacked, or nothing but what they claim is ever written."""
+"""Hostile zip files are refused, or never write more than they claim."""
 
 import io
 import struct
@@ -110,7 +110,7 @@ def test_a_bomb_that_lies_writes_no_more_than_it_claims(tmp_path):
 
 
 def test_entries_that_share_their_bytes_are_no_way_around(tmp_path):
-    """Overlapping entries (Fifield, 2019): each claims a modest size, together they unpack to far more than there is."""
+    """Overlapping entries (Fifield, 2019): each claims a modest size, their sum is refused."""
     path = tmp_path / "clips.zip"
     bomb(path, 16 << 20)
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""lmms-eval itself loads our task files, builds our documents and aggregates our metrics, offline."""
+"""lmms-eval loads our task files, builds our documents and aggregates our metrics, offline."""
 
 import importlib
 import json
@@ -158,7 +158,7 @@ def test_the_protocol_is_read_when_a_question_is_built(load, tmp_path, monkeypat
 
 
 def test_lmms_eval_aggregates_macro_micro_and_demonstrations(load_nested, tmp_path):
-    """Subtasks of unequal size, one question that could not be asked: lmms-eval's group row against counting by hand."""
+    """lmms-eval's group row against counting by hand: unequal subtasks, one failed question."""
     from lmms_eval.evaluator_utils import consolidate_group_results
 
     counted = {}

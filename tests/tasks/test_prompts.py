@@ -1,4 +1,4 @@
-"""The wordings, letter by letter: the paper's from its released code, the benchmarks' own from theirs."""
+"""The exact wordings: the paper's from the authors' code, the benchmarks' own from theirs."""
 
 import pytest
 
@@ -10,9 +10,9 @@ from mapflow.tasks.registry import BENCHMARKS
 from .folders import tomato_row, tvbench_row, write_tomato, write_tvbench
 
 SYSTEM = (
-    "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of objects,"
-    " and the action and pose of persons. Based on your observations, select the best option that accurately addresses"
-    " the question.\n"
+    "Carefully watch the video and pay attention to the cause and sequence of events, the detail"
+    " and movement of objects, and the action and pose of persons. Based on your observations,"
+    " select the best option that accurately addresses the question.\n"
 )
 
 

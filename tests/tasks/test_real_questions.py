@@ -1,4 +1,4 @@
-"""Over whatever question files of the publishers lie here: counts, gold, bounds and answers, against the raw files."""
+"""Publishers' question files, as far as they are here: counts, gold, bounds and answers."""
 
 import json
 from functools import partial
@@ -130,7 +130,7 @@ def test_a_guess_scores_chance(real):
 
 @pytest.mark.parametrize("subtask", OPEN)
 def test_open_questions(subtask, real_data):
-    """The begun sentence and the answer are in the words of question and right candidate; no option is shown."""
+    """The begun sentence and the answer use the words of question and right candidate."""
     benchmark = BENCHMARKS["tvbench"]
     folder = local_folder(benchmark.layout, real_data)
     if not folder.questions(subtask).is_file():

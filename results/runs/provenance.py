@@ -1,7 +1,7 @@
-"""What numbers were measured on, in words for below a table, and what makes two runs unequal.
+"""What made these numbers: code, weights and versions, as lines below a table and as warnings.
 
-Everything comes from the runs' manifests and records: nothing is looked up on this machine, whose versions need not be
-those of the run.
+`code_version` and `git_state` describe the running code when a manifest is written. All other
+functions read manifests and records only: the versions on this machine may differ from the run's.
 """
 
 from __future__ import annotations
@@ -19,19 +19,16 @@ from mapflow.results.runs.run import Run
 
 FOLDERS = ("harness", "model_adapters", "results", "tasks")
 READERS = {
-    "commands",
-    "figures",
-    "report",
-    "reporting",
-    "statistics",
-    "verification",
-    "tables",
-    "cli",
+    *("api", "cli", "commands", "package_root", "reporting", "verification"),
+    *("figures", "report", "statistics", "tables"),
+    "training",
 }
+"""Rooms whose code cannot change a record: front ends, readers of records, and training, whose
+result is covered by the digest of the weights."""
 
 
 def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """(label, value) lines: one for every folder, then one for every intervention, each said once."""
+    """(label, value) lines: one per folder, each followed by one per intervention in it."""
     lines: list[tuple[str, str]] = []
     for source in dict.fromkeys(run.source for run in runs):
         own = [run for run in runs if run.source == source]
@@ -43,9 +40,9 @@ def provenance(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def disagreements(baseline: Run, treatment: Run) -> list[str]:
-    """Sentences that a reader of a comparison must know: protocols, frames, versions or dtypes that differ.
+    """Warnings for a comparison: protocols, frames, dtypes, versions or weights that differ.
 
-    Another checkpoint or intervention is what a comparison is about, and no warning.
+    A different checkpoint or intervention is the subject of a comparison, so it is not a warning.
     """
     found = []
     if baseline.protocol != treatment.protocol:
@@ -70,7 +67,7 @@ def disagreements(baseline: Run, treatment: Run) -> list[str]:
 
 
 def _changed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """What both sides know and know differently."""
+    """The values that both sides recorded and that differ."""
     return ", ".join(
         f"{name} {value} and {theirs[name]}"
         for name, value in ours.items()
@@ -79,7 +76,7 @@ def _changed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 
 
 def _other_frames(baseline: Run, treatment: Run) -> int:
-    """Questions that both runs answered, whose frames are known in both and differ."""
+    """The number of shared questions whose frames are known in both runs and differ."""
     if baseline.source == treatment.source and np.array_equal(baseline.frames, treatment.frames):
         return 0
     ours, theirs = (
@@ -107,7 +104,7 @@ def _about(runs: Sequence[Run]) -> list[str]:
 def manifest_lines(
     manifest: Mapping[str, Any], protocols: Sequence[str] = (), seeds: Sequence[int] = ()
 ) -> list[str]:
-    """A manifest in words; `protocols` and `seeds` are those of the records, where they know them."""
+    """A manifest as short phrases; `protocols` and `seeds` come from the records."""
     identity = manifest.get("identity") or {}
     versions = identity.get("versions") or {}
     git = manifest.get("git")
@@ -130,7 +127,12 @@ def manifest_lines(
 
 @cache
 def code_version(root: Path | None = None) -> str:
-    """Twelve hex digits. `root` holds the four folders; left out, the code that is running."""
+    """Digest of the source that can change a record, as twelve hexadecimal digits.
+
+    A run is only resumed by the code that began it. The version number alone does not distinguish a
+    checkout from the same checkout with an edit. `root` holds the four folders (default: the running
+    code).
+    """
     root, running = root or Path(__file__).parents[2], hashlib.sha256()
     for name in FOLDERS:
         folder = root / name
@@ -143,9 +145,10 @@ def code_version(root: Path | None = None) -> str:
 
 
 def git_state(file: Path = Path(__file__)) -> str | None:
-    """The commit that `file` belongs to, with "dirty" behind it where tracked files differ; None outside a checkout.
+    """The commit that contains `file`, with "dirty" appended if tracked files differ.
 
-    A file that git does not track belongs to nobody's commit: an installed package may lie inside a stranger's checkout.
+    None outside a checkout, and for a file that git does not track: an installed package may lie
+    inside the checkout of another project.
     """
     place = file.resolve()
 

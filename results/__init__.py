@@ -1,1 +1,1 @@
-"""What was asked and what was answered: records, statistics and tables. Knows no torch and no model."""
+"""Questions, records, statistics, tables, figures and reports; independent of torch."""

@@ -1,0 +1,1 @@
+"""What every floor shares: errors, questions, answers and files."""

@@ -1,10 +1,10 @@
-"""What a model wrote, as the option that it names, or None: never a guess.
+"""Which option a written answer names, and whether it is right.
 
-Evidence is read in this order, and the first kind that is there decides:
-the answer is one bare letter; it is one option's text; it says "answer: …" or "best option: …"; it begins with a letter
-("B. …"); it mentions letters in brackets; it contains an option's text. Evidence of one kind that names two different
-options, and a letter beside another option's text, are ambiguous: None, as for an answer that names nothing.
-Knows nothing about models, prompts and gold answers.
+The parser looks for evidence in this order, and the first kind it finds decides: the answer is one
+bare letter; it is the text of one option; it says "answer: …" or "best option: …"; it begins with a
+letter ("B. …"); it mentions letters in brackets; it contains the text of an option. The answer is
+ambiguous, and the result None, if one kind of evidence names two different options or a letter stands
+beside the text of another option. The parser never guesses.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from mapflow.results.contract.question import LETTERS, Question
 
 NOT_ASKED = "(not asked)"
-"""What a model hands back in place of an answer to a question that could not be asked: it counts for no accuracy."""
+"""What a model returns for a failed question; it counts for no accuracy."""
 
-_WRAPPING = " \t\r\n.,;:!?'\"`*_()[]{}<>“”‘’…"  # may stand around an answer and mean nothing ("-" may: −4 is not 4)
+# Characters around an answer that mean nothing. "-" is not one of them: −4 is not 4.
+_WRAPPING = " \t\r\n.,;:!?'\"`*_()[]{}<>“”‘’…"
 _CUE = re.compile(
-    r"\b(?:answer|(?:best|correct|right)\s+(?:option|choice))\b(?:\s+(?:would|should|must))?(?:\s+(?:is|be)\b)?[\s:=*_`\"'-]*",
+    r"\b(?:answer|(?:best|correct|right)\s+(?:option|choice))\b"
+    r"(?:\s+(?:would|should|must))?(?:\s+(?:is|be)\b)?[\s:=*_`\"'-]*",
     re.IGNORECASE,
 )
 _OPTION_WORD = re.compile(r"(?:option|choice)\b\s*", re.IGNORECASE)
@@ -28,8 +30,11 @@ _DENIAL = re.compile(
     r"\s*(?:(?:is|was|can|would|could)(?:\s+be)?\s*(?:not|n't|n’t|wrong|incorrect))\b",
     re.IGNORECASE,
 )
-# What may follow a letter that is meant as one; so "A man" and "I think" are words, "e.g." is no E.
-_AFTER_LETTER = r"(?=\s*$|\s*\n|\s*[)\]}:,;!?*`\"']|\.(?!\w)|\s+(?:is(?!\s+(?:not|wrong|incorrect))|because|since)\b)"
+# What may follow an option's letter: "A man" and "I think" begin with words, "e.g." is not E.
+_AFTER_LETTER = (
+    r"(?=\s*$|\s*\n|\s*[)\]}:,;!?*`\"']|\.(?!\w)"
+    r"|\s+(?:is(?!\s+(?:not|wrong|incorrect))|because|since)\b)"
+)
 _LETTER = re.compile(rf"[*_`\"']*[(\[{{]?\s*([A-Za-z]){_AFTER_LETTER}")
 _BRACKETED = re.compile(r"[(\[{]\s*([A-Za-z])\s*[)\]}]")
 _SECOND = re.compile(
@@ -41,10 +46,10 @@ _NEGATION = re.compile(
 
 
 def parse_answer(text: str, options: Sequence[str]) -> int | None:
-    """The index of the option that `text` names; None where it names none, or more than one.
+    """The index of the option that `text` names; None if it names none or more than one.
 
-    Where several options share the text that was named, the first of them: compare texts, not indices. Letters beyond
-    the options name nothing. Digits are option texts, never indices.
+    If several options share the named text, the result is the first of them, so compare texts, not
+    indices. Letters beyond the options name nothing. Digits are option texts, never indices.
     """
     text = unicodedata.normalize("NFKC", text).strip()
     for evidence in (_whole, _after_cue, _leading_letter, _letters_in_brackets, _contained_texts):
@@ -58,9 +63,10 @@ def grade(
 ) -> tuple[bool, bool]:
     """(right, valid): whether the prediction names the right answer, and whether it names any.
 
-    Where the first token is the answer it must be the bare letter (design.md, paper protocol); a written answer is
-    parsed. Right is decided by an option's *text*, as some questions of TVBench list the right one twice. An
-    open-ended question is right by the first token's id where the caller knows it, else where the answer begins so.
+    If the first token is the answer (the paper's protocol), it must be the bare letter; a longer answer
+    is parsed. Options are compared by their *text*, because some questions of TVBench list the right
+    one twice. An open-ended answer is right if its first token is (`first_token_right`); without that
+    knowledge, if the right answer begins with the prediction.
     """
     if not question.options:
         begins = bool(text) and question.target_text.startswith(text)
@@ -85,7 +91,7 @@ def _index(letter: str, options: Sequence[str]) -> int | None:
 
 
 def _equal_options(text: str, options: Sequence[str]) -> set[int]:
-    """Options whose text this is: to the letter, or else but for case and punctuation."""
+    """Options with exactly this text, else those equal up to case and punctuation."""
     exact = {index for index, option in enumerate(options) if option.strip() == text.strip()}
     wanted = plain(text)
     return exact or {
@@ -94,7 +100,7 @@ def _equal_options(text: str, options: Sequence[str]) -> set[int]:
 
 
 def _whole(text: str, options: Sequence[str]) -> set[int]:
-    """The text is nothing but a letter, or else nothing but an option's text."""
+    """The text is a single letter, or else the text of an option."""
     bare = text.strip(_WRAPPING)
     if len(bare) == 1 and (index := _index(bare, options)) is not None:
         return {index}
@@ -102,7 +108,7 @@ def _whole(text: str, options: Sequence[str]) -> set[int]:
 
 
 def _after_cue(text: str, options: Sequence[str]) -> set[int]:
-    """What all "answer: …" statements name together; later ones do not outvote earlier ones."""
+    """All options that "answer: …" statements name; a later statement does not replace earlier ones."""
     named: set[int] = set()
     for cue in _CUE.finditer(text):
         rest = text[cue.end() :]
@@ -121,13 +127,13 @@ def _leading_letter(text: str, options: Sequence[str]) -> set[int]:
 
 
 def _mark(text: str) -> re.Match[str] | None:
-    """The letter that the text begins with, unless it goes on to deny it."""
+    """The letter at the start of the text, unless the following words deny it."""
     mark = _BRACKETED.match(text) or _LETTER.match(text)
     return mark if mark and not _DENIAL.match(text, mark.end()) else None
 
 
 def _letters_in_brackets(text: str, options: Sequence[str]) -> set[int]:
-    """Letters that a sentence mentions; a sentence that negates something names nothing that way."""
+    """Letters mentioned in brackets; none if the text contains a negation."""
     if _NEGATION.search(text):
         return set()
     indices = (_index(mark[1], options) for mark in _BRACKETED.finditer(text))
@@ -135,9 +141,9 @@ def _letters_in_brackets(text: str, options: Sequence[str]) -> set[int]:
 
 
 def _letter_and_text(mark: re.Match[str], text: str, options: Sequence[str]) -> set[int]:
-    """The letter, and whatever else is named against it: a second letter, a list of them, one other option's text.
+    """The letter and everything named besides it: further letters, or another option's text.
 
-    Further lines are an explanation, unless they begin with a letter too and deny nothing.
+    Further lines count as explanation, unless they begin with a letter and deny nothing.
     """
     index = _index(mark[1], options)
     if index is None:
@@ -157,9 +163,9 @@ def _letter_and_text(mark: re.Match[str], text: str, options: Sequence[str]) -> 
 
 
 def _contained_texts(text: str, options: Sequence[str]) -> set[int]:
-    """Options whose text stands in the text as whole words, those inside a longer option's text left out.
+    """Options whose text occurs as whole words, except inside the text of a longer option.
 
-    A negation outside of them makes the sentence say something else: nothing is named.
+    A negation elsewhere in the sentence changes its meaning, so nothing is named.
     """
     sentence = " ".join(text.casefold().split())
     spans: list[tuple[int, int, int]] = []

@@ -1,4 +1,8 @@
-"""Reading files the same way on every floor: JSON objects and checksums."""
+"""Reading files the same way on every floor: JSON objects, strict YAML and checksums.
+
+Plain YAML keeps the last of two equal keys, and nested aliases can expand beyond any memory. Here both
+are errors, and no tag builds anything but text, numbers, lists and mappings.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256(paths: Iterable[Path]) -> str:
-    """SHA-256 in hexadecimal over the files' contents in order: what `cat PATHS | sha256sum` prints."""
+    """SHA-256 (hexadecimal) of the files' contents in order, as `cat PATHS | sha256sum` prints."""
     running = hashlib.sha256()
     for path in paths:
         with path.open("rb") as stream:
@@ -45,14 +49,14 @@ def sha256(paths: Iterable[Path]) -> str:
 
 
 LARGEST_YAML = 1 << 20
-"""Bytes. Files that people write are a thousand times smaller."""
+"""Bytes. Settings files are a thousand times smaller."""
 
 
 def read_yaml(path: Path, *, text_only: bool = False) -> Any:
-    """What the file holds; with `text_only` every scalar is text ("6", "on" and "null" mean themselves).
+    """The contents of a YAML file; with `text_only` every scalar stays text ("6", "on", "null").
 
-    Raises MapflowError, one line with the place, for a file that cannot be read, is too large or is no YAML, for a key
-    that a mapping has twice, and for aliases (`*name`).
+    Raises MapflowError, naming file and line, for a file that cannot be read, is larger than
+    `LARGEST_YAML` or is not YAML, for duplicate keys and for aliases (`*name`).
     """
     where = repr(str(path))
     try:
@@ -73,7 +77,7 @@ def read_yaml(path: Path, *, text_only: bool = False) -> Any:
 
 
 def parse_yaml(content: str, where: str, *, text_only: bool = False) -> Any:
-    """`read_yaml` for text at hand; `where` names it in errors."""
+    """`read_yaml` for text in memory; `where` names it in errors."""
     try:
         return yaml.load(content, Loader=_TextLoader if text_only else _SafeLoader)
     except _Refused as error:
@@ -96,11 +100,11 @@ _BY_WRONG_TAGS = (
 
 
 class _Refused(ValueError):
-    """YAML, but not in these files."""
+    """Valid YAML that is not accepted here."""
 
 
 class _Strict:
-    """What both loaders refuse."""
+    """Refuses aliases and duplicate keys; mixed into both loaders."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):  # type: ignore[attr-defined]
@@ -127,4 +131,4 @@ class _SafeLoader(_Strict, yaml.SafeLoader):
 
 
 class _TextLoader(_Strict, yaml.BaseLoader):
-    """Text, lists and mappings: no number format can surprise us."""
+    """Text, lists and mappings only."""

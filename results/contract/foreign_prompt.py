@@ -1,16 +1,17 @@
-"""Prompts of tasks that are not ours, taken apart: which stretch is the stem, which are the options.
+"""Splits the prompts of lmms-eval's other tasks into stem, options and template.
 
-The rule, read on the text alone:
-1. Options are the longest run of lines that begin with A, B, C, … in one style ("A. x", "(A) x", "A) x", "A: x"), the last
-   such run where several are equally long; lines between two of them belong to the upper one. Where no line begins so,
-   the same within a line, in brackets only ("(A) x (B) y"). An option is its letter and text.
-2. Before them, a line that says "Options:" or "Choices:" is a label, and so is "Question:" where the stem begins with it.
-   Lines that instruct (they name options, letters, choices, the best answer or subtitles) and all before the last of
-   them are template, as long as a line remains for the stem; the rest is the stem.
-3. All after the options is template.
-4. Without options the whole prompt is the stem: everything is `question`.
+The rules use the text alone:
+1. Options are the longest series of lines that begin with A, B, C, … in one style ("A. x", "(A) x",
+   "A) x", "A: x"); of equally long series, the last. Lines between two options belong to the first of
+   them. Without such lines, options in brackets within a line count ("(A) x (B) y"). An option is its
+   letter and text.
+2. Before the options, a line "Options:" or "Choices:" is a label, and so is "Question:" at the start
+   of the stem. Instructions (lines that name options, letters, choices, the best answer or subtitles)
+   and everything before the last of them are template, if a line remains for the stem.
+3. Everything after the options is template.
+4. Without options the whole prompt is the stem.
 
-Nothing is added, dropped or changed: the parts' texts joined are the prompt. Knows no task and no model.
+The texts of the parts, joined, are the prompt.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Span = tuple[int, int]
 
 
 def split_prompt(prompt: str) -> tuple[Part, ...]:
-    """The prompt as parts in reading order; their texts joined are the prompt."""
+    """The parts of the prompt in reading order."""
     options = _option_spans(prompt)
     if not options:
         return (Part("stem", prompt),) if prompt else ()
@@ -69,9 +70,9 @@ def foreign_question(
     target: int | str,
     max_new_tokens: int,
 ) -> Question:
-    """A question of somebody else's task: its own prompt is the user's turn, nothing is put around it.
+    """A question of another task: its own prompt is the whole user turn.
 
-    target: the right option's index, its letter or its text; for a prompt without options, the answer's text.
+    `target` is the right option's index, letter or text; without options, the text of the answer.
     """
     turn = split_prompt(prompt)
     options = tuple(_text_of_option(part.text) for part in turn if part.kind == "option")
@@ -93,7 +94,7 @@ def foreign_question(
 
 
 def _option_spans(prompt: str) -> list[Span]:
-    """Start and end of each option, without the whitespace after it."""
+    """Start and end of each option, without trailing whitespace."""
     runs = [run for style in _STYLES for run in _runs(list(style.finditer(prompt)))]
     runs = runs or _runs(list(_INLINE.finditer(prompt)))
     if not runs:
@@ -108,7 +109,7 @@ def _option_spans(prompt: str) -> list[Span]:
 
 
 def _runs(marks: Sequence[re.Match[str]]) -> list[list[re.Match[str]]]:
-    """Stretches of marks that count A, B, C, …, two at least."""
+    """Consecutive marks that count A, B, C, …; at least two."""
     runs: list[list[re.Match[str]]] = []
     for mark in marks:
         if mark[1] == "A":
@@ -124,7 +125,7 @@ def _line_end(prompt: str, start: int) -> int:
 
 
 def _stem_span(prompt: str, end: int) -> Span:
-    """The stem before the options, without the line that labels them and without instructions before it."""
+    """The stem before the options, without their label and without leading instructions."""
     if label := _OPTIONS_LABEL.search(prompt, 0, end):
         end = label.start()
     end = len(prompt[:end].rstrip())

@@ -1,8 +1,8 @@
-"""What is asked: a question about a clip, its options and how each protocol words it.
+"""A question about a clip, its options and how each protocol words it.
 
-The one contract between benchmarks, which know the questions, and model families, which know conversations and
-tokens. A benchmark hands over the *parts* of a prompt and what each part is, so nobody downstream has to search
-for the stem or an option in rendered text.
+This is the contract between benchmarks, which know the questions, and model families, which know
+conversations and tokens. A benchmark provides the *parts* of a prompt with their kinds, so no other
+code has to search for the stem or an option in rendered text.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of the user's turn. `label` and the parts it names (stem, options) are the *question*; `template` is not."""
+    """A part of the user's turn. Labels, stem and options form the *question* segment."""
 
     kind: PartKind
     text: str
@@ -45,10 +45,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One protocol's wording for one style of model (design.md, Benchmarks and protocols).
+    """The wording of one protocol for one style of model.
 
-    `system` opens the conversation; `answer_prefix` begins the assistant's turn; `preamble` comes between the video
-    and the question; all three may be empty. `option` is a format string with `{letter}` and `{text}`.
+    `system` opens the conversation, `preamble` comes between the video and the question, and
+    `answer_prefix` begins the assistant's turn; all three may be empty. `option` is a format string
+    with `{letter}` and `{text}`.
     """
 
     system: str
@@ -91,7 +92,7 @@ class Question:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What every kind of record says of its question."""
+        """The fields that every kind of record copies from its question."""
         return {
             "question_id": self.question_id,
             "video_id": self.video_id,
@@ -101,20 +102,21 @@ class Question:
 
     @property
     def target_text(self) -> str:
-        """What the prediction is compared with: the right option's letter, or the open answer's text."""
+        """The right option's letter, or the text of an open-ended answer."""
         return self.target if isinstance(self.target, str) else self.letters[self.target]
 
     def prompt(self, style: PromptStyle) -> Prompt:
-        """The wording for models of `style`. Raises MapflowError where the protocol has none."""
+        """The wording for models of `style`. Raises MapflowError if the protocol has none."""
         if style not in self.prompts:
             raise MapflowError(
-                f"protocol {self.protocol!r} of task {self.task!r} has no prompt for {style!r} models;"
+                f"protocol {self.protocol!r} of task {self.task!r} has no prompt for {style!r}"
+                " models;"
                 f" it has {', '.join(self.prompts)}"
             )
         return self.prompts[style]
 
     def user_turn(self, style: PromptStyle) -> tuple[Part, ...]:
-        """The user's turn as parts, in reading order; their texts joined are the rendered turn."""
+        """The user's turn as parts in reading order; joined, their texts are the rendered turn."""
         if self.turn is not None:
             return self.turn
         prompt = self.prompt(style)

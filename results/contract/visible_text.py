@@ -1,36 +1,37 @@
-"""Text from datasets, checkpoints and models, made safe to look at: what would act on a screen becomes its code.
+"""Text from data sets, checkpoints and models, made safe to show on a screen.
 
-Control characters move a terminal's cursor or recolour it, bidirectional overrides show a line in another order than
-it has, lone surrogates cannot be written to a file at all. Knows no format: what ends a cell, a tag or a formula is
-`formats.py`'s business.
+Control characters can move a terminal's cursor, bidirectional overrides reorder a line, and lone
+surrogates cannot be encoded. All of them are replaced by their codes. `tables/formats.py` escapes what
+has a meaning in a file format.
 """
 
 from __future__ import annotations
 
 import re
 
-# C0, DEL, C1; the Arabic letter mark; zero-width and directional marks; line and paragraph separators; directional
-# embeddings, overrides and isolates; the byte order mark; lone surrogates; interlinear annotation; tags.
+# C0, DEL, C1; the Arabic letter mark; zero-width and directional marks; line and paragraph
+# separators; directional embeddings, overrides and isolates; the byte order mark; lone surrogates;
+# interlinear annotation; tags.
 _ACTING = (
-    "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f"
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ud800-\udfff\ufff9-\ufffb\U000e0000-\U000e007f"
 )
 _IN_LINES = re.compile(f"[{_ACTING}]")
 _IN_ONE_LINE = re.compile(f"[{_ACTING}\t\n]")
 
 
 def visible(text: str) -> str:
-    """One line: every character that acts rather than shows, line ends and tabs too, as `\\x1b` or `\\u202e`."""
+    """The text on one line: control characters, line ends and tabs as `\\x1b` or `\\u202e`."""
     return _IN_ONE_LINE.sub(_code, text)
 
 
 def visible_lines(text: str) -> str:
-    """The same, line ends and tabs left as they are."""
+    """Like `visible`, but line ends and tabs stay."""
     return _IN_LINES.sub(_code, text)
 
 
 def visible_json(text: str) -> str:
-    """JSON, whose line ends and tabs stand between its values only; what acts within texts is spelled as an escape."""
+    """Like `visible_lines` for JSON text: control characters become JSON escapes."""
     return _IN_LINES.sub(lambda match: _units(match[0]), text)
 
 

@@ -1,0 +1,1 @@
+"""Run folders: writing, reading and the provenance of their numbers."""

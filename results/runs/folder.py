@@ -115,7 +115,8 @@ class RunFolder(Generic[R]):
         for name in sorted({*earlier, *ours}):
             if earlier.get(name) != ours.get(name):
                 raise MapflowError(
-                    f"run folder {str(self.folder)!r} holds another run: its {name} is {earlier.get(name)!r}, this one's"
+                    f"run folder {str(self.folder)!r} holds another run: its {name} is"
+                    f" {earlier.get(name)!r}, this one's"
                     f" {ours.get(name)!r}; choose another --output_path"
                 )
 

@@ -47,7 +47,8 @@ def disagreements(baseline: Run, treatment: Run) -> list[str]:
     found = []
     if baseline.protocol != treatment.protocol:
         found.append(
-            f"Warning: protocols differ ({baseline.protocol or 'unknown'} and {treatment.protocol or 'unknown'}): this"
+            f"Warning: protocols differ ({baseline.protocol or 'unknown'} and"
+            f" {treatment.protocol or 'unknown'}): this"
             " compares prompts as well."
         )
     if others := _other_frames(baseline, treatment):
@@ -118,7 +119,8 @@ def manifest_lines(
         f"digest {digest}" if digest else "digest not recorded",
         f"protocol {protocol}" if protocol else "protocol not recorded",
         f"seeds {', '.join(map(str, seeds)) or 'none'}",
-        f"{identity.get('dtype', 'dtype not recorded')} on {manifest.get('device', 'a device not recorded')}",
+        f"{identity.get('dtype', 'dtype not recorded')} on"
+        f" {manifest.get('device', 'a device not recorded')}",
         "versions "
         + (", ".join(f"{name} {value}" for name, value in versions.items()) or "not recorded"),
         f"git {git}" if git else "git state not recorded",

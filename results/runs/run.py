@@ -107,7 +107,8 @@ def read_runs(place: Path, titles: Mapping[str, str] | None = None) -> list[Run]
         )
         if rows.setdefault(record.question_id, row) != row:
             raise MapflowError(
-                f"{place}: question {record.question_id!r} is answered twice, and differently, under"
+                f"{place}: question {record.question_id!r} is answered twice, and differently,"
+                " under"
                 f" {record.intervention!r}; keep one answer a question"
             )
         if about[key][1] != record.protocol:

@@ -1,0 +1,1 @@
+"""Tables of runs and the formats they are printed in."""

@@ -42,7 +42,8 @@ def ablation_table(
     """
     if not treatments:
         raise MapflowError(
-            f"only {baseline.intervention!r} was run on {baseline.title}: nothing to compare it with"
+            f"only {baseline.intervention!r} was run on {baseline.title}: nothing to compare it"
+            " with"
         )
     conditions: dict[str, list[Run]] = {}
     for run in treatments:
@@ -64,8 +65,10 @@ def ablation_table(
         for warning in dict.fromkeys(w for run in runs for w in disagreements(baseline, run))
     ]
     notes = [
-        f"Baseline: {baseline.intervention} ({baseline.model}), {percent(rows[0]['baseline_accuracy'])} %.",
-        "Differences to the baseline in points; several seeds are one condition: their mean, with the variance between"
+        f"Baseline: {baseline.intervention} ({baseline.model}),"
+        f" {percent(rows[0]['baseline_accuracy'])} %.",
+        "Differences to the baseline in points; several seeds are one condition: their mean, with"
+        " the variance between"
         " seeds in the interval; spread is the standard deviation of the seeds' accuracies.",
         f"Margin {margin * 100:g} points; p (Holm) is corrected for {len(rows)} conditions.",
         *warnings,

@@ -64,7 +64,8 @@ def compare_with_baseline(
     """
     if not treatments:
         raise MapflowError(
-            "only one run is given; name a second one, or the folder of a run with several interventions"
+            "only one run is given; name a second one, or the folder of a run with several"
+            " interventions"
         )
     first, *others = names or labels([baseline, *treatments])
     pairs = [
@@ -168,7 +169,8 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
         about = f"{one.comparison.treatment} on {one.treatment.title}"
         if one.not_asked:
             notes.append(
-                f"{about}: {one.not_asked:,} questions could not be asked in one run or the other and are left out."
+                f"{about}: {one.not_asked:,} questions could not be asked in one run or the other"
+                " and are left out."
             )
         notes += [
             f"{about}: {note}"
@@ -179,7 +181,8 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
         f"{p.comparison.difference.method}; {p.comparison.test.method}" for p in pairs
     )
     notes.append(
-        f"Differences in points; methods: {' | '.join(methods)}; p (Holm) is corrected for {len(pairs)} tests."
+        f"Differences in points; methods: {' | '.join(methods)}; p (Holm) is corrected for"
+        f" {len(pairs)} tests."
     )
     runs = [run for one in pairs for run in (one.baseline, one.treatment)]
     return Table(
@@ -201,10 +204,12 @@ def _could_be_seen(found: Comparison) -> list[str]:
         )
     except MapflowError:
         return [
-            f"With so few flips among {found.n:,} questions no difference would be found with 80 % power."
+            f"With so few flips among {found.n:,} questions no difference would be found with 80 %"
+            " power."
         ]
     return [
-        f"With as many flips, {found.n:,} questions find a difference of {100 * smallest:.1f} points with 80 % power."
+        f"With as many flips, {found.n:,} questions find a difference of {100 * smallest:.1f}"
+        " points with 80 % power."
     ]
 
 
@@ -230,9 +235,12 @@ def subtask_table(pairs: Sequence[ComparedPair]) -> Table:
         for stratum in one.comparison.strata.differences
     ]
     notes = [
-        f"{one.comparison.treatment} on {one.treatment.title}: macro average {points(macro.interval.estimate)} points,"
-        f" 95 % CI {points(macro.interval.low)}…{points(macro.interval.high)}, p {p_text(macro.test.p_value)};"
-        f" do subtasks differ in the difference? p {p_text(one.comparison.strata.homogeneity.p_value)}."
+        f"{one.comparison.treatment} on {one.treatment.title}: macro average"
+        f" {points(macro.interval.estimate)} points,"
+        f" 95 % CI {points(macro.interval.low)}…{points(macro.interval.high)}, p"
+        f" {p_text(macro.test.p_value)};"
+        " do subtasks differ in the difference? p"
+        f" {p_text(one.comparison.strata.homogeneity.p_value)}."
         for one in pairs
         if one.comparison.strata and (macro := one.comparison.strata.macro)
     ]

@@ -51,10 +51,13 @@ def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
             who = f"{own[0].model} {own[0].intervention} and {run.model} {run.intervention}"
             notes += [f"{who}: {warning}" for warning in disagreements(own[0], run)]
     notes += [
-        f"Runs of a benchmark that share a letter do not differ significantly (paired, Holm, {alpha:.0%}).",
-        "Accuracy in percent: micro over questions with its 95 % interval (Wilson, by video), macro over subtasks.",
+        "Runs of a benchmark that share a letter do not differ significantly (paired, Holm,"
+        f" {alpha:.0%}).",
+        "Accuracy in percent: micro over questions with its 95 % interval (Wilson, by video),"
+        " macro over subtasks.",
         *(f"Paper rows, neither tested nor ranked: {source}." for source in _sources(rows)),
-        "p (chance): against guessing, two-sided, exact; significantly below chance mostly means a lost answer format.",
+        "p (chance): against guessing, two-sided, exact; significantly below chance mostly means"
+        " a lost answer format.",
     ]
     return Table("Leaderboard", _COLUMNS, rows, notes, provenance(runs))
 
@@ -80,7 +83,8 @@ def tie_letters(runs: Sequence[Run], alpha: float = 0.05) -> tuple[list[str], li
             continue
         if any(together.left_out):
             said.append(
-                f"{names[i]} and {names[j]} are compared over the {together.n:,} questions they share."
+                f"{names[i]} and {names[j]} are compared over the {together.n:,} questions they"
+                " share."
             )
     if pairs:
         index = tuple(np.array(pairs).T)
@@ -134,7 +138,8 @@ def _sources(rows: Sequence[Row]) -> list[str]:
 def _micro(run: Run) -> float:
     if not run.n:
         raise MapflowError(
-            f"{str(run.source)!r}: none of the {run.errors:,} questions could be asked under {run.intervention!r}"
+            f"{str(run.source)!r}: none of the {run.errors:,} questions could be asked under"
+            f" {run.intervention!r}"
         )
     return float(run.correct[~run.failed].mean())
 

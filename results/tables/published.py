@@ -66,7 +66,8 @@ def published_for(
 def _row(table: Mapping[str, Any], row: Mapping[str, Any]) -> PublishedRow:
     if table["average"] not in AVERAGES:
         raise MapflowError(
-            f"published table {table['table']!r}: average {table['average']!r} is none of {AVERAGES}"
+            f"published table {table['table']!r}: average {table['average']!r} is none of"
+            f" {AVERAGES}"
         )
     about = {name: table[name] for name in ("table", "source", "average", "note")}
     changes = tuple(float(value) for value in row.get("relative_change", ()))

@@ -24,7 +24,8 @@ from mapflow.results.report.page import script_json
 from mapflow.results.tables.formats import FORMATS, Column, Table, html_table, render
 
 ACTING = (
-    "\x1b[2J\x1b]0;owned\x07\x1b]8;;http://x\x1b\\ \x9b31m \x08\x0c\r\x7f\x85 \u202eevil\u202c \u2066x\u2069 \u200f \u061c"
+    "\x1b[2J\x1b]0;owned\x07\x1b]8;;http://x\x1b\\ \x9b31m \x08\x0c\r\x7f\x85 \u202eevil\u202c"
+    " \u2066x\u2069 \u200f \u061c"
     " \u2028 \ufeff \U000e0041 \ud800"
 )
 EVIL = f"{ACTING} <script>alert(1)</script> </script><!--<script> \" onload='x' javascript:alert(1) =cmd|'/c'!A1 \\input{{x}} [a](javascript:x) ![b](//x)"

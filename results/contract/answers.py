@@ -1,10 +1,10 @@
 """Which option a written answer names, and whether it is right.
 
 The parser looks for evidence in this order, and the first kind it finds decides: the answer is one
-bare letter; it is the text of one option; it says "answer: …" or "best option: …"; it begins with a
-letter ("B. …"); it mentions letters in brackets; it contains the text of an option. The answer is
-ambiguous, and the result None, if one kind of evidence names two different options or a letter stands
-beside the text of another option. The parser never guesses.
+bare letter; it is the text of one option; it says "answer: …" or "best option: …"; it begins with
+a letter ("B. …"); it mentions letters in brackets; it contains the text of an option. The answer
+is ambiguous, and the result None, if one kind of evidence names two different options or a letter
+stands beside the text of another option. The parser never guesses.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def grade(
 ) -> tuple[bool, bool]:
     """(right, valid): whether the prediction names the right answer, and whether it names any.
 
-    If the first token is the answer (the paper's protocol), it must be the bare letter; a longer answer
-    is parsed. Options are compared by their *text*, because some questions of TVBench list the right
-    one twice. An open-ended answer is right if its first token is (`first_token_right`); without that
-    knowledge, if the right answer begins with the prediction.
+    If the first token is the answer (the paper's protocol), it must be the bare letter; a longer
+    answer is parsed. Options are compared by their *text*, because some questions of TVBench list
+    the right one twice. An open-ended answer is right if its first token is (`first_token_right`);
+    without that knowledge, if the right answer begins with the prediction.
     """
     if not question.options:
         begins = bool(text) and question.target_text.startswith(text)
@@ -108,7 +108,8 @@ def _whole(text: str, options: Sequence[str]) -> set[int]:
 
 
 def _after_cue(text: str, options: Sequence[str]) -> set[int]:
-    """All options that "answer: …" statements name; a later statement does not replace earlier ones."""
+    """All options that "answer: …" statements name; a later statement does not replace earlier
+    ones."""
     named: set[int] = set()
     for cue in _CUE.finditer(text):
         rest = text[cue.end() :]

@@ -5,17 +5,18 @@ from mapflow.results.contract.visible_text import visible
 FAILED, USAGE_ERROR, QUESTIONS_MISSING = 1, 2, 3
 """Exit codes beside 0 for success.
 
-`FAILED`: the run or a check failed. `USAGE_ERROR`: arguments or files are wrong. `QUESTIONS_MISSING`:
-the run finished, and some questions failed. An interrupted command exits with 128 plus the signal's
-number.
+`FAILED`: the run or a check failed. `USAGE_ERROR`: arguments or files are wrong.
+`QUESTIONS_MISSING`: the run finished, and some questions failed. An interrupted command exits with
+128 plus the signal's number.
 """
 
 
 class MapflowError(ValueError):
-    """A mistake in what the user asked for, never a bug; commands print it and exit with `USAGE_ERROR`.
+    """A mistake in what the user asked for, never a bug; commands print it and exit with
+    `USAGE_ERROR`.
 
-    The message is one line that names the thing, the value and what to do. Control characters quoted
-    from files are shown as codes.
+    The message is one line that names the thing, the value and what to do. Control characters
+    quoted from files are shown as codes.
     """
 
     def __str__(self) -> str:

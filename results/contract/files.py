@@ -1,7 +1,7 @@
 """Reading files the same way on every floor: JSON objects, strict YAML and checksums.
 
-Plain YAML keeps the last of two equal keys, and nested aliases can expand beyond any memory. Here both
-are errors, and no tag builds anything but text, numbers, lists and mappings.
+Plain YAML keeps the last of two equal keys, and nested aliases can expand beyond any memory. Here
+both are errors, and no tag builds anything but text, numbers, lists and mappings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ LARGEST_JSON = 256 << 20
 def read_json(path: Path) -> dict[str, Any]:
     """The contents of a JSON file that holds an object.
 
-    Raises MapflowError, naming the file, if it is absent, unreadable, too large or holds something else.
+    Raises MapflowError, naming the file, if it is absent, unreadable, too large or holds something
+    else.
     """
     if not path.is_file():
         raise MapflowError(f"folder {path.parent} has no {path.name}")

@@ -1,13 +1,13 @@
 """Splits the prompts of lmms-eval's other tasks into stem, options and template.
 
 The rules use the text alone:
-1. Options are the longest series of lines that begin with A, B, C, … in one style ("A. x", "(A) x",
-   "A) x", "A: x"); of equally long series, the last. Lines between two options belong to the first of
-   them. Without such lines, options in brackets within a line count ("(A) x (B) y"). An option is its
-   letter and text.
-2. Before the options, a line "Options:" or "Choices:" is a label, and so is "Question:" at the start
-   of the stem. Instructions (lines that name options, letters, choices, the best answer or subtitles)
-   and everything before the last of them are template, if a line remains for the stem.
+1. Options are the longest series of lines that begin with A, B, C, … in one style ("A. x", "(A)
+   x", "A) x", "A: x"); of equally long series, the last. Lines between two options belong to the
+   first of them. Without such lines, options in brackets within a line count ("(A) x (B) y"). An
+   option is its letter and text.
+2. Before the options, a line "Options:" or "Choices:" is a label, and so is "Question:" at the
+   start of the stem. Instructions (lines that name options, letters, choices, the best answer or
+   subtitles) and everything before the last of them are template, if a line remains for the stem.
 3. Everything after the options is template.
 4. Without options the whole prompt is the stem.
 

@@ -1,8 +1,8 @@
 """Text from data sets, checkpoints and models, made safe to show on a screen.
 
 Control characters can move a terminal's cursor, bidirectional overrides reorder a line, and lone
-surrogates cannot be encoded. All of them are replaced by their codes. `tables/formats.py` escapes what
-has a meaning in a file format.
+surrogates cannot be encoded. All of them are replaced by their codes. `tables/formats.py` escapes
+what has a meaning in a file format.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""One job at a time in a run's folder: a second one, started by mistake, is refused before it writes anything.
+"""Locks that keep a second job out of a run folder.
 
-Every process of a job holds two kernel locks for as long as it works in the folder: a shared one that says "this job"
-and an exclusive one that says "this worker of it". The kernel drops them when the process ends, however it ends, so
-there are no stale locks to clear away and a killed job can be taken up again at once. Workers of one job know each
-other by what torchrun and accelerate tell all of them.
+Every process of a job holds two kernel locks while it works in the folder: a shared lock for the
+job and an exclusive lock for its own rank. The kernel releases both when the process ends, so
+there are no stale locks, and a killed job can be resumed at once. Processes belong to one job if
+torchrun or accelerate gave them the same job identity.
 
-Locks are flock's. Over NFS Linux carries them to the server, so other machines see them too, unless the share is
-mounted with `nolock` or `local_lock=flock`: then only mistakes on one machine are seen.
+The locks are made with flock. Over NFS, Linux forwards them to the server, so they work across
+machines, except on a share mounted with `nolock` or `local_lock=flock`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _held: weakref.WeakValueDictionary[tuple[int, str], Claim] = weakref.WeakValueDi
 
 
 class Claim:
-    """This process's right to write into `folder`; it lasts as long as the object. `claim` hands it out."""
+    """The right of this process to write into `folder`, held until the object is released.
+
+    Made by `claim`.
+    """
 
     def __init__(self, folder: Path) -> None:
         with in_turn(folder):
@@ -51,15 +54,15 @@ class Claim:
         else:
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps({"job": job, **_ourselves()}).encode(), 0)
-        if shared:  # nobody takes the lock between the two: it is our turn
+        if shared:  # the turn lock keeps other processes from locking in between
             fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def claim(folder: Path) -> Claim:
-    """The folder is this job's until the claim is dropped or the process ends; asking again gives the same claim.
+    """Claims the folder for this job; a second call in this process returns the same claim.
 
-    Raises MapflowError, naming the process that has it, where another job works in the folder, and OSError where
-    locks cannot be kept there.
+    Raises MapflowError, naming the process that has it, where another job works in the folder, and
+    OSError where locks cannot be kept there.
     """
     key = os.getpid(), str(folder.resolve())
     found = _held.get(key)
@@ -70,14 +73,15 @@ def claim(folder: Path) -> Claim:
 
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """What must not happen in two processes at once: short, and others wait."""
+    """Runs a short section in one process at a time; other processes wait."""
     with (folder / TURN).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _job() -> str:
-    """The same in all workers of one torchrun or accelerate job, and in no two jobs at a time."""
+    """An identity shared by all processes of one torchrun or accelerate job, and by no other
+    job."""
     told = os.environ.get
     world = told("WORLD_SIZE", "1")
     if world == "1":
@@ -105,4 +109,7 @@ def _in_use(folder: Path, owner: dict[str, str | int]) -> str:
         if owner
         else "another job"
     )
-    return f"run folder {str(folder)!r} is in use by {who}; wait until it ends, or choose another --output_path"
+    return (
+        f"run folder {str(folder)!r} is in use by {who}; wait until it ends,"
+        " or choose another --output_path"
+    )

@@ -1,9 +1,10 @@
-"""A run's folder: records as they come, and a manifest that says what they are records of.
+"""Run folders: records, written as they come, and a manifest that describes them.
 
-Lines are appended with one write under a file lock, so several workers share one file and a killed one loses at most
-its unfinished question; a power cut may cost those answered since the last fsync as well, SYNC_SECONDS of work. The
-manifest's `identity` (model, weights, protocol, code …) must agree when a run is taken up again; the same command
-then answers only what is missing. `run_claim.py` sees to it that no second job writes here meanwhile.
+Each record is appended with one write under a file lock, so several processes share one file. A
+killed process loses at most its unfinished question; a power cut also loses the records since the
+last fsync, at most `SYNC_SECONDS` of work. A run is resumed if the manifest's `identity` (model,
+weights, protocol, code …) agrees; the same command then asks only the missing questions. `claim.py`
+keeps other jobs out of the folder.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from mapflow.results.records.record import Record
 from mapflow.results.runs.claim import claim, in_turn
 
 RECORDS, MANIFEST, SUMMARY = Record.FILE, "manifest.json", "summary.json"
-SYNC_SECONDS = 5.0  # how much answering a power cut may undo; a sync costs milliseconds
+SYNC_SECONDS = 5.0  # seconds of answers that a power cut may lose; a sync costs milliseconds
 _BLOCK = 1 << 16
 
 R = TypeVar("R", bound=JsonlRecord)
 
 
 class RunFolder(Generic[R]):
-    """`folder`, and the keys of what need not be asked any more: `answered`. The records themselves are not kept in memory.
+    """A folder that records are appended to; `answered` holds the keys that need no new answer.
 
-    What an earlier run could not answer is asked again: the video may be there by now, or the memory.
+    Records are not kept in memory. Questions that failed in an earlier run are asked again, because
+    the video or the memory may be available now.
     """
 
     def __init__(
@@ -44,12 +46,13 @@ class RunFolder(Generic[R]):
         about: Mapping[str, Any],
         kind: type[R] = Record,  # pyright: ignore[reportArgumentType]
     ) -> None:
-        """Creates the folder or takes up an earlier run in it. `kind` is the kind of record that it holds.
+        """Creates the folder, or resumes the run in it. `kind` is the type of its records.
 
-        `identity` must be equal to the earlier run's, and so must what an intervention's name stands for
-        (`about["interventions"]`: name → in full). The rest of `about` (command, device, …) may differ, and its
-        mappings keep what the earlier run put there. Raises MapflowError, with both values, where they differ, where
-        another job works in the folder, and where the folder cannot be written.
+        `identity` must equal the earlier run's, and an intervention's name must have the same
+        meaning (`about["interventions"]`: name → full expression). The rest of `about` (command,
+        device, …) may differ; its mappings are merged with those of the earlier run. Raises
+        MapflowError, with both values, if they differ, if another job works in the folder, or if
+        the folder cannot be written.
         """
         self.folder, self.file = folder, folder / kind.FILE
         with _writing(folder):
@@ -70,7 +73,8 @@ class RunFolder(Generic[R]):
         }
 
     def append(self, records: Iterable[R]) -> None:
-        """All of them in one write: other workers' lines never interleave. Raises MapflowError on a full disk."""
+        """All of them in one write: other workers' lines never interleave. Raises MapflowError on
+        a full disk."""
         records = list(records)
         data = "".join(record.to_line() + "\n" for record in records).encode()
         with _writing(self.folder):
@@ -151,7 +155,8 @@ def _drop_torn_line(path: Path) -> None:
 
 
 def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
-    """All records of a run, sorted by question and intervention, each once: an answer before an error, the last error.
+    """All records of a run, sorted by question and intervention, each once: an answer before an
+    error, the last error.
 
     Raises MapflowError on a broken line.
     """
@@ -172,7 +177,8 @@ def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: i
 
 
 def sort_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
-    """Rewrites the file in sorted order, so that it does not tell how many workers answered; returns the records."""
+    """Rewrites the file in sorted order, so that it does not tell how many workers answered;
+    returns the records."""
     if not (folder / kind.FILE).is_file():
         return read_records(folder, kind)  # says what is missing
     with _writing(folder), (folder / kind.FILE).open("rb") as file:
@@ -190,7 +196,8 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writers take turns, so one name for what is not finished will do; a killed writer's is written over."""
+    """Writers take turns, so one name for what is not finished will do; a killed writer's is
+    written over."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     with _writing(path.parent):
         try:

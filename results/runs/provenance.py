@@ -131,9 +131,9 @@ def manifest_lines(
 def code_version(root: Path | None = None) -> str:
     """Digest of the source that can change a record, as twelve hexadecimal digits.
 
-    A run is only resumed by the code that began it. The version number alone does not distinguish a
-    checkout from the same checkout with an edit. `root` holds the four folders (default: the running
-    code).
+    A run is only resumed by the code that began it. The version number alone does not distinguish
+    a checkout from the same checkout with an edit. `root` holds the four folders (default: the
+    running code).
     """
     root, running = root or Path(__file__).parents[2], hashlib.sha256()
     for name in FOLDERS:

@@ -1,7 +1,7 @@
-"""Run: one intervention's answers to one benchmark, as columns that statistics take, with its manifest.
+"""One intervention's answers to one benchmark, as arrays for the statistics, with the manifest.
 
-Read from the folder of a run (records.jsonl) or from lmms-eval's sample logs. Every line is checked once, here: a
-broken or contradictory one is named by file and line, never counted. Knows no statistic and no table.
+Runs are read from run folders (records.jsonl) or from lmms-eval's sample logs. Every line is
+checked here, once: a broken or contradictory line raises an error that names file and line.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -20,16 +20,29 @@ from mapflow.results.records.record import Record
 from mapflow.results.runs.folder import MANIFEST, RECORDS
 from mapflow.results.runs.sample_logs import read_samples, sample_files, sample_manifest
 
-Row = tuple[Any, ...]
+
+class _Answer(NamedTuple):
+    """The fields of a record that are counted."""
+
+    video_id: str | None
+    task: str
+    gold: str
+    correct: bool
+    valid: bool | None
+    failed: bool
+    n_options: int
+    edges_kept: float
+    edges_total: float
+    frames: int
 
 
 @dataclass(frozen=True)
 class Run:
-    """All arrays have one entry a question, in the file's order. `failed`: could not be asked, counts for no accuracy.
+    """All arrays have one entry per question, in the order of the file.
 
-    `n_options` is 0 where unknown or open, edges are NaN where unknown; `frames` is a fingerprint of the frames that
-    were shown, 0 where unknown. `video_id` and `valid` are None where the log knows none. `title` is the
-    benchmark's name in tables.
+    `failed` marks failed questions, which count for no accuracy. Unknown values: `n_options` 0
+    (also for open-ended questions), edges NaN, `frames` 0 (otherwise a fingerprint of the shown
+    frames), `video_id` and `valid` None. `title` is the benchmark's name in tables.
     """
 
     source: Path
@@ -53,12 +66,12 @@ class Run:
 
     @property
     def n(self) -> int:
-        """Questions that were answered."""
+        """The number of answered questions."""
         return int((~self.failed).sum())
 
     @property
     def errors(self) -> int:
-        """Questions that could not be asked."""
+        """The number of failed questions."""
         return int(self.failed.sum())
 
     @property
@@ -69,7 +82,7 @@ class Run:
 
     @property
     def edges_share(self) -> float | None:
-        """Edges kept over causal edges; None where the log does not say."""
+        """Edges kept over causal edges; None if no record has them."""
         known = ~np.isnan(self.edges_kept) & (self.edges_total > 0)
         if not known.any():
             return None
@@ -77,7 +90,7 @@ class Run:
 
     @property
     def cluster(self) -> Int[np.ndarray, " n"] | None:
-        """Codes of the answered questions' videos; None where videos are unknown or no two questions share one."""
+        """The video of each answered question as a code; None if unknown or all are different."""
         if self.video_id is None:
             return None
         names, codes = np.unique(self.video_id[~self.failed], return_inverse=True)
@@ -85,15 +98,14 @@ class Run:
 
 
 def read_runs(place: Path, titles: Mapping[str, str] | None = None) -> list[Run]:
-    """Every intervention × benchmark under `place`, in the manifest's order.
+    """One run per intervention and benchmark under `place`, in the order of the manifest.
 
-    `place` is the folder of a run, a folder of lmms-eval's sample logs, or one of those logs. Raises MapflowError for
-    anything else, and for lines that are broken, contradict each other or answer nothing.
-
-    titles: benchmark → its name in tables; without one, the benchmark's own name.
+    `place` is a run folder, a folder of lmms-eval's sample logs, or one of those logs. `titles`
+    maps benchmarks to their names in tables (default: the benchmark itself). Raises MapflowError
+    for any other place, for broken or contradictory lines, and for a place without answers.
     """
     manifest, records = open_records(place)
-    grouped: dict[tuple[str, str], dict[str, Row]] = {}
+    grouped: dict[tuple[str, str], dict[str, _Answer]] = {}
     about: dict[tuple[str, str], tuple[int | None, str]] = {}
     for record in records:
         for name in ("question_id", "intervention"):
@@ -102,7 +114,7 @@ def read_runs(place: Path, titles: Mapping[str, str] | None = None) -> list[Run]
         key = (record.intervention, record.question_id.partition("/")[0])
         rows = grouped.setdefault(key, {})
         about.setdefault(key, (record.seed, record.protocol))
-        row = _row(
+        row = _answer(
             record, f"{place}: question {record.question_id!r} under {record.intervention!r}"
         )
         if rows.setdefault(record.question_id, row) != row:
@@ -130,7 +142,8 @@ def read_runs(place: Path, titles: Mapping[str, str] | None = None) -> list[Run]
 
 
 def open_records(place: Path) -> tuple[dict[str, Any], Iterator[Record]]:
-    """The manifest and the records, not read yet. Raises MapflowError where `place` is no run."""
+    """The manifest and an iterator over the records. Raises MapflowError if `place` is not a
+    run."""
     if not place.exists():
         raise MapflowError(f"{str(place)!r} does not exist; name the folder of a run")
     if (place / RECORDS).is_file():
@@ -152,7 +165,7 @@ def _lines(path: Path) -> Iterator[Record]:
 
 
 def _logged_intervention(manifest: Mapping[str, Any]) -> str:
-    """lmms-eval gets the first intervention's answers; without one, attention was full."""
+    """The first intervention, whose answers lmms-eval logs; "full" if none was given."""
     arguments = str(manifest.get("model_args") or "")
     named = [
         word.partition("=")[2] for word in arguments.split(",") if word.startswith("intervention=")
@@ -160,8 +173,8 @@ def _logged_intervention(manifest: Mapping[str, Any]) -> str:
     return named[0].partition(";")[0] if named else "full"
 
 
-def _row(record: Record, where: str) -> Row:
-    """The fields that are counted. Raises MapflowError for an answer that is neither right nor wrong nor an error."""
+def _answer(record: Record, where: str) -> _Answer:
+    """Checks a record. Raises MapflowError if it is neither right nor wrong nor an error."""
     failed = record.error is not None
     if not all(isinstance(text, str) for text in (record.task, record.target)):
         raise MapflowError(f"{where}: task and target must be text")
@@ -177,7 +190,7 @@ def _row(record: Record, where: str) -> Row:
         raise MapflowError(
             f"{where}: edges {record.edges_kept!r} of {record.edges_total!r} are no counts"
         )
-    return (
+    return _Answer(
         record.video_id or None,
         record.task,
         record.target,
@@ -196,15 +209,12 @@ def _run(
     manifest: Mapping[str, Any],
     key: tuple[str, str],
     about: tuple[int | None, str],
-    rows: Mapping[str, Row],
+    rows: Mapping[str, _Answer],
     title: str,
 ) -> Run:
-    video, task, gold, correct, valid, failed, n_options, kept, total, frames = zip(
-        *rows.values(), strict=True
-    )
-    answered = [
-        is_valid for is_valid, has_failed in zip(valid, failed, strict=True) if not has_failed
-    ]
+    answers = rows.values()
+    videos = [one.video_id for one in answers]
+    valid = [one.valid for one in answers if not one.failed]
     return Run(
         source=place,
         intervention=key[0],
@@ -213,23 +223,25 @@ def _run(
         seed=about[0],
         protocol=about[1],
         question_id=np.array(list(rows)),
-        video_id=None if None in video else np.array(video),
-        task=np.array(task),
-        gold=np.array(gold),
-        correct=np.array(correct, dtype=bool),
-        valid=None if None in answered else np.array([bool(one) for one in valid]),
-        failed=np.array(failed, dtype=bool),
-        n_options=np.array(n_options, dtype=int),
-        edges_kept=np.array(kept, dtype=float),
-        edges_total=np.array(total, dtype=float),
-        frames=np.array(frames, dtype=np.int64),
+        video_id=None if None in videos else np.array(videos),
+        task=np.array([one.task for one in answers]),
+        gold=np.array([one.gold for one in answers]),
+        correct=np.array([one.correct for one in answers], dtype=bool),
+        valid=None if None in valid else np.array([bool(one.valid) for one in answers]),
+        failed=np.array([one.failed for one in answers], dtype=bool),
+        n_options=np.array([one.n_options for one in answers], dtype=int),
+        edges_kept=np.array([one.edges_kept for one in answers], dtype=float),
+        edges_total=np.array([one.edges_total for one in answers], dtype=float),
+        frames=np.array([one.frames for one in answers], dtype=np.int64),
         title=title,
     )
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """The shortest names that tell the runs apart: the intervention alone where that is enough, else with the model or
-    the folder, else with the whole path."""
+    """The shortest unique names of the runs.
+
+    They use the intervention alone, or with the model, the folder or the whole path.
+    """
     schemes: Iterable[list[str]] = (
         [run.intervention for run in runs],
         [run.model for run in runs],

@@ -1,8 +1,10 @@
-"""lmms-eval's sample logs (`<date>_samples_<task>.jsonl`) as records, so that its runs can be compared too.
+"""lmms-eval's sample logs (`<date>_samples_<task>.jsonl`) as records, so that its runs can be
+compared too.
 
-Our tasks put question id, video id and validity into a metric called `answer`; of other tasks only what can be told
-without guessing is taken: the task and document number as the question's id, and one score that is 0 or 1. Sample
-logs know no options, probabilities, frames or edges. Knows no model and computes nothing.
+Our tasks put question id, video id and validity into a metric called `answer`; of other tasks only
+what can be told without guessing is taken: the task and document number as the question's id, and
+one score that is 0 or 1. Sample logs know no options, probabilities, frames or edges. Knows no
+model and computes nothing.
 """
 
 from __future__ import annotations
@@ -67,8 +69,8 @@ def sample_manifest(files: list[Path]) -> dict[str, Any]:
 
 
 def read_samples(files: list[Path], intervention: str) -> Iterator[Record]:
-    """One record a sample. Raises MapflowError naming file and line for a line that is no sample, and for a task whose
-    samples hold no single score of 0 or 1."""
+    """One record a sample. Raises MapflowError naming file and line for a line that is no sample,
+    and for a task whose samples hold no single score of 0 or 1."""
     for path in files:
         found = FILE_NAME.fullmatch(path.name)
         task = found["task"] if found else path.stem
@@ -110,7 +112,8 @@ def _record(line: str, where: str, task: str, intervention: str) -> Record:
 
 
 def _score(sample: Mapping[str, Any], where: str) -> bool:
-    """The one score of 0 or 1: by its usual names, by a name that ends so, or inside a metric that is a mapping."""
+    """The one score of 0 or 1: by its usual names, by a name that ends so, or inside a metric that
+    is a mapping."""
     plain = {name: value for name, value in sample.items() if name not in ("doc_id", "answer")}
     inside = {
         f"{metric}.{name}": value

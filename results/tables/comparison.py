@@ -58,9 +58,9 @@ def compare_with_baseline(
 ) -> list[ComparedPair]:
     """Compares every treatment with `baseline`; p-values are corrected over all of them (Holm).
 
-    `names` are the baseline's and then the treatments' names (default: `labels`). Raises MapflowError
-    if the runs answer different questions, unless `intersect`, and for input that the statistics
-    refuse.
+    `names` are the baseline's and then the treatments' names (default: `labels`). Raises
+    MapflowError if the runs answer different questions, unless `intersect`, and for input that the
+    statistics refuse.
     """
     if not treatments:
         raise MapflowError(
@@ -129,7 +129,8 @@ def either_failed(runs: Sequence[Run], names: Sequence[str], intersect: bool) ->
 
 
 def outcomes(run: Run, name: str, *, without: Set[str] = frozenset()) -> RunOutcomes:
-    """The run's answers for the statistics, without failed questions and without those in `without`."""
+    """The run's answers for the statistics, without failed questions and without those in
+    `without`."""
     keep = ~run.failed
     if without:
         keep &= ~np.isin(run.question_id, list(without))
@@ -165,7 +166,7 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
     """One row per pair; the notes hold sentences, excluded counts, warnings, `more` and methods."""
     notes = [f"{one.text}." for one in pairs]
     for one in pairs:
-        # Sentences speak of treatment and benchmark by name, so that notes of several pairs can stand together.
+        # Notes of several pairs stand together, so each names its treatment and benchmark.
         about = f"{one.comparison.treatment} on {one.treatment.title}"
         if one.not_asked:
             notes.append(

@@ -179,7 +179,7 @@ _LATEX = {
 
 
 def latex_text(text: str) -> str:
-    """Escapes text for pdflatex; characters beyond ASCII become code points, so that it compiles."""
+    """Escapes text for pdflatex; characters that it may lack become code points."""
     return "".join(
         _LATEX.get(sign, sign if 32 <= ord(sign) < 127 else f"[U+{ord(sign):04X}]") for sign in text
     )
@@ -245,8 +245,10 @@ def _as_json(table: Table) -> dict[str, Any]:
 
 _HTML_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>body {{ font: 14px system-ui, sans-serif; margin: 2em }} table {{ border-collapse: collapse }}
-th, td {{ padding: .3em .8em; border-bottom: 1px solid #ddd }} .notes {{ color: #555; font-size: 12px }}</style></head>
+<style>body {{ font: 14px system-ui, sans-serif; margin: 2em }}\
+ table {{ border-collapse: collapse }}
+th, td {{ padding: .3em .8em; border-bottom: 1px solid #ddd }}\
+ .notes {{ color: #555; font-size: 12px }}</style></head>
 <body>
 {body}</body></html>
 """
@@ -255,4 +257,5 @@ th, td {{ padding: .3em .8em; border-bottom: 1px solid #ddd }} .notes {{ color: 
 def _html(table: Table) -> str:
     below = [*table.notes, *(f"{label}: {value}" for label, value in table.provenance)]
     notes = "".join(f"<li>{html.escape(line)}</li>\n" for line in below)
-    return f"<h2>{html.escape(table.title)}</h2>\n{html_table(table)}\n<ul class='notes'>\n{notes}</ul>\n"
+    head = f"<h2>{html.escape(table.title)}</h2>\n{html_table(table)}"
+    return f"{head}\n<ul class='notes'>\n{notes}</ul>\n"

@@ -1,6 +1,7 @@
 """What others have published, so that tables can show their rows beside ours.
 
-The numbers are in published.yaml, as printed, with the table that each comes from. Nothing here is computed.
+The numbers are in published.yaml, as printed, with the table that each comes from. Nothing here is
+computed.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ AVERAGES = ("micro", "macro", "unstated")
 class PublishedRow:
     """One row of a published table.
 
-    accuracy: percent by task; accuracy_drop: percentage points by task; relative_change: of the answer's probability,
-    percent, by bins of five layers; edges: millions, one head, all layers; edges_share: percent of causal attention.
-    average says how `accuracy` is averaged over subtasks.
+    accuracy: percent by task; accuracy_drop: percentage points by task; relative_change: of the
+    answer's probability, percent, by bins of five layers; edges: millions, one head, all layers;
+    edges_share: percent of causal attention. average says how `accuracy` is averaged over
+    subtasks.
     """
 
     table: str
@@ -43,7 +45,8 @@ class PublishedRow:
 
 @cache
 def published(file: Path = FILE) -> tuple[PublishedRow, ...]:
-    """Every row, in the file's order. Raises MapflowError naming the table of a row that does not fit."""
+    """Every row, in the file's order. Raises MapflowError naming the table of a row that does not
+    fit."""
     tables: list[dict[str, Any]] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return tuple(_row(table, row) for table in tables for row in table["rows"])
 
@@ -53,7 +56,8 @@ def published_for(
 ) -> list[PublishedRow]:
     """The rows that state an accuracy for `task`: all of them, or one model's, or one table's.
 
-    `model` is compared without its organisation: `byminji/LLaVA-NeXT-7B-Video-FT` is `LLaVA-NeXT-7B-Video-FT`.
+    `model` is compared without its organisation: `byminji/LLaVA-NeXT-7B-Video-FT` is
+    `LLaVA-NeXT-7B-Video-FT`.
     """
     wanted = model.rsplit("/", 1)[-1] if model else None
     return [

@@ -19,7 +19,8 @@ IDENTITY = {
 
 
 def answers(intervention: str, correct: Sequence[int | None], **changes: Any) -> list[Record]:
-    """One record a question, two questions a video; None stands for a question that could not be asked."""
+    """One record a question, two questions a video; None stands for a question that could not be
+    asked."""
     chosen = {"question_id": "tvbench/one/{:04d}", **changes}
     found = []
     for i, right in enumerate(correct):

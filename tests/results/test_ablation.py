@@ -1,4 +1,5 @@
-"""A grid against its baseline: seeds are one condition, and the numbers are the statistics library's."""
+"""A grid against its baseline: seeds are one condition, and the numbers are the statistics
+library's."""
 
 import numpy as np
 import pytest

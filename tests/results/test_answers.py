@@ -109,8 +109,8 @@ WORDS = st.lists(
 
 @given(st.lists(WORDS.map(" ".join), min_size=2, max_size=7), st.data())
 def test_letter_and_text_agree(options, data):
-    """Whatever the options, a letter with its own text is read; with a text that no option shares with it, never as
-    that other option."""
+    """Whatever the options, a letter with its own text is read; with a text that no option shares
+    with it, never as that other option."""
     index = data.draw(st.integers(0, len(options) - 1))
     other = data.draw(st.integers(0, len(options) - 1))
     own = parse_answer(f"({LETTERS[index]}) {options[index]}", options)

@@ -1,4 +1,5 @@
-"""Tables say what the statistics say about the right questions: hand counts on small runs, and every count left out."""
+"""Tables say what the statistics say about the right questions: hand counts on small runs, and
+every count left out."""
 
 from dataclasses import replace
 
@@ -200,7 +201,10 @@ def test_an_open_verdict_says_what_could_have_been_seen(tmp_path):
     (one,) = compare_with_baseline(full, [effective])
     assert one.comparison.non_inferiority.verdict == "inconclusive"
     smallest = minimal_detectable_effect(400, 5 / 40, design_effect=one.comparison.design_effect)
-    said = f"effective on TVBench: With as many flips, 400 questions find a difference of {100 * smallest:.1f} points"
+    said = (
+        "effective on TVBench: With as many flips, 400 questions find a difference of"
+        f" {100 * smallest:.1f} points"
+    )
     assert said in render([comparison_table([one])], "terminal")
     full, effective = runs_of(tmp_path / "b", full=[1] * 40, effective=[0] + [1] * 39)
     text = render([comparison_table(compare_with_baseline(full, [effective]))], "terminal")

@@ -1,4 +1,5 @@
-"""Text that would act instead of show: on a terminal, in a browser, in a spreadsheet, in a document."""
+"""Text that would act instead of show: on a terminal, in a browser, in a spreadsheet, in a
+document."""
 
 import csv
 import io
@@ -28,7 +29,10 @@ ACTING = (
     " \u2066x\u2069 \u200f \u061c"
     " \u2028 \ufeff \U000e0041 \ud800"
 )
-EVIL = f"{ACTING} <script>alert(1)</script> </script><!--<script> \" onload='x' javascript:alert(1) =cmd|'/c'!A1 \\input{{x}} [a](javascript:x) ![b](//x)"
+EVIL = (
+    f"{ACTING} <script>alert(1)</script> </script><!--<script> \" onload='x' javascript:alert(1)"
+    " =cmd|'/c'!A1 \\input{x} [a](javascript:x) ![b](//x)"
+)
 COLUMNS = (Column("name " + EVIL, lambda row: row["name"], right=False),)
 TABLE = Table(
     "Title " + EVIL,

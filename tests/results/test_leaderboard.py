@@ -1,4 +1,5 @@
-"""The leaderboard's numbers against hand counts and the statistics; ties are ties; the paper's rows are as printed."""
+"""The leaderboard's numbers against hand counts and the statistics; ties are ties; the paper's
+rows are as printed."""
 
 from itertools import combinations
 

@@ -1,4 +1,5 @@
-"""One job at a time in a run's folder: a second is refused, a job's own workers are not, and death leaves no lock."""
+"""One job at a time in a run's folder: a second is refused, a job's own workers are not, and death
+leaves no lock."""
 
 import multiprocessing
 import os
@@ -21,7 +22,8 @@ JOB = {
 
 
 class Worker:
-    """A process that claims `folder` as a worker of the job that `environment` describes, and then stays."""
+    """A process that claims `folder` as a worker of the job that `environment` describes, and then
+    stays."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self._ours, theirs = FORK.Pipe()
@@ -30,7 +32,7 @@ class Worker:
         theirs.close()  # so that a worker that dies ends the wait
         self.refusal: str | None = self._ours.recv()
         if self.refusal is not None:
-            self.process.join()  # a forked process shares its parent's locks for as long as it lives
+            self.process.join()  # it shares its parent's locks while it lives
 
     def kill(self) -> None:
         self.process.kill()

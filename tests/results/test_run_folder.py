@@ -1,4 +1,5 @@
-"""A run's folder keeps what was written, refuses what does not belong, and survives a worker's death."""
+"""A run's folder keeps what was written, refuses what does not belong, and survives a worker's
+death."""
 
 import errno
 import json
@@ -160,7 +161,8 @@ def test_sorting_while_another_worker_appends_loses_nothing(tmp_path):
 
 
 def _fill_the_disk(folder, pipe):
-    """Files may grow by half a record only; then the kernel writes what fits and refuses the rest."""
+    """Files may grow by half a record only; then the kernel writes what fits and refuses the
+    rest."""
     run = RunFolder(folder, IDENTITY, {})
     size = (folder / RECORDS).stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))

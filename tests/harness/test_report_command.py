@@ -1,4 +1,4 @@
-"""`mapflow report` over run folders: what it draws, which frames it embeds, what it says where something is missing."""
+"""`mapflow report` on run folders: its diagrams, its frames, and its notes about missing files."""
 
 import base64
 import io

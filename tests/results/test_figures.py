@@ -77,7 +77,10 @@ def test_nothing_to_draw_and_nowhere_to_write_are_said(tmp_path):
 
 
 def test_matplotlib_is_not_imported_before_it_is_needed():
-    code = "import sys, mapflow.results.figures, mapflow.harness.commands.figure; sys.exit('matplotlib' in sys.modules)"
+    code = (
+        "import sys, mapflow.results.figures, mapflow.harness.commands.figure;"
+        " sys.exit('matplotlib' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -114,7 +117,7 @@ def test_the_command_draws_a_sweep_in_the_order_it_was_asked_for(tmp_path, capsy
 
 
 def test_resolution_keeps_silent_layers_from_widening_all_bands():
-    """One layer loses 50 %; in the others a single question moves, by a millionth of what counts."""
+    """One layer loses 50 %; in the others a single question changes by a negligible amount."""
     rng = np.random.default_rng(2)
     change = rng.normal(0, 1e-6, (40, 12))
     change[np.arange(12), np.arange(12)] += 1e-2

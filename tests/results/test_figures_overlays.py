@@ -44,7 +44,7 @@ def lit(*places: tuple[int, int, int]) -> np.ndarray:
 
 
 def patches(figure, n_panels: int) -> np.ndarray:
-    """The middle colour of every patch of the first panels, as drawn: `[panel, row, column, rgb]`."""
+    """The colour in the middle of each patch, as drawn: `[panel, row, column, rgb]`."""
     figure.set_dpi(120)
     figure.canvas.draw()
     image = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)

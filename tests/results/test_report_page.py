@@ -1,5 +1,7 @@
-"""The page in a real browser: no errors, no requests, filters that count right, hostile text that stays text, 10,000
-questions that stay quick. Without a browser: what the file itself must hold."""
+"""The page in a browser: no errors, no requests, correct filters, hostile text that stays text.
+
+Also with 10,000 questions. Without a browser, the text of the file is checked.
+"""
 
 import json
 import re
@@ -22,8 +24,15 @@ from mapflow.results.report.page import script_json
 from mapflow.results.tables.formats import Column, Table
 from tests.results.browser import chromium
 
-HOSTILE = "</script><script>window.hurt = 1</script><img src=x onerror='window.hurt = 2'><!-- &lt;b&gt; {{ 7 * 7 }} \u2028"
-PIXEL = "data:image/jpeg;base64,/9j/4AAQSkZJRgABAQEASABIAAD/2wBDAP//////////////////////////////////////////////////////////////////////////////////////wgALCAABAAEBAREA/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/aAAgBAQABPxA="
+HOSTILE = (
+    "</script><script>window.hurt = 1</script><img src=x onerror='window.hurt = 2'>"
+    "<!-- &lt;b&gt; {{ 7 * 7 }} \u2028"
+)
+PIXEL = (
+    "data:image/jpeg;base64,/9j/4AAQSkZJRgABAQEASABIAAD/2wBDAP"
+    f"{'/' * 86}"
+    "wgALCAABAAEBAREA/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/aAAgBAQABPxA="
+)
 N = 10_000
 TASKS = ("t_one", "t_two", "t_three")
 
@@ -59,7 +68,7 @@ def an_answer(correct, valid=True, error=None, **changes):
 
 @pytest.fixture(scope="module")
 def outcomes():
-    """correct[run, question], and which questions run 1 could not ask or answered without an option."""
+    """correct[run, question], and the questions that failed or named no option in run 1."""
     rng = np.random.default_rng(0)
     return rng.random((2, N)) < [[0.8], [0.6]], rng.random(N) < 0.01, rng.random(N) < 0.02
 
@@ -96,7 +105,10 @@ def driver(page):
 
 
 def choose(driver, name, value):
-    script = "const e = document.getElementById(arguments[0]); e.value = arguments[1]; e.dispatchEvent(new Event('input'));"
+    script = (
+        "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+        " e.dispatchEvent(new Event('input'));"
+    )
     driver.execute_script(script, name, value)
 
 
@@ -198,12 +210,14 @@ def test_frames_options_and_probabilities_are_shown(driver):
     text = driver.find_element("id", "detail").text
     assert "left" in text and "70.0 %" in text and "30.0 %" in text and "v3.mp4" in text
     driver.execute_script(
-        "const e = document.getElementById('pictured'); e.checked = true; e.dispatchEvent(new Event('input'))"
+        "const e = document.getElementById('pictured'); e.checked = true;"
+        " e.dispatchEvent(new Event('input'))"
     )
     choose(driver, "search", "")
     assert count(driver) == 5
     driver.execute_script(
-        "const e = document.getElementById('pictured'); e.checked = false; e.dispatchEvent(new Event('input'))"
+        "const e = document.getElementById('pictured'); e.checked = false;"
+        " e.dispatchEvent(new Event('input'))"
     )
 
 
@@ -213,12 +227,14 @@ def test_ten_thousand_questions_stay_quick_and_few_rows_exist(driver):
     assert driver.execute_script("return document.querySelectorAll('.row').length") < 80
     took = driver.execute_script(
         "const e = document.getElementById('flips'), start = performance.now();"
-        "for (const value of ['lost', 'gained', 'all']) { e.value = value; e.dispatchEvent(new Event('input')); }"
+        "for (const value of ['lost', 'gained', 'all'])"
+        " { e.value = value; e.dispatchEvent(new Event('input')); }"
         "return (performance.now() - start) / 3"
     )
     assert took < 500, f"a filter takes {took:.0f} ms"
     last = driver.execute_async_script(
-        "const done = arguments[0], list = document.getElementById('list'); list.scrollTop = list.scrollHeight;"
+        "const done = arguments[0], list = document.getElementById('list');"
+        " list.scrollTop = list.scrollHeight;"
         "setTimeout(() => { const rows = document.querySelectorAll('.row');"
         "done([rows[rows.length - 1].textContent, rows.length]); }, 300)"
     )

@@ -1,4 +1,4 @@
-"""Intervals against published examples, reference implementations and slow twins."""
+"""Intervals against published examples and reference implementations."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_wilson_agrees_with_scipy(n, share, confidence):
 
 
 def test_tango_reproduces_its_paper():
-    """Tango (1998), section 6.1 (soft contact lenses): 43 pairs right under both, one lost, margin 0.1."""
+    """Tango (1998), section 6.1, contact lenses: 43 pairs right under both, 1 lost, margin 0.1."""
     score = tango_score(0, 1, 44, -0.1)
     assert round(score, 3) == 1.709 and round(norm.sf(score), 3) == 0.044
     assert round(tango_interval(0, 1, 44, 0.90).low, 3) == -0.096
@@ -64,7 +64,7 @@ def test_tango_of_no_difference_is_mcnemar():
 
 
 def quartic_limits(gained: int, lost: int, n: int, z: float) -> list[float]:
-    """The limits as roots of a polynomial: the score equation squared twice (after Yang, Sun & Hardin 2013)."""
+    """The limits as roots of a polynomial (after Yang, Sun & Hardin 2013): the score, squared."""
     d = np.polynomial.Polynomial([0, 1])
     b = (2 * n - gained + lost) * d - gained - lost
     half_variance = ((gained - lost - n * d) ** 2) / z**2 + b / 2 - n * d * (1 - d)
@@ -222,7 +222,7 @@ def test_a_subtask_without_flips_still_adds_its_uncertainty():
 
 
 def test_subtasks_that_share_videos_are_not_independent():
-    """Every video asks one question of either subtask with the same outcome: two subtasks say no more than one."""
+    """Each video has one question per subtask with equal outcomes: no gain over one subtask."""
     outcome = np.random.default_rng(4).choice([-1, 0, 1], 150)
     difference, task, cluster = (
         np.tile(outcome, 2),

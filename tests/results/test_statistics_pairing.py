@@ -1,4 +1,4 @@
-"""Alignment by question id: nothing is matched silently, nothing depends on the order of records."""
+"""Alignment by question id: mismatches are refused, and the order of records does not matter."""
 
 import numpy as np
 import pytest

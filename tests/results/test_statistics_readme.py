@@ -1,5 +1,6 @@
 """The statistics' page shows what the code computes."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -22,9 +23,11 @@ def test_the_page_names_only_what_exists():
     named = {
         name
         for line in text.splitlines()
-        if line.startswith("| `")
+        if line.startswith("| ")
         for name in line.split("`")[1::2]
     }
     functions = {name.rstrip("()") for name in named if name.endswith("()")}
     assert functions and functions <= set(statistics.__all__), functions - set(statistics.__all__)
-    assert (PAGE.parent / "calibration.png").is_file()
+    assert len(functions) > 15 and (PAGE.parent / "calibration.png").is_file()
+    modules = {file.name for file in PAGE.parent.glob("*.py")} - {"__init__.py"}
+    assert modules == set(re.findall(r"^\| (\w+\.py) \|", text, re.M))

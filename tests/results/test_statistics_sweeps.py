@@ -113,7 +113,7 @@ def test_sweeps_refuse_what_they_cannot_use():
 
 
 def draw_seeds(rng, seeds, n, spread):
-    """A baseline at 60 % and seeds that share the questions' difficulty; `spread` moves whole seeds."""
+    """A baseline at 60 % and seeds that share its difficulty; `spread` shifts whole seeds."""
     cluster = np.repeat(np.arange(n // 4), 4)
     difficulty = rng.standard_normal(n // 4)[cluster] * 0.5
     baseline = rng.standard_normal(n) + difficulty < 0.25

@@ -28,7 +28,7 @@ from mapflow.results.statistics import (
 
 
 def test_mcnemar_reproduces_fagerland_2013():
-    """Fagerland, Lydersen & Laake (2013), BMC Med. Res. Methodol. 13:91, airway hyper-responsiveness (Bentur 2009)."""
+    """Fagerland, Lydersen & Laake (2013), BMC Med. Res. Methodol. 13:91, data of Bentur."""
     cells = Cells(both=1, lost=1, gained=7, neither=12)
     assert round(mcnemar_exact(cells).p_value, 4) == 0.0703
     assert round(mcnemar_mid_p(cells).p_value, 4) == 0.0391
@@ -102,7 +102,7 @@ def test_sampled_sign_flips_agree_with_enumerated_ones():
 
 
 def test_cochran_reproduces_agresti():
-    """Three drugs, 46 patients (Agresti, Categorical Data Analysis; SAS PROC FREQ, "Cochran's Q"): Q = 8.4706."""
+    """Three drugs, 46 patients (Agresti, Categorical Data Analysis; SAS PROC FREQ): Q = 8.4706."""
     table = {"FFF": 6, "UFF": 2, "FFU": 16, "UFU": 4, "FUF": 2, "UUF": 6, "FUU": 4, "UUU": 6}
     answers = [
         [letter == "F" for letter in row] for row, count in table.items() for _ in range(count)
@@ -148,7 +148,7 @@ def test_runs_that_agree_do_not_differ():
 
 
 def test_mantel_haenszel_reproduces_liu_1992():
-    """Smoking and lung cancer in eight Chinese cities (Liu 1992; Agresti 1996, Table 3.3): 280.138, odds ratio 2.174."""
+    """Smoking and lung cancer in eight Chinese cities (Liu 1992; Agresti 1996, Table 3.3)."""
     cells = [
         (126, 100, 35, 61), (908, 688, 497, 807), (913, 747, 336, 598), (235, 172, 58, 121),
         (402, 308, 121, 215), (182, 156, 72, 98), (60, 99, 11, 43), (104, 89, 21, 36),
@@ -253,9 +253,10 @@ def test_chance_refuses_open_questions():
 
 
 def test_corrections_reproduce_benjamini_and_hochberg_1995():
-    """Benjamini & Hochberg (1995), section 4.1: of 15 p-values Bonferroni and Holm reject 3, their procedure 4."""
+    """Benjamini & Hochberg (1995), section 4.1: of 15 p-values Holm rejects 3, theirs 4."""
     p_values = np.array(
-        [.0001, .0004, .0019, .0095, .0201, .0278, .0298, .0344, .0459, .3240, .4262, .5719, .6528, .7590, 1.0]
+        [.0001, .0004, .0019, .0095, .0201, .0278, .0298, .0344, .0459, .3240, .4262, .5719,
+         .6528, .7590, 1.0]
     )  # fmt: skip
     assert (holm(p_values) <= 0.05).sum() == 3
     assert (benjamini_hochberg(p_values) <= 0.05).sum() == 4

@@ -50,7 +50,7 @@ def test_p_value_and_verdict_agree(gained, lost, margin, effect):
 
 
 def test_the_papers_claims_at_ten_per_cent_discordance():
-    """design.md: −0.3 points over TVBench is then non-inferior, −1.0 over TOMATO inconclusive."""
+    """−0.3 points on TVBench is then non-inferior, −1.0 on TOMATO inconclusive."""
 
     def verdict(n: int, difference: float) -> str:
         gained, lost = round(n * (0.1 + difference) / 2), round(n * (0.1 - difference) / 2)
@@ -66,7 +66,10 @@ def test_a_margin_in_points_is_refused():
 
 
 def test_sample_size_reproduces_connor_1987():
-    """Connor (1987), Biometrics 43:207: discordant 0.45 and 0.05, 80 % power: 23 pairs (R package MESS: 22.0)."""
+    """Connor (1987), Biometrics 43:207: discordant 0.45 and 0.05, 80 % power, 23 pairs.
+
+    The R package MESS gives 22.0 before rounding.
+    """
     assert math.ceil(questions_needed(0.5, 0.4)) == 23
     assert questions_needed(0.5, 0.4) == pytest.approx(22.0, abs=0.05)
 

@@ -1,8 +1,9 @@
 """The calibration table and figure of the README, with many more repetitions than the test.
 
-    python draw_calibration.py [repetitions]        (from this folder; a quarter of an hour at the default 10,000)
+    python draw_calibration.py [repetitions]
 
-Writes calibration.png beside the statistics and prints the Markdown table.
+Run it in this folder; the default 10,000 repetitions take 15 minutes. Writes calibration.png to
+`results/statistics` and prints the Markdown table.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Rows = list[tuple[str, str, float, tuple[float, float]]]
 
 
 def measure(repetitions: int) -> dict[str, Rows]:
-    """Panel → rows of (situation, method, rate in %, the band it should lie in)."""
+    """Panel → rows of (situation, method, rate in %, promised range of the rate)."""
     videos = {"50 videos × 10": fifty_videos(), "unequal videos": unequal_videos()}
     if REAL_DATA.is_dir():
         videos["TVBench videos"] = tvbench_videos(REAL_DATA)
@@ -62,7 +63,7 @@ def measure(repetitions: int) -> dict[str, Rows]:
 
 
 def draw(panels: dict[str, Rows], path: Path) -> None:
-    """One panel a promise: dots are measured rates, the grey band is the promise."""
+    """Draws one panel per promise: dots are measured rates, the grey band is the promise."""
     heights = [len({row[0] for row in rows}) + 1 for rows in panels.values()]
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(7.5, 0.28 * sum(heights) + 2.4), height_ratios=heights
@@ -90,7 +91,7 @@ def draw(panels: dict[str, Rows], path: Path) -> None:
 
 
 def table(panels: dict[str, Rows]) -> str:
-    """Markdown: one line a promise and situation, all methods in it."""
+    """A Markdown table with one row per promise and situation."""
     lines = ["| promise | situation | measured, % |", "|---|---|---|"]
     for title, rows in panels.items():
         low, high = rows[0][3]

@@ -1,6 +1,6 @@
-"""How often the statistics are wrong when the truth is known: rates in per cent over simulated runs.
+"""Error rates of the statistics on simulated runs with known truth, in percent.
 
-Used small by the slow test and large by `draw_calibration.py`.
+Used by the slow test with few repetitions and by `draw_calibration.py` with many.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def false_positives(design: Design, repetitions: int, seed: int = 0) -> dict[str
 def coverage(
     design: Design, repetitions: int, seed: int = 0, *, bootstrap: bool = False
 ) -> dict[str, float]:
-    """Share of 95 % intervals that hold the true difference."""
+    """Share of 95 % intervals that contain the true difference."""
     hits = {"default": 0, "Tango, unclustered": 0} | ({"cluster bootstrap": 0} if bootstrap else {})
     for before, after in draw_runs(design, repetitions, seed):
         difference = after.astype(int) - before
@@ -52,7 +52,7 @@ def coverage(
 
 
 def wrong_verdicts(design: Design, repetitions: int, seed: int = 0) -> dict[str, float]:
-    """Share of verdicts "non-inferior" and "inferior" when the truth is exactly the margin."""
+    """Share of verdicts "non-inferior" and "inferior" if the true difference is at the margin."""
     hits = {"non-inferior": 0, "inferior": 0, "inconclusive": 0}
     for before, after in draw_runs(design, repetitions, seed):
         counted = paired_difference(after.astype(int) - before, design.cluster)
@@ -61,7 +61,7 @@ def wrong_verdicts(design: Design, repetitions: int, seed: int = 0) -> dict[str,
 
 
 def macro_errors(design: Design, repetitions: int, seed: int = 0) -> dict[str, float]:
-    """Coverage of the macro difference's interval and size of its test; videos take turns over four subtasks."""
+    """Coverage of the macro difference's interval and size of its test, over four subtasks."""
     task = (np.arange(len(design.sizes)) ** 2 % 7 % 4)[design.cluster]
     hits = {"coverage": 0, "false positives": 0}
     for before, after in draw_runs(design, repetitions, seed):
@@ -74,7 +74,7 @@ def macro_errors(design: Design, repetitions: int, seed: int = 0) -> dict[str, f
 def sweep_errors(
     repetitions: int, seed: int = 0, *, affected: int = 0, resamples: int = 999
 ) -> dict[str, float]:
-    """Family-wise errors over layers without effect, and simultaneous coverage of the bands over all layers."""
+    """Family-wise error over layers without effect, and simultaneous coverage of the bands."""
     hits = {"any false layer": 0, "any false layer, uncorrected": 0, "all layers covered": 0}
     for change, cluster in draw_changes(repetitions, seed, affected=affected):
         bands = simultaneous_bands(change, cluster, resamples=resamples)

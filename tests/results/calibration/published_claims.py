@@ -1,7 +1,7 @@
-"""From the paper's Table 3 alone: up to which discordance is each "retains performance" non-inferior at two points?
+"""The largest discordance at which each claim of the paper's Table 3 is non-inferior at two points.
 
-Only accuracies and the number of questions are published, so the share of questions that flipped is unknown; the table
-says how large it may have been. `python published_claims.py` prints it as Markdown.
+Only accuracies and the number of questions are published, so the share of questions that flipped is
+unknown. `python published_claims.py` prints the largest possible share as a Markdown table.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from mapflow.results.statistics import largest_non_inferior_discordance, points
 from mapflow.results.tables.published import published
 
 BENCHMARKS = {"mapflow_tvbench": ("TVBench", 2525), "mapflow_tomato": ("TOMATO", 1484)}
-ROUNDING = 0.001  # each printed accuracy may be off by half of its last digit, their difference by a whole one
+ROUNDING = 0.001
+"""Largest rounding error of the difference: half of the last digit of each accuracy."""
 
 
 def claims_table() -> str:
     """The table of the README."""
     rows = [row for row in published() if row.table == "map-the-flow-3"]
     lines = [
-        "| model | benchmark | full → effective | difference | non-inferior up to | worst rounding | design effect 1.5 |",
+        "| model | benchmark | full → effective | difference | non-inferior up to | worst rounding"
+        " | design effect 1.5 |",
         "|---|---|---|---|---|---|---|",
     ]
     for model in dict.fromkeys(row.model for row in rows):

@@ -1,8 +1,9 @@
-"""Paired runs whose truth is known: clusters, correlation, discordance and difference are chosen, then drawn.
+"""Simulated paired runs with given clusters, correlation, discordance and difference.
 
-Every question falls into one of the four cells (right under both, lost, gained, wrong under both). With probability
-√ρ a question takes its video's common cell, otherwise its own draw, so the cells' margins are exactly as chosen and
-any two questions of a video correlate by exactly ρ, in either run and in their difference.
+Each question falls into one of four cells: right under both, lost, gained, wrong under both. With
+probability √ρ it takes the common cell of its video, otherwise it draws one. So cells have exactly
+the given probabilities, and any two questions of a video have correlation ρ, in either run and in
+their difference.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Design:
-    """`sizes` are questions a video; `difference` is treatment − baseline; fractions throughout."""
+    """What is simulated; `sizes` are questions per video, `difference` is treatment − baseline."""
 
     name: str
     sizes: np.ndarray
@@ -54,12 +55,12 @@ def fifty_videos() -> np.ndarray:
 
 
 def unequal_videos() -> np.ndarray:
-    """Heavily unequal, as in TVBench: most videos hold one question, a few dozen hold up to eight, one holds 30."""
+    """Very unequal, as in TVBench: most videos have one question, some up to eight, one has 30."""
     return np.repeat([1, 2, 3, 5, 8, 30], [400, 120, 40, 24, 12, 1])
 
 
 def tvbench_videos(real_data: Path) -> np.ndarray:
-    """Questions a video of every TVBench question file in `real_data`."""
+    """Questions per video in the TVBench question files of `real_data`."""
     sizes: list[int] = []
     for file in sorted((real_data / "tvbench" / "json").glob("*.json")):
         sizes += Counter(question["video"] for question in json.loads(file.read_text())).values()
@@ -75,10 +76,11 @@ def draw_changes(
     layers: int = 28,
     affected: int = 0,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Knockout sweeps: relative changes (%) questions × layers, and the videos.
+    """Knockout sweeps: relative changes in percent, questions × layers, and the videos.
 
-    Neighbouring layers correlate (0.8 a step), questions of a video by 0.3, and values are skewed like a ratio of
-    probabilities: bounded below, with a long upper tail. The mean is 0 but for the first `affected` layers (−15).
+    Neighbouring layers have correlation 0.8, questions of a video 0.3. Values are skewed like a
+    ratio of probabilities: bounded below, with a long upper tail. The mean is −15 in the first
+    `affected` layers and 0 in the others.
     """
     rng = np.random.default_rng(seed)
     cluster = np.repeat(np.arange(videos), questions)

@@ -1,6 +1,6 @@
-"""The error rates that the statistics promise, measured on runs whose truth is known.
+"""The promised error rates, measured on simulated runs with known truth.
 
-Fixed seeds: a rate is the same number every time. Standard errors are 0.3 to 0.5 points at these sizes.
+Seeds are fixed, so rates are reproducible. Their standard errors are 0.3 to 0.5 points.
 """
 
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_intervals_cover_with_tvbench_videos(real_data: Path):
 def test_non_inferiority_is_rarely_wrong_at_the_margin(videos, correlation):
     rates = wrong_verdicts(Design(videos, FIXED[videos](), correlation, 0.1, -0.02), 3000)
     assert rates["non-inferior"] <= 5 and rates["inferior"] <= 5, rates
-    assert rates["non-inferior"] > 1, "a test that never errs never claims either"
+    assert rates["non-inferior"] > 1, "a test without errors would never claim anything"
 
 
 def test_macro_average_keeps_level_and_coverage():

@@ -1,4 +1,4 @@
-"""What a cache weighs without the keys that nobody will read, and what that does to a decoding
+"""The size of a cache without unused keys, and the effect on a decoding
 step. One prompt, 7B shape.
 
 python -m tests.benchmarks.cache_memory --size 7b 7b-64 --out cache.json      # one GPU, about a

@@ -8,7 +8,8 @@ small, also on a CPU
 `plain` is transformers' own forward with sdpa's causal (flash) kernel and only the last position
 projected; the policies run as in an ordinary run, compiling the intervention included. The floor
 is what arithmetic allows: rows that pass through the layers' matrices and edges that are scored,
-as a share of the plain run's. Small float32 weights are compared with the oracle first.
+as a share of the baseline run's. Small float32 weights are compared with the reference
+implementation first.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Bench:
         return answer_logits(self.decoder, [self.inputs], [[self.compile(policy)]])[0]
 
     @torch.inference_mode()
-    def oracle(self, policy: str) -> Tensor:
+    def reference(self, policy: str) -> Tensor:
         core = self.decoder.core
         core.set_attn_implementation(EAGER)
         try:
@@ -93,8 +94,8 @@ class Bench:
         return self.decoder.logits(hidden[:, -1])
 
     def floor(self, policy: str) -> float:
-        """Arithmetic as a share of the plain run's: matrices by live rows, scores by kept edges of
-        live rows.
+        """Arithmetic as a share of the baseline run's: matrices by live rows, scores by kept edges
+        of live rows.
         """
         compiled, n, size = self.compile(policy), len(self.layout), self.size
         rows = plan_passes([compiled]).row_layers if policy != "full" else n * size.layers
@@ -107,7 +108,7 @@ class Bench:
 def correctness(device: str) -> float:
     bench = Bench(SIZES["small"], device, torch.float32)
     probabilities = [
-        (bench.policy(p).softmax(-1) - bench.oracle(p).softmax(-1)).abs().max() for p in POLICIES
+        (bench.policy(p).softmax(-1) - bench.reference(p).softmax(-1)).abs().max() for p in POLICIES
     ]
     gap = float(torch.stack(probabilities).max())
     assert gap <= 1e-5, gap

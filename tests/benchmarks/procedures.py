@@ -4,7 +4,7 @@ procedure, and the clock.
 The published procedure is one whole forward pass for every route and layer: the vision tower
 again, eager attention, an additive n × n mask repeated over the heads in the layers that cut,
 every position projected to the vocabulary. Its masks are made before the clock starts, which is
-kinder than the released code.
+kinder than the authors' code.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def embeddings(size: Size, n: int, device: str, dtype: torch.dtype) -> Tensor:
 
 
 class Published:
-    """The released code's way to an answer's probabilities under one intervention."""
+    """An answer's probabilities under one intervention, as the authors' code computes them."""
 
     def __init__(
         self, model: LlamaForCausalLM, vision: Callable[[], Tensor], embeds: Tensor

@@ -64,7 +64,7 @@ def rows_run(text: str) -> int:
     return meter.rows
 
 
-def test_video_that_nobody_reads_any_more_is_not_computed():
+def test_unused_video_is_not_computed():
     strict = parse_intervention("effective-strict").compile(LAYOUT, LAYERS, RANGES)
     text = len(LAYOUT) - len(LAYOUT.positions("video"))
     assert rows_run("full") > len(LAYOUT) * (LAYERS - 1)

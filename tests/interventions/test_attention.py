@@ -1,5 +1,5 @@
-"""The attention function inside unmodified models: sdpa path = float32 oracle = the naive forward
-of each sample.
+"""The attention function inside unmodified models: sdpa path = float32 reference = the naive
+forward of each sample.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def batches(draw, n_samples: int = 3, max_layers: int = 3):
 @given(families, cases(random=True, max_layers=3, max_frames=2))
 @few
 @torch.no_grad()
-def test_one_prompt_equals_oracle_and_naive_forward(family, case):
+def test_one_prompt_equals_reference_and_naive_forward(family, case):
     prompt, spec, n_layers = case
     compiled = compile_spec(prompt, spec, n_layers, "q")
     embeds = embeddings(len(prompt), seed=3)
@@ -102,7 +102,7 @@ def test_padded_batches_equal_each_sample_alone(family, batch, side, attention):
     starts = [length - len(embeds) if side == "left" else 0 for embeds, _, _ in samples]
     padded = embeddings(length, seed=99).repeat(
         len(samples), 1, 1
-    )  # padding is not zeros: nobody may read it
+    )  # padding is not zeros: no position may attend to it
     present = torch.zeros(len(samples), length, dtype=torch.long)
     positions = torch.zeros(len(samples), length, dtype=torch.long)
     for row, (start, (embeds, _, _)) in enumerate(zip(starts, samples, strict=True)):
@@ -233,7 +233,7 @@ def test_a_suffix_of_queries_is_causal_also_where_nothing_is_cut(n_queries, expr
     torch.testing.assert_close(found, eager_attention(query, key, value)[0])
 
 
-def test_the_oracle_is_the_textbooks_formula():
+def test_the_reference_is_the_textbook_formula():
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(1, 4, 3, 8, generator=generator)
     key, value = torch.randn(2, 1, 2, 5, 8, generator=generator)

@@ -1,4 +1,4 @@
-"""What rows read, against the slow twin's weights and those of the oracle run on all rows."""
+"""Attention weights of chosen positions, against the reference implementation on all positions."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ LAYOUT = TokenLayout.from_runs(
 TOLERANCE = {"atol": 2e-6, "rtol": 1e-4}
 
 
-def oracle_weights(model, embeds, compiled) -> list[torch.Tensor]:
-    """Every layer's `[head, query, key]`, from a run of the oracle over all rows."""
+def reference_weights(model, embeds, compiled) -> list[torch.Tensor]:
+    """Every layer's `[head, query, key]`, from a run of the reference implementation."""
     model.set_attn_implementation(EAGER)
     caught: list[torch.Tensor] = []
     hooks = [
@@ -58,13 +58,13 @@ def oracle_weights(model, embeds, compiled) -> list[torch.Tensor]:
 @given(families, prompts(max_frames=2), st.data())
 @few
 @torch.inference_mode()
-def test_rows_are_the_oracles_rows(family, prompt, data):
+def test_weights_are_those_of_the_reference(family, prompt, data):
     spec = data.draw(specs(prompt, N_LAYERS, random=True))
     rows = torch.tensor(sorted(data.draw(st.sets(st.integers(0, len(prompt) - 1), min_size=1))))
     compiled = compile_spec(prompt, spec, N_LAYERS, key="q")
     model, embeds = tiny(family, N_LAYERS), embeddings(len(prompt), seed=1)
     found = attention_weights(Decoder(model), DecoderInputs(embeds), compiled, rows)
-    expected = oracle_weights(model, embeds, compiled)
+    expected = reference_weights(model, embeds, compiled)
     assert found.shape == (N_LAYERS, len(prompt))
     torch.testing.assert_close(
         found, torch.stack([one[:, rows].mean((0, 1)) for one in expected]), **TOLERANCE

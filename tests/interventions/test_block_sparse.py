@@ -1,4 +1,4 @@
-"""Block-sparse attention and the other forms of a mask equal the float32 oracle; its kernel
+"""Block-sparse attention and the other forms of a mask equal the float32 reference; its kernel
 uncompiled, as compiling takes long.
 """
 
@@ -44,7 +44,7 @@ def mask(batch: int, n_queries: int, n_keys: int, whole_blocks: bool) -> torch.T
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("batch, n_queries, n_keys", [(1, 300, 300), (2, 130, 517)])
-def test_blocks_equal_the_oracle(uncompiled, kv_heads, batch, n_queries, n_keys):
+def test_blocks_equal_the_reference(uncompiled, kv_heads, batch, n_queries, n_keys):
     query, key, value = tensors(batch, 4, kv_heads, n_queries, n_keys)
     edges = DenseEdges(mask(batch, n_queries, n_keys, whole_blocks=True))
     found = dense_attention.block_sparse_attention(query, key, value, edges, scaling=0.3)

@@ -33,7 +33,7 @@ def compiled(text: str, n_layers: int) -> Compiled:
 @given(families, st.lists(prompts(max_frames=2), min_size=1, max_size=2), st.data())
 @few
 def test_answers_are_those_of_a_model_that_ends_there(family, drawn, data):
-    """Prompts with cuts of every kind, each read at a depth of its own, in one call."""
+    """Prompts with cuts of every kind, each answered at another depth, in one call."""
     n_layers = data.draw(st.integers(1, 4))
     grid, expected, model = [], [], tiny(family, n_layers)
     for number, prompt in enumerate(drawn):

@@ -1,4 +1,4 @@
-"""Attention group by group equals the oracle under the whole mask, whatever reads whatever."""
+"""Attention group by group equals the reference under the whole mask, for any cuts."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_frames_that_are_apart_are_one_batch_and_frames_together_one_stretch():
 
 @given(reading_runs(), st.sampled_from([(4, 4), (4, 2), (2, 1)]), st.integers(1, 3))
 @few
-def test_grouped_attention_equals_the_oracle(case, heads, fewest):
+def test_grouped_attention_equals_the_reference(case, heads, fewest):
     seen, sizes = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(query_groups, "FEW_QUERIES", fewest)

@@ -82,7 +82,7 @@ def timed_frames(n_frames: int, size: int = 4) -> TokenLayout:
 
 @given(cases(max_layers=4), HEADS, st.integers(1, 4), st.integers(1, 8))
 @quick
-def test_groups_of_any_policy_equal_the_oracle_under_its_definition(case, heads, fewest, most):
+def test_groups_of_any_policy_equal_the_reference_under_its_definition(case, heads, fewest, most):
     """Effective, strict, routes, knockouts, keep; frames of unequal sizes, text between them, rows
     that read nothing.
     """

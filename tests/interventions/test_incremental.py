@@ -40,7 +40,7 @@ from mapflow.model_adapters.interventions.language.liveness import live_segments
 from mapflow.results.contract.errors import MapflowError
 
 SINGLE, DOUBLE = 1e-6, 1e-7
-"""Bounds on probabilities. In double precision what is left is the rounding of logits to
+"""Bounds on probabilities. In double precision the only difference is the rounding of logits to
 float32.
 """
 LAYERS = 5
@@ -92,7 +92,7 @@ DECODERS = ("llama-mha", "llama-gqa", "qwen2-gqa", "phi3", "sliding")
 
 @torch.inference_mode()
 def naive(decoder: Decoder, inputs: DecoderInputs, compiled: Sequence[Compiled]) -> Tensor:
-    """Probabilities, each from a forward pass of its own over all rows and layers."""
+    """Probabilities, each from one forward pass over all positions and layers."""
     rows = []
     for one in compiled:
         with apply(BatchMasks.of([one])), decoder.adding_vectors(inputs.added):
@@ -292,7 +292,7 @@ def needed_rows(prompt: Prompt, masks: Sequence[Sequence[Sequence[bool]]]) -> li
 
 @quick
 @given(case=cases(usual=True))
-def test_one_intervention_computes_the_rows_that_it_changes_and_that_somebody_reads(case):
+def test_one_intervention_computes_the_rows_that_it_changes_and_the_answer_uses(case):
     """By segments, as a segment is computed whole; a job of one step also runs rows that only
     bring keys.
     """

@@ -95,7 +95,7 @@ def recomputed(
     decoder: Decoder, inputs: DecoderInputs, one: Compiled, written: list[int]
 ) -> torch.Tensor:
     """`[step, vocab]` logits by the naive way: for every token the whole sequence again, no cache,
-    the float32 oracle.
+    the float32 reference.
     """
     table, rows = decoder.core.get_input_embeddings(), []
     decoder.core.set_attn_implementation(EAGER)
@@ -158,7 +158,7 @@ def test_allowed_keys_are_the_last_row_of_the_mask(grid):
 @few
 def test_a_cache_holds_the_allowed_keys_of_every_layer_and_no_others(texts):
     """Of several interventions the union; masks say which are whose, and none is needed where all
-    are everybody's.
+    belong to all rows.
     """
     own = [compiled(text) for text in texts]
     plan, kept, whole = prefilled(Decoder(tiny("llama-gqa", 4)), own)
@@ -350,7 +350,7 @@ def test_keys_that_other_layers_read_too_stay():
 
 
 def test_explain_counts_the_keys_that_decoding_keeps(capsys):
-    """Where it keeps all there is no line, and none for random blocking, whose edges nobody draws
+    """Where it keeps all there is no line, and none for random blocking, whose edges are not drawn
     for that.
     """
     frames = ["--frames", "2", "--tokens-per-frame", "5"]

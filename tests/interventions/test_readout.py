@@ -68,7 +68,7 @@ def run():
 
 
 @torch.inference_mode()
-def test_the_released_variants(run):
+def test_the_variants_of_the_authors_code(run):
     """Against transformers' own list of hidden states: embeddings, outputs of all layers but the
     last, final norm.
     """

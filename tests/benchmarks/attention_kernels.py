@@ -1,8 +1,7 @@
 """Which attention for which cuts, at which length: the measured crossovers behind
 `grouped_attention.MANY_POSITIONS` and `dense_attention.MANY_KEYS`.
 
-python -m tests.benchmarks.attention_kernels --out kernels.json      # one GPU, about a minute
-(compiling included)
+    python -m tests.benchmarks.attention_kernels --out kernels.json  # one GPU, about a minute
 
 32 heads of 128 in bfloat16, as in the 7B shape; times are medians of CUDA events, milliseconds a
 call. Groups are timed as a whole and in their parts (stretches, the batch of frames, rows that are

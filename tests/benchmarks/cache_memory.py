@@ -1,9 +1,7 @@
-"""The size of a cache without unused keys, and the effect on a decoding
-step. One prompt, 7B shape.
+"""The size of a cache without unused keys, and a decoding step under it. One prompt, 7B shape.
 
-python -m tests.benchmarks.cache_memory --size 7b 7b-64 --out cache.json      # one GPU, about a
-minute python -m tests.benchmarks.cache_memory                                       # small, also
-on a CPU
+    python -m tests.benchmarks.cache_memory --size 7b 7b-64 --out cache.json  # one GPU, a minute
+    python -m tests.benchmarks.cache_memory                                   # small, also on a CPU
 
 `whole` is the same prefill and the same steps with transformers' own cache under the same plan;
 `full` drops nothing, so its ratio is the clock's noise. The floor is arithmetic: keys that the

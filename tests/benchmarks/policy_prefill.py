@@ -1,13 +1,11 @@
-"""Does a pruned policy cost less than full attention? One prompt's answer at the 7B shape, 8 and
-64 frames.
+"""The cost of a pruned policy against full attention: one answer at the 7B shape, 8 and 64 frames.
 
-python -m tests.benchmarks.policy_prefill --size 7b 7b-64 --out policies.json      # one GPU, about
-a minute python -m tests.benchmarks.policy_prefill                                          #
-small, also on a CPU
+    python -m tests.benchmarks.policy_prefill --size 7b 7b-64 --out policies.json  # one GPU
+    python -m tests.benchmarks.policy_prefill                                      # small, CPU
 
 `plain` is transformers' own forward with sdpa's causal (flash) kernel and only the last position
-projected; the policies run as in an ordinary run, compiling the intervention included. The floor
-is what arithmetic allows: rows that pass through the layers' matrices and edges that are scored,
+projected; the policies run as in an ordinary run, compiling the intervention included. It takes about a
+minute on a GPU. The floor is what arithmetic allows: rows that pass through the layers' matrices and edges that are scored,
 as a share of the baseline run's. Small float32 weights are compared with the reference
 implementation first.
 """

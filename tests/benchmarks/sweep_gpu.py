@@ -1,7 +1,7 @@
 """Knockout sweeps at the 7B shape against the published procedure, in one process.
 
-python -m tests.benchmarks.sweep_gpu --size 7b --out sweep_7b.json      # one H200, about a minute
-python -m tests.benchmarks.sweep_gpu                                    # small, also on a CPU
+    python -m tests.benchmarks.sweep_gpu --size 7b --out sweep_7b.json  # one H200, a minute
+    python -m tests.benchmarks.sweep_gpu                                  # small, also on a CPU
 
 First the same small float32 weights through both, which must agree to 1e-5 in every probability.
 Then the real size: ours takes the vision tower, compiling and planning into its time; of the

@@ -80,7 +80,7 @@ OPTIONS = {"action_antonym": 2, "action_sequence": 2, "object_shuffle": 3, "scen
 
 
 def complete(root: Path, name: str) -> DataFolder:
-    """A folder with as many questions as published, of as many options on average, and every video."""
+    """A folder with the published numbers of questions and options, and every video."""
     one = BENCHMARKS[name]
     if name == "tvbench":
         for subtask, n in one.counts.items():

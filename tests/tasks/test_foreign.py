@@ -9,8 +9,8 @@ from mapflow.results.contract.question import Clip
 
 DIRECTLY = "Answer with the option's letter from the given choices directly."
 VIDEOMME = (
-    "Select the best answer to the following multiple-choice question based on the video and the subtitles. Respond with"
-    " only the letter (A, B, C, or D) of the correct option.\n"
+    "Select the best answer to the following multiple-choice question based on the video and the"
+    " subtitles. Respond with only the letter (A, B, C, or D) of the correct option.\n"
 )
 
 
@@ -50,7 +50,8 @@ def texts(prompt, kind):
         ),
         ("Which option is right?\nA. x\nB. y", "Which option is right?", ["A. x", "B. y"]),
         (
-            f"This video's subtitles are listed below: \nA. nobody\nB. knows\n{VIDEOMME}Who?\nA. x\nB. y\nC. z\nThe best answer is:",
+            f"This video's subtitles are listed below: \nA. nobody\nB. knows\n{VIDEOMME}"
+            "Who?\nA. x\nB. y\nC. z\nThe best answer is:",
             "Who?",
             ["A. x", "B. y", "C. z"],
         ),

@@ -1,4 +1,4 @@
-"""The bundled benchmark: scenes by seed, pixels by arithmetic, questions that hold no hint, and the committed files."""
+"""The bundled benchmark: scenes, pixels, questions without hints, and the committed files."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def change(thing: Thing, begin: float, end: float) -> str:
 
 
 def test_options_alone_do_not_tell_the_answer():
-    """Each set of options is answered by each of its members about equally often: a reader without video is at chance."""
+    """Each option of a set is right about equally often: without video, answers are at chance."""
     rng = random.Random(0)
     answers: dict[tuple[str, str, tuple[str, ...]], Counter[str]] = {}
     for _ in range(20000):
@@ -261,7 +261,7 @@ def test_committed_questions_are_balanced(committed):
 
 
 def test_committed_clips_show_the_rendered_scenes(committed):
-    """Decoded with PyAV: as many frames and as fast as built, and within h264's loss of the renderer's pixels."""
+    """Decoded with PyAV: frames and rate as built, pixels within h264's loss of the renderer's."""
     av = pytest.importorskip("av")
     seed = json.loads((build.DATA / "held_out.json").read_text())["seed"]
     for subtask, rows in committed.items():

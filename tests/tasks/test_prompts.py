@@ -42,8 +42,8 @@ def test_the_papers_wording(asked):
     )
     assert question.prompt("completion").answer_prefix == "Best option:("
     assert text(question, "chat") == (
-        "Question: Which way?\nOptions:\n(A) Left.\n(B) Right.\nAnswer with the option's letter from the given choices"
-        " directly and only give the best option."
+        "Question: Which way?\nOptions:\n(A) Left.\n(B) Right.\nAnswer with the option's letter"
+        " from the given choices directly and only give the best option."
     )
     assert (question.prompt("chat").system, question.prompt("chat").answer_prefix) == ("", "")
     assert (question.n_frames, question.max_new_tokens) == (None, 1)

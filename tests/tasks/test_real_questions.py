@@ -56,14 +56,14 @@ def test_as_many_as_published(real):
 
 
 def right_texts(row):
-    """The right answer's text, by the publishers' own words: TVBench writes it, TOMATO counts to it."""
+    """Options and the right one's text: TVBench gives its text, TOMATO its index."""
     if "candidates" in row:
         return [str(text) for text in row["candidates"]], str(row["answer"])
     return row["options"], [*row["options"]][row["answer"]]
 
 
 def test_gold(real):
-    """The letter that counts as right stands before the right text in the prompt that the model reads."""
+    """In the prompt, the letter that counts as right stands before the right text."""
     _, _, rows, questions = real
     for protocol in ("paper", "official"):
         for row, question in zip(rows, questions(protocol), strict=True):
@@ -111,7 +111,7 @@ def test_letters_beyond_and_mixtures_are_invalid(real):
 
 
 def test_only_the_right_text_is_scored_right(real, monkeypatch):
-    """Letter by letter: right exactly where the text is, so a duplicate of the right text is right as well."""
+    """Every letter is right exactly if its text is; a duplicate of the right text is right too."""
     _, _, rows, questions = real
     for protocol in ("paper", "official"):
         monkeypatch.setenv("MAPFLOW_PROTOCOL", protocol)

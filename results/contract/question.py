@@ -64,14 +64,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Question:
-    """One question of a benchmark. `options` is empty for open-ended questions; `target` is the
-    right answer: an index into `options`, or for an open-ended question the text that the answer
-    should begin with.
+    """One question of a benchmark.
 
-    `n_frames` is what the protocol asks for (None: the model's own number); `max_new_tokens` 1
-    means that the first token is the answer. `turn` is the user's turn where a task that is not
-    ours has worded it already. `category` groups questions for reporting besides the task
-    (TOMATO's kind of demonstration); it may be empty."""
+    `options` is empty for open-ended questions. `target` is the right answer: an index into
+    `options`, or for an open-ended question the text with which the answer should begin.
+    `n_frames` is the protocol's number of frames (None: the model's own). With `max_new_tokens` 1
+    the first token is the answer. `turn` is the complete user turn of a task that words its own
+    prompt. `category` groups questions for reporting besides the task (TOMATO's kind of
+    demonstration); it may be empty.
+    """
 
     question_id: str
     video_id: str

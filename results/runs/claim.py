@@ -61,8 +61,8 @@ class Claim:
 def claim(folder: Path) -> Claim:
     """Claims the folder for this job; a second call in this process returns the same claim.
 
-    Raises MapflowError, naming the process that has it, where another job works in the folder, and
-    OSError where locks cannot be kept there.
+    Raises MapflowError, naming the process, if another job works in the folder, and OSError if
+    the file system does not support locks.
     """
     key = os.getpid(), str(folder.resolve())
     found = _held.get(key)

@@ -80,7 +80,7 @@ class RunFolder(Generic[R]):
         with _writing(self.folder):
             fcntl.flock(self._file, fcntl.LOCK_EX)
             while not os.path.samestat(os.fstat(self._file), self.file.stat()):
-                self._file = self._open()  # somebody has sorted the file, so it is another one now
+                self._file = self._open()  # `sort_records` has replaced the file
                 fcntl.flock(self._file, fcntl.LOCK_EX)
             try:
                 written = os.write(self._file, data)
@@ -104,7 +104,7 @@ class RunFolder(Generic[R]):
     def _earlier(
         self, identity: Mapping[str, Any], interventions: Mapping[str, str]
     ) -> dict[str, Any]:
-        """The manifest of an earlier run of the same identity, empty where there is none."""
+        """The manifest of an earlier run with the same identity; empty if there is none."""
         path = self.folder / MANIFEST
         if not path.exists():
             return {}
@@ -182,16 +182,14 @@ def sort_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: i
     if not (folder / kind.FILE).is_file():
         return read_records(folder, kind)  # says what is missing
     with _writing(folder), (folder / kind.FILE).open("rb") as file:
-        fcntl.flock(
-            file, fcntl.LOCK_EX
-        )  # who wants to append meanwhile waits, and finds the new file
+        fcntl.flock(file, fcntl.LOCK_EX)  # appending processes wait, then find the new file
         records = read_records(folder, kind)
         _replace(folder / kind.FILE, "".join(record.to_line() + "\n" for record in records))
     return records
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Whole or not at all. Raises MapflowError where it cannot be written."""
+    """Writes the whole file or nothing. Raises MapflowError if it cannot be written."""
     _replace(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -183,12 +183,12 @@ def _answer(record: Record, where: str) -> _Answer:
             f"{where}: correct is {record.correct!r}, neither true nor false, and there is no error"
         )
     if not isinstance(record.n_options, int) or record.n_options < 0:
-        raise MapflowError(f"{where}: n_options={record.n_options!r} is no number of options")
+        raise MapflowError(f"{where}: n_options={record.n_options!r} is not a number of options")
     if not all(
         edges is None or isinstance(edges, int) for edges in (record.edges_kept, record.edges_total)
     ):
         raise MapflowError(
-            f"{where}: edges {record.edges_kept!r} of {record.edges_total!r} are no counts"
+            f"{where}: edges {record.edges_kept!r} of {record.edges_total!r} are not counts"
         )
     return _Answer(
         record.video_id or None,

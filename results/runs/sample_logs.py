@@ -1,10 +1,8 @@
-"""lmms-eval's sample logs (`<date>_samples_<task>.jsonl`) as records, so that its runs can be
-compared too.
+"""Reads lmms-eval's sample logs (`<date>_samples_<task>.jsonl`) as records.
 
-Our tasks put question id, video id and validity into a metric called `answer`; of other tasks only
-what can be told without guessing is taken: the task and document number as the question's id, and
-one score that is 0 or 1. Sample logs know no options, probabilities, frames or edges. Knows no
-model and computes nothing.
+mapflow's tasks log question id, video id and validity in a metric called `answer`. For other tasks
+the question id is made of task and document number, and correctness is a single score of 0 or 1.
+Sample logs hold no options, probabilities, frames or edges.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ SCORES = ("accuracy", "acc", "exact_match", "score", "correct")
 def sample_files(place: Path) -> list[Path]:
     """The newest log of every task in or under `place` (or `place` itself).
 
-    Raises MapflowError where the logs of several models lie there: the questions would be mixed up.
+    Raises MapflowError if logs lie in several folders, because they may belong to several models.
     """
     if place.is_file():
         return [place]
@@ -44,7 +42,7 @@ def sample_files(place: Path) -> list[Path]:
 
 
 def sample_manifest(files: list[Path]) -> dict[str, Any]:
-    """What lmms-eval wrote about the run, under the names of our own manifests."""
+    """What lmms-eval recorded about the run, under the names that run folders use."""
     found = FILE_NAME.fullmatch(files[0].name)
     results = files[0].with_name(f"{found['date']}_results.json") if found else files[0]
     if not found or not results.is_file():
@@ -69,8 +67,11 @@ def sample_manifest(files: list[Path]) -> dict[str, Any]:
 
 
 def read_samples(files: list[Path], intervention: str) -> Iterator[Record]:
-    """One record a sample. Raises MapflowError naming file and line for a line that is no sample,
-    and for a task whose samples hold no single score of 0 or 1."""
+    """One record per sample.
+
+    Raises MapflowError, naming file and line, for a line that is not a sample and for a sample
+    without a single score of 0 or 1.
+    """
     for path in files:
         found = FILE_NAME.fullmatch(path.name)
         task = found["task"] if found else path.stem
@@ -112,8 +113,7 @@ def _record(line: str, where: str, task: str, intervention: str) -> Record:
 
 
 def _score(sample: Mapping[str, Any], where: str) -> bool:
-    """The one score of 0 or 1: by its usual names, by a name that ends so, or inside a metric that
-    is a mapping."""
+    """The single score of 0 or 1, found by its name, also within a metric that is a mapping."""
     plain = {name: value for name, value in sample.items() if name not in ("doc_id", "answer")}
     inside = {
         f"{metric}.{name}": value

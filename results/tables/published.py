@@ -1,7 +1,6 @@
-"""What others have published, so that tables can show their rows beside ours.
+"""Published results, shown in tables beside measured ones.
 
-The numbers are in published.yaml, as printed, with the table that each comes from. Nothing here is
-computed.
+published.yaml holds the numbers as printed, with the table that each comes from.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ AVERAGES = ("micro", "macro", "unstated")
 class PublishedRow:
     """One row of a published table.
 
-    accuracy: percent by task; accuracy_drop: percentage points by task; relative_change: of the
-    answer's probability, percent, by bins of five layers; edges: millions, one head, all layers;
-    edges_share: percent of causal attention. average says how `accuracy` is averaged over
-    subtasks.
+    `accuracy` is in percent by task, `accuracy_drop` in percentage points by task, and `average`
+    says how both are averaged over subtasks. `relative_change` is the change of the answer's
+    probability in percent, per bin of five layers. `edges` counts millions for one head over all
+    layers; `edges_share` is in percent of causal attention.
     """
 
     table: str
@@ -45,8 +44,7 @@ class PublishedRow:
 
 @cache
 def published(file: Path = FILE) -> tuple[PublishedRow, ...]:
-    """Every row, in the file's order. Raises MapflowError naming the table of a row that does not
-    fit."""
+    """All rows in the order of the file. Raises MapflowError, naming the table, for a bad row."""
     tables: list[dict[str, Any]] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return tuple(_row(table, row) for table in tables for row in table["rows"])
 
@@ -54,7 +52,7 @@ def published(file: Path = FILE) -> tuple[PublishedRow, ...]:
 def published_for(
     task: str, model: str | None = None, table: str | None = None
 ) -> list[PublishedRow]:
-    """The rows that state an accuracy for `task`: all of them, or one model's, or one table's.
+    """The rows with an accuracy for `task`, optionally of one model or one table.
 
     `model` is compared without its organisation: `byminji/LLaVA-NeXT-7B-Video-FT` is
     `LLaVA-NeXT-7B-Video-FT`.

@@ -1,7 +1,7 @@
 """The instrument: which attention edges exist in which layer of an unmodified transformers model.
 
-Names are imported when they are first used (PEP 562): parsing an intervention needs neither torch nor transformers,
-which take seconds to import.
+Names are imported when they are first used (PEP 562): parsing an intervention needs neither torch
+nor transformers, which take seconds to import.
 """
 
 from __future__ import annotations

@@ -35,7 +35,9 @@ PIECES = [
 
 
 class Cutter:
-    """In place of a tokenizer: cuts text anywhere, names every token by its number; placeholders are usually whole."""
+    """In place of a tokenizer: cuts text anywhere, names every token by its number; placeholders
+    are usually whole.
+    """
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -60,7 +62,9 @@ class Cutter:
 
 
 def layouts(random: Random) -> Any:
-    """A conversation is refused, or every token of it has exactly one name, and the name of a piece that it touches."""
+    """A conversation is refused, or every token of it has exactly one name, and the name of a piece
+    that it touches.
+    """
 
     def text(corpus: list[str]) -> str:
         return mutated(random, corpus, [*CHARACTERS, PLACEHOLDER, "\n"])

@@ -1,8 +1,8 @@
-"""The slow twins: what design.md says about interventions, in loops over single positions.
+"""The reference implementation of interventions, in loops over single positions.
 
-Written from the design's text alone. Every position is a (kind, index) pair, every intervention a plain `Spec`; no
-segment matrix, no run, no tensor before the last line. The fast code must agree with this file, so nothing here may
-import it.
+Written from the definitions alone. Every position is a (kind, index) pair, every intervention a
+plain `Spec`; no segment matrix, no run, no tensor before the last line. The fast code must agree
+with this file, so nothing here may import it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Prompt:
         return len(self.positions)
 
     def called(self, p: int, name: str) -> bool:
-        """Does position p carry this name? (design.md: video, question = stem + options, true_option …)"""
+        """Does position p carry this name? (video, question = stem + options, true_option …)"""
         kind, index = self.positions[p]
         match name:
             case "all":
@@ -51,7 +51,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Term:
-    """One summand of an intervention. `kind`: route, knockout, effective, effective-strict, random."""
+    """One summand of an intervention. `kind`: route, knockout, effective(-strict) or random."""
 
     kind: str
     source: str = ""
@@ -96,7 +96,9 @@ class Spec:
 
 
 def window(style: str, layer: int, size: int, n_layers: int) -> set[int]:
-    """1-based layers of a knockout's window. `layer` is 1-based; design.md's rule counts from 0, end exclusive."""
+    """1-based layers of a knockout's window. `layer` is 1-based; the rule counts from 0, end
+    exclusive.
+    """
     z = layer - 1
     inside = {
         i + 1
@@ -120,8 +122,10 @@ def on_route(prompt: Prompt, q: int, k: int, source: str, target: str) -> bool:
 
 
 def effective_cuts(prompt: Prompt, q: int, k: int, layer: int, ranges, strict: bool) -> bool:
-    """design.md: keep cross-frame, video->question, question->last in their ranges only; cut video->last and
-    last->last everywhere; video->video after video->question ends, question->question after question->last ends."""
+    """Keep cross-frame, video->question, question->last in their ranges only; cut video->last and
+    last->last everywhere; video->video after video->question ends, question->question after
+    question->last ends.
+    """
 
     def edge(source: str, target: str) -> bool:
         return on_route(prompt, q, k, source, target)
@@ -170,7 +174,9 @@ def allowed(prompt: Prompt, spec: Spec, layer: int, n_layers: int) -> list[list[
 
 
 def influenced(masks: list[list[list[bool]]], sources: list[int]) -> set[int]:
-    """Positions that anything at `sources` (before the first layer) can influence after the last one."""
+    """Positions that anything at `sources` (before the first layer) can influence after the last
+    one.
+    """
     told = set(sources)
     for mask in masks:
         told |= {q for q, row in enumerate(mask) if any(row[k] for k in told)}
@@ -178,6 +184,8 @@ def influenced(masks: list[list[list[bool]]], sources: list[int]) -> set[int]:
 
 
 def grown(mask: list[list[bool]], n_new: int) -> list[list[bool]]:
-    """With `n_new` generated rows: prompt keys as the last prompt row has them, generated keys free (causally)."""
+    """With `n_new` generated rows: prompt keys as the last prompt row has them, generated keys free
+    (causally).
+    """
     prompt_rows = [row + [False] * n_new for row in mask]
     return prompt_rows + [mask[-1] + [j <= i for j in range(n_new)] for i in range(n_new)]

@@ -28,9 +28,11 @@ STYLES = ("center", "inverse", "top-down", "bottom-up")
 
 @st.composite
 def prompts(draw, max_frames: int = 4, usual: bool = False) -> Prompt:
-    """System, frames (with template between them now and then), labels, stem, options, template, last.
+    """System, frames (with template between them now and then), labels, stem, options, template,
+    last.
 
-    Open-ended prompts, prompts without system text and, unless `usual`, questions before the video occur.
+    Open-ended prompts, prompts without system text and, unless `usual`, questions before the video
+    occur.
     """
     size = st.integers(1, 3)
 
@@ -128,7 +130,9 @@ def random_terms() -> st.SearchStrategy[Term]:
 
 @st.composite
 def specs(draw, prompt: Prompt, n_layers: int, random: bool = False) -> Spec:
-    """full, one to three policies, or `keep` with routes; with `random` maybe a random policy on top."""
+    """full, one to three policies, or `keep` with routes; with `random` maybe a random policy on
+    top.
+    """
     default = draw(pathway_ranges(n_layers))
     if draw(st.integers(0, 3)) == 0:
         kept = draw(st.lists(routes(prompt, n_layers), min_size=1, max_size=4))

@@ -65,7 +65,10 @@ def test_a_comma_before_a_key_continues():
         "full",
         "random:ratio=0.58,seed=3",
     ]
-    text = "knockout:video->last@window=3,top-down=2, effective:cross_frame=1-2;video_to_question=1, question_to_last=3 ,full"
+    text = (
+        "knockout:video->last@window=3,top-down=2, effective:cross_frame=1-2;"
+        "video_to_question=1, question_to_last=3 ,full"
+    )
     assert [str(i) for i in parse_interventions([text])] == [
         "knockout:video->last@top-down=2",
         "effective:cross_frame=1-2,video_to_question=1,question_to_last=3",
@@ -190,7 +193,10 @@ def test_policies_made_without_the_parser_are_checked_too():
             Intervention(policies, keep)
 
 
-WORDS = "full effective random: knockout: keep: video last frame[ ratio= seed= center= window= top-down= cross-frame"
+WORDS = (
+    "full effective random: knockout: keep: video last frame["
+    " ratio= seed= center= window= top-down= cross-frame"
+)
 ALPHABET = st.sampled_from(
     [*"->@+,;:=[]. \n\0→0123456789-x٣", *WORDS.split(), "cross_frame=", ".yaml", "1e999"]
 )
@@ -223,7 +229,7 @@ def test_monsters_are_refused(text):
             parse_interventions([monster])
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ---
 
 
 def write(path, text: str):
@@ -288,7 +294,8 @@ BAD_FILES = {
     BOMB: "line 2: alias \\*a0 is refused",
     "a: full\nb: random\na: effective": "line 3: key 'a' is there twice",
     "a: {cut: [video->last], cut: [video->question]}": "key 'cut' is there twice",
-    "a: {effective: {cross_frame: 1-2, cross_frame: 1-3, video_to_question: 1, question_to_last: 2}}": "'cross_frame'",
+    "a: {effective: {cross_frame: 1-2, cross_frame: 1-3,"
+    " video_to_question: 1, question_to_last: 2}}": "'cross_frame'",
     "a: effectve": "'a': .*did you mean 'effective'",
     "a: {cut: []}": "'a': must be",
     "a: {cut: video->last}": "'a': must be",

@@ -198,7 +198,9 @@ SEVEN_B = PathwayRanges(LayerSpan(6, 15), LayerSpan(6, 20), LayerSpan(16, 25))
 
 
 def seven_b_layout(n: int, system: int = 54) -> TokenLayout:
-    """A LLaVA-NeXT-7B prompt of n tokens in the paper's protocol: 8 frames of 144 tokens between the texts."""
+    """A LLaVA-NeXT-7B prompt of n tokens in the paper's protocol: 8 frames of 144 tokens between
+    the texts.
+    """
     template = 15
     question = n - system - 8 * 144 - 4 - template - 1
     frames = [(Segment("frame", i), 144) for i in range(8)]
@@ -209,8 +211,10 @@ def seven_b_layout(n: int, system: int = 54) -> TokenLayout:
 
 
 def test_the_papers_edge_counts():
-    """Table 3: 25.7M -> 10.8M edges, 42 %. The table does not say how its prompts split into system text and question:
-    n follows from 25.7M; 10.8M lies between the splits that are possible, and close to each of them."""
+    """Table 3: 25.7M -> 10.8M edges, 42 %. The table does not say how its prompts split into system
+    text and question: n follows from 25.7M; 10.8M lies between the splits that are possible, and
+    close to each of them.
+    """
     n = next(n for n in range(2000) if 32 * n * (n + 1) // 2 >= 25_700_000)
     kept = []
     for system in range(35, 60):

@@ -1,4 +1,6 @@
-"""Random blocking: exact budgets, only where it may, uniform, and a function of (seed, key, layer) alone."""
+"""Random blocking: exact budgets, only where it may, uniform, and a function of (seed, key, layer)
+alone.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +75,10 @@ def test_without_a_ratio_as_many_edges_as_effective_cuts(prompt, n_layers, data)
 
 
 def test_uniform_over_the_edges():
-    """Each eligible edge is cut equally often over many questions: over many seeds, the p-values of the chi-square test
-    are themselves uniform (so the draw is neither lumpy nor suspiciously even)."""
+    """Each eligible edge is cut equally often over many questions: over many seeds, the p-values of
+    the chi-square test are themselves uniform (so the draw is neither lumpy nor suspiciously
+    even).
+    """
     n_questions, ratio, m = 200, 0.2, len(ELIGIBLE)
     p = int(N * (N + 1) // 2 * ratio) / m
     p_values = []
@@ -91,7 +95,9 @@ def test_uniform_over_the_edges():
 
 
 def test_pairs_of_edges_are_cut_together_as_often_as_chance_says():
-    """Uniform over *sets*, not only over single edges: two edges meet with probability b(b-1)/m(m-1)."""
+    """Uniform over *sets*, not only over single edges: two edges meet with probability
+    b(b-1)/m(m-1).
+    """
     n_questions, ratio = 2000, 0.3
     m, budget = len(ELIGIBLE), int(N * (N + 1) // 2 * ratio)
     together = torch.zeros(m, m)

@@ -1,4 +1,6 @@
-"""Reachability and liveness: against token-level propagation, and against a model that is really run."""
+"""Reachability and liveness: against token-level propagation, and against a model that is really
+run.
+"""
 
 from __future__ import annotations
 
@@ -114,10 +116,11 @@ def test_the_papers_policy_leaks_through_the_template_and_strict_does_not():
         ("video", "question", "last"),
     }
     leak = next(path for path in leaky if path.stations == ("video", "template", "last"))
-    # what arrives in the last layer is of no use to anyone afterwards; the first can carry nothing yet
+    # what arrives in the last layer is not used afterwards; the first can carry nothing yet
     assert leak.layers == (tuple(range(1, 8)), tuple(range(2, 9)))
     assert str(leak) == (
-        "video reaches last via template: video->template in layers 1-7, template->last in layers 2-8"
+        "video reaches last via template:"
+        " video->template in layers 1-7, template->last in layers 2-8"
     )
     strict = next(path for path in tight if path.stations == ("video", "template", "last"))
     assert strict.layers[0] == (2, 3, 4), "strict: template reads video only where the question may"
@@ -133,7 +136,7 @@ def test_direct_paths_and_ranges_in_words():
     assert layer_ranges((1, 2, 3, 7)) == "1-3, 7"
 
 
-# --- on a model that is really run -----------------------------------------------------------------------------------
+# --- on a model that runs ---
 
 
 def last_hidden(model, embeds, compiled):
@@ -163,7 +166,9 @@ def test_unreachable_means_bitwise_unchanged_and_reachable_means_changed(case, d
 @given(cases(random=True, max_layers=4, max_frames=2), st.integers(0, 2**31))
 @quick
 def test_dead_rows_may_hold_anything(case, seed):
-    """Replacing the output of every layer at dead rows by noise does not change the answer's row by one bit."""
+    """Replacing the output of every layer at dead rows by noise does not change the answer's row by
+    one bit.
+    """
     prompt, spec, n_layers = case
     model, compiled = tiny_llama(n_layers), compile_spec(prompt, spec, n_layers, "q")
     live = live_segments(compiled)
@@ -201,7 +206,9 @@ def test_dead_rows_may_hold_anything(case, seed):
 @given(cases())
 @quick
 def test_live_rows_are_those_that_reach_the_last_token(case):
-    """Liveness and reachability are one walk in two directions, where no segment comes in several runs."""
+    """Liveness and reachability are one walk in two directions, where no segment comes in several
+    runs.
+    """
     prompt, spec, n_layers = case
     compiled = compile_spec(prompt, spec, n_layers)
     masks = masks_of(prompt, spec, n_layers)

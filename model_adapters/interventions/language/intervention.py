@@ -1,8 +1,8 @@
 """Intervention: which attention edges are cut, and its compiled form for one prompt.
 
-An intervention is a set of policies; an edge is cut where any of them cuts it. `keep` turns that around: only the
-edges that the policies name are kept. Compiling it for a prompt and a depth gives `allowed`, a small boolean matrix per
-layer, and, for random blocking alone, real edges.
+An intervention is a tuple of policies; an edge is cut if any of them cuts it. With `keep`, only the
+edges that the policies name are kept. Compiling it for a prompt and a depth gives `allowed`, a
+small boolean matrix per layer, and, for random blocking alone, real edges.
 """
 
 from __future__ import annotations
@@ -17,14 +17,7 @@ from jaxtyping import Bool, Int
 
 from mapflow.model_adapters.interventions.language.layout import Segment, SegmentKind, TokenLayout
 from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
-from mapflow.model_adapters.interventions.language.policies import (
-    Cut,
-    EarlyExit,
-    Effective,
-    Knockout,
-    Policy,
-    RandomBlocking,
-)
+from mapflow.model_adapters.interventions.language.policies import Policy, RandomBlocking
 from mapflow.model_adapters.interventions.language.policies.policy import Cuts, no_cuts
 from mapflow.model_adapters.interventions.language.segment_masks import (
     count_edges,
@@ -37,11 +30,12 @@ from mapflow.results.contract.errors import MapflowError
 
 @dataclass(frozen=True)
 class Intervention:
-    """`policies` empty is `full`. `str()` is the canonical one-line form, which parses back to an equal intervention;
-    `name` replaces it where a file gives the intervention a name.
+    """Without policies it is `full`. `str()` is the canonical one-line form, which parses back to
+    an equal intervention; `name` replaces it where a file gives the intervention a name.
 
-    Raises MapflowError for two random policies, for two early exits, and for `keep` with anything but routes: the complement of `effective`
-    is not what "keep effective" says, and the complement of a random choice is another random choice.
+    Raises MapflowError for two random policies, for two early exits, and for `keep` with anything
+    but routes: the complement of `effective` is not what "keep effective" suggests, and the
+    complement of a random choice is another random choice.
     """
 
     policies: tuple[Policy, ...] = ()
@@ -49,14 +43,11 @@ class Intervention:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.keep and not (
-            self.policies and all(isinstance(policy, (Cut, Knockout)) for policy in self.policies)
-        ):
+        if self.keep and not (self.policies and all(one.is_route for one in self.policies)):
             raise MapflowError(f"intervention {self.expression!r}: 'keep' takes routes")
-        if sum(isinstance(policy, RandomBlocking) for policy in self.policies) > 1:
-            raise MapflowError(f"intervention {self.expression!r}: one random policy at most")
-        if sum(isinstance(policy, EarlyExit) for policy in self.policies) > 1:
-            raise MapflowError(f"intervention {self.expression!r}: one early exit at most")
+        for once in (one.once_as for one in self.policies if one.once_as):
+            if sum(one.once_as == once for one in self.policies) > 1:
+                raise MapflowError(f"intervention {self.expression!r}: one {once} at most")
 
     @property
     def expression(self) -> str:
@@ -74,9 +65,7 @@ class Intervention:
     @property
     def early_exit(self) -> int | None:
         """The (1-based) layer after which the answer is read; None for the last one."""
-        return next(
-            (policy.layer for policy in self.policies if isinstance(policy, EarlyExit)), None
-        )
+        return next((one.early_exit for one in self.policies if one.early_exit), None)
 
     @property
     def seed(self) -> int | None:
@@ -85,34 +74,28 @@ class Intervention:
 
     @property
     def scaled_from(self) -> str | None:
-        """The model whose ranges it borrows, scaled to another depth."""
-        borrowing = (
-            policy for policy in self.policies if isinstance(policy, (Effective, RandomBlocking))
-        )
-        return next((policy.scale for policy in borrowing if policy.scale), None)
+        """The model whose layer ranges it borrows, scaled to another depth."""
+        return next((one.scaled_from for one in self.policies if one.scaled_from), None)
 
     def describe(self, pathways: PathwayRanges | None) -> str:
-        """The expression with the model's own ranges filled in: what a reader needs to repeat it elsewhere."""
-        policies = tuple(
-            Effective(policy.ranges or pathways, policy.strict)
-            if isinstance(policy, Effective)
-            else policy
-            for policy in self.policies
-        )
+        """The expression with the model's own ranges filled in: what a reader needs to repeat it
+        elsewhere.
+        """
+        policies = tuple(policy.with_ranges(pathways) for policy in self.policies)
         return Intervention(policies, self.keep).expression
 
     def resolve(self, find: Callable[[str, int], PathwayRanges], n_layers: int) -> Intervention:
-        """With the ranges of `scale=MODEL` filled in: `find(MODEL, n_layers)` gives that model's, scaled to this depth."""
+        """With the ranges of `scale=MODEL` filled in: `find(MODEL, n_layers)` gives that model's,
+        scaled to this depth.
+        """
 
-        def resolved(policy: Policy) -> Policy:
-            if isinstance(policy, (Effective, RandomBlocking)) and policy.scale:
-                return replace(policy, ranges=find(policy.scale, n_layers))
-            return policy
-
-        return replace(self, policies=tuple(map(resolved, self.policies)))
+        policies = tuple(policy.resolve(find, n_layers) for policy in self.policies)
+        return replace(self, policies=policies)
 
     def check(self, n_layers: int, pathways: PathwayRanges | None) -> None:
-        """Raises MapflowError where the model lacks the layers or ranges that this asks for, before any prompt is read."""
+        """Raises MapflowError if the model lacks layers or ranges that this needs, before any
+        prompt is read.
+        """
         kinds = [Segment(kind) for kind in get_args(SegmentKind)]
         indexed = [Segment(kind, index) for kind in ("frame", "option") for index in range(1, 100)]
         everything = TokenLayout.from_runs(
@@ -127,7 +110,8 @@ class Intervention:
         pathways: PathwayRanges | None = None,
         key: str = "",
     ) -> Compiled:
-        """For one prompt (its `key`, the question's id, selects random edges) and a model of `n_layers`.
+        """For one prompt (its `key`, the question's id, selects random edges) and a model of
+        `n_layers`.
 
         Raises MapflowError for layers that the model or segments that the prompt lacks.
         """
@@ -149,7 +133,9 @@ def _cuts(
     n_layers: int,
     pathways: PathwayRanges | None,
 ) -> Cuts:
-    """All policies' cuts. They hang on which segments a prompt has, not on their lengths: a benchmark's prompts share them."""
+    """All policies' cuts. They depend on the segments of a prompt, not on their lengths, so a
+    benchmark's prompts share them.
+    """
     layout = TokenLayout(segments, np.arange(len(segments)), true_option)
     cuts = no_cuts(layout, n_layers)
     for policy in policies:
@@ -159,7 +145,9 @@ def _cuts(
 
 @dataclass(frozen=True)
 class Compiled:
-    """An intervention at work on one prompt. `allowed[layer, target, source]`: target's queries read source's keys."""
+    """An intervention on one prompt. `allowed[layer, target, source]`: queries of `target` may
+    attend to keys of `source`.
+    """
 
     layout: TokenLayout
     allowed: Bool[np.ndarray, "layer target source"]
@@ -174,16 +162,16 @@ class Compiled:
 
     @property
     def depth(self) -> int:
-        """How many layers run: all, but for an early exit."""
+        """Number of layers that run: all without an early exit."""
         return self.n_layers if self.early_exit is None else self.early_exit
 
     @property
     def row_layers(self) -> int:
-        """Rows times layers that run; without an early exit n × n_layers."""
+        """Positions times layers that run; without an early exit n × n_layers."""
         return len(self.layout) * self.depth
 
     def blocked(self, layer: int, device: Device = "cpu") -> Bool[Tensor, "query key"] | None:
-        """The edges that random blocking cuts in a 0-based layer; None where there is none."""
+        """The edges that random blocking cuts in a 0-based layer; None if it cuts none."""
         if self.random is None or not self.budget or not self.budget[layer]:
             return None
         return self.random.blocked(self.layout, layer, self.budget[layer], self.key, device)
@@ -207,7 +195,9 @@ class Compiled:
 
     @cached_property
     def edges_by_layer(self) -> Int[np.ndarray, " layer"]:
-        """Edges kept in each layer, for one head; without n × n masks unless random blocking meets other cuts."""
+        """Edges kept in each layer, for one head; without n × n masks unless random blocking is
+        combined with other cuts.
+        """
         if self.random is None:
             return count_edges(self.allowed, self.layout.segment_of)
         if self.allowed.all():
@@ -222,15 +212,17 @@ class Compiled:
 
     @property
     def edges_kept(self) -> int:
-        """Edges kept over all layers (the released code's new_attention_cnt)."""
+        """Edges kept over all layers (in the authors' code: new_attention_cnt)."""
         return int(self.edges_by_layer.sum())
 
     @property
     def edges_total(self) -> int:
-        """All causal edges over all layers (the released code's base_attention_cnt)."""
+        """All causal edges over all layers (in the authors' code: base_attention_cnt)."""
         return int(self.total_by_layer.sum())
 
     @property
     def n_empty_rows(self) -> int:
-        """Query rows, over all layers, that segments leave without any key: they attend to nothing and give zeros."""
+        """Query positions, over all layers, without any allowed key: they attend to nothing and
+        give zeros.
+        """
         return int(empty_rows(self.allowed[: self.depth], self.layout.segment_of).sum())

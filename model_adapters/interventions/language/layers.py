@@ -1,6 +1,7 @@
-"""Layers as people write them: 1-based and inclusive ("L6-15"); 0-based only inside the compiler.
+"""Layers as users write them: 1-based and inclusive ("L6-15"); 0-based only inside the compiler.
 
-`LayerSpan` is a range that a user typed, `Window` a knockout's window around a layer (paper, Section 3; k = 9).
+`LayerSpan` is a range that a user typed, `Window` a knockout's window around a layer (paper,
+Section 3; k = 9).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ DEFAULT_SIZE = 9
 
 @dataclass(frozen=True)
 class LayerSpan:
-    """Layers `first` to `last`, 1-based, both included. Raises MapflowError on layer 0 and on an empty range."""
+    """Layers `first` to `last`, 1-based, both included. Raises MapflowError on layer 0 and on an
+    empty range.
+    """
 
     first: int
     last: int
@@ -37,7 +40,7 @@ class LayerSpan:
         return cls(int(match[1]), int(match[2] or match[1]))
 
     def indices(self, n_layers: int) -> range:
-        """0-based layer indices. Raises MapflowError where the model has fewer layers."""
+        """0-based layer indices. Raises MapflowError if the model has fewer layers."""
         if self.last > n_layers:
             raise MapflowError(
                 f"layer {self.last} is outside 1..{n_layers}, the layers of this model"
@@ -52,8 +55,9 @@ class LayerSpan:
 class Window:
     """A knockout's window: which layers are cut when it is placed at `layer` (1-based).
 
-    center covers `size` layers around it (even sizes lean to earlier layers, as the released code does), inverse all
-    others, top-down from it to the last layer, bottom-up from the first layer to it; the last two have no `size`.
+    center covers `size` layers around it (even sizes extend towards earlier layers, as in the
+    authors' code), inverse all others, top-down from it to the last layer, bottom-up from the first
+    layer to it; the last two have no `size`.
     """
 
     style: WindowStyle
@@ -63,11 +67,11 @@ class Window:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise MapflowError(f"window={self.size} must be at least 1 layer")
-        if self.style not in SIZED_STYLES:  # or else windows that are the same would not be equal
+        if self.style not in SIZED_STYLES:  # equal windows must compare equal
             object.__setattr__(self, "size", DEFAULT_SIZE)
 
     def indices(self, n_layers: int) -> list[int]:
-        """0-based layer indices (design.md, Interventions). Raises MapflowError where `layer` is outside 1..n_layers."""
+        """0-based layer indices. Raises MapflowError if `layer` is outside 1..n_layers."""
         if not 1 <= self.layer <= n_layers:
             raise MapflowError(
                 f"layer {self.layer} is outside 1..{n_layers}, the layers of this model"

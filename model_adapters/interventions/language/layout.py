@@ -1,8 +1,9 @@
 """TokenLayout: a name for every position of the expanded prompt.
 
-A prompt of some thousand tokens has only a few dozen *segments*: the system text, each frame, the question's stem
-and options, the template around them, the last token. Interventions speak of segments; this file says which
-positions those are. Built by an adapter from character offsets of the rendered prompt; knows no model.
+A prompt of some thousand tokens has only a few dozen *segments*: the system text, each frame, the
+question's stem and options, the template around them, the last token. Interventions speak of
+segments; this file says which positions those are. An adapter builds the layout from character
+offsets of the rendered prompt.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SegmentKind = Literal["system", "frame", "label", "stem", "option", "template", 
 
 @dataclass(frozen=True, order=True)
 class Segment:
-    """A named set of positions; `index` counts frames and options from 0 and is 0 for the others."""
+    """A named set of positions; `index` counts frames and options from 0, else it is 0."""
 
     kind: SegmentKind
     index: int = 0
@@ -37,8 +38,9 @@ class Segment:
 class TokenLayout:
     """Which segment each position of one prompt belongs to: a tiling by construction.
 
-    `segment_of[p]` indexes `segments`. `label` ("Question:", "Options:") belongs to the question but to neither stem
-    nor options. `true_option` is the right option's index, None for open-ended questions.
+    `segment_of[p]` indexes `segments`. `label` ("Question:", "Options:") belongs to the question
+    but to neither stem nor options. `true_option` is the correct option's index, None for
+    open-ended questions.
     """
 
     segments: tuple[Segment, ...]
@@ -49,7 +51,9 @@ class TokenLayout:
     def from_runs(
         cls, runs: Iterable[tuple[Segment, int]], true_option: int | None = None
     ) -> TokenLayout:
-        """From (segment, number of positions) in order of the prompt; a segment may come in several runs."""
+        """From (segment, number of positions) in order of the prompt; a segment may occur in
+        several runs.
+        """
         index: dict[Segment, int] = {}
         flat = [
             index.setdefault(segment, len(index)) for segment, size in runs for _ in range(size)
@@ -70,12 +74,14 @@ class TokenLayout:
 
     @cached_property
     def runs(self) -> tuple[Int[np.ndarray, " run"], Int[np.ndarray, " run"]]:
-        """The contiguous stretches of one segment, in order of the prompt: each one's segment and length."""
+        """The contiguous stretches of one segment, in order of the prompt: each one's segment and
+        length.
+        """
         return stretches(self.segment_of)
 
     @cached_property
     def causal(self) -> Bool[np.ndarray, "target source"]:
-        """Does any position of `target` come after, or coincide with, one of `source`?"""
+        """Is any position of `target` equal to or later than one of `source`?"""
         n, n_segments = len(self), len(self.segments)
         first, final = np.full(n_segments, n), np.full(n_segments, -1)
         np.minimum.at(first, self.segment_of, np.arange(n))
@@ -83,19 +89,22 @@ class TokenLayout:
         return first <= final[:, None]
 
     def select(self, name: str) -> Bool[np.ndarray, " segment"]:
-        """The segments that `name` stands for (names: `SELECTORS`, or `frame[2]`, `option[0]`…).
+        """The segments that `name` selects (names: `SELECTORS`, or `frame[2]`, `option[0]`…).
 
-        Raises MapflowError where this prompt has none: an open-ended question has no options.
+        Raises MapflowError if this prompt has none: an open-ended question has no options.
         """
         chosen = [_matches(segment, name, self.true_option) for segment in self.segments]
         if not any(chosen):
             raise MapflowError(
-                f"this prompt has no {name!r}; its segments are {', '.join(_describe(self.segments))}"
+                f"this prompt has no {name!r}; its segments are"
+                f" {', '.join(_describe(self.segments))}"
             )
         return np.array(chosen)
 
     def positions(self, name: str) -> Int[Tensor, " positions"]:
-        """All positions of the segments that `name` selects, ascending: an index into tensors over the prompt."""
+        """All positions of the segments that `name` selects, ascending: an index into tensors over
+        the prompt.
+        """
         import torch
 
         return torch.from_numpy(np.flatnonzero(self.select(name)[self.segment_of]))

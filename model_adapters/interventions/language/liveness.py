@@ -1,8 +1,8 @@
-"""Row liveness: which rows of which layer does the answer still depend on?
+"""Liveness: the positions of each layer on which the answer still depends.
 
-The answer is read at the last position after the last layer. Walking back from there, a row of a layer's output is
-live only if a live row of the next layer reads it or it is itself carried on. Rows that nobody reads any more need
-not be computed: exactly, not approximately (design.md, Speed).
+The answer is read at the last position after the last layer. Going back from there, a position of a
+layer's output is live if a live position of the next layer attends to it, or if it is itself live
+there. Unused positions can be skipped without changing the answer.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from mapflow.model_adapters.interventions.language.intervention import Compiled
 
 
 def live_segments(compiled: Compiled) -> Bool[np.ndarray, "depth segment"]:
-    """`[d, s]`: must segment s be computed as output of layer d (d = 0: the embeddings, d = n_layers: the end)?
+    """`[d, s]`: must segment s be computed as output of layer d (d = 0: the embeddings, d =
+    n_layers: the end)?
 
-    After an early exit nothing is. With random blocking the segment cuts alone count, which errs on the safe side.
+    After an early exit no segment is. Random blocking is ignored, so that too many segments may be
+    live but never too few.
     """
     layout = compiled.layout
     live = [layout.select("last")]
@@ -27,5 +29,5 @@ def live_segments(compiled: Compiled) -> Bool[np.ndarray, "depth segment"]:
 
 
 def live_row_layers(compiled: Compiled) -> int:
-    """Rows times layers that have to be computed; a full run computes n × n_layers."""
+    """Positions times layers that have to be computed; a full run computes n × n_layers."""
     return int((live_segments(compiled)[1:] * compiled.layout.sizes).sum())

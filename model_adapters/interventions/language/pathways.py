@@ -1,6 +1,6 @@
 """PathwayRanges: in which layers a model's effective pathways run.
 
-They are data, not code: one YAML file a model, found by measuring (paper, Section 4; `mapflow discover`).
+They are data, not code: one YAML file per model, measured (paper, Section 4; `mapflow discover`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from mapflow.results.contract.errors import MapflowError
 
 @dataclass(frozen=True)
 class PathwayRanges:
-    """The layers in which frames read earlier frames, the question reads video, and the last token reads the question."""
+    """The layers in which frames attend to earlier frames, the question to video, and the last
+    token to the question.
+    """
 
     cross_frame: LayerSpan
     video_to_question: LayerSpan
@@ -23,7 +25,9 @@ class PathwayRanges:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> PathwayRanges:
-        """From three named ranges ("6-15"). Raises MapflowError naming `where` and the missing or unknown range."""
+        """From three named ranges ("6-15"). Raises MapflowError naming `where` and the missing or
+        unknown range.
+        """
         names = [f.name for f in fields(cls)]
         missing = [name for name in names if name not in values]
         unknown = [name for name in values if name not in names]
@@ -33,9 +37,10 @@ class PathwayRanges:
         return cls(*(LayerSpan.parse(str(values[name])) for name in names))
 
     def scaled(self, depth: int, n_layers: int) -> PathwayRanges:
-        """For a model of `n_layers`, from one of `depth`: both ends of a range keep their share of the depth.
+        """For a model of `n_layers`, from one of `depth`: both ends of a range keep their share of
+        the depth.
 
-        Ranges that follow one another still do; a range keeps at least one layer.
+        Consecutive ranges stay consecutive; a range keeps at least one layer.
         """
 
         def scale(span: LayerSpan) -> LayerSpan:

@@ -1,11 +1,11 @@
 """The reachability certificate: by which paths can one segment still influence another?
 
-Information moves along kept edges and, through the residual stream, stays where it is. Over *runs* (contiguous
-stretches of a segment) this is exact: a later run reads all of an earlier one or nothing of it. The certificate
-names the open paths with their layers, e.g. video -> template -> last, which the paper's policy leaves open in every
-layer.
+Information moves along kept edges and, through the residual stream, stays where it is. Over *runs*
+(contiguous stretches of a segment) this is exact: a later run attends to all of an earlier one or
+to none of it. The certificate names the open paths with their layers, e.g. video -> template ->
+last, which the paper's policy leaves open in every layer.
 
-Random blocking is not defined over segments; a certificate speaks of the segment cuts only.
+Random blocking is not defined over segments; a certificate covers the segment cuts only.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ RunAllowed = Bool[np.ndarray, "layer target source"]
 
 @dataclass(frozen=True)
 class OpenPath:
-    """`stations` are segment names in order of flow; `layers[i]` the 1-based layers in which hop i can carry
-    something that arrives in the end."""
+    """`stations` are segment names in order of flow; `layers[i]` the 1-based layers in which hop i
+    can carry something that arrives in the end.
+    """
 
     stations: tuple[str, ...]
     layers: tuple[tuple[int, ...], ...]
@@ -43,17 +44,21 @@ class OpenPath:
 
 
 def reachable(compiled: Compiled, source: str, target: str) -> bool:
-    """Can anything that `source` holds before the first layer influence `target` after the last one?"""
+    """Can anything that `source` holds before the first layer influence `target` after the last
+    one?
+    """
     allowed, segment = _runs(compiled)
     informed = _forward(allowed, compiled.layout.select(source)[segment])[-1]
     return bool((informed & compiled.layout.select(target)[segment]).any())
 
 
 def certificate(compiled: Compiled, source: str = "video", target: str = "last") -> list[OpenPath]:
-    """Every open path from `source` to `target` (names of `STATIONS`), shortest first, no station visited twice.
+    """Every open path from `source` to `target` (names of `STATIONS`), shortest first, no station
+    visited twice.
 
-    Where all of those are closed, something may still pass a station twice (stem -> template -> options): then the
-    shortest such paths. So the certificate is empty exactly where `reachable` is false, as stations tile the prompt.
+    If all of those are closed, information may still pass a station twice (stem -> template ->
+    options): then the shortest such paths. So the certificate is empty exactly if `reachable` is
+    false, as stations tile the prompt.
     """
     allowed, segment = _runs(compiled)
     kinds = [compiled.layout.segments[s].kind for s in segment.tolist()]
@@ -88,7 +93,7 @@ def layer_ranges(layers: tuple[int, ...]) -> str:
 
 
 def _runs(compiled: Compiled) -> tuple[RunAllowed, Int[np.ndarray, " run"]]:
-    """`allowed` over runs, causal as a run never reads a later one, and each run's segment."""
+    """`allowed` over runs, causal as no run attends to a later one, and each run's segment."""
     segment, _ = compiled.layout.runs
     return np.tril(compiled.allowed[:, segment][:, :, segment]), segment
 
@@ -113,7 +118,9 @@ def _backward(
 def _open_path(
     names: tuple[str, ...], members: dict[str, Bool[np.ndarray, " run"]], allowed: RunAllowed
 ) -> OpenPath | None:
-    """The path through exactly these stations: edges within a station and from each to the next, no others."""
+    """The path through exactly these stations: edges within a station and from each to the next, no
+    others.
+    """
     along = np.zeros_like(allowed[0])
     for a, b in pairwise(names):
         along |= members[b][:, None] & members[a][None]

@@ -1,6 +1,7 @@
 """Route: `source -> target`, a named bundle of attention edges (keys of source, queries of target).
 
-`cross-frame` is the one route that two names cannot express: every frame reads the frames before it.
+`cross-frame` is the one route that two names cannot express: every frame attends to the frames
+before it.
 """
 
 from __future__ import annotations
@@ -21,21 +22,26 @@ _INDEXED = re.compile(r"(frame|option)\[\d{1,4}\]")
 
 @dataclass(frozen=True)
 class Route:
-    """All edges from keys in `source` to queries in `target` (`SELECTORS`, `frame[i]`, `option[i]`)."""
+    """All edges from keys in `source` to queries in `target` (`SELECTORS`, `frame[i]`,
+    `option[i]`).
+    """
 
     source: str
     target: str
 
     @classmethod
     def parse(cls, text: str) -> Route:
-        """From "video->question" or "cross-frame". Raises MapflowError naming the nearest known segment."""
+        """From "video->question" or "cross-frame". Raises MapflowError naming the nearest known
+        segment.
+        """
         text = text.strip()
         if text == CROSS_FRAME:
             return cls(CROSS_FRAME, CROSS_FRAME)
         ends = [end.strip() for end in re.split(r"->|→", text)]
         if len(ends) != 2:
             raise MapflowError(
-                f"unknown route {text!r}: write source->target or {CROSS_FRAME}{_nearest(text, [CROSS_FRAME])}"
+                f"unknown route {text!r}: write source->target or {CROSS_FRAME}"
+                f"{_nearest(text, [CROSS_FRAME])}"
             )
         for end in ends:
             if end not in SELECTORS and not _INDEXED.fullmatch(end):

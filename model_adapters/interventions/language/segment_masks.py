@@ -1,11 +1,12 @@
 """From cuts over segments to attention over tokens.
 
-A prompt of n tokens has only a few dozen segments, and every policy but random blocking treats all tokens of a
-segment alike. So a policy is a small boolean matrix per layer and everything else follows from it and from the
-segment sizes: token masks are a gather, edge counts a weighted sum. No n × n matrix is needed to know that
-LLaVA-NeXT-7B keeps 10.8 of its 25.7 million edges (paper, Table 3).
+A prompt of n tokens has only a few dozen segments, and every policy but random blocking treats all
+tokens of a segment alike. So a policy is a small boolean matrix per layer and everything else
+follows from it and from the segment sizes: token masks are a gather, edge counts a weighted sum. No
+n × n matrix is needed to know that LLaVA-NeXT-7B keeps 10.8 of its 25.7 million edges (paper, Table
+3).
 
-Knows nothing of policies: `allowed[layer, target, source]` says whether target's queries may read source's keys.
+`allowed[layer, target, source]` is True where queries of `target` may attend to keys of `source`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Int
 def token_mask(
     allowed: Bool[np.ndarray, "target source"], segment_of: Int[np.ndarray, " n"]
 ) -> Bool[np.ndarray, "n n"]:
-    """One layer's attention mask over tokens: True where the query row may attend to the key column.
+    """One layer's attention mask over tokens: True where the query may attend to the key.
 
     Causal by construction: a policy can remove edges, never add one.
     """
@@ -27,7 +28,9 @@ def token_mask(
 def causal_pairs(
     segment_of: Int[np.ndarray, " n"], n_segments: int
 ) -> Int[np.ndarray, "target source"]:
-    """Number of causal (query, key) token pairs between every two segments; segments may interleave."""
+    """Number of causal (query, key) token pairs between every two segments; segments may
+    interleave.
+    """
     # float64 holds counts up to 2^53 exactly and multiplies an order of magnitude faster than int64
     member = np.eye(n_segments)[segment_of]
     return (member.T @ member.cumsum(0)).astype(np.int64)
@@ -36,14 +39,16 @@ def causal_pairs(
 def count_edges(
     allowed: Bool[np.ndarray, "layer target source"], segment_of: Int[np.ndarray, " n"]
 ) -> Int[np.ndarray, " layer"]:
-    """Attention edges (query, key ≤ query) of each layer where `allowed` is true, without building token masks."""
+    """Attention edges (query, key ≤ query) of each layer where `allowed` is true, without building
+    token masks.
+    """
     return (allowed * causal_pairs(segment_of, allowed.shape[-1])).sum((1, 2))
 
 
 def empty_rows(
     allowed: Bool[np.ndarray, "layer target source"], segment_of: Int[np.ndarray, " n"]
 ) -> Bool[np.ndarray, "layer n"]:
-    """Queries left with no key at all, themselves included."""
+    """Query positions without any allowed key, their own included."""
     # float32 counts a prompt's keys exactly and multiplies faster than integers
     keys_so_far = np.eye(allowed.shape[-1], dtype=np.float32)[segment_of].cumsum(0)
     keys = keys_so_far @ allowed.astype(np.float32).transpose(0, 2, 1)
@@ -55,7 +60,7 @@ def stretches(
 ) -> tuple[Int[np.ndarray, " stretch"], Int[np.ndarray, " stretch"]]:
     """The segment and the size of each stretch: consecutive positions of one segment.
 
-    Over stretches causality is exact: a later stretch may attend to all positions of an earlier one.
+    Over stretches causality is exact: a later stretch may attend to all of an earlier one.
     """
     begins = np.flatnonzero(np.diff(segment_of, prepend=-1))
     return segment_of[begins], np.diff(begins, append=len(segment_of))
@@ -64,5 +69,5 @@ def stretches(
 def without_keys(
     allowed: Bool[np.ndarray, "*layers stretch stretch"],
 ) -> Bool[np.ndarray, "*layers stretch"]:
-    """Stretches that hold a position without any key: they attend to no stretch up to themselves."""
+    """Stretches that hold a position without any key: none up to themselves is allowed."""
     return ~(allowed & np.tri(allowed.shape[-1], dtype=bool)).any(-1)

@@ -1,22 +1,50 @@
-"""Cut named routes: `video->question@6-20` in a range of layers, `knockout:video->last@center=12,window=9` in a window."""
+"""Cut named routes: `video->question@6-20` in a range of layers,
+`knockout:video->last@center=12,window=9` in a window.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from mapflow.model_adapters.interventions.language.layers import LayerSpan, Window
+from mapflow.model_adapters.interventions.language.layers import (
+    DEFAULT_SIZE,
+    WINDOW_STYLES,
+    LayerSpan,
+    Window,
+)
 from mapflow.model_adapters.interventions.language.layout import TokenLayout
 from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
-from mapflow.model_adapters.interventions.language.policies.policy import Cuts, cut_route, no_cuts
-from mapflow.model_adapters.interventions.language.route import Route
+from mapflow.model_adapters.interventions.language.policies.policy import (
+    Cuts,
+    Policy,
+    cut_route,
+    no_cuts,
+    parse_options,
+    typed_options,
+)
+from mapflow.model_adapters.interventions.language.route import CROSS_FRAME, Route
+from mapflow.results.contract.errors import MapflowError
 
 
 @dataclass(frozen=True)
-class Cut:
+class Cut(Policy):
     """One route, cut in `layers` (None: in every layer)."""
+
+    is_route: ClassVar[bool] = True
 
     route: Route
     layers: LayerSpan | None = None
+
+    @classmethod
+    def claims(cls, term: str) -> bool:
+        return "->" in term or "→" in term or term.startswith(CROSS_FRAME)
+
+    @classmethod
+    def parse(cls, term: str) -> Cut:
+        """From "source->target" or "source->target@6-20"."""
+        route, at, layers = term.partition("@")
+        return cls(Route.parse(route), LayerSpan.parse(layers) if at else None)
 
     def cuts(self, layout: TokenLayout, n_layers: int, pathways: PathwayRanges | None) -> Cuts:
         cuts = no_cuts(layout, n_layers)
@@ -33,11 +61,30 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Knockout:
+class Knockout(Policy):
     """One route, cut in a window of layers (paper, Section 3)."""
+
+    names: ClassVar[tuple[str, ...]] = ("knockout",)
+    is_route: ClassVar[bool] = True
 
     route: Route
     window: Window
+
+    @classmethod
+    def parse(cls, term: str) -> Knockout:
+        """From "knockout:source->target@STYLE=LAYER,window=K"."""
+        text = term.partition(":")[2]
+        route, at, window = text.partition("@")
+        options = parse_options(window)
+        style = next((one for one in WINDOW_STYLES if one in options), None)
+        if not at or style is None or set(options) - {style, "window"}:
+            raise MapflowError(
+                f"knockout {text!r} is not of the form source->target@STYLE=LAYER,window=K with"
+                f" STYLE one of {', '.join(WINDOW_STYLES)}"
+            )
+        numbers = typed_options(options, {key: int for key in options}, "knockout")
+        size = numbers.get("window", DEFAULT_SIZE)
+        return cls(Route.parse(route), Window(style, numbers[style], size))
 
     def cuts(self, layout: TokenLayout, n_layers: int, pathways: PathwayRanges | None) -> Cuts:
         cuts = no_cuts(layout, n_layers)

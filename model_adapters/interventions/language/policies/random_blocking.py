@@ -1,16 +1,20 @@
-"""Random blocking: the paper's control (Table 3). As many edges as `effective` cuts, but chosen blindly.
+"""Random blocking: the paper's control (Table 3). As many edges as `effective` cuts, chosen at
+random.
 
-In each layer a uniform choice among the causal edges whose query and key both lie at or after the first video token.
-The choice depends on (seed, key, layer) alone, `key` being the question's id: not on order, batch, device or worker.
-It is drawn by hashing: every edge's number passes through a bijection of 64-bit integers that the seed selects
-(splitmix64's finaliser, Steele et al., 2014), and the edges with the smallest images are cut. A bijection has no
-ties, and integer arithmetic is the same on every device.
+In each layer a uniform choice among the causal edges whose query and key both lie at or after the
+first video token. The choice depends on (seed, key, layer) alone, `key` being the question's id:
+not on order, batch, device or worker. It is drawn by hashing: every edge's number passes through a
+bijection of 64-bit integers that the seed selects (splitmix64's finaliser, Steele et al., 2014),
+and the edges with the smallest images are cut. A bijection has no ties, and integer arithmetic is
+the same on every device.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -18,17 +22,26 @@ from jaxtyping import Bool, Int
 from mapflow.model_adapters.interventions.language.layout import TokenLayout
 from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
 from mapflow.model_adapters.interventions.language.policies.effective import Effective
-from mapflow.model_adapters.interventions.language.policies.policy import Cuts, no_cuts
+from mapflow.model_adapters.interventions.language.policies.policy import (
+    Cuts,
+    Policy,
+    no_cuts,
+    parse_options,
+    typed_options,
+)
 from mapflow.model_adapters.interventions.language.segment_masks import count_edges
 from mapflow.model_adapters.interventions.language.tensors import Device, Tensor
 from mapflow.results.contract.errors import MapflowError
 
 
 @dataclass(frozen=True)
-class RandomBlocking:
-    """`ratio` is a share of *all* N(N+1)/2 causal edges (as in the released code); None: as many as `effective` cuts,
-    whose `ranges` and `scale` may be given as there."""
+class RandomBlocking(Policy):
+    """`ratio` is a share of *all* N(N+1)/2 causal edges (as in the authors' code); None: as many as
+    `effective` cuts, whose `ranges` and `scale` may be given as there.
+    """
 
+    names: ClassVar[tuple[str, ...]] = ("random",)
+    once_as: ClassVar[str | None] = "random policy"
     ratio: float | None = None
     seed: int = 0
     scale: str | None = None
@@ -44,17 +57,30 @@ class RandomBlocking:
         if not 0 <= self.seed < 2**63:
             raise MapflowError(f"seed={self.seed} is outside 0..2^63-1")
 
+    @classmethod
+    def parse(cls, term: str) -> RandomBlocking:
+        """From "random" or "random:ratio=0.58,seed=3,scale=MODEL"."""
+        types = {"ratio": float, "seed": int, "scale": str}
+        return cls(**typed_options(parse_options(term.partition(":")[2]), types, "random"))
+
+    @property
+    def scaled_from(self) -> str | None:
+        return self.scale
+
+    def resolve(self, find: Callable[[str, int], PathwayRanges], n_layers: int) -> RandomBlocking:
+        return replace(self, ranges=find(self.scale, n_layers)) if self.scale else self
+
     def cuts(self, layout: TokenLayout, n_layers: int, pathways: PathwayRanges | None) -> Cuts:
-        """None: random blocking is the one policy that segments cannot express (`blocked`)."""
+        """No segment cuts: random blocking cuts single edges (`blocked`)."""
         return no_cuts(layout, n_layers)
 
     def budget(
         self, layout: TokenLayout, n_layers: int, pathways: PathwayRanges | None
     ) -> list[int]:
-        """How many edges to block in each layer, at most all that may be blocked (design.md, Interventions).
+        """How many edges to block in each layer, at most all that may be blocked.
 
-        With a ratio int(N(N+1)/2 × ratio) in every layer; else what `effective` cuts, spread evenly, the remainder
-        over the first layers.
+        With a ratio int(N(N+1)/2 × ratio) in every layer. Otherwise as many as `effective` cuts,
+        spread evenly, the remainder over the first layers.
         """
         n = len(layout)
         eligible = n - first_video_position(layout)
@@ -77,7 +103,7 @@ class RandomBlocking:
         key: str,
         device: Device = "cpu",
     ) -> Bool[Tensor, "query key"]:
-        """`count` blocked edges of one 0-based layer among those at or after the first video token."""
+        """`count` blocked edges of a 0-based layer, at or after the first video token."""
         import torch
 
         n, start = len(layout), first_video_position(layout)

@@ -11,6 +11,8 @@ import json
 import math
 import random
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -336,3 +338,12 @@ def test_bundled_tokenizers_are_the_ones_that_training_builds(tokenizer):
     for name in ("natural", "pathways"):
         bundled = load_tokenizer(Path(samples.__file__).parent / name)
         assert bundled.get_vocab() == tokenizer.get_vocab()
+
+
+def test_training_imports_no_evaluation_harness_and_no_video_library():
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('lmms_eval', 'datasets', 'av')))\n"
+        "import mapflow.model_adapters.mini.train\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,10 +16,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny_internvl import random_weights, released_shapes, tiny_internvl_config, write_tiny_internvl
+from tiny_internvl import (
+    random_weights,
+    reference_video_tokens,
+    released_shapes,
+    tiny_internvl_config,
+    write_tiny_internvl,
+)
 from tiny_llava import tiny_question, write_weights
 from torch import Tensor
-from torch.nn.functional import conv2d, gelu, layer_norm
 
 from mapflow.harness.verification import verify
 from mapflow.harness.verification.probe import write_clip
@@ -62,74 +67,11 @@ def frames_for(count: int = 4, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 60, 80, 3), dtype=np.uint8)
 
 
-def norm(x: Tensor, weights: Mapping[str, Tensor], name: str) -> Tensor:
-    weight = weights[f"{name}.weight"]
-    if f"{name}.bias" in weights:
-        return layer_norm(x, weight.shape, weight, weights[f"{name}.bias"], eps=1e-6)
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
-
-
-def slow_video_tokens(
-    config: Mapping[str, Any], weights: Mapping[str, Tensor], pixels: Tensor
-) -> Tensor:
-    """From the released tensors as they are: fused projections, a loop over heads, a loop over
-    squares of patches."""
-    vision = config["vision_config"]
-    depth, heads = vision["num_hidden_layers"], vision["num_attention_heads"]
-    patch, side = vision["patch_size"], vision["image_size"] // vision["patch_size"]
-    tower = {
-        n.removeprefix("vision_model."): w
-        for n, w in weights.items()
-        if n.startswith("vision_model.")
-    }
-
-    def linear(x: Tensor, name: str) -> Tensor:
-        return x @ tower[f"{name}.weight"].T + tower.get(f"{name}.bias", torch.zeros(()))
-
-    kernel, bias = (
-        tower["embeddings.patch_embedding.weight"],
-        tower["embeddings.patch_embedding.bias"],
-    )
-    x = conv2d(pixels, kernel, bias, stride=patch).flatten(2).transpose(1, 2)
-    x = torch.cat([tower["embeddings.class_embedding"].expand(len(x), -1, -1), x], 1)
-    x = x + tower["embeddings.position_embedding"]
-    for layer in range(depth + 1 + config["select_layer"]):
-        at = f"encoder.layers.{layer}"
-        q, k, v = linear(norm(x, tower, f"{at}.norm1"), f"{at}.attn.qkv").chunk(3, -1)
-        if vision["qk_normalization"]:
-            q, k = norm(q, tower, f"{at}.attn.q_norm"), norm(k, tower, f"{at}.attn.k_norm")
-        size = q.shape[-1] // heads
-        mixed = []
-        for head in range(heads):
-            here = slice(head * size, (head + 1) * size)
-            scores = q[..., here] @ k[..., here].transpose(1, 2) / math.sqrt(size)
-            mixed.append(scores.softmax(-1) @ v[..., here])
-        x = x + tower[f"{at}.ls1"] * linear(torch.cat(mixed, -1), f"{at}.attn.proj")
-        inner = gelu(linear(norm(x, tower, f"{at}.norm2"), f"{at}.mlp.fc1"))
-        x = x + tower[f"{at}.ls2"] * linear(inner, f"{at}.mlp.fc2")
-    grid, merge = x[:, 1:].unflatten(1, (side, side)), round(1 / config["downsample_ratio"])
-    squares = range(0, side, merge)
-    near = [(r, c) for r in range(merge) for c in range(merge)]
-    shuffled = torch.stack(
-        [
-            torch.stack(
-                [torch.cat([f[i + r, j + c] for r, c in near]) for i in squares for j in squares]
-            )
-            for f in grid
-        ]
-    )
-    wide = layer_norm(
-        shuffled, shuffled.shape[-1:], weights["mlp1.0.weight"], weights["mlp1.0.bias"]
-    )
-    hidden = gelu(wide @ weights["mlp1.1.weight"].T + weights["mlp1.1.bias"])
-    return (hidden @ weights["mlp1.3.weight"].T + weights["mlp1.3.bias"]).flatten(0, 1)
-
-
 @torch.inference_mode()
 def test_video_tokens_equal_the_reference(variant):
     config, model = variant
     prepared = model.encode(tiny_question(), frames_for(3))
-    expected = slow_video_tokens(
+    expected = reference_video_tokens(
         config, random_weights(released_shapes(config)), prepared.vision["pixel_values"]
     )
     (inputs,) = model.embed([prepared])

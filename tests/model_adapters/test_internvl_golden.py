@@ -17,19 +17,21 @@ from golden import (
     Golden,
     check_answer_ids,
     check_base_run,
-    check_effective,
     check_embedding,
-    check_knockouts,
     check_layout,
-    check_random_budgets,
-    check_random_masks,
-    check_windows,
     close,
     every_sample,
     merged_ids,
     span,
 )
 from golden import goldens as find_goldens
+from golden_interventions import (
+    check_effective,
+    check_knockouts,
+    check_random_budgets,
+    check_random_masks,
+    check_windows,
+)
 from golden_pllava import completion_question
 
 from mapflow.model_adapters.families.internvl.model import InternVLVideo

@@ -12,10 +12,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 import torch
-from golden import (
-    LOGITS,
-    Golden,
-    Sample,
+from golden import LOGITS, Golden, Sample
+from golden_interventions import (
     assert_scores,
     check_effective,
     check_knockouts,

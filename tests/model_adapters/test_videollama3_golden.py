@@ -23,17 +23,19 @@ from golden import (
     Golden,
     check_answer_ids,
     check_base_run,
-    check_effective,
     check_embedding,
-    check_knockouts,
     check_layout,
-    check_random_budgets,
-    check_random_masks,
-    check_windows,
     close,
     every_sample,
 )
 from golden import goldens as find_goldens
+from golden_interventions import (
+    check_effective,
+    check_knockouts,
+    check_random_budgets,
+    check_random_masks,
+    check_windows,
+)
 
 from mapflow.model_adapters.families.videollama3.model import VideoLlama3
 from mapflow.model_adapters.video_llm import Prepared

@@ -7,6 +7,7 @@ with itself."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from tiny_llava import tiny_tokenizer, write_weights
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
+from torch.nn.functional import conv2d, gelu, layer_norm
 
 SPECIAL = ("<|end|>", "<|user|>", "<|assistant|>", "<img>", "</img>", "<IMG_CONTEXT>")
 
@@ -173,3 +175,65 @@ def write_tiny_internvl(
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     write_weights(folder, random_weights(released_shapes(config)), shards)
     return folder
+
+
+def norm(x: Tensor, weights: Mapping[str, Tensor], name: str) -> Tensor:
+    weight = weights[f"{name}.weight"]
+    if f"{name}.bias" in weights:
+        return layer_norm(x, weight.shape, weight, weights[f"{name}.bias"], eps=1e-6)
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
+
+
+def reference_video_tokens(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], pixels: Tensor
+) -> Tensor:
+    """Reference implementation on the authors' tensors: loops over heads and squares of patches."""
+    vision = config["vision_config"]
+    depth, heads = vision["num_hidden_layers"], vision["num_attention_heads"]
+    patch, side = vision["patch_size"], vision["image_size"] // vision["patch_size"]
+    tower = {
+        n.removeprefix("vision_model."): w
+        for n, w in weights.items()
+        if n.startswith("vision_model.")
+    }
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return x @ tower[f"{name}.weight"].T + tower.get(f"{name}.bias", torch.zeros(()))
+
+    kernel, bias = (
+        tower["embeddings.patch_embedding.weight"],
+        tower["embeddings.patch_embedding.bias"],
+    )
+    x = conv2d(pixels, kernel, bias, stride=patch).flatten(2).transpose(1, 2)
+    x = torch.cat([tower["embeddings.class_embedding"].expand(len(x), -1, -1), x], 1)
+    x = x + tower["embeddings.position_embedding"]
+    for layer in range(depth + 1 + config["select_layer"]):
+        at = f"encoder.layers.{layer}"
+        q, k, v = linear(norm(x, tower, f"{at}.norm1"), f"{at}.attn.qkv").chunk(3, -1)
+        if vision["qk_normalization"]:
+            q, k = norm(q, tower, f"{at}.attn.q_norm"), norm(k, tower, f"{at}.attn.k_norm")
+        size = q.shape[-1] // heads
+        mixed = []
+        for head in range(heads):
+            here = slice(head * size, (head + 1) * size)
+            scores = q[..., here] @ k[..., here].transpose(1, 2) / math.sqrt(size)
+            mixed.append(scores.softmax(-1) @ v[..., here])
+        x = x + tower[f"{at}.ls1"] * linear(torch.cat(mixed, -1), f"{at}.attn.proj")
+        inner = gelu(linear(norm(x, tower, f"{at}.norm2"), f"{at}.mlp.fc1"))
+        x = x + tower[f"{at}.ls2"] * linear(inner, f"{at}.mlp.fc2")
+    grid, merge = x[:, 1:].unflatten(1, (side, side)), round(1 / config["downsample_ratio"])
+    squares = range(0, side, merge)
+    near = [(r, c) for r in range(merge) for c in range(merge)]
+    shuffled = torch.stack(
+        [
+            torch.stack(
+                [torch.cat([f[i + r, j + c] for r, c in near]) for i in squares for j in squares]
+            )
+            for f in grid
+        ]
+    )
+    wide = layer_norm(
+        shuffled, shuffled.shape[-1:], weights["mlp1.0.weight"], weights["mlp1.0.bias"]
+    )
+    hidden = gelu(wide @ weights["mlp1.1.weight"].T + weights["mlp1.1.bias"])
+    return (hidden @ weights["mlp1.3.weight"].T + weights["mlp1.3.bias"]).flatten(0, 1)

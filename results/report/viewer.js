@@ -105,8 +105,8 @@
   const letterOf = (k) => String.fromCharCode(65 + k);
 
   const answers = (question) => {
-    const seen = (question.a || []).flatMap((one) => (one && one.o ? Object.keys(one.o) : []));
-    const letters = [...new Set([...(question.o || []).map((_, k) => letterOf(k)), ...seen])].sort();
+    const answered = (question.a || []).flatMap((one) => (one && one.o ? Object.keys(one.o) : []));
+    const letters = [...new Set([...(question.o || []).map((_, k) => letterOf(k)), ...answered])].sort();
     const table = make("table"), head = table.createTHead().insertRow();
     head.append(make("th", "option"), ...runs.map((run) => make("th", run)));
     letters.forEach((letter) => {

@@ -73,10 +73,9 @@ def stratum_differences(
     difference = treatment.astype(int) - baseline.astype(int)
     found: list[tuple[str, Cells, Interval, Test]] = []
     for code, name in enumerate(task_names):
-        rows = np.flatnonzero(task == code)
+        rows, group = _subtask(task, code, cluster)
         if len(rows) == 0:
             raise MapflowError(f"subtask {name!r} has no question; leave it out of the comparison")
-        group = None if cluster is None else np.unique(cluster[rows], return_inverse=True)[1]
         cells = count_cells(baseline[rows], treatment[rows])
         clustered = group is not None and group.max() + 1 < len(group)
         test = (
@@ -87,6 +86,14 @@ def stratum_differences(
         )
     corrected = holm(np.array([test.p_value for *_, test in found]))
     return tuple(StratumDifference(*row, float(p)) for row, p in zip(found, corrected, strict=True))
+
+
+def _subtask(
+    task: Int[np.ndarray, " n"], code: int, cluster: Int[np.ndarray, " n"] | None
+) -> tuple[Int[np.ndarray, " own"], Int[np.ndarray, " own"] | None]:
+    """The indices of a subtask's questions, and their clusters numbered 0, 1, …"""
+    own = np.flatnonzero(task == code)
+    return own, None if cluster is None else np.unique(cluster[own], return_inverse=True)[1]
 
 
 def homogeneity(
@@ -216,8 +223,7 @@ def _mover(
         )
     parts: list[Interval] = []
     for code in np.unique(task):
-        rows = np.flatnonzero(task == code)
-        group = None if cluster is None else np.unique(cluster[rows], return_inverse=True)[1]
+        rows, group = _subtask(task, int(code), cluster)
         parts.append(interval_of(rows, group))
     correlation = np.eye(len(parts)) if cluster is None else _correlation(values, task, cluster)
     estimate = float(np.mean([part.estimate for part in parts]))

@@ -57,11 +57,11 @@ def test_a_diagram_agrees_with_the_token_masks(expression):
     (diagram,) = policy_diagrams({"interventions": {"it": expression}}, EXAMPLE)
     layout = example_layout(8, 3)
     compiled = intervention.compile(layout, LAYERS, key="example")
-    reads = {(target, source): shares for target, source, shares in diagram.flows}
+    flows = {(target, source): shares for target, source, shares in diagram.flows}
     frame_of = np.array([s.index if s.kind == "frame" else -1 for s in layout.segments])[
         layout.segment_of
     ]
-    for (target, source), shares in reads.items():
+    for (target, source), shares in flows.items():
         rows = layout.positions("video" if target == "frame" else target)
         columns = layout.positions("video" if "frame" in source else source)
         pairs = (columns[None] <= rows[:, None]).numpy()
@@ -80,16 +80,16 @@ def test_a_diagram_agrees_with_the_token_masks(expression):
 
 def test_effective_is_drawn_as_the_paper_describes_it():
     (diagram,) = policy_diagrams({"interventions": {"effective": EFFECTIVE}}, EXAMPLE)
-    reads = {
+    flows = {
         (t, s): [layer for layer, share in enumerate(shares, 1) if share]
         for t, s, shares in diagram.flows
     }
-    assert reads["question", "video"] == list(range(2, 9))
-    assert reads["frame", "earlier frames"] == list(range(2, 7))
-    assert reads["last", "question"] == list(range(9, 13)) and reads["last", "video"] == []
+    assert flows["question", "video"] == list(range(2, 9))
+    assert flows["frame", "earlier frames"] == list(range(2, 7))
+    assert flows["last", "question"] == list(range(9, 13)) and flows["last", "video"] == []
 
 
-def test_what_cannot_be_drawn_is_said():
+def test_notes_explain_what_is_not_drawn():
     manifest = {
         "interventions": {
             "random": "random:seed=0",
@@ -163,7 +163,7 @@ def test_real_benchmarks_give_texts_and_the_frames_that_are_there(real_data, ben
         assert all(uri.startswith("data:image/jpeg;base64,") for uri in frames_of(question, (0, 1)))
 
 
-def test_flipped_questions_are_first_in_line_for_frames(folder, motion):
+def test_flipped_questions_get_frames_first(folder, motion):
     viewer = viewer_data(read_runs(folder), None, 1)
     assert list(viewer.runs) == ["full", "effective"]
     assert [q.question_id for q in viewer.questions if q.frames] == [motion[4].question_id]
@@ -187,7 +187,7 @@ def test_flipped_questions_are_first_in_line_for_frames(folder, motion):
     assert not any(q.frames for q in viewer_data(read_runs(folder), None, 0).questions)
 
 
-def test_benchmarks_that_are_not_at_hand_leave_ids_and_say_so(tmp_path, monkeypatch):
+def test_missing_benchmarks_leave_ids_and_a_note(tmp_path, monkeypatch):
     monkeypatch.delenv("MAPFLOW_DATA", raising=False)
     runs = read_runs(write_run(tmp_path / "run", answers("full", [1, 0])))
     viewer = viewer_data(runs, None, 5)
@@ -246,7 +246,7 @@ def test_the_command_writes_one_page_with_every_section(folder, tmp_path, capsys
     assert "whether effective is inferior to full on Motion" in text or "non-inferior" in text
 
 
-def test_runs_that_do_not_match_are_a_warning_and_not_the_end(folder, tmp_path, motion):
+def test_runs_that_do_not_match_become_a_warning(folder, tmp_path, motion):
     other = write_run(tmp_path / "other", records_of(motion, "full", [1] * 6)[:4])
     path = tmp_path / "report.html"
     assert main(["report", str(folder), str(other), "-o", str(path), "--frames", "0"]) == 0

@@ -68,7 +68,7 @@ def test_three_files_of_one_name_the_same_every_time(tmp_path):
     assert rows[0]["significant"] == "True" and rows[-1]["low"] == "" and rows[-1]["n"] == "1"
 
 
-def test_nothing_to_draw_and_nowhere_to_write_are_said(tmp_path):
+def test_nothing_to_draw_and_unwritable_paths_are_refused(tmp_path):
     with pytest.raises(MapflowError, match="no route has a change"):
         route_curves([])
     (tmp_path / "file").write_text("")

@@ -129,7 +129,7 @@ def test_one_video_has_curves_without_bands():
     assert curve.rows({"a": 1})[0]["low"] is None
 
 
-def test_a_panel_an_intervention_and_norm_and_a_line_an_answer():
+def test_answers_have_a_panel_per_intervention_and_norm():
     found = answer_panels([*traces(True), *traces(False)], ["keep:a->b"])
     figure = answer_curves(found, "a $title$")
     assert [tuple(one.about.values()) for one in found] == [
@@ -287,6 +287,11 @@ def test_the_command_knows_what_a_folder_holds(tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert [row["intervention"] for row in rows] == ["_$a_b$"] * LAYERS + ["full"] * LAYERS
     assert {row["words"] for row in rows} == {"side"}
+    RunFolder(tmp_path / "attention", {}, about, AttentionRecord).append(maps())
+    assert main(["figure", str(tmp_path / "attention"), "-o", str(out)]) == 0
+    with out.with_suffix(".csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(dict.fromkeys(row["intervention"] for row in rows)) == ["_$a_b$", "full"]
 
     capsys.readouterr()
     (tmp_path / "run").mkdir()

@@ -156,7 +156,7 @@ def test_the_data_beside_it(tmp_path):
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
 
 
-def test_nothing_to_draw_is_said():
+def test_nothing_to_draw_is_refused():
     with pytest.raises(MapflowError, match="no intervention, so there is no attention to draw"):
         attention_overlay(overlay())
     with pytest.raises(MapflowError, match="only 'full' was asked for, so there is no difference"):
@@ -197,7 +197,7 @@ def test_every_word_stands_in_the_middle_of_its_patch():
 
 
 @pytest.mark.filterwarnings("error")
-def test_words_that_no_font_or_spreadsheet_should_meet(tmp_path):
+def test_hostile_words_are_drawn_and_saved_safely(tmp_path):
     hostile = words(("$x$", "=1+2", "右边"), ("\u202eabc", "a very long word", "_\x00"))
     files = save_figure(lens_overlay(hostile), tmp_path / "w", lens_overlay_rows(hostile))
     with files[2].open(encoding="utf-8") as file:

@@ -221,7 +221,7 @@ def test_frames_options_and_probabilities_are_shown(driver):
     )
 
 
-def test_ten_thousand_questions_stay_quick_and_few_rows_exist(driver):
+def test_ten_thousand_questions_are_fast_and_few_rows_exist(driver):
     reset(driver)
     assert count(driver) == N
     assert driver.execute_script("return document.querySelectorAll('.row').length") < 80

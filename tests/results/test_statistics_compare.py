@@ -169,7 +169,7 @@ def test_one_video_is_refused_and_few_are_noted():
     assert any("Only 5 videos" in note for note in found.notes)
 
 
-def test_intersecting_says_what_was_left_out():
+def test_intersecting_counts_what_was_left_out():
     full, effective = runs(n=300)
     half = RunOutcomes(
         "effective", effective.question_id[:200], effective.correct[:200], effective.video_id[:200]

@@ -104,7 +104,7 @@ def test_minimal_detectable_effect_is_detected_with_its_power(discordance, effec
     )
 
 
-def test_hopeless_designs_say_so():
+def test_hopeless_designs_are_refused():
     with pytest.raises(MapflowError, match="use more questions"):
         minimal_detectable_effect(20, 0.05)
     with pytest.raises(MapflowError, match="at least the difference"):

@@ -159,6 +159,7 @@ class Sweep(QuestionAnalysis[SweepRecord]):
                 return self.failed(question, self.NOT_FINITE)
             right = windows.is_right(model, prepared, answer)
             if right != (self.samples == "correct"):
+                # the words of earlier records, so that a continued folder holds one wording
                 reason = f"answered {'right' if right else 'wrong'} by the plain run"
                 return [self.record(question, name, left_out=reason) for name in self.names]
         found = windows.window_probabilities(model, inputs, compiled, self.memory_budget)

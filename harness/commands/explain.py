@@ -35,9 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--figure",
         type=Path,
         metavar="FILE",
-        help="draw which segment attends to which (FILE), masks (FILE-edges) and edges kept by layer"
-        " (FILE-kept), each as .png,"
-        " .svg and .csv",
+        help="draw which segment attends to which (FILE), masks (FILE-edges) and edges kept by"
+        " layer (FILE-kept), each as .png, .svg and .csv",
     )
     parser.add_argument(
         "--map-layers",

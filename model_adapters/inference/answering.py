@@ -143,7 +143,7 @@ def _records(
 
 
 def failed(question: Question, intervention: Intervention, reason: str) -> Record:
-    """The record of a question that could not be asked or answered."""
+    """The record of a failed question."""
     return Record.failed(question, str(intervention), reason, **_fields(question, intervention))
 
 

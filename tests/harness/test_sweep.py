@@ -68,7 +68,7 @@ def test_records_hold_what_one_forward_pass_each_finds(whole, model):
     prepared = model.prepare(question)
     (inputs,) = model.embed([prepared])
 
-    def naive(text: str) -> torch.Tensor:
+    def full_forward(text: str) -> torch.Tensor:
         with apply(
             BatchMasks.of(
                 [parse_intervention(text).compile(prepared.layout, model.decoder.n_layers)]
@@ -79,7 +79,7 @@ def test_records_hold_what_one_forward_pass_each_finds(whole, model):
             ).last_hidden_state
         return model.decoder.logits(hidden[:, -1])[0].softmax(-1)
 
-    base = naive("full")
+    base = full_forward("full")
     answer = int(base.argmax())
     bound = NOISE[torch.float32].probability
     assert record.p_answer == pytest.approx(float(base[answer]), abs=bound)
@@ -88,7 +88,7 @@ def test_records_hold_what_one_forward_pass_each_finds(whole, model):
     assert record.correct == (record.answer == prepared.question.target_text)
     moved = 0.0
     for layer in range(1, model.decoder.n_layers + 1):
-        cut = naive(f"knockout:video->question@center={layer},window=9")
+        cut = full_forward(f"knockout:video->question@center={layer},window=9")
         moved = max(moved, float((cut - base).abs().max()))
         assert record.p_answers[layer - 1] == pytest.approx(float(cut[answer]), abs=bound)
         assert record.p_targets[layer - 1] == pytest.approx(

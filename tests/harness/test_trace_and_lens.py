@@ -49,7 +49,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
-def naive(model: LlavaVideo, prepared, name: str) -> Iterator[torch.Tensor]:
+def layer_by_layer(model: LlavaVideo, prepared, name: str) -> Iterator[torch.Tensor]:
     """Hidden states layer by layer: the model run once for each depth, cut off there."""
     compiled = parse_intervention(name).compile(
         prepared.layout, model.decoder.n_layers, model.pathways
@@ -84,7 +84,7 @@ def test_records_hold_what_shortened_models_answer(runs, model):
         assert trace.answer == model.tokenizer.decode([int(plain)]).strip()
         assert trace.norm and trace.p_options is not None
         assert set(trace.false_options) == set(trace.p_options) - {trace.target}
-        depths = list(naive(model, prepared, name))
+        depths = list(layer_by_layer(model, prepared, name))
         assert len(trace.p_answers) == len(lens.ids) == len(depths)
         for layer, hidden in enumerate(depths):
             found = model.decoder.logits(hidden[-1:])[0].softmax(-1)
@@ -155,7 +155,7 @@ def test_variants_differ_only_where_they_should(runs, tmp_path):
 
 
 def test_an_early_exit_ends_the_trace(runs, tmp_path, capsys):
-    """Its last layer is the plain run's, and the table leaves the layers that do not run empty."""
+    """Its last layer is the baseline run's; the table leaves layers that do not run empty."""
     words = ("--task", TASK, "--limit", "1", "--intervention", "early-exit@3,full")
     assert mapflow("trace", tmp_path / "t", *words) == 0
     early, full = sorted(

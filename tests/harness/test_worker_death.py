@@ -1,5 +1,6 @@
-"""Two workers under torchrun: nobody else gets into their folder, and when one dies the other does
-not wait for it.
+"""Two workers under torchrun.
+
+Their folder refuses a second job, and when one worker dies the other does not wait for it.
 """
 
 from __future__ import annotations

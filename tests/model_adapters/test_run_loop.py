@@ -1,5 +1,6 @@
-"""The pipeline of an ordinary run against its slow twin, one question after the other; order,
-batches, errors, copies.
+"""The run loop against its reference, one question after another.
+
+Order, batches, failed questions, copies between devices.
 """
 
 from dataclasses import replace
@@ -35,7 +36,7 @@ def model(request):
 
 @pytest.fixture(scope="module")
 def asked():
-    """Long and short ones by turns."""
+    """Questions of different lengths, long and short ones mixed."""
     found = load_questions("mapflow_motion", limit=1)[:5]
     return [replace(q, stem=q.stem + " again" * (5 * i % 7)) for i, q in enumerate(found)]
 
@@ -45,7 +46,7 @@ def one_by_one(model, asked):
     return {q.question_id: answer(model, [model.prepare(q)], INTERVENTIONS)[0] for q in asked}
 
 
-def test_one_at_a_time_gives_the_twins_records_in_order(model, asked, one_by_one):
+def test_one_at_a_time_gives_the_references_records_in_order(model, asked, one_by_one):
     found = list(answer_questions(model, asked, INTERVENTIONS))
     assert [q.question_id for q, _ in found] == [q.question_id for q in asked]
     assert [records for _, records in found] == [one_by_one[q.question_id] for q in asked]

@@ -4,10 +4,10 @@
     python -m tests.benchmarks.policy_prefill                                      # small, CPU
 
 `plain` is transformers' own forward with sdpa's causal (flash) kernel and only the last position
-projected; the policies run as in an ordinary run, compiling the intervention included. It takes about a
-minute on a GPU. The floor is what arithmetic allows: rows that pass through the layers' matrices and edges that are scored,
-as a share of the baseline run's. Small float32 weights are compared with the reference
-implementation first.
+projected. The policies run as in an ordinary run, compiling the intervention included. It takes
+about a minute on a GPU. The floor is what arithmetic allows: positions that pass through the
+layers' matrices and edges that are scored, as a share of the baseline run's. Small float32 weights
+are compared with the reference implementation first.
 """
 
 from __future__ import annotations

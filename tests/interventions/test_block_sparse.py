@@ -48,7 +48,7 @@ def test_blocks_equal_the_reference(uncompiled, kv_heads, batch, n_queries, n_ke
     query, key, value = tensors(batch, 4, kv_heads, n_queries, n_keys)
     edges = DenseEdges(mask(batch, n_queries, n_keys, whole_blocks=True))
     found = dense_attention.block_sparse_attention(query, key, value, edges, scaling=0.3)
-    slow, _ = eager_attention(query, key, value, edges.opened, scaling=0.3)
+    slow, _ = eager_attention(query, key, value, edges.filled, scaling=0.3)
     torch.testing.assert_close(found, slow, rtol=1e-5, atol=1e-5)
     assert edges.blocks.sparsity() > 0, "empty blocks are left out"
 
@@ -60,16 +60,16 @@ def test_a_bias_is_its_mask_in_aligned_rows(n_queries, n_keys):
     edges = DenseEdges(mask(1, n_queries, n_keys, whole_blocks=False))
     bias = edges.bias(torch.float32)
     assert bias.stride(-2) % ALIGNMENT == 0 and bias is edges.bias(torch.float32)
-    assert torch.equal(bias == 0, edges.opened)
+    assert torch.equal(bias == 0, edges.filled)
     by_bias = scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    slow, _ = eager_attention(query, key, value, edges.opened)
+    slow, _ = eager_attention(query, key, value, edges.filled)
     torch.testing.assert_close(by_bias.transpose(1, 2), slow, rtol=1e-4, atol=1e-5)
 
 
 def test_rows_without_a_key_are_known_and_opened():
     edges = DenseEdges(mask(1, 10, 12, whole_blocks=False))
     assert edges.empty is not None
-    assert edges.empty[0, 0, 5] and edges.opened[0, 0, 5].all()
+    assert edges.empty[0, 0, 5] and edges.filled[0, 0, 5].all()
     assert torch.equal(edges.empty[..., 0], ~edges.allowed.any(-1))
     assert DenseEdges(torch.ones(1, 1, 2, 2, dtype=torch.bool), may_be_empty=False).empty is None
 

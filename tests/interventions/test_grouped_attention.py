@@ -59,28 +59,28 @@ def reading_runs(draw):
     n = draw(st.integers(1, 7))
     sizes = draw(st.lists(st.sampled_from([1, 2, 2, 2, 3]), min_size=n, max_size=n))
     free = draw(st.lists(st.booleans(), min_size=n * n, max_size=n * n))
-    seen = np.array(free).reshape(n, n)
+    allowed = np.array(free).reshape(n, n)
     for run in range(1, n):
         kind = draw(st.sampled_from(["free", "as before", "as before and it"]))
         if kind != "free":
-            seen[run, : run - 1] = seen[run - 1, : run - 1]
-            seen[run, run - 1] = kind == "as before and it"
-            seen[run, run] = seen[run - 1, run - 1]
-    return seen, np.array(sizes)
+            allowed[run, : run - 1] = allowed[run - 1, : run - 1]
+            allowed[run, run - 1] = kind == "as before and it"
+            allowed[run, run] = allowed[run - 1, run - 1]
+    return allowed, np.array(sizes)
 
 
 @given(reading_runs(), st.integers(1, 4))
 def test_groups_and_what_is_left_are_all_rows_once(case, fewest):
-    seen, sizes = case
+    allowed, sizes = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(query_groups, "FEW_QUERIES", fewest)
         patch.setattr(query_groups, "LEAST_SHARE", 0)
-        groups, left = query_groups.query_groups(seen, sizes)
+        groups, left = query_groups.query_groups(allowed, sizes)
     spans = sorted([(group.start, group.stop) for group in groups] + left)
     assert [row for span in spans for row in range(*span)] == list(range(sizes.sum()))
     assert all(group.stop - group.start >= fewest for group in groups)
     run = np.repeat(np.arange(len(sizes)), sizes)
-    causal = seen[run][:, run] & np.tri(len(run), dtype=bool)
+    causal = allowed[run][:, run] & np.tri(len(run), dtype=bool)
     for group in groups:
         for stretch in range(group.count):
             begin = group.start + stretch * group.size
@@ -93,8 +93,8 @@ def test_groups_and_what_is_left_are_all_rows_once(case, fewest):
 
 @given(reading_runs())
 def test_groups_take_most_rows_or_none(case):
-    seen, sizes = case
-    groups, left = query_groups.query_groups(seen, sizes)
+    allowed, sizes = case
+    groups, left = query_groups.query_groups(allowed, sizes)
     taken = sum(group.stop - group.start for group in groups)
     assert taken >= sizes.sum() / 2 if groups else left == [(0, sizes.sum())]
 
@@ -118,13 +118,13 @@ def test_frames_that_are_apart_are_one_batch_and_frames_together_one_stretch():
 @given(reading_runs(), st.sampled_from([(4, 4), (4, 2), (2, 1)]), st.integers(1, 3))
 @few
 def test_grouped_attention_equals_the_reference(case, heads, fewest):
-    seen, sizes = case
+    allowed, sizes = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(query_groups, "FEW_QUERIES", fewest)
         patch.setattr(query_groups, "LEAST_SHARE", 0)
-        groups, left = query_groups.query_groups(seen, sizes)
+        groups, left = query_groups.query_groups(allowed, sizes)
     run = np.repeat(np.arange(len(sizes)), sizes)
-    whole = torch.from_numpy(seen[run][:, run] & np.tri(len(run), dtype=bool))[None, None]
+    whole = torch.from_numpy(allowed[run][:, run] & np.tri(len(run), dtype=bool))[None, None]
     edges = GroupedEdges(groups, left, lambda rows: whole[:, :, rows], torch.device("cpu"))
     assert (edges.allowed == whole).all()
     draw = torch.Generator().manual_seed(0)

@@ -43,7 +43,7 @@ def masked_attention(
     if block_sparse_pays(query, key) and options.get("softcap") is None:
         output = block_sparse_attention(query, key, value, edges, options.get("scaling"))
     else:
-        mask = edges.bias(query.dtype) if query.is_cuda else edges.opened
+        mask = edges.bias(query.dtype) if query.is_cuda else edges.filled
         output, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
     return output if edges.empty is None else output.masked_fill(edges.empty.transpose(1, 2), 0)
 
@@ -71,7 +71,7 @@ def block_sparse_attention(
     edges: DenseEdges,
     scaling: float | None = None,
 ) -> Float[Tensor, "batch query heads dim"]:
-    """As sdpa under `edges.opened`."""
+    """As sdpa under `edges.filled`."""
     output = _kernel()(
         query,
         key,

@@ -79,16 +79,16 @@ class DenseEdges(Edges):
         return ~self.allowed.any(-1, keepdim=True) if self.may_be_empty else None
 
     @cached_property
-    def opened(self) -> Mask:
-        """`allowed`, but all True for queries without keys: a softmax over no key is undefined."""
+    def filled(self) -> Mask:
+        """`allowed`, with all keys for queries that have none: a softmax needs at least one."""
         return self.allowed if self.empty is None else self.allowed | self.empty
 
     def bias(self, dtype: torch.dtype) -> Float[Tensor, "batch head query key"]:
-        """The number to add to each score: 0 where `opened`, -inf elsewhere; rows are aligned."""
+        """The number to add to each score: 0 where `filled`, -inf elsewhere; rows are aligned."""
         if dtype not in self._biases:
-            n_keys = self.opened.shape[-1]
-            bias = torch.zeros_like(self.opened, dtype=dtype).masked_fill_(
-                ~self.opened, float("-inf")
+            n_keys = self.filled.shape[-1]
+            bias = torch.zeros_like(self.filled, dtype=dtype).masked_fill_(
+                ~self.filled, float("-inf")
             )
             self._biases[dtype] = pad(bias, (0, -n_keys % ALIGNMENT))[..., :n_keys]
         return self._biases[dtype]
@@ -100,18 +100,18 @@ class DenseEdges(Edges):
         Counted from the mask itself. Torch's own function evaluates every pair, which takes longer
         than the attention (60 ms per mask at 9,331 positions).
         """
-        opened = self.opened
-        n_queries, n_keys = opened.shape[-2:]
+        filled = self.filled
+        n_queries, n_keys = filled.shape[-2:]
         around = (0, -n_keys % BLOCK, 0, -n_queries % BLOCK)
-        some = _blocked(pad(opened, around)).amax((-3, -1))
-        every = _blocked(pad(opened, around, value=True)).amin((-3, -1))
+        some = _blocked(pad(filled, around)).amax((-3, -1))
+        every = _blocked(pad(filled, around, value=True)).amin((-3, -1))
         partial, full = (some & ~every).bool(), (some & every).bool()
         return BlockMask.from_kv_blocks(
             *_listed(partial),
             *_listed(full),
             BLOCK_SIZE=BLOCK,
             # a lambda: it is called with traced tensors, and its arguments are counted
-            mask_mod=lambda row, head, query, key: opened[row, 0, query, key],
+            mask_mod=lambda row, head, query, key: filled[row, 0, query, key],
             seq_lengths=(n_queries, n_keys),
         )
 

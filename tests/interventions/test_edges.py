@@ -12,7 +12,7 @@ from mapflow.model_adapters.interventions import (
     TokenLayout,
     parse_intervention,
 )
-from mapflow.model_adapters.interventions.kernels import grouped_attention
+from mapflow.model_adapters.interventions.kernels import grouped_attention, query_groups
 from mapflow.model_adapters.interventions.kernels.edges import DenseEdges, Edges
 from mapflow.model_adapters.interventions.language.segment_masks import stretches, without_keys
 
@@ -62,7 +62,8 @@ def test_an_explicit_mask_exists_also_where_nothing_is_cut(text):
 
 def test_both_forms_of_a_layer_s_edges_have_one_interface(monkeypatch):
     monkeypatch.setattr(grouped_attention, "MANY_POSITIONS", 1)
-    monkeypatch.setattr("mapflow.model_adapters.interventions.kernels.query_groups.FEW_QUERIES", 1)
+    monkeypatch.setattr(query_groups, "FEW_QUERIES", 1)
+    monkeypatch.setattr(query_groups, "LEAST_SHARE", 0)
     compiled = parse_intervention("cross-frame+video->stem").compile(LAYOUT, 1)
     masks = BatchMasks.of([compiled])
     grouped, dense = masks.mask(0, N, N), masks.dense(0, N, N)

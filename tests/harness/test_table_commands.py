@@ -140,7 +140,7 @@ def test_the_grid_is_interventions_times_seeds_times_ratios():
     ]
     assert ablate.grid("random:ratio=0.5,full", "3,3", None) == ["random:ratio=0.5,seed=3", "full"]
     for seeds, ratios in (("x", None), ("0.5", None), ("0", "many")):
-        with pytest.raises(MapflowError, match="is no list of numbers"):
+        with pytest.raises(MapflowError, match="is not a list of numbers"):
             ablate.grid("random", seeds, ratios)
 
 

@@ -101,7 +101,7 @@ def diagram(
     """
     if intervention.random and len(intervention.policies) == 1:
         note = (
-            "Not drawn: random blocking cuts single edges anywhere from the first frame on,"
+            "Random blocking cuts single edges anywhere from the first frame on,"
             " not attention between segments."
         )
         return PolicyDiagram(name, expression, note=note)

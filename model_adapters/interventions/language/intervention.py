@@ -21,8 +21,8 @@ from mapflow.model_adapters.interventions.language.policies import Policy, Rando
 from mapflow.model_adapters.interventions.language.policies.policy import Cuts, no_cuts
 from mapflow.model_adapters.interventions.language.segment_masks import (
     count_edges,
-    empty_rows,
     token_mask,
+    without_keys,
 )
 from mapflow.model_adapters.interventions.language.tensors import Device, Tensor
 from mapflow.results.contract.errors import MapflowError
@@ -225,4 +225,6 @@ class Compiled:
         """Query positions, over all layers, without any allowed key: they attend to nothing and
         give zeros.
         """
-        return int(empty_rows(self.allowed[: self.depth], self.layout.segment_of).sum())
+        segment, sizes = self.layout.runs
+        empty = without_keys(self.allowed[: self.depth, segment][:, :, segment])
+        return int((empty * sizes).sum())

@@ -45,16 +45,6 @@ def count_edges(
     return (allowed * causal_pairs(segment_of, allowed.shape[-1])).sum((1, 2))
 
 
-def empty_rows(
-    allowed: Bool[np.ndarray, "layer target source"], segment_of: Int[np.ndarray, " n"]
-) -> Bool[np.ndarray, "layer n"]:
-    """Query positions without any allowed key, their own included."""
-    # float32 counts a prompt's keys exactly and multiplies faster than integers
-    keys_so_far = np.eye(allowed.shape[-1], dtype=np.float32)[segment_of].cumsum(0)
-    keys = keys_so_far @ allowed.astype(np.float32).transpose(0, 2, 1)
-    return keys[:, np.arange(len(segment_of)), segment_of] == 0
-
-
 def stretches(
     segment_of: Int[np.ndarray, " n"],
 ) -> tuple[Int[np.ndarray, " stretch"], Int[np.ndarray, " stretch"]]:
@@ -69,5 +59,8 @@ def stretches(
 def without_keys(
     allowed: Bool[np.ndarray, "*layers stretch stretch"],
 ) -> Bool[np.ndarray, "*layers stretch"]:
-    """Stretches that hold a position without any key: none up to themselves is allowed."""
+    """Stretches whose positions have no allowed key, as they attend to no stretch up to their own.
+
+    In every other stretch each position has a key: its own stretch's first, or an earlier stretch.
+    """
     return ~(allowed & np.tri(allowed.shape[-1], dtype=bool)).any(-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mapflow.harness.cli.arguments import chosen_margin
+from mapflow.harness.cli.arguments import add_data_dir, chosen_margin
 from mapflow.harness.cli.table_output import add_comparison, write_text
 
 
@@ -28,12 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="embed the frames of so many questions (default: 40)",
     )
-    parser.add_argument(
-        "--data_dir",
-        type=Path,
-        metavar="DIR",
-        help="benchmarks' files as published (default: $MAPFLOW_DATA)",
-    )
+    add_data_dir(parser)
     add_comparison(parser)
 
 

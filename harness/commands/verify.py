@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from mapflow.harness.cli.arguments import add_checkpoint_arguments, chosen_model
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from mapflow.model_adapters.families.registry import families
@@ -11,33 +13,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", choices=sorted(families()), help="adapter: %(choices)s", metavar="MODEL"
     )
-    parser.add_argument(
-        "--pretrained",
-        metavar="DIR",
-        help="checkpoint folder (default for mapflow_llava: the small bundled model)",
-    )
-    parser.add_argument("--lora", metavar="DIR", help="LoRA adapter on top of it")
-    parser.add_argument("--dtype", default="auto", help="as in --model_args (default: %(default)s)")
-    parser.add_argument(
-        "--device", help="cpu, cuda, cuda:N or auto (default: a GPU where there is one)"
-    )
+    add_checkpoint_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0 all passed, 1 a check failed."""
     from mapflow.harness.verification import verify
     from mapflow.harness.verification.noise import NOISE
-    from mapflow.model_adapters.families.registry import load_model
+    from mapflow.model_adapters.inference.subject import weights_dtype
     from mapflow.results.contract.errors import FAILED
 
-    model = load_model(
-        options.model,
-        options.pretrained,
-        dtype=options.dtype,
-        device=options.device,
-        lora=options.lora,
-    )
-    dtype = str(next(model.model.parameters()).dtype).removeprefix("torch.")
+    model = chosen_model(options)
+    dtype = str(weights_dtype(model)).removeprefix("torch.")
     print(
         f"{options.model} {model.name}: {model.decoder.n_layers} layers, {dtype} on"
         f" {model.decoder.device}"

@@ -78,7 +78,8 @@ def panels(
             first, scale = first or panel, scale or panel
             panel.set_title(wrapped(text), fontsize=8, parse_math=False)
             panel.tick_params(labelsize=8, labelleft=place % columns == 0)
-            panel.xaxis.get_major_locator().set_params(integer=True)
+            locator: Any = panel.xaxis.get_major_locator()
+            locator.set_params(integer=True)
             panel.spines[["top", "right"]].set_visible(False)
             block.append(panel)
         found.append(block)

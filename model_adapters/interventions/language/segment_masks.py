@@ -63,4 +63,4 @@ def without_keys(
 
     In every other stretch each position has a key: its own stretch's first, or an earlier stretch.
     """
-    return ~(allowed & np.tri(allowed.shape[-1], dtype=bool)).any(-1)
+    return np.logical_not((allowed & np.tri(allowed.shape[-1], dtype=bool)).any(-1))

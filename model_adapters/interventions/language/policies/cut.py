@@ -12,6 +12,7 @@ from mapflow.model_adapters.interventions.language.layers import (
     WINDOW_STYLES,
     LayerSpan,
     Window,
+    WindowStyle,
 )
 from mapflow.model_adapters.interventions.language.layout import TokenLayout
 from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
@@ -76,7 +77,7 @@ class Knockout(Policy):
         text = term.partition(":")[2]
         route, at, window = text.partition("@")
         options = parse_options(window)
-        style = next((one for one in WINDOW_STYLES if one in options), None)
+        style: WindowStyle | None = next((one for one in WINDOW_STYLES if one in options), None)
         if not at or style is None or set(options) - {style, "window"}:
             raise MapflowError(
                 f"knockout {text!r} is not of the form source->target@STYLE=LAYER,window=K with"

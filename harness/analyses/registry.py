@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mapflow.harness.analyses.analysis import Analysis
+    from mapflow.harness.analyses.analysis import Analysis, QuestionAnalysis
 
 
 @dataclass(frozen=True)
@@ -62,3 +62,11 @@ ENTRIES = (
 )
 ANALYSES = {entry.name: entry for entry in ENTRIES}
 """Name → entry."""
+
+
+def question_analyses() -> dict[str, type[QuestionAnalysis[Any]]]:
+    """The analyses that leave a folder with records of their own, by name."""
+    from mapflow.harness.analyses.analysis import QuestionAnalysis
+
+    loaded = {entry.name: entry.load() for entry in ENTRIES}
+    return {name: kind for name, kind in loaded.items() if issubclass(kind, QuestionAnalysis)}

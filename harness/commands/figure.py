@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from mapflow.harness.analyses.analysis import QuestionAnalysis
-from mapflow.harness.analyses.registry import ENTRIES
+from mapflow.harness.analyses.registry import question_analyses
 from mapflow.results.contract.errors import MapflowError
 
 Kinds = dict[str, type[QuestionAnalysis[Any]]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = _kinds()
+    kinds = question_analyses()
     parser.add_argument(
         "folders",
         type=Path,
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from mapflow.results.figures import save_figure
     from mapflow.results.runs.folder import read_records
 
-    kinds = _kinds()
+    kinds = question_analyses()
     folder: Path = options.folders[0]
     names = {place: _kind_of(place, kinds) for place in options.folders}
     name, kind = names[folder], kinds[names[folder]]
@@ -67,12 +67,6 @@ def run(options: argparse.Namespace) -> int:
     output = options.output or folder / f"{kind.FIGURE}.png"
     print(f"written: {', '.join(map(str, save_figure(drawn.figure, output, drawn.rows)))}")
     return 0
-
-
-def _kinds() -> Kinds:
-    """Analyses that leave a folder with records of their own."""
-    loaded = {entry.name: entry.load() for entry in ENTRIES}
-    return {name: kind for name, kind in loaded.items() if issubclass(kind, QuestionAnalysis)}
 
 
 def _listed(kinds: Kinds) -> str:

@@ -42,7 +42,8 @@ OTHER_WEIGHTS = ("softcap", "s_aux")
 @dataclass(frozen=True)
 class _Reading:
     positions: Int[Tensor, " position"]
-    layers: list[Float[Tensor, " key"]] = field(default_factory=list)
+    by_head: bool = False
+    layers: list[Float[Tensor, "*head key"]] = field(default_factory=list)
 
 
 _active: ContextVar[_Reading | None] = ContextVar("mapflow_active_reading", default=None)
@@ -50,15 +51,22 @@ _active: ContextVar[_Reading | None] = ContextVar("mapflow_active_reading", defa
 
 @torch.inference_mode()
 def attention_weights(
-    decoder: Decoder, inputs: DecoderInputs, compiled: Compiled, positions: Int[Tensor, " position"]
-) -> Float[Tensor, "depth key"]:
-    """The weight of every key in each layer that runs: the mean over all heads and `positions`.
+    decoder: Decoder,
+    inputs: DecoderInputs,
+    compiled: Compiled,
+    positions: Int[Tensor, " position"],
+    *,
+    by_head: bool = False,
+) -> Float[Tensor, "depth *head key"]:
+    """The weight of every key in each layer that runs: the mean over `positions` and over heads.
+
+    `by_head` keeps the heads apart.
 
     Float32 on the CPU. A layer's weights sum to 1, or to less where the cuts leave some of the
     positions without any key. Raises MapflowError for a model whose weights are not a plain
     softmax of its scores.
     """
-    reading = _Reading(positions)
+    reading = _Reading(positions, by_head)
     with _reporting(decoder, reading):
         decoder.answer_logits([inputs], [[compiled]])
     return torch.stack(reading.layers)
@@ -97,7 +105,8 @@ def recording_attention(
         edges = active_edges(module, query, key, attention_mask)
         allowed = edges.allowed if edges else attention_mask
         positions, scaling = reading.positions.to(query.device), options.get("scaling")
-        weights = _mean_weights(query, key, value, allowed, positions, scaling)
+        by_head = reading.by_head
+        weights = _mean_weights(query, key, value, allowed, positions, scaling, by_head)
         reading.layers.append(weights.cpu())
     return sdpa_attention(module, query, key, value, attention_mask, **options)
 
@@ -109,14 +118,16 @@ def _mean_weights(
     allowed: Bool[Tensor, "#one #heads n n"] | None,
     positions: Int[Tensor, " position"],
     scaling: float | None,
-) -> Float[Tensor, " n"]:
+    by_head: bool,
+) -> Float[Tensor, "*heads n"]:
     """`allowed` None means causal attention."""
     position = torch.arange(key.shape[2], device=key.device)
-    total = torch.zeros(key.shape[2], device=key.device)
+    n, n_heads = key.shape[2], query.shape[1]
+    total = torch.zeros((n_heads, n) if by_head else (n,), device=key.device)
     for some in positions.split(AT_ONCE):
         mask = (position <= some[:, None])[None, None] if allowed is None else allowed[:, :, some]
         _, weights = eager_attention(query[:, :, some], key, value, mask, scaling)
-        total += weights.mean(1).sum((0, 1))
+        total += weights.sum((0, 2)) if by_head else weights.mean(1).sum((0, 1))
     return total / len(positions)
 
 

@@ -1,0 +1,1 @@
+"""The Python surface of mapflow: what `import mapflow` offers is defined in this room."""

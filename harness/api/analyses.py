@@ -1,0 +1,197 @@
+"""Analyses as functions: `sweep`, `trace`, `lens`, `attention` and `discover` of a loaded model."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from mapflow.harness.analyses.analysis import QuestionAnalysis
+from mapflow.harness.analyses.attention import AttentionMaps
+from mapflow.harness.analyses.discovery.run import Discovery
+from mapflow.harness.analyses.lens import Lens
+from mapflow.harness.analyses.route_sets import parse_routes
+from mapflow.harness.analyses.run import run_analysis
+from mapflow.harness.analyses.sweep import Samples, Sweep
+from mapflow.harness.analyses.trace import Trace
+from mapflow.harness.api.model import Model
+from mapflow.model_adapters.inference.subject import Subject
+from mapflow.model_adapters.interventions import Intervention
+from mapflow.model_adapters.interventions.language.layers import WindowStyle
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
+from mapflow.results.contract.question import Question
+from mapflow.results.records.base import JsonlRecord
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+R = TypeVar("R", bound=JsonlRecord)
+
+
+class AnalysisResult(Generic[R]):
+    """The records of one analysis, one per question and intervention or route.
+
+    Attributes: `records`; `analysis`, the settings; `summary`, means over questions.
+    """
+
+    def __init__(self, analysis: QuestionAnalysis[R], records: Sequence[R]) -> None:
+        self.analysis, self.records = analysis, list(records)
+        self.summary = analysis.summarize(self.records)
+
+    @property
+    def table(self) -> str:
+        """The table that the command prints."""
+        return self.analysis.table(self.summary)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per record, one column per field; curves are tuples with one entry per layer."""
+        import pandas
+
+        return pandas.DataFrame([vars(record) for record in self.records])
+
+    def plot(self, title: str = "") -> Figure:
+        """Mean curves over layers with 95 % bands, as `mapflow figure` draws them."""
+        return self.analysis.figure(self.records, list(self.analysis.names), title).figure
+
+    def __repr__(self) -> str:
+        kind = type(self.analysis).__name__
+        return f"<{kind}: {len(self.records)} records>\n{self.table}"
+
+    def _repr_html_(self) -> str:
+        image = io.BytesIO()
+        self.plot().savefig(image, format="png", bbox_inches="tight")
+        picture = b64encode(image.getvalue()).decode("ascii")
+        name = escape(type(self.analysis).__name__)
+        shown = f'<img alt="{name}" src="data:image/png;base64,{picture}">'
+        return f"{shown}<pre>{escape(self.table)}</pre>"
+
+
+def sweep(
+    model: Model,
+    questions: Sequence[Question],
+    routes: str | Iterable[str] = "vql-to-ql",
+    *,
+    style: WindowStyle = "center",
+    window: int = 9,
+    samples: Samples = "all",
+    audit: float = 0.0,
+    output_path: str | Path | None = None,
+) -> AnalysisResult[Any]:
+    """Cuts each route in a window around every layer and measures the answer's probability.
+
+    routes: names of sets or routes such as "video->last"; style, window: which layers a knockout
+    covers (paper, Section 3); samples: only questions that the baseline run answers so; audit:
+    share of windows checked against one full forward pass each; output_path: a folder that is
+    continued if it exists, None keeps the records in memory only.
+    """
+    if window < 1:
+        raise MapflowError(f"window={window} must be at least 1 layer")
+    if not 0 <= audit <= 1:
+        raise MapflowError(f"audit={audit:g} must lie between 0 and 1")
+    parsed = tuple(parse_routes([routes] if isinstance(routes, str) else routes))
+    return _run(Sweep(parsed, style, window, samples, audit), model, questions, output_path)
+
+
+def trace(
+    model: Model,
+    questions: Sequence[Question],
+    interventions: str | Intervention | Iterable[str | Intervention] = "full",
+    *,
+    norm: bool = True,
+    output_path: str | Path | None = None,
+) -> AnalysisResult[Any]:
+    """The answer's probability after every layer, read through the head.
+
+    norm: apply the final norm to every layer's output, not only to the last one.
+    """
+    return _run(Trace(_parsed(model, interventions), norm), model, questions, output_path)
+
+
+def lens(
+    model: Model,
+    questions: Sequence[Question],
+    interventions: str | Intervention | Iterable[str | Intervention] = "full",
+    *,
+    k: int = 5,
+    raw_embeddings: bool = False,
+    output_path: str | Path | None = None,
+) -> AnalysisResult[Any]:
+    """The `k` most probable tokens at every video position and layer (logit lens).
+
+    raw_embeddings: compare each layer's input with the input embeddings, as the authors' code does.
+    """
+    analysis = Lens(_parsed(model, interventions), k, raw_embeddings)
+    return _run(analysis, model, questions, output_path)
+
+
+def attention(
+    model: Model,
+    questions: Sequence[Question],
+    interventions: str | Intervention | Iterable[str | Intervention] = "full",
+    *,
+    rows: str = "last",
+    output_path: str | Path | None = None,
+) -> AnalysisResult[Any]:
+    """How much attention the positions of segment `rows` pay to the video, layer by layer."""
+    analysis = AttentionMaps(_parsed(model, interventions), rows)
+    return _run(analysis, model, questions, output_path)
+
+
+def discover(
+    model: Model,
+    questions: Sequence[Question],
+    output_path: str | Path,
+    *,
+    bin_size: int = 5,
+    window: int = 9,
+    threshold: float = -5.0,
+    margin: float = 2.0,
+) -> dict[str, Any]:
+    """Finds the layer ranges of the three effective pathways and scores them on held-out videos.
+
+    bin_size, window: layers; threshold: percent, negative; margin: percentage points. Writes
+    sweeps, scores and policies into `output_path` and returns what its discovery.json holds.
+    """
+    analysis = Discovery(window, bin_size, threshold, margin / 100)
+    with contextlib.redirect_stdout(io.StringIO()):  # tables, which the returned rows repeat
+        analysis.run(_subject(model, questions), Path(output_path))
+    return read_json(Path(output_path) / "discovery.json")
+
+
+def _run(
+    analysis: QuestionAnalysis[R],
+    model: Model,
+    questions: Sequence[Question],
+    output_path: str | Path | None,
+) -> AnalysisResult[R]:
+    """Raises MapflowError if the questions or the model do not suit the analysis."""
+    subject = _subject(model, questions)
+    analysis.check(questions)
+    fitted = analysis.fitted(model.video_llm)
+    with contextlib.ExitStack() as stack:
+        folder = output_path or stack.enter_context(tempfile.TemporaryDirectory())
+        records = run_analysis(fitted, subject, Path(folder))
+    if records is None:
+        raise MapflowError(f"other processes still write into {str(output_path)!r}: wait for them")
+    asked = {question.question_id for question in questions}
+    return AnalysisResult(fitted, [one for one in records if one.key[0] in asked])
+
+
+def _subject(model: Model, questions: Sequence[Question]) -> Subject:
+    if not questions:
+        raise MapflowError("there are no questions: load some with mapflow.load_questions(...)")
+    return Subject(model.family, model.video_llm, questions)
+
+
+def _parsed(
+    model: Model, interventions: str | Intervention | Iterable[str | Intervention]
+) -> tuple[Intervention, ...]:
+    several = [interventions] if isinstance(interventions, str | Intervention) else interventions
+    return tuple(model.resolve(one) for one in several)

@@ -1,0 +1,116 @@
+"""Finished runs as data: records and comparisons as pandas data frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from mapflow.harness.analyses.registry import question_analyses
+from mapflow.harness.cli.chosen_runs import compared_runs
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
+from mapflow.results.records.base import JsonlRecord
+from mapflow.results.records.record import Record
+from mapflow.results.runs.folder import MANIFEST, read_records
+from mapflow.results.tables.comparison import all_differ, compare_groups, comparison_table
+from mapflow.results.tables.formats import Table, html_table, render
+
+if TYPE_CHECKING:
+    import pandas
+
+R = TypeVar("R", bound=JsonlRecord)
+
+
+class RunRecords(Generic[R]):
+    """The records of one folder, sorted by question and intervention or route.
+
+    Attributes: `folder`; `records`; `manifest`, what was run (model, weights, protocol, versions).
+    """
+
+    def __init__(self, folder: Path, records: Sequence[R]) -> None:
+        self.folder, self.records = folder, list(records)
+        manifest = folder / MANIFEST
+        self.manifest = read_json(manifest) if manifest.is_file() else {}
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per record, one column per field."""
+        import pandas
+
+        return pandas.DataFrame([vars(record) for record in self.records])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        kind = type(self.records[0]).__name__ if self.records else "no records"
+        return f"<RunRecords {str(self.folder)!r}: {len(self)} × {kind}>"
+
+    def _repr_html_(self) -> str:
+        return self.to_pandas()._repr_html_()  # pyright: ignore[reportCallIssue]
+
+
+def read_run(folder: str | Path) -> RunRecords[JsonlRecord]:
+    """The records of a run or analysis folder.
+
+    Raises MapflowError if the folder holds no records, or those of several kinds.
+    """
+    path = Path(folder).expanduser()
+    known_kinds = [Record, *(one.RECORD for one in question_analyses().values())]
+    kinds = [kind for kind in known_kinds if (path / kind.FILE).is_file()]
+    if len(kinds) != 1:
+        found = " and ".join(kind.FILE for kind in kinds) or "no records"
+        known = ", ".join(kind.FILE for kind in known_kinds)
+        raise MapflowError(f"folder {str(path)!r} holds {found}; expected one of {known}")
+    return RunRecords(path, read_records(path, kinds[0]))
+
+
+class Comparison:
+    """Do runs differ? One row per pair of runs.
+
+    Attributes: `table`, a data frame of raw values (shares as fractions, intervals, p-values,
+    verdicts); `sentences`, one per comparison, with the notes below the table.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self.sentences = list(table.notes)
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        import pandas
+
+        return pandas.DataFrame(self._table.records())
+
+    def __repr__(self) -> str:
+        return render([self._table], "terminal")
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences)
+        return html_table(self._table) + notes
+
+
+def compare(
+    *runs: str | Path,
+    baseline: str | None = None,
+    margin: float = 2.0,
+    intersect: bool = False,
+) -> Comparison:
+    """Compares the interventions of one run folder, or several runs with the first.
+
+    runs: folders, "folder:intervention", or lmms-eval's sample logs.
+    baseline: an intervention of a single folder; by default its first one.
+    margin: non-inferiority margin in percentage points.
+    intersect: compare only the questions that the runs share, where their question sets differ.
+
+    Raises MapflowError if a run is missing or ambiguous, or if question sets differ.
+    """
+    if not runs:
+        raise MapflowError("name at least one run folder, e.g. mapflow.compare('RUN')")
+    if not 0 < margin < 100:
+        raise MapflowError(f"margin={margin:g} must lie between 0 and 100 points, e.g. margin=2")
+    groups = compared_runs([str(run) for run in runs], baseline, intersect=intersect)
+    pairs = compare_groups(groups, margin=margin / 100, intersect=intersect)
+    together = [all_differ(group, intersect) for group in groups if len(group) > 2]
+    return Comparison(comparison_table(pairs, together))

@@ -10,14 +10,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
-from typing_extensions import Self
 
 from mapflow.model_adapters.checkpoints.folder import architecture_of, check_sizes
 from mapflow.model_adapters.checkpoints.released import ReleasedCheckpoint
@@ -32,6 +31,9 @@ from mapflow.model_adapters.video.sampling import segment_midpoints
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing.Self needs Python 3.11
 
 Network = TypeVar("Network", bound=nn.Module)
 Preprocessing = TypeVar("Preprocessing")

@@ -38,8 +38,8 @@ from mapflow.model_adapters.interventions.kernels.dense_attention import block_s
 from mapflow.model_adapters.interventions.kernels.edges import DenseEdges
 from mapflow.model_adapters.interventions.kernels.grouped_attention import (
     GroupedEdges,
-    _each,
-    _stretched,
+    _as_batch,
+    _keys_of_parts,
     grouped_attention,
 )
 from tests.benchmarks.procedures import SIZES, hardware
@@ -175,8 +175,8 @@ def causal_batch(
     query: Tensor, key: Tensor, value: Tensor, group: query_groups.QueryGroup
 ) -> Tensor:
     """A group's batch as flash takes it: what is causal at the lower right needs no bias."""
-    rows = _stretched(query[:, :, group.start : group.stop], group.count)
-    keys, values = _each(key, group), _each(value, group)
+    rows = _as_batch(query[:, :, group.start : group.stop], group.count)
+    keys, values = _keys_of_parts(key, group), _keys_of_parts(value, group)
     mask: Any = causal_lower_right(group.size, keys.shape[2])
     found = scaled_dot_product_attention(rows, keys, values, attn_mask=mask)
     return found.transpose(1, 2).reshape(1, -1, *found.shape[1::2])

@@ -66,7 +66,7 @@ def test_a_bias_is_its_mask_in_aligned_rows(n_queries, n_keys):
     torch.testing.assert_close(by_bias.transpose(1, 2), slow, rtol=1e-4, atol=1e-5)
 
 
-def test_rows_without_a_key_are_known_and_opened():
+def test_rows_without_a_key_are_known_and_filled():
     edges = DenseEdges(mask(1, 10, 12, whole_blocks=False))
     assert edges.empty is not None
     assert edges.empty[0, 0, 5] and edges.filled[0, 0, 5].all()

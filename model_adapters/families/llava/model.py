@@ -80,10 +80,10 @@ class LlavaVideo(ReleasedVideoLLM[LlavaNetwork, ImagePreprocessing]):
 
     def video_tokens(
         self, prepared: Sequence[Prepared]
-    ) -> Float[Tensor, "clips video_tokens hidden"]:
+    ) -> Sequence[Float[Tensor, "video_tokens hidden"]]:
         """One pass of the vision tower for all clips."""
         pixels = [pixels_for(self.network.vision_tower, item) for item in prepared]
-        return self.network.encode_video(torch.stack(pixels))
+        return self.network.encode_video(torch.stack(pixels)).unbind()
 
     def frame_shape(self, prepared: Prepared) -> tuple[int, int]:
         """Pooling keeps rows and columns."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import Clip, Question
 
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing.Self needs Python 3.11
+
 START, END = "<|im_start|>", "<|im_end|>\n"
 
 
@@ -54,7 +57,7 @@ class VideoLlama3(ReleasedVideoLLM[VideoLlama3Network, PatchPreprocessing]):
         device_map: str | Mapping[str, Any] = "cpu",
         lora: str | Path | None = None,
         vision_attention: VisionAttention = "isolated",
-    ) -> VideoLlama3:
+    ) -> Self:
         """As `ReleasedVideoLLM.load`.
 
         `vision_attention="released"` reproduces the paper's analysis, in which frames mix in the

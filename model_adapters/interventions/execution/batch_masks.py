@@ -46,7 +46,7 @@ class BatchMasks:
         blocked: Blocked | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.blocked, self.device = blocked, torch.device(device)
+        self.blocked = blocked
         self._same_as = _first_equal_layers(allowed)
         self._full = allowed.flatten(2).all(-1).all(0).tolist()
         prompts = [
@@ -61,6 +61,8 @@ class BatchMasks:
         self.allowed = allowed.to(device, non_blocking=True)
         self.segment_of = segment_of.to(device, non_blocking=True)
         self.last = last.to(device, non_blocking=True)
+        # with its index: "cuda" alone equals no tensor's device
+        self.device = self.segment_of.device
         self._last_segment = self.segment_of.gather(1, self.last[:, None])
 
     @classmethod

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapflow.harness.analyses import overlays
+from mapflow.harness.analyses.attention import AttentionMaps
 from mapflow.harness.analyses.overlays import file_name, question_canvas
 from mapflow.harness.cli.main import main
 from mapflow.model_adapters.families.hf.model import HfVideo

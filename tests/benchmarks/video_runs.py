@@ -22,7 +22,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from mapflow.model_adapters.checkpoints.pathways import scaled_pathways
-from mapflow.model_adapters.families.llava import model as llava
+from mapflow.model_adapters.families import released_base
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.model_adapters.families.registry import BUNDLED
@@ -215,7 +215,7 @@ class Counts:
 
     @contextmanager
     def counting(self, model: LlavaVideo) -> Iterator[Counts]:
-        read, encode = llava.read_frames, model.network.encode_video
+        read, encode = released_base.read_frames, model.network.encode_video
 
         def read_frames(*arguments: Any) -> Any:
             self.decoded += 1
@@ -225,11 +225,11 @@ class Counts:
             self.encoded += len(pixels)
             return encode(pixels)
 
-        llava.read_frames, model.network.encode_video = read_frames, encode_video  # pyright: ignore[reportAttributeAccessIssue]
+        released_base.read_frames, model.network.encode_video = read_frames, encode_video  # pyright: ignore[reportAttributeAccessIssue]
         try:
             yield self
         finally:
-            llava.read_frames, model.network.encode_video = read, encode
+            released_base.read_frames, model.network.encode_video = read, encode
 
 
 def preparing_seconds(model: LlavaVideo, asked: Sequence[Question]) -> float:

@@ -1,7 +1,7 @@
 """Lists the packages; everything else is in pyproject.toml.
 
-The four code folders are installed below one import name. `mapflow` itself is `harness/package_root`. Packages are
-found, not listed, so a new folder needs no entry anywhere.
+The four code folders are installed below one import name. `mapflow` itself is
+`harness/package_root`. Packages are found, not listed, so a new folder needs no entry.
 """
 
 from setuptools import find_packages, setup

@@ -1,4 +1,4 @@
-"""Where the tests find golden numbers, real questions and real videos; skipped with a reason where absent."""
+"""Folders of golden numbers, real questions and real videos; tests without theirs are skipped."""
 
 import os
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Before torch is imported: its threads must sleep, not spin, while they wait for a core that another process has.
+# Before torch is imported: its threads then sleep, not spin, while they wait for a busy core.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# The same examples in every run, so that a suite which passed passes again; HYPOTHESIS_PROFILE=exploring looks for new ones.
+# The same examples in every run; HYPOTHESIS_PROFILE=exploring draws new ones.
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("exploring", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

@@ -1,4 +1,4 @@
-"""Wheel and sdist hold every module, every data file and nothing but `mapflow`; what is installed runs from anywhere."""
+"""Wheel and sdist hold every module and data file, and nothing else; the wheel runs anywhere."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-# Runs before anything else in every process of the job: a socket to another machine is a line in a file, and an error.
+# Runs first in every process of the job: a socket to another machine is logged and refused.
 CUSTOMIZED = """
 import os, socket
 def refuse(name, real):

@@ -1,4 +1,4 @@
-"""What the code must never say: no eval, no pickle, no remote code, no YAML that builds objects, no shell."""
+"""What the code must not contain: eval, pickle, remote code, YAML that builds objects, a shell."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How far two computations of the same result may differ, by precision: the one table of noise bounds.
+"""The one table of noise bounds: how far two computations of the same result may differ.
 
-The bounds hold for computations that differ only in the order of sums: another kernel, another batch, a cache.
-A wrong mask differs by far more.
+The bounds hold for computations that differ only in the order of sums: another kernel, another
+batch, a cache. A wrong mask differs by far more.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class Noise(NamedTuple):
     """Bounds for one precision.
 
     Attributes:
-        logits: relative distance of logits or hidden states (`distance`). Several times the rounding error of
-            the format (2^-53, 2^-24, 2^-11, 2^-8), as errors add up over layers.
-        probability: absolute difference of one token's probability: a few hundred roundings of float32 and a
-            few of the half precisions. Logits are float32 whatever the weights, also with float64.
+        logits: relative distance of logits or hidden states (`distance`). Several times the
+            rounding error of the format (2^-53, 2^-24, 2^-11, 2^-8), as errors add up over layers.
+        probability: absolute difference of one token's probability: a few hundred roundings of
+            float32, a few of the half precisions. Logits are float32 whatever the weights are.
     """
 
     logits: float

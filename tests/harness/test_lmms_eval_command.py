@@ -1,4 +1,4 @@
-"""The main job as a user runs it: the real command, real clips, exit codes, files, and the same numbers every way."""
+"""The main job as a user runs it: the real command, real clips, exit codes, files, numbers."""
 
 import json
 import os
@@ -99,7 +99,8 @@ def test_the_table_ends_the_output(main_job, summary):
     folder, printed = main_job
     table = printed[printed.rindex("\nintervention ") :].splitlines()[1:]
     assert re.split(r"\s{2,}", table[0].strip()) == [
-        "intervention", *sorted(SUBTASKS), "macro", "micro", "chance", "valid", "edges kept", "edges %", "n",
+        "intervention", *sorted(SUBTASKS), "macro", "micro", "chance", "valid", "edges kept",
+        "edges %", "n",
     ]  # fmt: skip
     for row, (name, values) in zip(table[2:5], summary.items(), strict=True):
         cells = row.split()
@@ -136,7 +137,8 @@ def test_the_same_command_again_answers_nothing_anew(main_job):
 
 def test_unmodified_lmms_eval_prints_the_same_accuracy(main_job, summary, tmp_path):
     done = command(
-        "--model", "mapflow_llava", "--model_args", "intervention=effective", "--tasks", "mapflow_motion",
+        "--model", "mapflow_llava", "--model_args", "intervention=effective",
+        "--tasks", "mapflow_motion",
         "--include_path", str(write_task_files()), program="lmms-eval", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -156,7 +158,8 @@ def test_unmodified_lmms_eval_prints_the_same_accuracy(main_job, summary, tmp_pa
 
 def test_two_processes_write_the_records_of_one(main_job, tmp_path):
     done = command(
-        "--nproc_per_node", "2", "-m", "mapflow.harness.evaluation.lmms_eval", "--model", "mapflow_llava",
+        "--nproc_per_node", "2", "-m", "mapflow.harness.evaluation.lmms_eval",
+        "--model", "mapflow_llava",
         "--intervention", "full,random", "--limit", "5", "--output_path", tmp_path / "two",
         program="torchrun", cwd=tmp_path, OMP_NUM_THREADS="1",
     )  # fmt: skip

@@ -1,7 +1,8 @@
-"""`mapflow verify`: green for every adapter that is right, and red, at the right line, for every way to be wrong.
+"""`mapflow verify` passes every correct adapter and fails every sabotaged one in the right check.
 
-The same checks that a user runs on a checkpoint run here over all adapters on tiny random checkpoints. Then each check
-is shown a model that was sabotaged in the way that it is there to find.
+The same checks that a user runs on a checkpoint run here over all adapters on tiny random
+checkpoints. Then each check is shown a model that was sabotaged in the way that it is there to
+find.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def test_the_llava_adapter_is_verified(llava):
 
 
 def test_a_prompt_long_enough_for_groups_is_verified(llava, monkeypatch):
-    """Groups have kernels of their own, so rows that a cut cannot reach would not keep their bits."""
+    """Groups have kernels of their own, so other positions would not keep their bits."""
     for module, name in (
         (query_groups, "FEW_QUERIES"),
         (grouped_attention, "MANY_POSITIONS"),

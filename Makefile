@@ -30,14 +30,16 @@ $(INSTALLED): pyproject.toml setup.py
 	$(MAKE) --no-print-directory links
 	touch $@
 
-# `mapflow.*` as links to the four code folders, for type checkers and editors, which cannot follow setuptools' import
-# hook. Links show new files at once; nothing has to be installed again.
+# `mapflow.*` as links to the four code folders, for type checkers and editors, which cannot follow
+# setuptools' import hook. Links show new files at once: nothing has to be installed again.
 links:
 	mkdir -p $(LINKS)/mapflow
-	ln -sfn "$(CURDIR)/harness/package_root/__init__.py" $(LINKS)/mapflow/__init__.py
-	ln -sfn "$(CURDIR)/harness/package_root/py.typed" $(LINKS)/mapflow/py.typed
-	for floor in harness tasks model_adapters results; do ln -sfn "$(CURDIR)/$$floor" $(LINKS)/mapflow/$$floor; done
-	echo "$(CURDIR)/$(LINKS)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mapflow_links.pth"
+	for file in __init__.py __main__.py py.typed; do \
+		ln -sfn "$(CURDIR)/harness/package_root/$$file" $(LINKS)/mapflow/$$file; done
+	for floor in harness tasks model_adapters results; do \
+		ln -sfn "$(CURDIR)/$$floor" $(LINKS)/mapflow/$$floor; done
+	echo "$(CURDIR)/$(LINKS)" > "$$($(BIN)/python -c \
+		'import sysconfig; print(sysconfig.get_path("purelib"))')/mapflow_links.pth"
 
 clean:
 	rm -rf $(VENV) demo_output figures_output build dist *.egg-info

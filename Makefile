@@ -1,4 +1,5 @@
-# Three commands: `make demo`, `make figures` (the README's pictures) and `make test`. All set up .venv first; nothing outside this folder is touched.
+# Three commands: `make demo`, `make figures` (the README's figures) and `make test`. All set up .venv
+# first; nothing outside this folder is changed.
 VENV := .venv
 BIN := $(VENV)/bin
 LINKS := $(VENV)/editable

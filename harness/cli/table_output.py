@@ -6,15 +6,11 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mapflow.harness.cli.arguments import add_margin
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.tables.formats import FORMATS, Table, render
 
-if TYPE_CHECKING:
-    from mapflow.results.tables.formats import Table
-
-FORMATS = ("terminal", "markdown", "latex", "csv", "json", "html")
 SUFFIXES = {
     ".md": "markdown",
     ".tex": "latex",
@@ -50,8 +46,6 @@ def write_tables(tables: Sequence[Table], options: argparse.Namespace) -> None:
 
     Raises MapflowError if that cannot be written.
     """
-    from mapflow.results.tables.formats import render
-
     suffix = options.output.suffix.lower() if options.output else ""
     text = render(tables, options.format or SUFFIXES.get(suffix, "terminal"))
     if options.output is None:

@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from tabulate import tabulate
-
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.visible_text import visible, visible_json, visible_lines
 
@@ -116,6 +114,8 @@ def _grid(
     style: str,
     escape: Callable[[str], str] = str,
 ) -> str:
+    from tabulate import tabulate  # not above: `--help` lists FORMATS and prints no table
+
     cells = [[escape(_one_line(column.show(item))) for column in columns] for item in items]
     # tabulate cannot align a table without rows, so an empty one gets a row of dashes.
     cells = cells or [[escape("–")] * len(columns)]

@@ -148,8 +148,6 @@ def chosen_questions(options: argparse.Namespace) -> list[Question]:
     """Raises MapflowError for an unknown task or protocol, a limit below 1, and missing files."""
     from mapflow.tasks import registry
 
-    if options.limit is not None and options.limit < 1:
-        raise MapflowError(f"--limit {options.limit} must be at least 1 question")
     return registry.load_questions(options.task, options.protocol, options.data_dir, options.limit)
 
 

@@ -67,11 +67,13 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """--data_dir: a path, None without the flag and without MAPFLOW_DATA."""
+    default = os.environ.get("MAPFLOW_DATA")
     parser.add_argument(
         "--data_dir",
         type=Path,
         metavar="DIR",
-        default=Path(os.environ["MAPFLOW_DATA"]) if os.environ.get("MAPFLOW_DATA") else None,
+        default=Path(default) if default else None,
         help="benchmarks' files as published (default: $MAPFLOW_DATA)",
     )
 

@@ -7,9 +7,9 @@ unpacks zip files. Only --fetch fetches files. Exit code 1 where something is mi
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
+from mapflow.harness.cli.arguments import add_data_dir
 from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.registry import benchmark_with_files, benchmarks_with_files
 
@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "benchmark", nargs="*", metavar="BENCHMARK", help=f"{names} (default: both)"
     )
-    parser.add_argument(
-        "--data_dir", metavar="DIR", help="benchmarks' files as published (default: $MAPFLOW_DATA)"
-    )
+    add_data_dir(parser)
     parser.add_argument(
         "--checksums", type=Path, metavar="FILE", help='check: lines "<sha256>  <path>"'
     )
@@ -38,18 +36,18 @@ def run(options: argparse.Namespace) -> int:
     from mapflow.tasks.data_folder import local_folder
     from mapflow.tasks.data_prepare import folder_to_prepare, prepare_data, render_prepare
 
-    data = options.data_dir or os.environ.get("MAPFLOW_DATA")
-    if not data:
+    if options.data_dir is None:
         raise MapflowError("no data folder: give --data_dir DIR or set MAPFLOW_DATA")
+    data = options.data_dir.expanduser()
     complete = True
     for name in options.benchmark or benchmarks_with_files():
         chosen = benchmark_with_files(name)
         if options.action == "prepare":
-            folder = folder_to_prepare(chosen, Path(data).expanduser())
+            folder = folder_to_prepare(chosen, data)
             unpacked = prepare_data(chosen, folder, fetch_missing=options.fetch)
             print(render_prepare(chosen, folder, unpacked))
         else:
-            folder = local_folder(chosen.layout, Path(data).expanduser())
+            folder = local_folder(chosen.layout, data)
             found = check_data(
                 chosen, folder, None if options.no_decode else try_video, options.checksums
             )

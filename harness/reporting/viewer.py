@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +32,7 @@ ByRun = Mapping[str, Sequence[Record | None]]
 def viewer_data(runs: Sequence[Run], data: Path | None, n_pictured: int) -> ViewerData:
     """The answers of `runs` to every question, with texts and frames where available.
 
-    data: folder of the benchmarks' files; default: `MAPFLOW_DATA`.
+    data: folder of the benchmarks' files; without it, only bundled benchmarks get texts and frames.
     n_pictured: how many questions get frames at most; those whose answer flipped come first.
     """
     folders = {(run.source, run.intervention): run for run in reversed(runs)}
@@ -99,8 +98,6 @@ def _subtask_questions(benchmark: str, subtask: str, data: Path | None) -> list[
     if benchmark not in BENCHMARKS:
         names = ", ".join(sorted(BENCHMARKS))
         raise MapflowError(f"{benchmark!r} is not a benchmark of mapflow ({names})")
-    if data is None and os.environ.get("MAPFLOW_DATA"):
-        data = Path(os.environ["MAPFLOW_DATA"])
     if data is None and BENCHMARKS[benchmark].bundled is None:
         raise MapflowError("texts and frames need --data_dir DIR or MAPFLOW_DATA")
     return load_questions(f"{BENCHMARKS[benchmark].task}_{subtask}", data_dir=data)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mapflow.harness.analyses.analysis import Drawing, InterventionAnalysis, band_notes, six_digits
-from mapflow.harness.analyses.word_lists import SHIPPED, read_word_lists
 from mapflow.harness.cli.arguments import (
     add_analysis_arguments,
     add_overlay,
@@ -26,6 +25,7 @@ from mapflow.harness.cli.arguments import (
 )
 from mapflow.harness.cli.table_output import write_text
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_yaml
 from mapflow.results.contract.question import Question
 from mapflow.results.records.lens import (
     Frequency,
@@ -39,6 +39,40 @@ from mapflow.results.records.lens import (
 if TYPE_CHECKING:
     from mapflow.model_adapters.inference.subject import Subject
     from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+
+SHIPPED_WORDS = Path(__file__).with_name("lens_words.yaml")
+"""The spatial and temporal word lists that are counted by default."""
+
+
+def read_word_lists(path: Path = SHIPPED_WORDS) -> WordLists:
+    """Reads named word lists from a YAML file: name → words in lower case.
+
+    Raises MapflowError for a file that does not map names to lists of words.
+    """
+    try:
+        values = read_yaml(path)
+    except MapflowError as error:
+        raise MapflowError(f"word lists {error}") from error
+    if not isinstance(values, dict) or not values:
+        raise MapflowError(
+            f"{str(path)!r} holds no word lists; write e.g. 'spatial: [left, right]'"
+        )
+    for name, words in values.items():
+        if not isinstance(words, list) or not words:
+            raise MapflowError(
+                f"{str(path)!r}: {name!r} is not a list of words; write e.g. '{name}: [left,"
+                " right]'"
+            )
+        for word in words:
+            if not isinstance(word, str) or not word.strip():
+                raise MapflowError(
+                    f"{str(path)!r}: {word!r} in {name!r} is not a word; put quotes around words"
+                    " such as 'on' and 'off'"
+                )
+    return {
+        str(name): frozenset(word.strip().lower() for word in words)
+        for name, words in values.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -92,7 +126,7 @@ class Lens(InterventionAnalysis[LensRecord]):
     def from_options(cls, options: argparse.Namespace) -> Lens:
         if options.topk < 1:
             raise MapflowError(f"--topk {options.topk} must be at least 1 word")
-        words = read_word_lists(options.words or SHIPPED)
+        words = read_word_lists(options.words or SHIPPED_WORDS)
         interventions = chosen_interventions(options)
         return cls(interventions, options.topk, options.raw_embeddings, words, options.overlay)
 
@@ -178,5 +212,5 @@ class Lens(InterventionAnalysis[LensRecord]):
     ) -> Drawing:
         from mapflow.results.figures import lens_curves, lens_panels, lens_rows
 
-        found = lens_panels(records, read_word_lists(words or SHIPPED), names)
+        found = lens_panels(records, read_word_lists(words or SHIPPED_WORDS), names)
         return Drawing(lens_curves(found, title), lens_rows(found), band_notes(found))

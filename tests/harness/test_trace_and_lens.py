@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mapflow.harness.analyses.word_lists import SHIPPED, read_word_lists
+from mapflow.harness.analyses.lens import SHIPPED_WORDS, read_word_lists
 from mapflow.harness.cli.main import main
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.registry import BUNDLED
@@ -259,7 +259,7 @@ def test_word_lists_can_be_replaced_without_asking_again(runs, tmp_path, monkeyp
 
 
 def test_the_shipped_lists_are_apart():
-    lists = read_word_lists(SHIPPED)
+    lists = read_word_lists(SHIPPED_WORDS)
     assert set(lists) == {"spatial", "temporal"}
     assert not lists["spatial"] & lists["temporal"]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapflow.harness.analyses.word_lists import read_word_lists
+from mapflow.harness.analyses.lens import read_word_lists
 from mapflow.model_adapters.checkpoints.pathways import read_pathways
 from mapflow.model_adapters.interventions import read_interventions
 from mapflow.results.contract import files

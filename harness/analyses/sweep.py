@@ -3,7 +3,7 @@
 Cuts each route in a window around every layer and measures what becomes of the answer.
 
     mapflow sweep --routes vql-to-ql --output_path sweep/
-    torchrun --nproc_per_node 4 -m mapflow.harness.cli.main sweep …   # the same records
+    torchrun --nproc_per_node 4 -m mapflow sweep …   # the same records
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What every floor shares: errors, questions, answers and files."""
+"""Shared by all floors: errors, questions, answers and files."""

@@ -1,4 +1,4 @@
-"""Which option a written answer names, and whether it is right.
+"""Parses a written answer: the option that it names, and whether that is right.
 
 The parser looks for evidence in this order, and the first kind it finds decides: the answer is one
 bare letter; it is the text of one option; it says "answer: …" or "best option: …"; it begins with

@@ -1,8 +1,8 @@
 """Zip files of videos, as publishers ship them; their content is not trusted.
 
 An archive is refused as a whole if an entry would be written outside its folder, is not a plain
-file, occurs twice or is encrypted, or if the archive claims to unpack to far more than videos can
-be compressed. No entry is unpacked beyond the size that it claims.
+file, occurs twice or is encrypted. So is one that claims to unpack to far more than its own size.
+No entry is unpacked beyond the size that it claims.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Archive:
     def extract(self, entry: str, target: Path) -> None:
         """Unpacks one entry to `target`, completely or not at all.
 
-        Raises MapflowError where the entry is damaged or there is no room.
+        Raises MapflowError if the entry is damaged or the disk is full.
         """
         partial = target.with_name(f".{target.name}.{uuid4().hex}")
         try:
@@ -158,7 +158,7 @@ class Archive:
 def unpack_clip(clip: Clip) -> None:
     """Unpacks the clip's video where it is still in a zip file.
 
-    Raises MapflowError where the zip file is refused, the entry is damaged or there is no room.
+    Raises MapflowError if the zip file is refused, the entry is damaged or the disk is full.
     """
     target = Path(clip.path)
     if clip.archive is not None and clip.entry is not None and not target.is_file():
@@ -194,7 +194,7 @@ def _check(entry: zipfile.ZipInfo, path: Path) -> None:
             f"{path}: refused, its entry {quoted(name)} would land outside the folder"
         )
     if visible(name) != name or len(name) > LONGEST_NAME or max(map(_bytes, parts)) > LONGEST_PART:
-        raise MapflowError(f"{path}: refused, its entry {quoted(name)} is no name for a file")
+        raise MapflowError(f"{path}: refused, its entry {quoted(name)} is not a valid file name")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         what = "link" if kind == stat.S_IFLNK else "device"

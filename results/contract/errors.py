@@ -1,4 +1,4 @@
-"""How commands fail: the one exception for users' mistakes, and the exit codes."""
+"""Errors and exit codes of commands: the one exception for users' mistakes, and the codes."""
 
 from mapflow.results.contract.visible_text import visible
 

@@ -1,4 +1,4 @@
-"""In which layer does the answer appear? Probabilities of the answers after every layer.
+"""Draws the probabilities of the answers after every layer.
 
 One panel per intervention, with or without the final norm. Curves: the true option, the mean over
 false options, and the answer of the baseline run.
@@ -58,7 +58,7 @@ def answer_panels(
                 about = {"intervention": name, "final_norm": norm}
                 found.append(CurvePanel(title, about, _curves(own)))
     if not found:
-        raise MapflowError("no question could be traced, so there is no curve to draw")
+        raise MapflowError("no question could be traced: nothing to draw")
     return found
 
 

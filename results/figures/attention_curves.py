@@ -1,4 +1,4 @@
-"""Where does attention go? Shares of the chosen query positions' attention, by layer.
+"""Draws how the chosen query positions share their attention among the keys, by layer.
 
 One panel per intervention, in two rows: parts of the prompt (system, video, question, template,
 last) above, single frames below on a scale of their own. Shares are means over heads and query
@@ -46,7 +46,7 @@ def attention_panels(
     """
     asked = [record for record in records if record.error is None]
     if not asked:
-        raise MapflowError("no question has attention maps, so there is no curve to draw")
+        raise MapflowError("no question has attention maps: nothing to draw")
     rows = sorted({record.rows for record in asked})
     if len(rows) > 1:
         raise MapflowError(

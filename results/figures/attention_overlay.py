@@ -44,7 +44,7 @@ class AttentionOverlay:
 def attention_overlay(overlay: AttentionOverlay) -> Figure:
     """Weights under each intervention. Raises MapflowError without maps."""
     if not overlay.maps:
-        raise MapflowError("no intervention, so there is no attention to draw")
+        raise MapflowError("an attention overlay needs at least one intervention")
     return _figure(overlay, overlay.maps, "attention to a patch, %", signed=False)
 
 
@@ -68,7 +68,7 @@ def differences(overlay: AttentionOverlay) -> dict[str, Maps]:
     """
     (base, ours), *others = overlay.maps.items()
     if not others:
-        raise MapflowError(f"only {base!r} was asked for, so there is no difference to draw")
+        raise MapflowError(f"a difference needs a second intervention; only {base!r} was given")
     return {f"{base} − {name}": ours - theirs for name, theirs in others}
 
 

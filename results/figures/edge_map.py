@@ -1,4 +1,4 @@
-"""Which attention edges does an intervention keep? Masks in chosen layers, edges kept by layer.
+"""Draws the attention edges that an intervention keeps: masks in chosen layers, shares by layer.
 
 A prompt has thousands of positions, so the mask is drawn in blocks. The colour of a block shows the
 share of its causal edges that are kept.
@@ -46,7 +46,7 @@ class EdgeMap:
 def edge_map(maps: Sequence[EdgeMap]) -> Figure:
     """One row per intervention, one column per chosen layer. Raises MapflowError without maps."""
     if not maps:
-        raise MapflowError("no intervention, so there is no edge map to draw")
+        raise MapflowError("an edge map needs at least one intervention")
     from matplotlib.figure import Figure
 
     columns = max(len(one.layers) for one in maps)
@@ -127,7 +127,7 @@ def edge_rows(maps: Sequence[EdgeMap]) -> list[dict[str, Any]]:
 def kept_edges(maps: Sequence[EdgeMap]) -> Figure:
     """The share of edges kept in each layer, one line per intervention."""
     if not maps:
-        raise MapflowError("no intervention, so there are no edges to draw")
+        raise MapflowError("the kept edges need at least one intervention")
     figure, ((panel,),) = panels([["edges kept by layer"]])
     figure.set_size_inches(5, 3)
     handles = []

@@ -1,4 +1,4 @@
-"""How often do video tokens look like spatial or temporal words? Shares of the word lists by layer.
+"""Draws how often video tokens look like words of the word lists, by layer.
 
 One panel per word list, one curve per intervention. A share is of all entries of all questions
 (video tokens × k), as in the table of `mapflow lens`.
@@ -40,7 +40,7 @@ def lens_panels(
     """
     read = [record for record in records if record.error is None]
     if not read:
-        raise MapflowError("no question was read by the lens, so there is no curve to draw")
+        raise MapflowError("no question has lens results: nothing to draw")
     names = dict.fromkeys([*interventions, *(record.intervention for record in read)])
     by_name = {name: [record for record in read if record.intervention == name] for name in names}
     return [

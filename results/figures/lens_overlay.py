@@ -1,4 +1,4 @@
-"""Which word does each patch of a frame look like? The most probable word, written on the patch."""
+"""Writes on each patch of a frame the word that the patch most probably looks like."""
 
 from __future__ import annotations
 

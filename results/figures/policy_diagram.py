@@ -1,4 +1,4 @@
-"""Which segments attend to which, in which layers? One panel per intervention.
+"""Draws which segments attend to which in each layer, one panel per intervention.
 
 Rows are pairs of segments, columns are layers. A cell is the darker, the larger the share of its
 segment pairs that may attend, so the figure also works in black and white.
@@ -47,9 +47,7 @@ def policy_diagram(policies: Sequence[PolicyDiagram]) -> Figure:
     """
     drawn = [policy for policy in policies if policy.flows]
     if not drawn:
-        raise MapflowError(
-            "no intervention cuts attention between segments, so there is no policy diagram to draw"
-        )
+        raise MapflowError("no intervention cuts attention between segments: nothing to draw")
     from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
 

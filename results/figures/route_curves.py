@@ -1,7 +1,8 @@
-"""Where does cutting a route change the answer? One panel per route, with simultaneous 95 % bands.
+"""Draws how cutting a route in each layer changes the answer, with simultaneous 95 % bands.
 
-A band holds for all layers of its route at once (max-T by video). Filled markers are layers whose
-change is significant in this sense. All panels share one scale, so they can be compared.
+One panel per route. A band holds for all layers of its route at once (max-T by video). Filled
+markers are layers whose change is significant in this sense. All panels share one scale, so they
+can be compared.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What all kinds of records share: common fields, the record of a failed question, one line of
-JSON.
+"""The base of all records: common fields, failed questions, one line of JSON.
 
 A record file holds one line per record. Reading checks the type of every field against its
 dataclass, so whatever is read can be written again.

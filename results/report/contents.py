@@ -1,4 +1,4 @@
-"""What a report shows, as data; `harness/reporting` fills it."""
+"""The contents of a report as data; `harness/reporting` fills it."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Every process of a job holds two kernel locks while it works in the folder: a shared lock for the
 job and an exclusive lock for its own rank. The kernel releases both when the process ends, so
-there are no stale locks, and a killed job can be resumed at once. Processes belong to one job if
+a lock never outlives it, and a killed job can be resumed at once. Processes belong to one job if
 torchrun or accelerate gave them the same job identity.
 
 The locks are made with flock. Over NFS, Linux forwards them to the server, so they work across

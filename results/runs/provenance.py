@@ -1,4 +1,4 @@
-"""What made these numbers: code, weights and versions, as lines below a table and as warnings.
+"""Provenance of results: code, weights and versions, as lines below a table and as warnings.
 
 `code_version` and `git_state` describe the running code when a manifest is written. All other
 functions read manifests and records only: the versions on this machine may differ from the run's.

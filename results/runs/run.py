@@ -180,7 +180,7 @@ def _answer(record: Record, where: str) -> _Answer:
         raise MapflowError(f"{where}: task and target must be text")
     if not failed and not isinstance(record.correct, bool):
         raise MapflowError(
-            f"{where}: correct is {record.correct!r}, neither true nor false, and there is no error"
+            f"{where}: correct is {record.correct!r}, neither true nor false, without an error"
         )
     if not isinstance(record.n_options, int) or record.n_options < 0:
         raise MapflowError(f"{where}: n_options={record.n_options!r} is not a number of options")

@@ -85,7 +85,7 @@ def simultaneous_bands(
         layer in quadrature (the fudge factor of Tusher et al. 2001). Without it, a layer where a
         single question changes has an unbounded bootstrap t and widens the bands of all layers.
         With about 20 videos and rare, large changes, the bands can then be too narrow on the side
-        where no change was seen; from 50 videos on they hold.
+        without changes; from 50 videos on they hold.
 
     Raises MapflowError for a change that is not finite (a baseline probability of zero), and for
     fewer than two clusters.

@@ -37,7 +37,7 @@ def ablation_table(
 ) -> Table:
     """One row per condition among `treatments`, which share the baseline's model and benchmark.
 
-    Raises MapflowError if there is no treatment, if two runs have the same condition and seed, and
+    Raises MapflowError without a treatment, if two runs have the same condition and seed, and
     for input that the comparison refuses.
     """
     if not treatments:

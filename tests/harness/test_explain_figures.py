@@ -90,7 +90,7 @@ def test_maps_and_lines_are_those_asked_for():
     (panel,) = kept_edges(maps).axes
     assert [len(line.get_ydata()) for line in panel.lines] == [LAYERS] * len(NAMES)
     for draw in (edge_map, kept_edges):
-        with pytest.raises(MapflowError, match="no intervention"):
+        with pytest.raises(MapflowError, match="at least one intervention"):
             draw([])
 
 
@@ -111,7 +111,7 @@ def test_policy_diagrams_draw_the_shares_of_open_pairs(tmp_path):
     svg = save_figure(figure, tmp_path / "p", policy_rows(policies))[1]
     text = "".join(ET.parse(svg).getroot().itertext())
     assert f"_${NAMES[1]}$<i>" in text and "question ← video" in text
-    with pytest.raises(MapflowError, match="no policy diagram"):
+    with pytest.raises(MapflowError, match="no intervention cuts attention between segments"):
         policy_diagram([policies[2]])
 
 

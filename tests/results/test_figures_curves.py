@@ -184,7 +184,7 @@ def test_what_cannot_be_averaged_is_refused():
         answer_panels([*traces(), *traces()])
     with pytest.raises(MapflowError, match="no question could be traced"):
         answer_panels(traces()[-1:])
-    with pytest.raises(MapflowError, match="no question was read"):
+    with pytest.raises(MapflowError, match="no question has lens results"):
         lens_panels(readings()[-1:], LISTS)
     short = TraceRecord("s", "v", "t", "full", "paper", True, False, "A", "A", (0.1,), (0.1,), {})
     with pytest.raises(MapflowError, match="records of 1 and 5 layers"):

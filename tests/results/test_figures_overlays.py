@@ -157,9 +157,9 @@ def test_the_data_beside_it(tmp_path):
 
 
 def test_nothing_to_draw_is_refused():
-    with pytest.raises(MapflowError, match="no intervention, so there is no attention to draw"):
+    with pytest.raises(MapflowError, match="an attention overlay needs at least one intervention"):
         attention_overlay(overlay())
-    with pytest.raises(MapflowError, match="only 'full' was asked for, so there is no difference"):
+    with pytest.raises(MapflowError, match="needs a second intervention; only 'full' was given"):
         difference_overlay(overlay(lit()))
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks: questions, gold answers, prompts and parsing. Knows no model."""
+"""Benchmarks: questions, gold answers, prompts and parsing."""

@@ -1,4 +1,4 @@
-"""What is known of one benchmark, and how the rows of its question files become questions."""
+"""One benchmark: its files, counts, chance levels and prompts; rows of its files to questions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mapflow.tasks.rows import Entry, Row, read_rows
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a benchmark words its questions for each style of model, and how it reads answers.
+    """The wording of a benchmark's questions for each style of model, and the kind of answer.
 
     n_frames: frames shown per clip; None takes the model's own number.
     max_new_tokens: tokens that the model may write; with 1, the first token is the answer.

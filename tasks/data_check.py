@@ -1,4 +1,4 @@
-"""`mapflow data check`: are a benchmark's questions and videos there, complete and readable?
+"""`mapflow data check`: checks that a benchmark's questions and videos are complete and readable.
 
 Compares the number of questions, chance levels and checksums with the publisher's, and counts
 videos that are missing or cannot be decoded (the caller passes the decoder in). Only reads: nothing

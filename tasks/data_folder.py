@@ -1,4 +1,4 @@
-"""Where a benchmark's files lie: a local folder laid out as the publisher ships it.
+"""Finds a benchmark's files in a local folder that is laid out as the publisher ships it.
 
 A video is looked up in its folder first and in the publisher's zip files second. Paths and links
 that lead out of the data folder are refused.
@@ -17,7 +17,7 @@ from mapflow.results.contract.errors import MapflowError
 
 @dataclass(frozen=True)
 class Layout:
-    """How a publisher lays out a benchmark.
+    """A benchmark's files as its publisher lays them out.
 
     name: folder under the data folder; published_as: the publisher's name for it, also accepted.
     questions: subtask → question file.

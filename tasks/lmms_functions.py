@@ -1,11 +1,12 @@
-"""What lmms-eval calls while it runs our tasks.
+"""The functions of our tasks that lmms-eval calls.
 
 lmms-eval keeps questions as rows of a `datasets` table. Our rows name a task and a question id; the
 question itself is looked up. Our models get the structured `Question` in place of a video path;
 other models get the readable prompt of `doc_to_text`.
 
-Two environment variables are read here and nowhere below: MAPFLOW_PROTOCOL (default: paper), when a
-question is looked up, and MAPFLOW_DATA (default: the copy in the cache, fetched from the Hub).
+Two environment variables are read when a question is looked up, by no other module of `tasks`:
+MAPFLOW_PROTOCOL (default: paper) and MAPFLOW_DATA (default: the copy in the cache, fetched from the
+Hub).
 """
 
 from __future__ import annotations

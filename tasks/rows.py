@@ -98,7 +98,7 @@ def parse_rows(text: str, path: Path | str) -> list[tuple[str, Row]]:
         raise MapflowError(f"{path}: holds no questions")
     for number, row in content.items():
         if not _is_text(number):
-            raise MapflowError(f"{path}: {quoted(number)} is no number of a question")
+            raise MapflowError(f"{path}: {quoted(number)} is not a question number")
         if not isinstance(row, dict):
             raise MapflowError(f"{path}: question {number} is {quoted(row)}, not an object")
     return list(content.items())

@@ -57,7 +57,7 @@ def held_out(seed: int, subtask: str, n_questions: int) -> list[tuple[Scene, lis
 
 
 def _answer_key(ask: Ask) -> tuple[str, ...]:
-    """What is asked and answered, without the things' names."""
+    """The question and its answers, without the things' names."""
     return (ask.stem.split()[-1], *sorted(ask.options), ask.answer)
 
 
@@ -85,7 +85,7 @@ def clip(scene: Scene) -> UInt8[Tensor, "frames size size 3"]:
 
 def write_mp4(frames: UInt8[Tensor, "frames height width 3"], path: Path) -> None:
     """h264, yuv420p, `FRAMES_PER_SECOND`, visually lossless."""
-    import av  # only this needs it: training runs where there is no PyAV
+    import av  # only this needs it: training runs without PyAV
 
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "17"})

@@ -1,4 +1,4 @@
-"""Where video tokens lie on a frame, for overlays.
+"""Places of video tokens on a frame, for overlays.
 
 A family gives the rows and columns of one frame's tokens and the part of the frame that the model
 sees.

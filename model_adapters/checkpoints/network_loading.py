@@ -58,7 +58,7 @@ class SafetensorsWeights:
                     f"{file} is not a complete safetensors file ({error}); copy or download it"
                     " again"
                 ) from error
-            for key in handle.keys():  # noqa: SIM118 (a handle is no mapping)
+            for key in handle.keys():  # noqa: SIM118 (a handle cannot be iterated over)
                 name = rename(key, renames)
                 if name in self._places:
                     raise MapflowError(

@@ -117,7 +117,7 @@ def family(name: str) -> type[VideoLLM]:
 
 
 def family_for(architecture: str) -> str | None:
-    """The name of a family that loads checkpoints of this architecture, None if there is none.
+    """The name of a family that loads checkpoints of this architecture, or None.
 
     Imports the families one after another, which takes seconds: for error messages.
     """
@@ -125,7 +125,7 @@ def family_for(architecture: str) -> str | None:
         try:
             if family(name).reads(architecture):
                 return name
-        except MapflowError:  # a broken package is no reason to hide the others
+        except MapflowError:  # one broken package must not hide the others
             continue
     return None
 

@@ -1,4 +1,4 @@
-"""What the families share whose checkpoints keep the layout that their authors released.
+"""Base of families whose checkpoints keep the layout that their authors released.
 
 Such a family is a network of this package (vision tower, projector, language model), an image
 preprocessing, and a conversation around one placeholder token per video. The subclass names these

@@ -69,7 +69,7 @@ def begin(
 
 
 class _Answer:
-    """What is needed of the logits of one prompt, on its way from the device."""
+    """Probabilities, finiteness and best tokens of one prompt, copied from the device meanwhile."""
 
     def __init__(self, logits: Float[Tensor, "intervention vocab"]) -> None:
         self._arriving = AsyncHostCopy(

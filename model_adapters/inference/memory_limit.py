@@ -1,6 +1,6 @@
-"""When memory runs out, the batch is halved, then the interventions are; what still does not fit
-has failed.
+"""Splits work that does not fit into memory.
 
+The batch is halved first, then the interventions. A question that still does not fit has failed.
 The run continues, and every question that fits alone is answered. Half a batch gives the same
 answers as the whole one, within the noise of its precision.
 """

@@ -35,11 +35,11 @@ class Subject:
     def protocol(self) -> str:
         """The wording of the questions.
 
-        Raises MapflowError if there are none, or several wordings.
+        Raises MapflowError without questions, and if they have several wordings.
         """
         found = sorted({question.protocol for question in self.questions})
         if not found:
-            raise MapflowError("there are no questions to ask: choose another --task")
+            raise MapflowError("no questions were selected: choose another --task")
         if len(found) > 1:
             raise MapflowError(
                 f"questions are worded by the protocols {' and '.join(found)}: ask one at a time"
@@ -53,9 +53,10 @@ class Subject:
 
 
 def run_identity(model: str, video_llm: VideoLLM, protocol: str) -> dict[str, Any]:
-    """What two runs must share for their records to belong together; `model` as users type it.
+    """Values that two runs must share for their records to belong together.
 
-    The versions include that of the package which announces the model's family.
+    `model` is the name as users type it. The versions include that of the package
+    which announces the model's family.
     """
     family = families().get(model)
     packages = dict.fromkeys((*VERSIONED, *([family.distribution] if family else ())))

@@ -1,5 +1,4 @@
-"""Entry point `lmms_eval.models`: the names of our models and where lmms-eval finds their
-classes."""
+"""Entry point `lmms_eval.models`: our models' names and the paths of their classes."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from mapflow.model_adapters.families.registry import families
 
 def manifests() -> list[ModelManifest]:
     """One manifest per family. Imports no model code: lmms-eval asks whenever it starts."""
-    # lmms-eval splits the path at its last dot, so a name that is no identifier has no class path.
+    # lmms-eval splits the path at its last dot, so only identifiers can be class names.
     return [
         ModelManifest(name, simple_class_path=f"mapflow.model_adapters.lmms.models.{name}")
         for name in families()

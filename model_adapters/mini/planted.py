@@ -51,12 +51,11 @@ PLANTED = parse_intervention(
     "effective+video->template+question->template+"
     + "+".join(f"frame[{index}]->question" for index in range(N_FRAMES - 1))
 )
-"""What training enforces: `effective` without detours, so only the three pathways remain.
+"""The policy enforced in training: `effective` without detours. Only three pathways remain.
 
 Template positions attend neither to video nor to the question: the answer could travel through
-them. The question
-attends to the last frame only: it could otherwise compare the frames itself, without cross-frame
-attention.
+them. The question attends to the last frame only: it could otherwise compare the frames
+itself, without cross-frame attention.
 """
 
 

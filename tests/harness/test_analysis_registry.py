@@ -145,7 +145,7 @@ def test_a_subject_has_one_protocol():
     assert subject(one, one).protocol == "paper"
     with pytest.raises(MapflowError, match="official and paper: ask one at a time"):
         subject(one, replace(one, protocol="official")).protocol  # noqa: B018
-    with pytest.raises(MapflowError, match="there are no questions to ask"):
+    with pytest.raises(MapflowError, match="no questions were selected"):
         subject().protocol  # noqa: B018
 
 

@@ -89,8 +89,8 @@ class HfVideo(VideoLLM):
     ) -> HfVideo:
         """From a folder as `save_pretrained` writes it, with the processor's files.
 
-        Raises MapflowError for a folder that is missing or incomplete, for pickled weights, for a
-        model that needs code from the checkpoint, and for one whose attention does not use
+        Raises MapflowError for a folder that is missing or incomplete, and for pickled weights.
+        Also for a model that needs code from the checkpoint, or whose attention bypasses
         transformers' attention interface.
         """
         folder, adapter = find_base(path, lora)

@@ -152,7 +152,7 @@ def told_times(sampled: SampledFrames, clip: Clip) -> list[float]:
     """The times in seconds that the model is told for frames chosen by `trimmed_linspace`.
 
     As in the authors' code, they are evenly spaced over the clip with both ends included: the last
-    frame is said to be shown at the very end. Raises VideoError if the file has no frame rate.
+    frame gets the time of the clip's end. Raises VideoError if the file has no frame rate.
     """
     if not sampled.fps > 0:
         raise VideoError(

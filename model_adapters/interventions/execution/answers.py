@@ -3,7 +3,7 @@
 Both executors are exact. `Decoder.answer_logits` runs all prompts and interventions as one batch.
 `incremental.answer_logits` runs one prompt at a time and skips unused positions. It is chosen where
 a policy leaves enough of them: under `effective-strict` no layer after the video->question range
-reads the video, which is a third of all row-layers.
+attends to the video: a third of all positions, summed over layers, is unused.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def answer_loss(
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of the answer's tokens (at least one) after the prompt.
 
-    The answer's positions are masked as generated ones are: each reads the prompt as the last
-    prompt position does, and the earlier answer tokens freely. Gradients flow into every parameter
+    The answer's positions are masked as generated ones are: each attends to the prompt as the
+    last prompt position does, and to all earlier answer tokens. Gradients flow into every parameter
     of the decoder that requires them, and into `inputs.embeds`. An early exit trains the layers
     that run.
     """

@@ -2,7 +2,7 @@
 
 Interventions on the same prompt share every layer up to the first in which their cuts differ. The
 batch starts with one row per prompt, and a forward hook adds rows where interventions part. The
-layers are run by the model's own forward; there is no second implementation. Any causal language
+layers are run by the model's own forward and are not reimplemented. Any causal language
 model of transformers works whose decoder has `layers` and whose attention goes through the
 attention interface.
 
@@ -269,7 +269,7 @@ class _Branches:
         return tuple(rows.index(row) for row in range(max(rows) + 1))
 
     def widens(self, layer: int) -> bool:
-        """Whether this layer's rows are other than one per prompt, as its arguments have."""
+        """Whether this layer has other rows than its arguments, which have one row per prompt."""
         return [self.prompt_of[item] for item in self.members(layer)] != list(range(self.n_prompts))
 
     def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:

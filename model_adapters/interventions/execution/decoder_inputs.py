@@ -1,8 +1,8 @@
 """DecoderInputs: everything that a language model receives for one prompt, besides attention masks.
 
-For most families these are embeddings. Some models also need positions that do not count up
-(M-RoPE, where each video token has a time, a height and a width) or vectors that are added to the
-residual stream after single layers (DeepStack). Both are data here, so all families run alike.
+For most families these are embeddings. Some models also need positions that do not count up:
+in M-RoPE each video token has a time, a height and a width. DeepStack adds vectors to the residual
+stream after single layers. Both are data here, so all families run alike.
 """
 
 from __future__ import annotations

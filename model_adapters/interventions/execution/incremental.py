@@ -11,7 +11,7 @@ The branches of one call lie end to end in one sequence. Each position attends t
 which all branches share, and to those of its own branch, so that only a branch's own positions are
 copied.
 
-There is no second implementation of a layer: positions and masks are the arguments that the model
+Layers are not reimplemented: positions and masks are the arguments that the model
 passed to it, keys and values go through its cache argument, and cuts through the attention
 function. Between two layers the model's forward gets a placeholder of zeros and must hand it on as
 it is. After the last layer it gets the last position of each answering branch, for its final norm.

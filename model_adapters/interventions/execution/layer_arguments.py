@@ -1,7 +1,7 @@
 """The inputs of one call of a decoder layer, besides hidden states, for some positions.
 
-`StretchIndex` turns a schedule's stretches into positions. `PositionArguments` cuts the arguments
-that the model's own forward passed to the layer down to these positions, so every family's
+`StretchIndex` turns a schedule's stretches into positions. `PositionArguments` reduces the
+layer's arguments, as the model's own forward passed them, to these positions. So every family's
 positions and masks (rotary tables of any kind, sliding windows) work unchanged. The cache
 stand-ins take a cache's place for one call: in `update`, every attention module of transformers
 hands over its keys and values, and receives those that its queries attend to.

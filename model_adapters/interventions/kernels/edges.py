@@ -1,9 +1,9 @@
 """Edges: the keys that each query of one layer may attend to, in the forms that kernels take.
 
-One mask serves many layers, because windows and policies repeat. Kernels ask for it in forms of
-their own, so these are made once and cached on the mask: every query position needs at least one
-key, fused kernels on a GPU add a bias in the scores' number format, and block-sparse kernels need
-to know which blocks hold an edge.
+One mask serves many layers, because windows and policies repeat. Kernels need different
+forms of it, which are made once and cached on the mask. Every query position needs at least one
+key. Fused kernels on a GPU add a bias in the scores' number format. Block-sparse kernels need to
+know which blocks hold an edge.
 """
 
 from __future__ import annotations

@@ -63,8 +63,9 @@ def query_groups(
 ) -> tuple[list[QueryGroup], list[Span]]:
     """The groups that are worth a call of their own, at most `MOST_GROUPS`, and all other spans.
 
-    Both are in order, and each position is in exactly one of them. There are no groups if they
-    would cover less than `LEAST_SHARE` of the positions. `allowed` is not read above its diagonal.
+    Both are in order, and each position is in exactly one of them. The groups are empty if
+    they would cover less than `LEAST_SHARE` of the positions. Entries of `allowed` above its
+    diagonal are ignored.
     """
     groups: list[QueryGroup] = []
     for group in _causal_groups(allowed, sizes):

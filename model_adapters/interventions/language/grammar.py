@@ -12,7 +12,7 @@
     effective+video->template                   cut an edge if any of several policies does
 
 Several interventions are separated by commas; a comma before `key=` continues the same one. `;` may
-stand for `,` where commas mean something else (lmms-eval's model_args). Layers are 1-based and
+replace `,` where commas mean something else (lmms-eval's model_args). Layers are 1-based and
 inclusive. The styles of a window are center, inverse, top-down and bottom-up.
 """
 
@@ -70,7 +70,7 @@ def split_interventions(text: str) -> list[str]:
 
 
 def is_file_name(text: str) -> bool:
-    """Does the text name a YAML file rather than an intervention?"""
+    """Whether the text names a YAML file rather than an intervention."""
     return text.endswith((".yaml", ".yml"))
 
 

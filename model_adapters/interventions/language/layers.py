@@ -55,9 +55,9 @@ class LayerSpan:
 class Window:
     """A knockout's window: which layers are cut when it is placed at `layer` (1-based).
 
-    center covers `size` layers around it (even sizes extend towards earlier layers, as in the
-    authors' code), inverse all others, top-down from it to the last layer, bottom-up from the first
-    layer to it; the last two have no `size`.
+    center covers `size` layers around it; even sizes extend towards earlier layers, as in the
+    authors' code. inverse covers all others. top-down covers it and all later layers, bottom-up it
+    and all earlier ones; these two have no `size`.
     """
 
     style: WindowStyle

@@ -81,7 +81,7 @@ class TokenLayout:
 
     @cached_property
     def causal(self) -> Bool[np.ndarray, "target source"]:
-        """Is any position of `target` equal to or later than one of `source`?"""
+        """True where some position of `target` is equal to or later than one of `source`."""
         n, n_segments = len(self), len(self.segments)
         first, final = np.full(n_segments, n), np.full(n_segments, -1)
         np.minimum.at(first, self.segment_of, np.arange(n))

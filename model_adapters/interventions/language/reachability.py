@@ -44,9 +44,7 @@ class OpenPath:
 
 
 def reachable(compiled: Compiled, source: str, target: str) -> bool:
-    """Can anything that `source` holds before the first layer influence `target` after the last
-    one?
-    """
+    """Whether `source` before the first layer can influence `target` after the last one."""
     allowed, segment = _runs(compiled)
     informed = _forward(allowed, compiled.layout.select(source)[segment])[-1]
     return bool((informed & compiled.layout.select(target)[segment]).any())
@@ -101,7 +99,7 @@ def _runs(compiled: Compiled) -> tuple[RunAllowed, Int[np.ndarray, " run"]]:
 def _forward(
     allowed: RunAllowed, source: Bool[np.ndarray, " run"]
 ) -> Bool[np.ndarray, "depth run"]:
-    """Which runs are informed by the source before the first layer, after it, … after the last."""
+    """Runs that hold information from the source: before the first layer, after it, … the last."""
     informed = [source]
     for layer in allowed:
         informed.append(informed[-1] | (layer & informed[-1]).any(-1))
@@ -111,7 +109,7 @@ def _forward(
 def _backward(
     allowed: RunAllowed, target: Bool[np.ndarray, " run"]
 ) -> Bool[np.ndarray, "depth run"]:
-    """Which runs still matter to the target at each depth: the same walk against the arrows."""
+    """Runs that can still influence the target at each depth: `_forward` on reversed edges."""
     return _forward(allowed[::-1].transpose(0, 2, 1), target)[::-1]
 
 

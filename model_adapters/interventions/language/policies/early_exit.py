@@ -1,5 +1,6 @@
-"""Early exit: `early-exit@20` reads the answer from layer 20, through the final norm and the head;
-later layers do not run.
+"""Early exit: `early-exit@20` applies the final norm and the head to layer 20's output.
+
+Later layers do not run.
 """
 
 from __future__ import annotations

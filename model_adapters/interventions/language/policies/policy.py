@@ -30,15 +30,13 @@ class Policy(ABC):
     names: ClassVar[tuple[str, ...]] = ()
     """Names that begin the policy's one-line form, listed in error messages."""
     is_route: ClassVar[bool] = False
-    """Does the policy name edges that `keep:` can keep?"""
+    """Whether the policy names edges that `keep:` can keep."""
     once_as: ClassVar[str | None] = None
-    """What an error message calls the policy, if an intervention takes at most one."""
+    """The policy's name in error messages if an intervention takes at most one, else None."""
 
     @classmethod
     def claims(cls, term: str) -> bool:
-        """Is `term` written in this policy's form, right or wrong? By default "NAME" or
-        "NAME:OPTIONS".
-        """
+        """Whether `term` has this policy's form, "NAME" or "NAME:OPTIONS", valid or not."""
         return term.partition(":")[0].strip() in cls.names
 
     @classmethod

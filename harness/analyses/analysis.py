@@ -1,4 +1,4 @@
-"""What an analysis is: its command line, its measurement of one question, its table and its figure.
+"""Base of all analyses: command line, measurement of one question, table and figure.
 
 `registry.py` lists all analyses. An analysis that measures one question at a time is a subclass of
 `QuestionAnalysis`; it needs nothing but `measure`, the fields of its records, `summarize` and
@@ -94,12 +94,12 @@ class QuestionAnalysis(Analysis, Generic[R]):
     @property
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """What must agree, beside model and wording, for a folder to be continued."""
+        """Settings that must be equal, as model and wording must, to continue a folder."""
 
     @property
     @abstractmethod
     def note(self) -> str:
-        """What the numbers of the table are, in one line."""
+        """One line that explains the numbers of the table."""
 
     @abstractmethod
     def fields(self, question: Question) -> Mapping[str, Any]:
@@ -118,7 +118,7 @@ class QuestionAnalysis(Analysis, Generic[R]):
 
     @abstractmethod
     def summarize(self, records: Sequence[R]) -> Sequence[Any]:
-        """What the table shows."""
+        """The summary that `table` shows."""
 
     @abstractmethod
     def table(self, summary: Sequence[Any]) -> str:
@@ -139,7 +139,7 @@ class QuestionAnalysis(Analysis, Generic[R]):
         return self
 
     def about(self, model: VideoLLM) -> Mapping[str, Any]:
-        """What the manifest says beside the settings."""
+        """Further entries of the manifest."""
         return {}
 
     def save(self, summary: Sequence[Any], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Attention maps: how much attention do query positions pay to each video token, by layer?
+"""Attention maps: the attention that query positions pay to each video token, by layer.
 
 The query positions are those of one segment, the last token by default. Under any intervention, so
 a knockout can be compared with the baseline run.

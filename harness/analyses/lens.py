@@ -1,6 +1,4 @@
-"""Lens: which words do video tokens look like in every layer?
-
-The logit lens at every video position.
+"""Lens: the logit lens at every video position, in every layer.
 
 By default the output of each layer goes through the final norm and the head. The authors' code
 compares the input of each layer, without norm, with the input embeddings: `raw_embeddings`.

@@ -44,7 +44,7 @@ LONGEST_SIDE = 320
 
 @dataclass(frozen=True)
 class OverlayCanvas:
-    """What the overlays of one question are drawn on.
+    """Frames and places of video tokens for the overlays of one question.
 
     Attributes:
         pictures, numbers: the frames shown, and their numbers in the video.
@@ -148,10 +148,10 @@ def question_canvas(model: VideoLLM, prepared: Prepared) -> OverlayCanvas:
     numbers = prepared.frame_indices[:: -(-len(prepared.frame_indices) // len(grid))]
     frames = _frames(prepared.question.clip, numbers)
     view = model.view(*frames.shape[1:3])
-    seen = frames[:, view.top : view.bottom, view.left : view.right]
-    step = -(-max(seen.shape[1:3]) // LONGEST_SIDE)
+    visible = frames[:, view.top : view.bottom, view.left : view.right]
+    step = -(-max(visible.shape[1:3]) // LONGEST_SIDE)
     video = prepared.layout.positions("video").numpy()
-    return OverlayCanvas(seen[:, ::step, ::step], numbers, np.searchsorted(video, grid.numpy()))
+    return OverlayCanvas(visible[:, ::step, ::step], numbers, np.searchsorted(video, grid.numpy()))
 
 
 def _ran(record: AttentionRecord | LensRecord, depth: int, layers: LayerSpan) -> range:

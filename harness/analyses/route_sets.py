@@ -26,7 +26,7 @@ def route_sets() -> dict[str, list[str]]:
 def parse_routes(texts: Iterable[str]) -> list[Route]:
     """Routes from comma-separated names of sets and routes; each route once, in order.
 
-    Raises MapflowError for any other name, and if there is no name.
+    Raises MapflowError for any other name, and without any name.
     """
     routes = [
         route

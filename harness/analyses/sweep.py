@@ -1,9 +1,7 @@
-"""Sweep: where does information flow?
+"""Sweep: cuts each route in a window around every layer and measures the change of the answer.
 
-Cuts each route in a window around every layer and measures what becomes of the answer.
-
-    mapflow sweep --routes vql-to-ql --output_path sweep/
-    torchrun --nproc_per_node 4 -m mapflow sweep …   # the same records
+mapflow sweep --routes vql-to-ql --output_path sweep/
+torchrun --nproc_per_node 4 -m mapflow sweep …   # the same records
 """
 
 from __future__ import annotations
@@ -159,7 +157,8 @@ class Sweep(QuestionAnalysis[SweepRecord]):
                 return self.failed(question, self.NOT_FINITE)
             right = windows.is_right(model, prepared, answer)
             if right != (self.samples == "correct"):
-                # the words of earlier records, so that a continued folder holds one wording
+                # Records keep these words (for the baseline run), so that folders begun by an
+                # earlier version continue with the same text.
                 reason = f"answered {'right' if right else 'wrong'} by the plain run"
                 return [self.record(question, name, left_out=reason) for name in self.names]
         found = windows.window_probabilities(model, inputs, compiled, self.memory_budget)

@@ -53,7 +53,7 @@ def compile_windows(
 def plan_windows(
     model: VideoLLM, inputs: DecoderInputs, compiled: Sequence[Compiled], budget: int | None
 ) -> MemoryPlan:
-    """How the windows will be run, and at what cost.
+    """Plans how the windows run together within the memory budget.
 
     `budget` is in bytes; None is the default of the device.
     """
@@ -84,7 +84,7 @@ def route_values(
     base: Float[Tensor, " vocab"],
     windows: Float[Tensor, "layer vocab"],
 ) -> dict[str, Any]:
-    """What a `SweepRecord` says of the windows of one route, given probabilities."""
+    """The fields of a `SweepRecord` for the windows of one route, from probabilities."""
     answer = int(base.argmax())
     p_answer, p_target = float(base[answer]), float(base[prepared.target_id])
     p_answers, p_targets = windows[:, answer].tolist(), windows[:, prepared.target_id].tolist()

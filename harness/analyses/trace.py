@@ -1,4 +1,4 @@
-"""Trace: in which layer does the answer appear?
+"""Trace: the probability of each answer after every layer.
 
 The output of every layer at the last position is read as if it were the last layer's: the
 generation probability of the paper, under any intervention. The base answer is always the baseline

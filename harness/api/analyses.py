@@ -186,7 +186,7 @@ def _run(
 
 def _subject(model: Model, questions: Sequence[Question]) -> Subject:
     if not questions:
-        raise MapflowError("there are no questions: load some with mapflow.load_questions(...)")
+        raise MapflowError("no questions given: load some with mapflow.load_questions(...)")
     return Subject(model.family, model.video_llm, questions)
 
 

@@ -67,7 +67,7 @@ def read_run(folder: str | Path) -> RunRecords[JsonlRecord]:
 
 
 class Comparison:
-    """Do runs differ? One row per pair of runs.
+    """A comparison of runs, one row per pair.
 
     Attributes: `table`, a data frame of raw values (shares as fractions, intervals, p-values,
     verdicts); `sentences`, one per comparison, with the notes below the table.

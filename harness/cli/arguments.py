@@ -35,7 +35,7 @@ def add_analysis_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_subject_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which questions are asked, and of which model."""
+    """Flags that choose the questions and the model."""
     parser.add_argument(
         "--task", default="mapflow_motion", help="tasks, as in lmms_eval (default: %(default)s)"
     )
@@ -53,7 +53,7 @@ def add_subject_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which checkpoint is loaded, and how."""
+    """Flags that choose the checkpoint, its precision and its device."""
     parser.add_argument(
         "--pretrained", metavar="DIR", help="checkpoint (default: the small bundled model)"
     )

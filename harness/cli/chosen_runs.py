@@ -52,7 +52,7 @@ def compared_runs(
             f"{words[0]!r} has no answers to {sorted(extra)[0]!r}; use --intersect to leave it out"
         )
     if not groups:
-        raise MapflowError(f"{' and '.join(words)} share no benchmark; there is nothing to compare")
+        raise MapflowError(f"{' and '.join(words)} have no benchmark in common: nothing to compare")
     return groups
 
 

@@ -22,7 +22,7 @@ COMMANDS = {
     " answer",
     "verify": "verify a model's adapter on this machine: layout, masks, layers, batching, decoding;"
     " exit code 1 on a failure",
-    "data": "a benchmark's files: check that they are there, complete and readable; unpack them",
+    "data": "a benchmark's files: check that they are complete and readable; unpack them",
     "compare": "do runs differ? A table and one sentence per comparison",
     "leaderboard": "runs side by side: accuracy with intervals, statistical ties, published results"
     " beside ours",
@@ -38,7 +38,7 @@ COMMANDS = {
 
 
 class Command(Protocol):
-    """What a module of harness/commands has."""
+    """The interface of a module of harness/commands."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
     def run(self, options: argparse.Namespace) -> int: ...

@@ -1,4 +1,4 @@
-"""`mapflow compare`: do runs differ? A table, and one sentence per comparison."""
+"""`mapflow compare`: differences between runs, as a table and one sentence per comparison."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Raises MapflowError for a benchmark or folder that is not there."""
+    """Raises MapflowError for an unknown benchmark and a missing folder."""
     from mapflow.tasks.data_check import check_data, render_check
     from mapflow.tasks.data_folder import local_folder
     from mapflow.tasks.data_prepare import folder_to_prepare, prepare_data, render_prepare
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def try_video(path: Path) -> str | None:
-    """Why eight frames of a video cannot be decoded; None where they can."""
+    """The error of decoding eight frames of a video; None if they can be decoded."""
     from mapflow.model_adapters.video.reader import VideoError, read_frames
     from mapflow.model_adapters.video.sampling import segment_midpoints
     from mapflow.results.contract.question import Clip

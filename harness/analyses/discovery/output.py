@@ -1,4 +1,4 @@
-"""What a discovery found, as a table and as YAML files.
+"""The result of a discovery, as a table and as YAML files.
 
 `discovered.yaml` goes to --intervention; RULE/pathways.yaml belongs into the folder of the
 checkpoint, where `effective` finds it.

@@ -20,7 +20,7 @@ from mapflow.tasks.benchmark import Benchmark, chance_level
 from mapflow.tasks.data_folder import DataFolder
 
 TryVideo = Callable[[Path], str | None]
-"""Why a video file cannot be decoded; None where it can."""
+"""Returns the error of decoding a video file, None if it can be decoded."""
 TOLERANCE = 0.005
 """Percentage points: chance levels are published with two digits."""
 

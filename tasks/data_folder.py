@@ -129,5 +129,5 @@ def local_folder(layout: Layout, data: Path) -> DataFolder:
 
 
 def fetched_folder(layout: Layout) -> DataFolder:
-    """Where files from the Hub are kept; it may be empty."""
+    """The cache folder of files from the Hub; it may be empty."""
     return DataFolder(layout, (cache_folder() / layout.name).absolute())

@@ -27,7 +27,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Entry:
-    """A row that was checked: what it asks, and about which video.
+    """A checked row: the question and its video.
 
     video: the file, relative to the subtask's folder of videos; `video_field` is the row's field
         that names it.

@@ -1,4 +1,4 @@
-"""McNemar's test for two runs and Cochran's Q for more: do runs differ in accuracy?
+"""McNemar's test for two runs and Cochran's Q for more: differences in accuracy.
 
 McNemar's exact test uses the discordant questions only: those right under one run and wrong under
 the other. Under the null hypothesis, half of them go either way. It assumes independent questions;

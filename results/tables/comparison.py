@@ -152,7 +152,7 @@ def paired(runs: Sequence[Run], names: Sequence[str], intersect: bool) -> Paired
 
 
 def all_differ(runs: Sequence[Run], intersect: bool) -> str:
-    """One sentence: do more than two runs differ? (Cochran's Q, clustered by video if shared.)"""
+    """One sentence on whether several runs differ (Cochran's Q, clustered by shared videos)."""
     together = paired(runs, labels(runs), intersect)
     about = f"All {len(runs)} runs on {runs[0].title} at once"
     try:

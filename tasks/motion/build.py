@@ -62,7 +62,7 @@ def _answer_key(ask: Ask) -> tuple[str, ...]:
 
 
 def _rarest(answered: dict[tuple[str, ...], int], picked: list[Ask]) -> bool:
-    """Whether these answers keep the answers to each kind of question within two of each other."""
+    """Whether the counts of all answers to each kind of question stay within two of each other."""
     for ask in picked:
         rivals = [_answer_key(replace(ask, target=i)) for i in range(len(ask.options))]
         if answered.get(_answer_key(ask), 0) > 1 + min(answered.get(rival, 0) for rival in rivals):

@@ -8,7 +8,7 @@ DESCRIBE = "Describe the video."
 
 
 def caption(scene: Scene) -> str:
-    """One sentence a thing (where it starts, what it does) and one about the background."""
+    """One sentence per thing (where it starts, what it does) and one about the background."""
     sentences = [_sentence(thing) for thing in scene.things]
     before, after = scene.backgrounds
     sentences.append(

@@ -232,7 +232,7 @@ def _moved(knot: Knot, direction: str, distance: float) -> Knot:
 
 
 def _after(act: str, knot: Knot, distance: float) -> Knot:
-    """Where half a clip of `act` takes a thing."""
+    """The place and size of a thing after half a clip of `act`."""
     if act.startswith("moves"):
         return _moved(knot, act.split()[1], distance)
     return Knot(knot.x, knot.y, knot.radius * (1.8 if act == "grows" else 0.5))

@@ -103,7 +103,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def missing_weights(folder: Path, wanted: str) -> str:
-    """Why a folder without the file `wanted` cannot be loaded."""
+    """An error message for a folder without the file `wanted`."""
     pickled = sorted(
         file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern)
     )

@@ -38,8 +38,7 @@ def answer(
 def begin(
     model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
 ) -> Callable[[], list[list[Record]]]:
-    """`answer` in two halves: this call gives the device its work, the function returned waits for
-    it.
+    """`answer` in two halves: this call starts the computation, the returned function waits for it.
 
     Raises as `answer`, in this call. Between the halves only the answers stay on the device.
     """

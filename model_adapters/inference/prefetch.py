@@ -1,4 +1,4 @@
-"""While the consumer works on one item, threads load the next few.
+"""Loads the next few items in threads while the consumer works on one.
 
     for item, loaded in prefetch(questions, load=read_clip):
         if isinstance(loaded, Exception): ...   # a broken video is a value and does not end the run

@@ -40,7 +40,7 @@ WINDOW = 4
 
 
 class Work(Protocol[R]):
-    """What is computed for each prepared question.
+    """The computation for each prepared question.
 
     Attributes:
         batch_size: how many questions are computed together; with 1 they are computed in order.
@@ -232,7 +232,7 @@ def one_behind(reads: Iterable[Callable[[], T]]) -> Iterator[Callable[[], T]]:
 
 
 def _reason(model: VideoLLM, error: Exception) -> str:
-    """Why a question could not be prepared. Raises errors that are not the question's."""
+    """The reason why a question could not be prepared. Raises errors that are not its fault."""
     if isinstance(error, MapflowError):
         return str(error)
     if out_of_memory(error):

@@ -1,4 +1,4 @@
-"""Subject: a loaded model and the questions it is asked; and what identifies a run of them."""
+"""Subject: a loaded model and its questions, and the values that identify their run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSIONED = ("mapflow", "torch", "transformers", "accelerate", "av")
 
 @dataclass(frozen=True)
 class Subject:
-    """What an analysis examines.
+    """The model and the questions of an analysis.
 
     `name` is the model family as users type it, e.g. mapflow_llava.
     """

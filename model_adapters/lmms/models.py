@@ -103,7 +103,7 @@ class MapflowModel(lmms):
             atexit.register(torch.distributed.destroy_process_group)
 
     def _identity(self) -> dict[str, Any]:
-        """What must agree for records to belong to one run; lmms-eval assigns the questions."""
+        """Values that records of one run share. The questions are chosen by lmms-eval."""
         identity = run_identity(
             self.model_name, self.video_llm, os.environ.get("MAPFLOW_PROTOCOL", "paper")
         )

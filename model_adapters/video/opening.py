@@ -178,5 +178,5 @@ def _gif(file: BinaryIO) -> bool:
 
 
 def _gif_palette(flags: int) -> int:
-    """Size of the colour table that follows, in bytes; 0 if there is none."""
+    """Size of the colour table that follows, in bytes; 0 without one."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

@@ -103,14 +103,14 @@ class StretchIndex:
 
 
 def take(tensor: Tensor, dim: int, where: Where) -> Tensor:
-    """Those places along `dim`: a view where they are contiguous."""
+    """The elements at `where` along `dim`: a view if they are contiguous."""
     if isinstance(where, slice):
         return tensor.narrow(dim, where.start, where.stop - where.start)
     return tensor.index_select(dim, where.to(tensor.device, non_blocking=True))
 
 
 class PositionArguments:
-    """One layer's arguments. What several layers are given alike is cut down once."""
+    """One layer's arguments. Those that several layers share are reduced to positions once."""
 
     def __init__(self, arguments: Mapping[str, Any], cut: dict[Any, Any] | None = None) -> None:
         self.arguments = arguments

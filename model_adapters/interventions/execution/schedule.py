@@ -168,7 +168,7 @@ def _jobs(shape: _Shape) -> tuple[tuple[tuple[Job, ...], ...], tuple[int, ...]]:
 
 
 class _Tree:
-    """Which interventions share a branch in which layer.
+    """The branches that interventions share in each layer.
 
     `parents[l]`, `cuts[l]` and `variants[l]` describe branches 1, 2, … of layer l: its branch in
     the layer before, the number of its cuts, and one of its interventions. `branch_of[l]` is the

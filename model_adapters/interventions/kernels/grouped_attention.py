@@ -27,10 +27,14 @@ from mapflow.model_adapters.interventions.kernels.query_groups import (
 )
 
 MANY_POSITIONS = 2048
-"""Prompt length from which groups are used. Milliseconds per call on one H200 with 32 heads, groups
-(frames that attend to each other, frames that do not, frames that attend to the system text only)
-against sdpa with a bias: 0.11, 0.23, 0.12 against 0.13 at 1,267 positions; 0.20, 0.36, 0.16 against
-0.33 at 2,419; 1.36, 1.17, 0.46 against 4.27 at 9,331 (block-sparse: 3.40, 1.82, 1.35).
+"""Prompt length from which groups are used. Milliseconds per call on one H200 with 32 heads, for
+frames that attend to each other, frames that do not, and frames that attend to the system text
+only:
+
+    positions   groups              sdpa with a bias   block-sparse
+    1,267       0.11, 0.23, 0.12    0.13
+    2,419       0.20, 0.36, 0.16    0.33
+    9,331       1.36, 1.17, 0.46    4.27               3.40, 1.82, 1.35
 """
 
 MaskOf = Callable[[Int[Tensor, " query"]], Mask]
@@ -169,7 +173,7 @@ def grouped_attention(
 def _spans(
     tensor: Float[Tensor, "1 head n dim"], spans: Sequence[Span]
 ) -> Float[Tensor, "1 head _ dim"]:
-    """Those positions: a view where there is one span."""
+    """The positions of `spans`: a view if there is one span."""
     parts = [tensor[:, :, start:stop] for start, stop in spans]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 

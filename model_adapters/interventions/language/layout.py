@@ -36,7 +36,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Which segment each position of one prompt belongs to: a tiling by construction.
+    """The segment of each position of one prompt: a tiling by construction.
 
     `segment_of[p]` indexes `segments`. `label` ("Question:", "Options:") belongs to the question
     but to neither stem nor options. `true_option` is the correct option's index, None for

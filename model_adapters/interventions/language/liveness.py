@@ -14,8 +14,9 @@ from mapflow.model_adapters.interventions.language.intervention import Compiled
 
 
 def live_segments(compiled: Compiled) -> Bool[np.ndarray, "depth segment"]:
-    """`[d, s]`: must segment s be computed as output of layer d (d = 0: the embeddings, d =
-    n_layers: the end)?
+    """`[d, s]`: True if segment s must be computed as output of layer d.
+
+    d = 0 means the embeddings, d = n_layers the last layer.
 
     After an early exit no segment is. Random blocking is ignored, so that too many segments may be
     live but never too few.

@@ -1,4 +1,4 @@
-"""The reachability certificate: by which paths can one segment still influence another?
+"""The reachability certificate: the paths by which one segment can still influence another.
 
 Information moves along kept edges and, through the residual stream, stays where it is. Over *runs*
 (contiguous stretches of a segment) this is exact: a later run attends to all of an earlier one or

@@ -51,7 +51,7 @@ class Route:
         return cls(*ends)
 
     def edges(self, layout: TokenLayout) -> Bool[np.ndarray, "target source"]:
-        """Which (target, source) segment pairs the route covers in this prompt."""
+        """True for the (target, source) segment pairs that the route covers in this prompt."""
         if self.source == CROSS_FRAME:
             frame = np.array([s.index if s.kind == "frame" else -1 for s in layout.segments])
             return (frame[None] >= 0) & (frame[:, None] > frame[None])

@@ -1,5 +1,6 @@
-"""Cut named routes: `video->question@6-20` in a range of layers,
-`knockout:video->last@center=12,window=9` in a window.
+"""Cuts of named routes, in a range of layers or in a window.
+
+Forms: `video->question@6-20` and `knockout:video->last@center=12,window=9`.
 """
 
 from __future__ import annotations

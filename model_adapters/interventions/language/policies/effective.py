@@ -1,5 +1,4 @@
-"""The paper's policy: keep information flow only where it is effective (paper, Section 4.3 and
-Table 3).
+"""The paper's policy: only effective pathways stay open (paper, Section 4.3 and Table 3).
 
 Each of the three pathways stays open in its own range of layers only; short-cuts from video to the
 last token are closed everywhere; edges that a finished pathway no longer needs are closed after its

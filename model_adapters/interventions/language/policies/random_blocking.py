@@ -1,5 +1,4 @@
-"""Random blocking: the paper's control (Table 3). As many edges as `effective` cuts, chosen at
-random.
+"""Random blocking, the paper's control (Table 3): cuts as many edges as `effective`, at random.
 
 In each layer a uniform choice among the causal edges whose query and key both lie at or after the
 first video token. The choice depends on (seed, key, layer) alone, `key` being the question's id:
@@ -77,7 +76,7 @@ class RandomBlocking(Policy):
     def budget(
         self, layout: TokenLayout, n_layers: int, pathways: PathwayRanges | None
     ) -> list[int]:
-        """How many edges to block in each layer, at most all that may be blocked.
+        """The number of edges to block in each layer, at most all that may be blocked.
 
         With a ratio int(N(N+1)/2 × ratio) in every layer. Otherwise as many as `effective` cuts,
         spread evenly, the remainder over the first layers.

@@ -1,1 +1,1 @@
-"""The front door and the conductors: command lines, runs of questions × interventions, analyses."""
+"""Command lines, the Python API, analyses, reports and checks of adapters."""

@@ -155,7 +155,7 @@ def question_canvas(model: VideoLLM, prepared: Prepared) -> OverlayCanvas:
 
 
 def _ran(record: AttentionRecord | LensRecord, depth: int, layers: LayerSpan) -> range:
-    """Those of `layers` that ran, 0-based; says if an early exit leaves out the last ones."""
+    """The 0-based layers of `layers` that ran; prints a line if an early exit skips some."""
     if layers.last > depth:
         tqdm.write(
             f"question {record.question_id}: {record.intervention} ran {depth} layers, so no"

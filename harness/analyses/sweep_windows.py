@@ -139,7 +139,10 @@ def audited_layers(share: float, question_id: str, route: str, n_layers: int) ->
 
 
 def is_right(model: VideoLLM, prepared: Prepared, token: int) -> bool:
-    """By the option's text, as some questions list it twice; open answers by their first token."""
+    """Whether the token is right.
+
+    Options are compared by text, as some questions list one twice; open answers by first token.
+    """
     question, text = prepared.question, model.text([token])
     if isinstance(question.target, str):
         return token == prepared.target_id

@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _row_layers(compiled: Compiled) -> list[list[str]]:
-    """What is skipped: layers after an early exit, positions that no answer depends on."""
+    """Skipped work: layers after an early exit, positions that no answer depends on."""
     from mapflow.model_adapters.interventions.execution.answers import skips_positions
     from mapflow.model_adapters.interventions.language.liveness import live_row_layers
 
@@ -104,7 +104,7 @@ def _row_layers(compiled: Compiled) -> list[list[str]]:
 
 
 def _keys_kept(compiled: Compiled) -> list[list[str]]:
-    """Keys in the cache of a written answer; not for random blocking, which has no such count."""
+    """Keys kept in the cache of a written answer; empty for random blocking."""
     from mapflow.model_adapters.interventions.execution.kept_keys import keys_kept
 
     if compiled.random:

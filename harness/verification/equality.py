@@ -1,9 +1,9 @@
 """Fast and slow ways to the same numbers must agree up to rounding.
 
-- `full` through the instrument against the model's own forward on sdpa,
-- the fast attention function against the float32 reference implementation,
-- several prompts and interventions in one batch against one at a time,
-- decoding with a cache against recomputing the whole sequence for every token.
+- `full` through the instrument and the model's own forward on sdpa
+- the fast attention function and the float32 reference implementation
+- several prompts and interventions in one batch, and one at a time
+- decoding with a cache, and recomputing the whole sequence for every token
 """
 
 from __future__ import annotations

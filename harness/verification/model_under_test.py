@@ -1,5 +1,4 @@
-"""A loaded model with two prepared questions, and the simple ways to run it that checks compare
-with.
+"""A loaded model with two prepared questions, and the simple runs that checks compare with.
 
 `residual` deliberately does not use the instrument's executors: it runs one prompt and keeps every
 layer's output.

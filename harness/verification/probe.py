@@ -1,4 +1,4 @@
-"""The two questions that a model is verified with, about two clips that are rendered on the spot.
+"""The two questions that a model is verified with, about two clips that are rendered for it.
 
 No benchmark is needed. The clips are real files, so reading videos is verified too. Answers do not
 matter: a random model is verified like a trained one.

@@ -45,7 +45,7 @@ Sweeps = Mapping[WindowStyle, Sequence[SweepRecord]]
 
 @dataclass(frozen=True)
 class Found:
-    """What one rule found: a range for each pathway (by its name in PathwayRanges), or None."""
+    """The result of one rule: a range for each pathway (by its name in PathwayRanges), or None."""
 
     rule: Rule
     threshold: float
@@ -117,7 +117,7 @@ def changes(
 def marginal_costs(
     top_down: Float[np.ndarray, "n layers"], bottom_up: Float[np.ndarray, "n layers"], bin_size: int
 ) -> tuple[Float[np.ndarray, "n bins"], Float[np.ndarray, "n bins"]]:
-    """What cutting a bin adds if all later layers are cut already, and if all earlier ones are.
+    """The change that cutting a bin adds to cuts of all later layers, and of all earlier ones.
 
     `top_down[:, l]` is the change with layers l + 1 to the last cut, `bottom_up[:, l]` with the
     first to l + 1. Each result sums, over the bins, to the change with all layers cut.

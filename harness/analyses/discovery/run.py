@@ -1,4 +1,4 @@
-"""Discovery: sweep, choose layer ranges on one half of the videos, score them on the other half.
+"""Discovery: sweeps, chooses layer ranges on half of the videos, scores them on the other half.
 
 Sweeps and answers go into ordinary run folders (sweep-*/, scores/), so another bin size or
 threshold asks only the policies that are new. The ranges written are those of all questions. Their

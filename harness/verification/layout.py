@@ -1,6 +1,4 @@
-"""The layout names every position exactly once, and `video` names the positions with video
-embeddings.
-"""
+"""The layout names every position once; `video` is where the video embeddings are."""
 
 from __future__ import annotations
 

@@ -28,10 +28,9 @@ SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 def answer_within_memory(
     model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
 ) -> list[list[Record]]:
-    """As `answering.answer`, in as many parts as memory requires; what does not fit alone has
-    failed.
+    """As `answering.answer`, in as many parts as memory requires.
 
-    Raises as `answer`, except out-of-memory.
+    A question that does not fit alone has failed. Raises as `answer`, except out-of-memory.
     """
     return begin_within_memory(model, prepared, interventions)()
 

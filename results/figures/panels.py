@@ -1,4 +1,4 @@
-"""What all figures of curves share: a grid of panels, line styles, a legend, safe names.
+"""Parts that all figures of curves share: a grid of panels, line styles, a legend, safe names.
 
 Names come from data, so mathtext is switched off for them and unprintable characters are replaced.
 """

@@ -24,7 +24,7 @@ CELL = 0.17
 
 @dataclass(frozen=True)
 class PolicyDiagram:
-    """Which segments attend to which, layer by layer.
+    """The attention between segments, layer by layer.
 
     expression: the intervention in full.
     flows: (target, source, shares); entry l of `shares` is the share of (target, source) segment

@@ -19,8 +19,9 @@ PARTS = ("system", "video", "question", "template", "last")
 
 @dataclass(frozen=True)
 class AttentionRecord(JsonlRecord):
-    """Sequences over layers hold one entry per layer that ran; entry l - 1 belongs to (1-based)
-    layer l.
+    """The attention of one segment's positions to the video, for one question.
+
+    Sequences hold one entry per layer that ran; entry l - 1 belongs to (1-based) layer l.
 
     Attributes:
         rows, n_rows: the segment of the query positions, and their number.

@@ -47,9 +47,7 @@ class JsonlRecord:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Question and intervention (or route): unique within a folder, and the order of a sorted
-        file.
-        """
+        """Question and intervention (or route): unique within a folder, and its order."""
         return self.question_id, getattr(self, self.NAMED_BY)
 
     @classmethod

@@ -1,5 +1,4 @@
-"""LensRecord: the words that video tokens look like in every layer, and how often listed words are
-among them.
+"""LensRecord: the words that video tokens look like in every layer, and counts of listed words.
 
 One line of lens.jsonl per question and intervention: layers x video tokens x k entries, some
 megabytes for the prompt of a 7B model. Word lists are applied to records afterwards, so other lists

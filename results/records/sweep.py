@@ -1,5 +1,4 @@
-"""SweepRecord: what cutting one route does to the answer of one question, layer by layer, and means
-of it.
+"""SweepRecord: the change of one question's answer by cutting one route in each layer; means of it.
 
 One line of sweep.jsonl per question and route. The relative change is (p_knockout - p_base) /
 p_base * 100 (paper, Section 3). With a p_base below 1e-6 the ratio would be noise: it is left out,

@@ -136,7 +136,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _drop_torn_line(path: Path) -> None:
-    """A worker that was killed while writing leaves half a line at the end."""
+    """Removes half a line at the end, which a worker leaves that is killed while writing."""
     if not path.exists():
         return
     with path.open("r+b") as file:
@@ -155,10 +155,10 @@ def _drop_torn_line(path: Path) -> None:
 
 
 def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
-    """All records of a run, sorted by question and intervention, each once: an answer before an
-    error, the last error.
+    """All records of a run, sorted by question and intervention.
 
-    Raises MapflowError on a broken line.
+    Of several records with one key, the answer is kept, or else the last error. Raises MapflowError
+    on a broken line.
     """
     path = folder / kind.FILE
     if not path.is_file():
@@ -166,9 +166,7 @@ def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: i
     by_key: dict[tuple[str, str], R] = {}
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if line.endswith(
-                b"\n"
-            ):  # what another worker has not finished writing yet is not a record yet
+            if line.endswith(b"\n"):  # another worker may be in the middle of a line
                 record = kind.from_line(line.decode(errors="replace"), f"{path}:{number}")
                 earlier = by_key.get(record.key)
                 if earlier is None or earlier.error is not None:
@@ -177,8 +175,10 @@ def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: i
 
 
 def sort_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
-    """Rewrites the file in sorted order, so that it does not tell how many workers answered;
-    returns the records."""
+    """Rewrites the file in sorted order and returns the records.
+
+    Sorted files are equal for any number of workers.
+    """
     if not (folder / kind.FILE).is_file():
         return read_records(folder, kind)  # says what is missing
     with _writing(folder), (folder / kind.FILE).open("rb") as file:
@@ -194,8 +194,10 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writers take turns, so one name for what is not finished will do; a killed writer's is
-    written over."""
+    """Writes the whole file or nothing.
+
+    Writers take turns, so all use one temporary name; a killed writer's file is written over.
+    """
     unfinished = path.with_name(f".{path.name}.unfinished")
     with _writing(path.parent):
         try:
@@ -209,6 +211,6 @@ def _replace(path: Path, text: str) -> None:
             raise
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the name too is on the disk now
+            os.fsync(folder)  # writes the new name to the disk
         finally:
             os.close(folder)

@@ -139,7 +139,7 @@ def write_policies(
 
 
 def _score(one: Scored) -> str:
-    """The score that stands beside a policy: ranges can be found and still be useless."""
+    """The score shown beside a policy, as ranges can be found and still be useless."""
     return (
         sentence(one.comparison) if one.comparison else "not scored, a half of them found no policy"
     )

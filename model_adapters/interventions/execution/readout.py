@@ -67,8 +67,7 @@ def layer_inputs(
 ) -> Float[Tensor, "layer position hidden"]:
     """The states of the authors' logit lens: each layer's input without norm.
 
-    In the last layer's place stands the final norm's output, so the output of the layer before the
-    last is never shown.
+    The last entry is the final norm's output, in place of the last layer's input.
     """
     return torch.cat([hidden[:-2], final_norm(decoder)(hidden[-1:])])
 

@@ -30,11 +30,13 @@ from mapflow.results.contract.errors import MapflowError
 
 @dataclass(frozen=True)
 class Intervention:
-    """Without policies it is `full`. `str()` is the canonical one-line form, which parses back to
-    an equal intervention; `name` replaces it where a file gives the intervention a name.
+    """A union of policies; without policies it is `full`.
+
+    `str()` is the canonical one-line form, which parses to an equal intervention. If a file names
+    the intervention, `name` replaces it.
 
     Raises MapflowError for two random policies, for two early exits, and for `keep` with anything
-    but routes: the complement of `effective` is not what "keep effective" suggests, and the
+    but routes. The complement of `effective` is not what "keep effective" suggests, and the
     complement of a random choice is another random choice.
     """
 

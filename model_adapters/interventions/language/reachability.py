@@ -26,8 +26,10 @@ RunAllowed = Bool[np.ndarray, "layer target source"]
 
 @dataclass(frozen=True)
 class OpenPath:
-    """`stations` are segment names in order of flow; `layers[i]` the 1-based layers in which hop i
-    can carry something that arrives in the end.
+    """A path by which information can flow.
+
+    `stations` are segment names in order of flow. `layers[i]` are the 1-based layers in which hop
+    i can carry information that still arrives at the last station.
     """
 
     stations: tuple[str, ...]
@@ -51,12 +53,11 @@ def reachable(compiled: Compiled, source: str, target: str) -> bool:
 
 
 def certificate(compiled: Compiled, source: str = "video", target: str = "last") -> list[OpenPath]:
-    """Every open path from `source` to `target` (names of `STATIONS`), shortest first, no station
-    visited twice.
+    """Every open path from `source` to `target` (names of `STATIONS`), shortest first.
 
-    If all of those are closed, information may still pass a station twice (stem -> template ->
-    options): then the shortest such paths. So the certificate is empty exactly if `reachable` is
-    false, as stations tile the prompt.
+    No path visits a station twice. If all of those are closed, information may still pass a station
+    twice (stem -> template -> options): then the result holds the shortest such paths. So the certificate is empty
+    exactly if `reachable` is false, as stations tile the prompt.
     """
     allowed, segment = _runs(compiled)
     kinds = [compiled.layout.segments[s].kind for s in segment.tolist()]

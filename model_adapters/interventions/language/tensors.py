@@ -1,8 +1,8 @@
-"""Torch's types for annotations. Torch takes seconds to import, and parsing an intervention does
-not need it.
+"""Torch's types for annotations, without importing torch.
 
-Segment-level matrices of the language are numpy arrays; the few functions that return tensors over
-tokens import torch when they are called.
+Torch takes seconds to import, and parsing an intervention does not need it. Segment-level matrices
+of the language are numpy arrays; the few functions that return tensors over tokens import torch
+when they are called.
 """
 
 from typing import TYPE_CHECKING, Any, TypeAlias

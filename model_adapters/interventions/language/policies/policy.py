@@ -1,6 +1,4 @@
-"""Policy: a rule that names, for a prompt and a model depth, the attention edges to cut in each
-layer.
-"""
+"""Policy: a rule that names the attention edges to cut in each layer of a model for a prompt."""
 
 from __future__ import annotations
 
@@ -20,11 +18,10 @@ Cuts = Bool[np.ndarray, "layer target source"]
 
 
 class Policy(ABC):
-    """One part of an intervention. `str(policy)` is its one-line form, which `parse` reads back as
-    an equal policy.
+    """One part of an intervention.
 
-    A subclass defines `parse`, `cuts` and `__str__`; the other members have defaults for the usual
-    case.
+    `str(policy)` is its one-line form, which `parse` turns into an equal policy. A subclass defines
+    `parse`, `cuts` and `__str__`; the other members have defaults for the usual case.
     """
 
     names: ClassVar[tuple[str, ...]] = ()

@@ -17,9 +17,7 @@ from mapflow.tasks.registry import benchmark_with_files, benchmarks_with_files
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("check", "prepare"))
     names = " or ".join(benchmarks_with_files())
-    parser.add_argument(
-        "benchmark", nargs="*", metavar="BENCHMARK", help=f"{names} (default: both)"
-    )
+    parser.add_argument("benchmark", nargs="*", metavar="BENCHMARK", help=f"{names} (default: all)")
     add_data_dir(parser)
     parser.add_argument(
         "--checksums", type=Path, metavar="FILE", help='check: lines "<sha256>  <path>"'

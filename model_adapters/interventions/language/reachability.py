@@ -56,8 +56,8 @@ def certificate(compiled: Compiled, source: str = "video", target: str = "last")
     """Every open path from `source` to `target` (names of `STATIONS`), shortest first.
 
     No path visits a station twice. If all of those are closed, information may still pass a station
-    twice (stem -> template -> options): then the result holds the shortest such paths. So the certificate is empty
-    exactly if `reachable` is false, as stations tile the prompt.
+    twice (stem -> template -> options): then the result holds the shortest such
+    paths. So the certificate is empty exactly if `reachable` is false, as stations tile the prompt.
     """
     allowed, segment = _runs(compiled)
     kinds = [compiled.layout.segments[s].kind for s in segment.tolist()]

@@ -30,4 +30,4 @@ def test_the_page_names_only_what_exists():
     assert functions and functions <= set(statistics.__all__), functions - set(statistics.__all__)
     assert len(functions) > 15 and (PAGE.parent / "calibration.png").is_file()
     modules = {file.name for file in PAGE.parent.glob("*.py")} - {"__init__.py"}
-    assert modules == set(re.findall(r"^\| (\w+\.py) \|", text, re.M))
+    assert modules == set(re.findall(r"^\| `(\w+\.py)` \|", text, re.M))

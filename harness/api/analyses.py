@@ -21,7 +21,7 @@ from mapflow.harness.analyses.sweep import Samples, Sweep
 from mapflow.harness.analyses.trace import Trace
 from mapflow.harness.api.model import Model
 from mapflow.model_adapters.inference.subject import Subject
-from mapflow.model_adapters.interventions import Intervention
+from mapflow.model_adapters.interventions import Intervention, parse_intervention
 from mapflow.model_adapters.interventions.language.layers import WindowStyle
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
@@ -111,7 +111,7 @@ def trace(
 
     norm: apply the final norm to every layer's output, not only to the last one.
     """
-    return _run(Trace(_parsed(model, interventions), norm), model, questions, output_path)
+    return _run(Trace(_parsed(interventions), norm), model, questions, output_path)
 
 
 def lens(
@@ -127,7 +127,7 @@ def lens(
 
     raw_embeddings: compare each layer's input with the input embeddings, as the authors' code does.
     """
-    analysis = Lens(_parsed(model, interventions), k, raw_embeddings)
+    analysis = Lens(_parsed(interventions), k, raw_embeddings)
     return _run(analysis, model, questions, output_path)
 
 
@@ -140,7 +140,7 @@ def attention(
     output_path: str | Path | None = None,
 ) -> AnalysisResult[Any]:
     """How much attention the positions of segment `rows` pay to the video, layer by layer."""
-    analysis = AttentionMaps(_parsed(model, interventions), rows)
+    analysis = AttentionMaps(_parsed(interventions), rows)
     return _run(analysis, model, questions, output_path)
 
 
@@ -180,8 +180,9 @@ def _run(
         records = run_analysis(fitted, subject, Path(folder))
     if records is None:
         raise MapflowError(f"other processes still write into {str(output_path)!r}: wait for them")
-    asked = {question.question_id for question in questions}
-    return AnalysisResult(fitted, [one for one in records if one.key[0] in asked])
+    # a continued folder may hold other questions, and other interventions or routes
+    asked = {(one.question_id, name) for one in questions for name in fitted.names}
+    return AnalysisResult(fitted, [one for one in records if one.key in asked])
 
 
 def _subject(model: Model, questions: Sequence[Question]) -> Subject:
@@ -191,7 +192,8 @@ def _subject(model: Model, questions: Sequence[Question]) -> Subject:
 
 
 def _parsed(
-    model: Model, interventions: str | Intervention | Iterable[str | Intervention]
+    interventions: str | Intervention | Iterable[str | Intervention],
 ) -> tuple[Intervention, ...]:
+    """Parsed only: `fitted` fills in what depends on the model."""
     several = [interventions] if isinstance(interventions, str | Intervention) else interventions
-    return tuple(model.resolve(one) for one in several)
+    return tuple(parse_intervention(one) if isinstance(one, str) else one for one in several)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from mapflow.harness.api.answer import Answer
 from mapflow.harness.api.display import html_table
 from mapflow.model_adapters.checkpoints.folder import architecture_of, find_folder
-from mapflow.model_adapters.checkpoints.pathways import scaled_pathways
 from mapflow.model_adapters.families.registry import (
     BUNDLED,
     BUNDLED_MODEL,
@@ -17,6 +16,7 @@ from mapflow.model_adapters.families.registry import (
     load_model,
 )
 from mapflow.model_adapters.inference.answering import answer
+from mapflow.model_adapters.inference.subject import fit_interventions
 from mapflow.model_adapters.interventions import Intervention, parse_intervention
 from mapflow.model_adapters.video_llm import VideoLLM
 from mapflow.results.contract.errors import MapflowError
@@ -119,9 +119,7 @@ class Model:
         Raises MapflowError if it cannot be parsed, or needs layers or ranges that the model lacks.
         """
         parsed = parse_intervention(intervention) if isinstance(intervention, str) else intervention
-        resolved = parsed.resolve(scaled_pathways, self.n_layers)
-        resolved.check(self.n_layers, self.pathways)
-        return resolved
+        return fit_interventions([parsed], self.video_llm)[0]
 
     def _question(
         self,

@@ -148,6 +148,8 @@ def test_records_of_a_folder_are_a_data_frame(model, questions, tmp_path):
     assert set(read.to_pandas().intervention) == {"full", "effective"}
     assert read.manifest["identity"]["model"] == "mapflow_llava"
     assert "<table" in read._repr_html_()
+    again = mapflow.trace(model, questions[:1], "effective", output_path=tmp_path / "trace")
+    assert [one.key for one in again.records] == [(questions[0].question_id, "effective")]
 
 
 @pytest.mark.parametrize(

@@ -117,11 +117,17 @@ def letter_ids(tokenizer: PreTrainedTokenizerBase, letters: Sequence[str]) -> tu
 
 
 def next_token_id(tokenizer: PreTrainedTokenizerBase, text: str, continuation: str) -> int:
-    """The first token of `continuation` after `text`, with a space between two words."""
+    """The first token of `continuation` after `text` that decodes to more than whitespace.
+
+    Two words are joined by a space. Raises MapflowError for a continuation without such a token.
+    """
     joint = "" if not text or text[-1].isspace() or text[-1] in "([" else " "
     encoded = tokenizer(text + joint + continuation, return_offsets_mapping=True)
     spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-    return next(token for token, (_, end) in spans if end > len(text))
+    for token, (_, end) in spans:
+        if end > len(text) and str(tokenizer.decode([token])).strip():
+            return token
+    raise MapflowError(f"the expected answer {continuation!r} has no token of its own")
 
 
 def owners(

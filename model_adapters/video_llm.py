@@ -124,6 +124,13 @@ class VideoLLM(ABC):
         """Decoded tokens without special ones and without surrounding space."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
+    def begins_right(self, prepared: Prepared, token: int) -> bool:
+        """Whether a token is the first one of an open-ended question's expected answer.
+
+        Both are decoded and compared in lower case, as in the authors' code.
+        """
+        return self.text([token]).lower() == self.text([prepared.target_id]).lower()
+
     def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
         """Positions of each frame segment's tokens, as they lie on the part of the picture that
         `view` returns.

@@ -145,7 +145,7 @@ def is_right(model: VideoLLM, prepared: Prepared, token: int) -> bool:
     """
     question, text = prepared.question, model.text([token])
     if isinstance(question.target, str):
-        return token == prepared.target_id
+        return model.begins_right(prepared, token)
     return text in question.letters and (
         question.options[question.letters.index(text)] == question.options[question.target]
     )

@@ -116,7 +116,7 @@ def _records(
         }
         text = model.text(ids)
         correct, valid = grade(
-            question, text, first_token_right=int(row.argmax()) == prepared.target_id
+            question, text, first_token_right=model.begins_right(prepared, int(row.argmax()))
         )
         records.append(
             Record.of(

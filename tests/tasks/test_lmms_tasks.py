@@ -67,15 +67,15 @@ def write_all(root):
     """Both benchmarks, two questions a subtask, videos of one of them in a zip file."""
     for subtask in BENCHMARKS["tvbench"].counts:
         rows = [tvbench_row(start=0.0, end=1.0), tvbench_row("b.mp4", start=1.0, end=2.0)]
-        if subtask == "moving_direction":
-            rows = [
-                {**row, "question": "Which direction does the red cube move in the video?"}
-                for row in rows
-            ]
-            rows = [
-                {**row, "candidates": ["Up and to the left.", "x"], "answer": "Up and to the left."}
-                for row in rows
-            ]
+        open_forms = {
+            "object_count": {"candidates": ["2", "1"], "answer": "1"},
+            "action_localization": {
+                "question": "When does the action 'x' occur?",
+                "candidates": ["At the beginning.", "At the end."],
+                "answer": "At the end.",
+            },
+        }
+        rows = [{**row, **open_forms.get(subtask, {})} for row in rows]
         write_tvbench(root / "tvbench", {subtask: rows})
     write_zip(root / "tvbench" / "video" / "action_count.zip", {"clip.mp4": b"video"})
     for file in BENCHMARKS["tomato"].layout.questions.values():
@@ -89,7 +89,7 @@ def write_all(root):
     [
         ("mapflow_tvbench", list(BENCHMARKS["tvbench"].counts)),
         ("mapflow_tomato", list(BENCHMARKS["tomato"].counts)),
-        ("mapflow_tvbench_open", ["action_antonym", "moving_direction", "object_count"]),
+        ("mapflow_tvbench_open", list(BENCHMARKS["tvbench_open"].counts)),
         ("mapflow_motion", ["direction", "antonym", "sequence", "count", "scene"]),
     ],
 )

@@ -31,13 +31,15 @@ class JsonlRecord:
 
     A record belongs to one question and to one intervention (or route: `NAMED_BY` is the field with
     its name). `RUN` says what kind of folder holds such records. Each dataclass lists its fields in
-    the order of the file; the fields below are in all of them. `error` says why a question failed,
-    the fields of its answer are then empty.
+    the order of the file; the fields below are in all of them. Fields in `OPTIONAL` are written
+    only if they are not None. `error` says why a question failed, the fields of its answer are then
+    empty.
     """
 
     FILE: ClassVar[str]
     RUN: ClassVar[str]
     NAMED_BY: ClassVar[str] = "intervention"
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
 
     question_id: str
     video_id: str
@@ -62,7 +64,12 @@ class JsonlRecord:
 
     def to_line(self) -> str:
         """One line of JSON, without the newline. Raises ValueError on NaN and infinity."""
-        return json.dumps(vars(self), ensure_ascii=False, allow_nan=False)
+        values = {
+            name: value
+            for name, value in vars(self).items()
+            if value is not None or name not in self.OPTIONAL
+        }
+        return json.dumps(values, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_line(cls: type[Kind], line: str, where: str) -> Kind:

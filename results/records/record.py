@@ -29,10 +29,13 @@ class Record(JsonlRecord):
         edges_kept, edges_total: attention edges of one head, summed over all layers.
         error: why the question failed; its answer fields are then empty and it counts for no
             accuracy.
+        scores: metric → score of this answer by the own rules of a task of lmms-eval's. A question
+            that nothing here can score has neither these nor `correct`.
     """
 
     FILE: ClassVar[str] = "records.jsonl"
     RUN: ClassVar[str] = "a run"
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"scores"})
 
     question_id: str
     video_id: str
@@ -56,6 +59,7 @@ class Record(JsonlRecord):
     frame_indices: tuple[int, ...] | None = None
     repeated_frames: int | None = None
     error: str | None = None
+    scores: dict[str, float] | None = None
 
     @property
     def chance(self) -> float:

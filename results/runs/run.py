@@ -178,6 +178,11 @@ def _answer(record: Record, where: str) -> _Answer:
     failed = record.error is not None
     if not all(isinstance(text, str) for text in (record.task, record.target)):
         raise MapflowError(f"{where}: task and target must be text")
+    if not failed and record.correct is None and record.valid is not None:
+        raise MapflowError(
+            f"{where}: answers to task {record.task!r} are not right or wrong, which comparisons"
+            " and leaderboards need; summary.json has the task's own scores, if it computes any"
+        )
     if not failed and not isinstance(record.correct, bool):
         raise MapflowError(
             f"{where}: correct is {record.correct!r}, neither true nor false, without an error"

@@ -7,7 +7,7 @@ the authors' code does). Failed questions count for neither and are reported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mapflow.results.records.record import Record
@@ -19,7 +19,9 @@ class Summary:
     """Results of one intervention.
 
     Accuracies and rates are fractions. Edges count one head, are summed over layers and averaged
-    over questions.
+    over questions. A task whose answers are not all right or wrong has no accuracy, and then there
+    is no macro or micro average; `tasks` names all tasks. `scores` holds, per task, the mean of
+    each metric that the task computes itself.
     """
 
     intervention: str
@@ -33,6 +35,8 @@ class Summary:
     n: int
     invalid: int
     errors: int
+    tasks: tuple[str, ...] = ()
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def valid_rate(self) -> float | None:
@@ -49,7 +53,14 @@ class Summary:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if key != "intervention"}
+        """All fields but the name; `tasks` only if some have no accuracy, `scores` only if any."""
+        values = asdict(self)
+        del values["intervention"]
+        if set(self.tasks) == set(self.accuracy):
+            del values["tasks"]
+        if not self.scores:
+            del values["scores"]
+        return values
 
 
 def summarize(records: Iterable[Record]) -> list[Summary]:
@@ -65,20 +76,42 @@ def _summary(intervention: str, records: list[Record]) -> Summary:
     by_task: dict[str, list[Record]] = {}
     for record in answered:
         by_task.setdefault(record.task, []).append(record)
-    accuracy = {task: _mean(r.correct for r in own) for task, own in sorted(by_task.items())}
+    graded = {
+        task: own
+        for task, own in sorted(by_task.items())
+        if all(r.correct is not None for r in own)
+    }
+    accuracy = {task: _mean(r.correct for r in own) for task, own in graded.items()}
+    complete = len(graded) == len(by_task)
     return Summary(
         intervention=intervention,
         accuracy={task: value for task, value in accuracy.items() if value is not None},
-        macro=_mean(accuracy.values()),
-        micro=_mean(r.correct for r in answered),
-        chance_macro=_mean(_mean(r.chance for r in own) for own in by_task.values()),
-        chance_micro=_mean(r.chance for r in answered),
+        macro=_mean(accuracy.values()) if complete else None,
+        micro=_mean(r.correct for r in answered) if complete else None,
+        chance_macro=_mean(_mean(r.chance for r in own) for own in by_task.values())
+        if complete
+        else None,
+        chance_micro=_mean(r.chance for r in answered) if complete else None,
         edges_kept=_mean(r.edges_kept for r in answered),
         edges_total=_mean(r.edges_total for r in answered),
         n=len(answered),
         invalid=sum(not r.valid for r in answered),
         errors=len(records) - len(answered),
+        tasks=tuple(sorted(by_task)),
+        scores={task: means for task, own in sorted(by_task.items()) if (means := _scores(own))},
     )
+
+
+def _scores(records: Sequence[Record]) -> dict[str, float]:
+    """Metric → mean over the questions that have it, unless one has no score at all."""
+    if any(record.scores is None for record in records):
+        return {}
+    names = dict.fromkeys(name for record in records for name in record.scores or {})
+    return {
+        name: sum(known) / len(known)
+        for name in names
+        if (known := [r.scores[name] for r in records if r.scores and name in r.scores])
+    }
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -88,12 +121,22 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def summary_table(summaries: Sequence[Summary]) -> str:
     """One row per intervention, as text. Accuracies and rates are in percent."""
-    tasks = sorted({task for summary in summaries for task in summary.accuracy})
+    tasks = sorted({task for s in summaries for task in (*s.accuracy, *s.tasks)})
+    own = dict.fromkeys(
+        (task, name) for s in summaries for task, of in s.scores.items() for name in of
+    )
     columns: list[Column[Summary]] = [
         Column("intervention", lambda s: s.intervention, right=False),
         *(
             Column(name, lambda s, task=task: percent(s.accuracy.get(task)))
             for task, name in zip(tasks, short_names(tasks), strict=True)
+        ),
+        *(
+            Column(
+                name if len(tasks) == 1 else f"{short_names(tasks)[tasks.index(task)]} {name}",
+                lambda s, task=task, name=name: _score(s.scores.get(task, {}).get(name)),
+            )
+            for task, name in own
         ),
         Column("macro", lambda s: percent(s.macro)),
         Column("micro", lambda s: percent(s.micro)),
@@ -106,6 +149,11 @@ def summary_table(summaries: Sequence[Summary]) -> str:
     if any(summary.errors for summary in summaries):
         columns.append(Column("errors", lambda s: str(s.errors)))
     return text_table(columns, summaries)
+
+
+def _score(value: float | None) -> str:
+    """A score in the task's own unit: three digits after the point at most."""
+    return "–" if value is None else f"{value:.3f}".rstrip("0").rstrip(".")
 
 
 def percent(share: float | None) -> str:

@@ -55,7 +55,7 @@ def test_two_gold_answers_for_one_question_are_refused(tmp_path):
     ("field", "value", "said"),
     [
         ("correct", "NaN", "NaN is not a number"),
-        ("correct", "null", "correct is None, neither true nor false"),
+        ("correct", "null", "are not right or wrong, which comparisons"),
         ("correct", "0.5", "correct is 0.5"),
         ("correct", '"yes"', "correct is 'yes'"),
         ("n_options", "-1", "n_options=-1"),

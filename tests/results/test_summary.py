@@ -84,3 +84,25 @@ def test_a_run_without_answers_has_dashes_not_nan():
 )
 def test_names_lose_only_what_all_of_them_share(tasks, names):
     assert short_names(tasks) == names
+
+
+def test_a_task_that_is_not_right_or_wrong_has_scores_and_no_accuracy():
+    free = [
+        a_record(n, task="captions", n_options=0, target="", correct=None, scores={"rouge": value})
+        for n, value in enumerate((0.25, 0.5))
+    ]
+    (alone,), (mixed,) = summarize(free), summarize([*RECORDS, *free])
+    assert (alone.accuracy, alone.macro, alone.micro, alone.chance_micro) == ({}, None, None, None)
+    assert alone.scores == {"captions": {"rouge": 0.375}}
+    assert mixed.accuracy.keys() == {"t_one", "t_two"} and mixed.macro is None
+    header, _, row = summary_table([alone]).splitlines()
+    cells = dict(zip(header.split()[1:], row.split()[1:], strict=False))
+    assert (cells["captions"], cells["rouge"], cells["macro"]) == ("–", "0.375", "–")
+    unscored = a_record(2, task="captions", n_options=0, target="", correct=None)
+    assert summarize([*free, unscored])[0].scores == {}
+
+
+def test_scores_are_written_only_where_there_are_some():
+    assert "scores" not in a_record().to_line()
+    scored = a_record(scores={"acc": 1.0})
+    assert type(scored).from_line(scored.to_line(), "here") == scored

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -62,7 +63,9 @@ class VideoLLM(ABC):
         decoder: runs the language model under interventions.
         pathways: the checkpoint's effective layer ranges, None if none have been published.
         digest: SHA-256 over the checkpoint's weight files.
-        name: the checkpoint's name in records.
+        name: the checkpoint's name in records; `registry.load_model` adds the arguments that
+            differ from the family's defaults.
+        arguments: the family's own arguments (`--model_args`) with their values, defaults included.
         frames_per_segment: source frames per `frame` segment; greater than 1 if the model merges
             frames.
     """
@@ -77,6 +80,7 @@ class VideoLLM(ABC):
     pathways: PathwayRanges | None
     digest: str
     name: str
+    arguments: Mapping[str, Any] = MappingProxyType({})
     frames_per_segment: int = 1
 
     @classmethod

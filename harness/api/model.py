@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mapflow.harness.api.answer import Answer
 from mapflow.harness.api.display import html_table
@@ -35,6 +35,7 @@ def load(
     device: str | None = None,
     dtype: str | torch.dtype = "auto",
     lora: str | Path | None = None,
+    model_args: Mapping[str, Any] | None = None,
 ) -> Model:
     """Loads a VideoLLM.
 
@@ -44,12 +45,14 @@ def load(
     device: e.g. "cpu", "cuda:0", or "auto" to spread the model; None takes the GPU if there is one.
     dtype: precision of the weights, "auto" for that of the checkpoint.
     lora: folder of a LoRA adapter on top of the checkpoint.
+    model_args: arguments that the family adds, e.g. {"vision_attention": "isolated"}.
 
-    Raises MapflowError if the checkpoint is missing, incomplete or of an unknown family.
+    Raises MapflowError if the checkpoint is missing, incomplete or of an unknown family, and for an
+    argument that the family does not have.
     """
     name = family or (BUNDLED_MODEL if path is None else _family_of(path))
     bundled = path is None or Path(path).resolve().parent == BUNDLED.parent.resolve()
-    video_llm = load_model(name, path, dtype=dtype, device=device, lora=lora)
+    video_llm = load_model(name, path, dtype=dtype, device=device, lora=lora, **(model_args or {}))
     return Model(name, video_llm, wording="motion" if bundled else "tvbench")
 
 

@@ -9,9 +9,10 @@ import argparse
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mapflow.model_adapters.families.registry import BUNDLED_MODEL, families, load_model
+from mapflow.model_adapters.families.model_args import checked_options, parse_model_args
+from mapflow.model_adapters.families.registry import BUNDLED_MODEL, families, family, load_model
 from mapflow.results.contract.errors import MapflowError
 
 if TYPE_CHECKING:
@@ -63,6 +64,12 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         "--device",
         metavar="DEVICE",
         help="device, or auto for several (default: the GPU, else cpu)",
+    )
+    parser.add_argument(
+        "--model_args",
+        metavar="NAME=VALUE[,…]",
+        help="arguments of the model as in lmms_eval, e.g. vision_attention=isolated; those above"
+        " may stand there too",
     )
 
 
@@ -160,12 +167,28 @@ def chosen_interventions(options: argparse.Namespace) -> tuple[Intervention, ...
     return tuple(parse_interventions(options.intervention or ["full"]))
 
 
+def chosen_model_args(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `load_model`, from the flags and --model_args together.
+
+    Raises MapflowError for text that cannot be read, an argument given twice, and one that the
+    family does not have or of another type. No checkpoint is opened.
+    """
+    found: dict[str, Any] = parse_model_args(options.model_args or "")
+    if "device_map" in found:
+        if "device" in found:
+            raise MapflowError("--model_args names device and device_map: keep one")
+        found["device"] = found.pop("device_map")
+    defaults = {"pretrained": None, "lora": None, "dtype": "auto", "device": None}
+    for name, default in defaults.items():
+        value = getattr(options, name)
+        if value != default and found.setdefault(name, value) != value:
+            raise MapflowError(
+                f"--{name} {value} and --model_args {name}={found[name]} differ: keep one"
+            )
+    own = {name: found.pop(name) for name in list(found) if name not in defaults}
+    return {**found, **checked_options(options.model, family(options.model), own)}
+
+
 def chosen_model(options: argparse.Namespace) -> VideoLLM:
     """The loaded checkpoint, by default the small bundled one."""
-    return load_model(
-        options.model,
-        options.pretrained,
-        dtype=options.dtype,
-        device=options.device,
-        lora=options.lora,
-    )
+    return load_model(options.model, **chosen_model_args(options))

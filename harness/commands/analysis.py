@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 
 from mapflow.harness.analyses.registry import Entry
-from mapflow.harness.cli.arguments import chosen_model, chosen_questions
+from mapflow.harness.cli.arguments import chosen_model, chosen_model_args, chosen_questions
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class AnalysisCommand:
     def run(self, options: argparse.Namespace) -> int:
         """Exit code: 0 done, 1 an audit failed, 2 wrong usage, 3 some questions failed."""
         analysis = self.entry.load().from_options(options)
+        if options.model_args:
+            chosen_model_args(options)  # refuses a misspelt name before files are read
         questions = chosen_questions(options)
         analysis.check(questions)
         model = chosen_model(options)

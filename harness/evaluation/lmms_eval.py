@@ -18,9 +18,18 @@ from typing import Any
 from mapflow.harness.cli.interruption import Interrupted, interruptible
 from mapflow.harness.evaluation import upstream
 from mapflow.harness.evaluation.run_output import RunOutput
-from mapflow.model_adapters.families.registry import BUNDLED_MODEL
+from mapflow.model_adapters.families.model_args import (
+    COMMON,
+    checked_options,
+    parse_model_args,
+    written_options,
+)
+from mapflow.model_adapters.families.registry import BUNDLED_MODEL, family
 from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, USAGE_ERROR, MapflowError
 from mapflow.tasks.lmms_files import write_task_files
+
+LMMS = ("intervention", "batch_size", "max_batch_size")
+"""Arguments of lmms-eval's model classes (`model_adapters/lmms/models.py`) beside the family's."""
 
 
 def own_parser() -> argparse.ArgumentParser:
@@ -174,13 +183,27 @@ class _Command:
             raise MapflowError("--model is required, e.g. --model mapflow_llava")
         if self._interventions and not _is_ours(args.model):
             raise MapflowError(f"--intervention needs a model named mapflow_…, not {args.model!r}")
-        bundled = args.model == BUNDLED_MODEL and "pretrained=" not in str(args.model_args)
+        given = self._model_args(args) if _is_ours(args.model) else {}
+        bundled = args.model == BUNDLED_MODEL and "pretrained" not in given
         if args.tasks is None and bundled:
             args.tasks = "mapflow_motion"
         if not args.tasks:
             raise MapflowError(
                 "--tasks is required, e.g. --tasks mapflow_tvbench; `lmms_eval tasks` lists them"
             )
+
+    def _model_args(self, args: argparse.Namespace) -> dict[str, str]:
+        """--model_args by name. Raises MapflowError, before lmms-eval starts, for what the model
+        does not take and for what a flag says already."""
+        given = parse_model_args(str(args.model_args or ""))
+        if "records" in given:
+            raise MapflowError("records= in --model_args is what --output_path is for: use that")
+        if "intervention" in given and self._interventions:
+            raise MapflowError("--intervention and intervention= in --model_args: keep one of them")
+        elsewhere = {*COMMON, *LMMS, "trust_remote_code"}  # the model class checks these
+        own = {name: value for name, value in given.items() if name not in elsewhere}
+        checked_options(args.model, family(args.model), own, LMMS)
+        return given
 
     def _complete(self, args: argparse.Namespace, output: RunOutput | None) -> None:
         """Adds mapflow's tasks to the user's, and interventions and run folder to model_args."""
@@ -192,7 +215,9 @@ class _Command:
         self._include_defaults = not all(name.startswith("mapflow_") for name in names)
         if output is not None:
             own = [f"intervention={self._interventions}"] if self._interventions else []
-            arguments = [args.model_args, *own, f"records={output.folder}"]
+            given = parse_model_args(str(args.model_args or ""))
+            defaults = written_options(family(args.model), given)
+            arguments = [args.model_args, *defaults, *own, f"records={output.folder}"]
             args.model_args = ",".join(filter(None, arguments))
 
 

@@ -14,6 +14,7 @@ from mapflow.results.figures import PolicyDiagram, route_panels
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.report import ReportContents, SweepFigure
 from mapflow.results.runs.folder import MANIFEST, read_records
+from mapflow.results.runs.model_names import model_name
 from mapflow.results.runs.provenance import manifest_lines
 from mapflow.results.runs.run import Run, open_records
 from mapflow.results.tables.ablation import ablation_table
@@ -101,7 +102,7 @@ def _sweep_figure(source: Path) -> SweepFigure:
     window = ", ".join(
         f"{name} {identity[name]}" for name in ("style", "window", "samples") if identity.get(name)
     )
-    model = identity.get("checkpoint") or source.name
+    model = model_name(manifest, source.name)
     curves = route_panels(read_records(source, SweepRecord))
     return SweepFigure(
         f"{model}: {window}" if window else model,

@@ -9,7 +9,6 @@ Other packages announce theirs through the entry point group `mapflow.model_fami
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,7 +17,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from mapflow.model_adapters.families.model_args import checked_options, family_options
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.model_names import variant
 
 if TYPE_CHECKING:
     import torch
@@ -155,28 +156,25 @@ def load_model(
         device: one device, "auto" for several, or module prefix → device; by default this process's
             GPU, else the CPU.
         lora: LoRA folder on top of the checkpoint.
-        options: what the family's `load` takes besides, such as `vision_attention`.
+        options: what the family's `load` takes besides, such as `vision_attention`; values may be
+            text. The model's name tells those apart that differ from the default.
 
-    Raises MapflowError for an unknown family or option and as `VideoLLM.load` does.
+    Raises MapflowError for an unknown family, an unknown or ill-typed option, all before weights
+    load, and as `VideoLLM.load` does.
     """
     from mapflow.model_adapters.checkpoints.network_loading import default_device
 
     model = family(name)
-    unknown = sorted(set(options) - _load_options(model))
-    if unknown:
-        raise MapflowError(f"{name} has no argument {unknown[0]!r} (--model_args)")
-    return model.load(
+    typed = checked_options(name, model, options)
+    loaded = model.load(
         checkpoint(name, pretrained),
         dtype=dtype,
         device_map=device or default_device(),
         lora=lora,
-        **options,
+        **typed,
     )
-
-
-def _load_options(model: type[VideoLLM]) -> set[str]:
-    """Names of the arguments that a family's `load` adds to `VideoLLM.load`."""
-    from mapflow.model_adapters.video_llm import VideoLLM
-
-    own, common = (inspect.signature(cls.load).parameters for cls in (model, VideoLLM))
-    return set(own) - set(common)
+    defaults = {key: one.default for key, one in family_options(model).items()}
+    loaded.arguments = {**defaults, **typed}
+    others = {key: value for key, value in typed.items() if value != defaults[key]}
+    loaded.name += "".join(variant(key, value) for key, value in others.items())
+    return loaded

@@ -56,7 +56,8 @@ def run_identity(model: str, video_llm: VideoLLM, protocol: str) -> dict[str, An
     """Values that two runs must share for their records to belong together.
 
     `model` is the name as users type it. The versions include that of the package
-    which announces the model's family.
+    which announces the model's family. `model_args` holds the family's own arguments, if it has
+    any, with the defaults filled in.
     """
     family = families().get(model)
     packages = dict.fromkeys((*VERSIONED, *([family.distribution] if family else ())))
@@ -66,6 +67,7 @@ def run_identity(model: str, video_llm: VideoLLM, protocol: str) -> dict[str, An
         "digest": video_llm.digest,
         "protocol": protocol,
         "dtype": str(weights_dtype(video_llm)).removeprefix("torch."),
+        **({"model_args": dict(video_llm.arguments)} if video_llm.arguments else {}),
         "code": code_version(),
         "versions": {name: package_version(name) for name in packages},
     }

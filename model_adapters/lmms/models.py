@@ -64,6 +64,11 @@ class MapflowModel(lmms):
         **options: Any,
     ) -> None:
         super().__init__()
+        if max_batch_size is not None:
+            raise MapflowError(
+                f"max_batch_size={max_batch_size}: batch sizes are not searched for here; give"
+                " batch_size alone"
+            )
         if "trust_remote_code" in options:
             raise MapflowError(
                 "trust_remote_code is refused: code from a checkpoint would run with all your"

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mapflow.results.runs.model_names import model_name
 from mapflow.results.runs.run import Run
 
 FOLDERS = ("harness", "model_adapters", "results", "tasks")
@@ -115,7 +116,13 @@ def manifest_lines(
     digest = identity.get("digest")
     return [
         f"model {identity.get('model', 'not recorded')}",
-        f"checkpoint {identity.get('checkpoint', 'not recorded')}",
+        f"checkpoint {model_name(manifest, 'not recorded')}"
+        if identity.get("checkpoint")
+        else "checkpoint not recorded",
+        *(
+            f"{name} {'default' if value is None else value}"
+            for name, value in (identity.get("model_args") or {}).items()
+        ),
         f"digest {digest}" if digest else "digest not recorded",
         f"protocol {protocol}" if protocol else "protocol not recorded",
         f"seeds {', '.join(map(str, seeds)) or 'none'}",

@@ -18,6 +18,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.records.record import Record
 from mapflow.results.runs.folder import MANIFEST, RECORDS
+from mapflow.results.runs.model_names import distinct_names, model_name
 from mapflow.results.runs.sample_logs import read_samples, sample_files, sample_manifest
 
 
@@ -76,9 +77,8 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The checkpoint's name, else the adapter's, else the folder's."""
-        identity = self.manifest.get("identity") or {}
-        return str(identity.get("checkpoint") or identity.get("model") or self.source.name)
+        """The checkpoint's name with its variant, else the adapter's, else the folder's."""
+        return model_name(self.manifest, self.source.name)
 
     @property
     def edges_share(self) -> float | None:
@@ -243,17 +243,29 @@ def _run(
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """The shortest unique names of the runs.
+    """The shortest unique names of the runs that hide no difference of models.
 
     They use the intervention alone, or with the model, the folder or the whole path.
     """
+    models = model_names(runs)
+    interventions = [run.intervention for run in runs]
+    named = {
+        model
+        for model, run in zip(models, runs, strict=True)
+        if (run.manifest.get("identity") or {}).get("model")
+    }
     schemes: Iterable[list[str]] = (
-        [run.intervention for run in runs],
-        [run.model for run in runs],
-        [f"{run.model} {run.intervention}" for run in runs],
+        *([interventions] if len(named) < 2 else []),
+        *([models] if len(set(interventions)) == 1 else []),
+        [f"{model} {name}" for model, name in zip(models, interventions, strict=True)],
         [f"{run.source.name} {run.intervention}" for run in runs],
     )
     for names in schemes:
         if len(set(names)) == len(runs):
             return names
     return [f"{run.source}:{run.intervention}" for run in runs]
+
+
+def model_names(runs: Sequence[Run]) -> list[str]:
+    """Each run's model; precision and weights are added where models of one name differ in them."""
+    return distinct_names([run.manifest for run in runs], [run.model for run in runs])

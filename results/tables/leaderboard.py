@@ -14,7 +14,7 @@ from jaxtyping import Bool
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.provenance import disagreements, provenance
-from mapflow.results.runs.run import Run, labels
+from mapflow.results.runs.run import Run, labels, model_names
 from mapflow.results.statistics import (
     accuracy,
     chance_level_test,
@@ -43,12 +43,13 @@ def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
     for benchmark in dict.fromkeys(run.benchmark for run in runs):
         own = sorted((run for run in runs if run.benchmark == benchmark), key=_micro, reverse=True)
         letters, said = tie_letters(own, alpha)
-        rows += [_row(run, ties) for run, ties in zip(own, letters, strict=True)]
+        rows += [_row(*each) for each in zip(own, model_names(own), letters, strict=True)]
         rows += [_published_row(row, own[0]) for row in _published(own)]
         rows += [_guessing(own)] if (own[0].n_options > 1).all() else []
         notes += said
-        for run in own[1:]:
-            who = f"{own[0].model} {own[0].intervention} and {run.model} {run.intervention}"
+        models = model_names(own)
+        for run, model in zip(own[1:], models[1:], strict=True):
+            who = f"{models[0]} {own[0].intervention} and {model} {run.intervention}"
             notes += [f"{who}: {warning}" for warning in disagreements(own[0], run)]
     notes += [
         "Runs of a benchmark that share a letter do not differ significantly (paired, Holm,"
@@ -144,7 +145,7 @@ def _micro(run: Run) -> float:
     return float(run.correct[~run.failed].mean())
 
 
-def _row(run: Run, ties: str) -> Row:
+def _row(run: Run, model: str, ties: str) -> Row:
     kept = ~run.failed
     correct, options, cluster = run.correct[kept], run.n_options[kept], run.cluster
     tasks, codes = np.unique(run.task[kept], return_inverse=True)
@@ -154,7 +155,7 @@ def _row(run: Run, ties: str) -> Row:
     chance = chance_level_test(correct, options) if choice else None
     return {
         "benchmark": run.title,
-        "model": run.model,
+        "model": model,
         "intervention": run.intervention,
         "source": run.source.name,
         "protocol": run.protocol,

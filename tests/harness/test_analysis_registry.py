@@ -120,7 +120,12 @@ def subject(*questions: Question) -> Subject:
 
     decoder = SimpleNamespace(device=torch.device("cpu"))
     model: Any = SimpleNamespace(
-        model=torch.nn.Linear(1, 1), decoder=decoder, prepare=prepare, name="tiny", digest="0"
+        model=torch.nn.Linear(1, 1),
+        decoder=decoder,
+        prepare=prepare,
+        name="tiny",
+        digest="0",
+        arguments={},
     )
     return Subject("mapflow_llava", model, questions)
 

@@ -28,8 +28,10 @@ from torch.nn.functional import conv2d, gelu, layer_norm
 
 from mapflow.harness.verification import verify
 from mapflow.harness.verification.probe import write_clip
+from mapflow.model_adapters.families.registry import load_model
 from mapflow.model_adapters.families.videollama3.model import VideoLlama3
 from mapflow.model_adapters.families.videollama3.network import VideoLlama3Network
+from mapflow.model_adapters.inference.subject import run_identity
 from mapflow.model_adapters.interventions import LayerSpan
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Clip
@@ -160,14 +162,49 @@ def test_only_the_released_attention_lets_frames_mix(folder):
         assert (moved[layout.positions("frame[1]")].max() > 1e-4) == mixes
 
 
-def test_names_tell_the_two_attentions_apart(folder, model):
-    assert model.name == "tiny"
-    assert (
-        VideoLlama3.load(folder, vision_attention="released").name
-        == "tiny+released-vision-attention"
+def loaded(folder: Path, **options: Any) -> VideoLlama3:
+    model = load_model("mapflow_videollama3", folder, device="cpu", **options)
+    assert isinstance(model, VideoLlama3)
+    return model
+
+
+@torch.inference_mode()
+def test_the_default_is_the_papers_model_and_others_are_named(folder):
+    """Frames mix by default, as in the paper's analysis; a model that differs says so."""
+    prepared = VideoLlama3.load(folder).encode(chat_question(), frames_for())
+    default, released, isolated = (
+        VideoLlama3.load(folder, **options).embed([prepared])[0].embeds
+        for options in ({}, {"vision_attention": "released"}, {"vision_attention": "isolated"})
     )
-    with pytest.raises(MapflowError, match="vision_attention='eager' must be isolated or released"):
+    assert torch.equal(default, released)
+    assert (default - isolated).abs().max() > 1e-2
+    assert loaded(folder).name == loaded(folder, vision_attention="released").name == "tiny"
+    other = loaded(folder, vision_attention="isolated", max_tokens="96")
+    assert other.name == "tiny+isolated-vision-attention+96-max-tokens"
+    assert run_identity("mapflow_videollama3", other, "paper")["model_args"] == {
+        "vision_attention": "isolated",
+        "max_tokens": 96,
+    }
+    with pytest.raises(MapflowError, match="vision_attention='eager' must be released or isolated"):
         VideoLlama3.load(folder, vision_attention="eager")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("frames", [8, 16])
+def test_a_clip_has_at_most_144_tokens_a_frame(tmp_path, frames):
+    """Paper: 8 frames, at most 8×12×12 video tokens; the checkpoint itself allows 16,384."""
+    folder = write_tiny_videollama3(tmp_path)
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_tokens": 16384}))
+    shown = frames_for(frames, 14 * 15, 14 * 20)
+
+    def tokens(**options: Any) -> int:
+        model = VideoLlama3.load(folder, **options)
+        return int(model.encode(chat_question(), shown).vision["grid"].prod()) // 4
+
+    assert tokens() == frames * 10 * 13  # the largest grid of this shape within 144 tokens
+    assert tokens(max_tokens=16384) == frames * 15 * 20
+    with pytest.raises(MapflowError, match="max_tokens=0 must be at least 1"):
+        VideoLlama3.load(folder, max_tokens=0)
 
 
 def test_the_local_layout_is_the_same_model(tmp_path, model):
@@ -194,8 +231,8 @@ def test_it_is_certified(model):
     assert [str(finding) for finding in verify(model) if not finding.passed] == []
 
 
-def test_it_is_certified_with_the_released_attention(folder):
-    model = VideoLlama3.load(folder, vision_attention="released")
+def test_it_is_certified_with_isolated_frames(folder):
+    model = VideoLlama3.load(folder, vision_attention="isolated")
     assert [str(finding) for finding in verify(model) if not finding.passed] == []
 
 
@@ -316,9 +353,9 @@ def test_lmms_eval_hands_the_choice_of_attention_over(folder):
     from mapflow.model_adapters.lmms.models import model_class
 
     adapter = model_class("mapflow_videollama3")(
-        pretrained=str(folder), device="cpu", vision_attention="released"
+        pretrained=str(folder), device="cpu", vision_attention="isolated"
     )
-    assert adapter.video_llm.name.endswith("+released-vision-attention")
+    assert adapter.video_llm.name.endswith("+isolated-vision-attention")
     with pytest.raises(MapflowError, match="has no argument 'vision_attention'"):
         model_class("mapflow_internvl")(pretrained=str(folder), vision_attention="released")
     with pytest.raises(MapflowError, match="trust_remote_code is refused: code from a checkpoint"):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.runs.run import labels, read_runs
+from mapflow.results.runs.run import labels, model_names, read_runs
+from mapflow.results.tables.leaderboard import leaderboard
 from tests.results.records import a_record
 from tests.results.run_folders import answers, write_run
 
@@ -108,8 +109,30 @@ def test_labels_are_as_short_as_they_can_be(tmp_path):
     assert labels(a) == ["full", "effective"]
     assert labels([a[0], b[0]]) == ["tiny", "big"]
     assert labels([*a, *b]) == ["tiny full", "tiny effective", "big full"]
+    assert labels([a[1], b[0]]) == ["tiny effective", "big full"]  # not "effective" and "full"
     assert labels([a[0], c[0]]) == ["a full", "c full"]
     assert len(set(labels([a[0], a[0]]))) == 1
+
+
+def test_names_tell_apart_how_a_checkpoint_was_run(tmp_path):
+    """Precision and weights are added to a name only where runs of that name differ in them."""
+    others = {
+        "plain": {},
+        "half": {"dtype": "bfloat16"},
+        "tuned": {"digest": "f" * 64},
+        "other": {"checkpoint": "big", "dtype": "bfloat16"},
+    }
+    runs = {
+        name: read_runs(write_run(tmp_path / name, answers("full", [1, 0]), identity=identity))[0]
+        for name, identity in others.items()
+    }
+    plain, half, tuned, other = runs.values()
+    assert model_names([plain, other]) == ["tiny", "big"]
+    assert model_names([plain, half]) == ["tiny (float32)", "tiny (bfloat16)"]
+    assert model_names([plain, tuned]) == ["tiny (weights 01234567)", "tiny (weights ffffffff)"]
+    assert labels([plain, half]) == ["tiny (float32)", "tiny (bfloat16)"]
+    rows = leaderboard([plain, half]).rows
+    assert [row["model"] for row in rows[:2]] == ["tiny (float32)", "tiny (bfloat16)"]
 
 
 SAMPLE = {

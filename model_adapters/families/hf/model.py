@@ -40,6 +40,7 @@ from mapflow.model_adapters.video.sampling import segment_midpoints
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Clip, Question
+from mapflow.results.runs.model_names import variant
 
 N_FRAMES = 8  # if the protocol asks for no number
 PLACEHOLDERS = ("video_token_id", "video_token_index", "image_token_id", "image_token_index")
@@ -99,7 +100,12 @@ class HfVideo(VideoLLM):
         model = load_model(
             folder, resolve_dtype(dtype, config.to_dict(), device_map), device_map, adapter
         )
-        return cls(model, processor, **checkpoint_identity(folder, adapter))
+        loaded = cls(model, processor, **checkpoint_identity(folder, adapter))
+        if config.model_type == "video_llama_3":
+            # The paper's numbers of this model were made with frames that mix in the tower, which
+            # transformers' own tower does not offer: see mapflow_videollama3.
+            loaded.name += variant("vision_attention", "isolated")
+        return loaded
 
     def prepare(self, question: Question) -> Prepared:
         """Decodes the clip's frames and encodes the question."""

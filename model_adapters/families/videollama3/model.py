@@ -13,6 +13,7 @@ whatever config.json says, because the paper's analysis switches it off.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # typing.Self needs Python 3.11
 
 START, END = "<|im_start|>", "<|im_end|>\n"
+FRAME_TOKENS = 12 * 12
+"""Most video tokens of a frame in the paper's analysis (8 × 12 × 12 for a clip)."""
 
 
 class VideoLlama3(ReleasedVideoLLM[VideoLlama3Network, PatchPreprocessing]):
@@ -56,33 +59,41 @@ class VideoLlama3(ReleasedVideoLLM[VideoLlama3Network, PatchPreprocessing]):
         dtype: str | torch.dtype = "auto",
         device_map: str | Mapping[str, Any] = "cpu",
         lora: str | Path | None = None,
-        vision_attention: VisionAttention = "isolated",
+        vision_attention: VisionAttention = "released",
+        max_tokens: int | None = None,
     ) -> Self:
         """As `ReleasedVideoLLM.load`.
 
-        `vision_attention="released"` reproduces the paper's analysis, in which frames mix in the
-        vision tower. The default keeps frames apart, as in the model's training. The checkpoint's
-        name tells the two apart.
+        The defaults are those of the paper's analysis: frames mix in the vision tower (`released`),
+        and a clip has at most 144 video tokens per frame (8×12×12). With `isolated` frames stay
+        apart, as in the model's training. `max_tokens` is the most video tokens of a clip; the
+        checkpoint's own limit, mostly 16384, is in its preprocessor_config.json.
         """
         if vision_attention not in get_args(VisionAttention):
             known = " or ".join(get_args(VisionAttention))
             raise MapflowError(f"vision_attention={vision_attention!r} must be {known}")
-        model = cls._load(path, dtype, device_map, lora, vision_attention=vision_attention)
-        if vision_attention != "isolated":
-            model.name += f"+{vision_attention}-vision-attention"
-        return model
+        if max_tokens is not None and max_tokens < 1:
+            raise MapflowError(f"max_tokens={max_tokens} must be at least 1 video token")
+        return cls._load(
+            path, dtype, device_map, lora, vision_attention=vision_attention, max_tokens=max_tokens
+        )
 
     @classmethod
     def parts(
         cls,
         checkpoint: ReleasedCheckpoint,
-        vision_attention: VisionAttention = "isolated",
+        vision_attention: VisionAttention = "released",
+        max_tokens: int | None = None,
     ) -> tuple[VideoLlama3Network, PatchPreprocessing, int]:
         tower, vision_config = _tower(checkpoint)
         file = tower / "preprocessor_config.json"
         preprocessing = PatchPreprocessing.from_config(
             read_json(file), str(file), merge=_merge(checkpoint.folder)
         )
+        if max_tokens is None:
+            preprocessing = replace(preprocessing, frame_tokens=FRAME_TOKENS)
+        else:
+            preprocessing = replace(preprocessing, max_tokens=max_tokens)
         network = checkpoint.network(
             partial(
                 VideoLlama3Network.from_config_dict,

@@ -21,10 +21,10 @@ from transformers.models.video_llama_3.modeling_video_llama_3 import VideoLlama3
 from mapflow.model_adapters.checkpoints.released import settings
 from mapflow.results.contract.errors import MapflowError
 
-VisionAttention = Literal["isolated", "released"]
-"""`isolated`: patches attend to their own frame only, as in training (flash-attention and sdpa
-code). `released`: as in the paper's analysis, whose eager code *adds* its boolean mask to the
-scores; every patch attends to every frame, and scores within its own frame are greater by 1."""
+VisionAttention = Literal["released", "isolated"]
+"""`released`: as in the paper's analysis, whose eager code *adds* its boolean mask to the scores;
+every patch attends to every frame, and scores within its own frame are greater by 1. `isolated`:
+patches attend to their own frame only, as in training (flash-attention and sdpa code)."""
 
 
 class Projector(nn.Module):
@@ -109,7 +109,7 @@ class VideoLlama3Network(nn.Module):
         text_config: Qwen2Config,
         projector_depth: int = 2,
         merge: int = 2,
-        vision_attention: VisionAttention = "isolated",
+        vision_attention: VisionAttention = "released",
     ) -> None:
         super().__init__()
         self.vision_model = VideoLlama3VisionModel(vision_config)
@@ -130,7 +130,7 @@ class VideoLlama3Network(nn.Module):
         config: Mapping[str, Any],
         vision_config: Mapping[str, Any],
         merge: int = 2,
-        vision_attention: VisionAttention = "isolated",
+        vision_attention: VisionAttention = "released",
     ) -> VideoLlama3Network:
         """From the contents of an authors' `config.json` and of its vision tower's.
 

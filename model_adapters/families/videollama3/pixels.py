@@ -30,6 +30,7 @@ class PatchPreprocessing:
         merge: side, in patches, of the square that becomes one video token.
         min_tokens: fewest video tokens of a frame.
         max_tokens: most video tokens of a clip.
+        frame_tokens: most video tokens of a clip, divided by its frames; None for no such limit.
     """
 
     patch: int
@@ -38,6 +39,7 @@ class PatchPreprocessing:
     merge: int = 2
     min_tokens: int = 16
     max_tokens: int = 16384
+    frame_tokens: int | None = None
     rescale: float = 1 / 255
     resample: int = Image.Resampling.BICUBIC
 
@@ -89,7 +91,8 @@ class PatchPreprocessing:
     def target_size(self, n_frames: int, height: int, width: int) -> tuple[int, int]:
         """(height, width) in pixels that every frame of a clip is resized to."""
         step = self.patch * self.merge
-        at_least, at_most = self.min_tokens * step**2, self.max_tokens * step**2 // n_frames
+        most = min(self.max_tokens, (self.frame_tokens or self.max_tokens) * n_frames)
+        at_least, at_most = self.min_tokens * step**2, most * step**2 // n_frames
         new_height, new_width = round(height / step) * step, round(width / step) * step
         if new_height * new_width > at_most:
             shrink = math.sqrt(height * width / at_most)

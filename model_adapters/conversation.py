@@ -1,16 +1,19 @@
 """From the named pieces of a conversation to tokens with the same names.
 
 The whole text is tokenized at once, as in the models' training. The fast tokenizer's character
-offsets tell which piece each token comes from, so nothing is searched for in decoded text. A family
+offsets tell which piece each token comes from, so nothing is searched for in decoded text. Offsets
+are taken for the ids that the model receives: ids that the text does not have are refused. A family
 lists the pieces. A video is one placeholder token that is expanded to as many video tokens as its
 runs say.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -69,12 +72,14 @@ def tokenize(
     """Tokenizes the joined pieces and names every token; the first piece must be text.
 
     The final token is always `last`. Raises MapflowError if an option has no token of its own, if
-    the question contains the video placeholder, or if the tokenizer splits the placeholder.
+    the question contains the video placeholder, if the tokenizer splits the placeholder, or as
+    `offsets_of`.
     """
     pieces = [piece for piece in pieces if piece.text]
     text = "".join(piece.text for piece in pieces)
-    encoded = tokenizer(text, return_offsets_mapping=True)
-    tokens = [*zip(encoded["input_ids"], owners(pieces, encoded["offset_mapping"]), strict=True)]
+    received = tokenizer(text)["input_ids"]
+    offsets = offsets_of(received, text, tokenizer)
+    tokens = [*zip(received, owners(pieces, offsets), strict=True)]
     _check_placeholders(tokens, pieces, question)
     ids: list[int] = []
     runs: list[tuple[Segment, int]] = []
@@ -89,6 +94,61 @@ def tokenize(
     return Conversation(
         text, torch.tensor(ids, dtype=torch.long), TokenLayout.from_runs(runs, true_option)
     )
+
+
+def offsets_of(
+    received: Sequence[int], text: str, tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[int, int]]:
+    """The (start, end) of each received token's characters in `text`.
+
+    The ids are those of the text, with or without special tokens before them, which get (0, 0).
+    Raises MapflowError for any others (appended, inserted, changed, truncated), and if characters
+    of the text are in no token.
+    """
+    encoded = backend(tokenizer).encode(text, add_special_tokens=False)
+    ids, offsets = encoded.ids, encoded.offsets
+    before = len(received) - len(ids)
+    if list(received[max(before, 0) :]) != ids or not _special(received[:before], tokenizer):
+        place = next(
+            (i for i, both in enumerate(zip(received, ids, strict=False)) if both[0] != both[1]), 0
+        )
+        raise MapflowError(
+            f"the model would receive {len(received)} tokens for a text of {len(ids)} (they differ"
+            f" from token {place + 1} on: {_shown(received[place:], tokenizer)} instead of"
+            f" {_shown(ids[place:], tokenizer)}), so no token can be named: use a processor and a"
+            " tokenizer that add special tokens at the beginning only"
+        )
+    covered = bytearray(len(text))
+    for start, end in offsets:
+        covered[start:end] = b"\1" * (end - start)
+    for place in (place for place, known in enumerate(covered) if not known):
+        # white space, control characters and combining marks are often joined or normalized away
+        if unicodedata.category(text[place])[0] not in "ZCM":
+            around = text[max(0, place - 20) : place + 20]
+            raise MapflowError(
+                f"the tokenizer drops {text[place]!r} from {around!r}; use the checkpoint's own"
+                " tokenizer"
+            )
+    return [(0, 0)] * before + offsets
+
+
+def backend(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """The tokenizer of the `tokenizers` library. Raises MapflowError if there is none."""
+    found = getattr(tokenizer, "backend_tokenizer", None)
+    if found is None:
+        raise MapflowError(
+            f"{type(tokenizer).__name__} tells no characters of its tokens: the checkpoint needs a"
+            " fast tokenizer (tokenizer.json)"
+        )
+    return found
+
+
+def _special(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> bool:
+    return set(ids) <= set(tokenizer.all_special_ids)
+
+
+def _shown(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    return repr(tokenizer.convert_ids_to_tokens([*ids[:3]])) if len(ids) else "nothing"
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -20,7 +20,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mapflow.model_adapters.conversation import Conversation, letter_ids, next_token_id
+from mapflow.model_adapters.conversation import (
+    Conversation,
+    letter_ids,
+    next_token_id,
+    user_pieces,
+)
 from mapflow.model_adapters.frame_grid import View
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, TokenLayout
 from mapflow.results.contract.errors import MapflowError
@@ -50,6 +55,32 @@ class Prepared:
     repeated_frames: int
     option_ids: tuple[int, ...]
     target_id: int
+
+
+def longest_sequence(config: Any) -> int | None:
+    """The longest sequence that a language model's config declares; None if it declares none.
+
+    That is `max_position_embeddings`. Rotary scaling that stretches a shorter training length
+    multiplies it: "linear" and "dynamic" the declared length, "yarn" the original one. For other
+    types ("longrope", "llama3") the declared length is already the stretched one.
+    """
+    config = config.get_text_config(decoder=True)
+    declared = getattr(config, "max_position_embeddings", None)
+    if not isinstance(declared, int) or declared <= 0:
+        return None
+    rope = getattr(config, "rope_parameters", None) or {}
+    nested = [value for value in rope.values() if isinstance(value, Mapping)]  # by layer type
+    return max(_stretched(declared, one) for one in nested or [rope])
+
+
+def _stretched(declared: int, rope: Mapping[str, Any]) -> int:
+    factor = rope.get("factor") or 1.0
+    match rope.get("rope_type"):
+        case "linear" | "dynamic":
+            return int(declared * max(factor, 1.0))
+        case "yarn":
+            return max(declared, int((rope.get("original_max_position_embeddings") or 0) * factor))
+    return declared
 
 
 class VideoLLM(ABC):
@@ -160,7 +191,11 @@ class VideoLLM(ABC):
         vision: Mapping[str, Tensor],
         frame_indices: Sequence[int],
     ) -> Prepared:
-        """Assembles a tokenized conversation, the vision inputs and the ids of the answers."""
+        """Assembles a tokenized conversation, the vision inputs and the ids of the answers.
+
+        Raises MapflowError for a prompt that is longer than the model takes.
+        """
+        self.check_length(question, len(conversation.input_ids))
         option_ids = self.answer_ids(conversation.text, question.letters)
         return Prepared(
             question=question,
@@ -174,6 +209,33 @@ class VideoLLM(ABC):
             if isinstance(question.target, str)
             else option_ids[question.target],
         )
+
+    @property
+    def most_positions(self) -> int | None:
+        """The longest sequence that the language model was made for; None if it has no limit."""
+        return longest_sequence(self.decoder.core.config)
+
+    def check_text(self, question: Question) -> None:
+        """Raises MapflowError if the text of the user's turn alone is longer than the model takes.
+
+        For `prepare` to call before it reads the video.
+        """
+        text = "".join(piece.text for piece in user_pieces(question, self.prompt_style))
+        self.check_length(question, len(self.tokenizer(text)["input_ids"]), "tokens of text alone")
+
+    def check_length(self, question: Question, n: int, what: str = "prompt tokens") -> None:
+        """Raises MapflowError if `n` tokens and the answer's take more positions than there are.
+
+        The last token of an answer is not read again, so it takes none.
+        """
+        most, new = self.most_positions, question.max_new_tokens
+        if most is not None and n + new - 1 > most:
+            answer = f" and up to {new:,} new ones" if new > 1 else ""
+            raise MapflowError(
+                f"question {question.question_id!r} has {n:,} {what}{answer}, but {self.name} takes"
+                f" {most:,} positions (max_position_embeddings): shorten the question or show fewer"
+                " frames"
+            )
 
     @torch.inference_mode()
     def plain_logits(self, prepared: Prepared) -> Float[Tensor, " vocab"]:

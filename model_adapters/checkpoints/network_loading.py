@@ -28,6 +28,12 @@ Network = TypeVar("Network", bound=nn.Module)
 DERIVED = (".position_ids", ".rotary_emb.inv_freq")
 
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
+STORED = ("F32", "BF16", "F16", "F64")
+"""The number formats of safetensors that weights may have.
+
+Integers, booleans, eight-bit and complex numbers convert to floats without an error, but they are
+not the weights: quantized ones lack their scales, complex ones lose their imaginary part.
+"""
 
 
 @runtime_checkable
@@ -43,10 +49,21 @@ class Weights(Protocol):
 class SafetensorsWeights:
     """The memory-mapped tensors of safetensors files, under the network's names.
 
-    Raises MapflowError for a file that is damaged or truncated.
+    Args:
+        files: all files of the checkpoint.
+        renames: pairs (checkpoint prefix, network prefix).
+        any_format: endings of the names whose tensors are not weights, such as counters.
+
+    Raises MapflowError for a file that is damaged or truncated, and for a weight in a number format
+    that is not in `STORED`.
     """
 
-    def __init__(self, files: Iterable[Path], renames: Renames = ()) -> None:
+    def __init__(
+        self,
+        files: Iterable[Path],
+        renames: Renames = (),
+        any_format: tuple[str, ...] = DERIVED,
+    ) -> None:
         self._places: dict[str, tuple[Any, str]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         for file in files:
@@ -64,8 +81,14 @@ class SafetensorsWeights:
                     raise MapflowError(
                         f"{file} holds {key!r}, which another file of the checkpoint holds too"
                     )
+                stored = handle.get_slice(key)
+                if stored.get_dtype() not in STORED and not key.endswith(any_format):
+                    raise MapflowError(
+                        f"{file} holds {key} as {stored.get_dtype()}; weights must be one of"
+                        f" {', '.join(STORED)}: use a checkpoint that is not quantized"
+                    )
                 self._places[name] = (handle, key)
-                self._shapes[name] = tuple(handle.get_slice(key).get_shape())
+                self._shapes[name] = tuple(stored.get_shape())
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:

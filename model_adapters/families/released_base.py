@@ -124,6 +124,7 @@ class ReleasedVideoLLM(VideoLLM, Generic[Network, Preprocessing]):
 
     def prepare(self, question: Question) -> Prepared:
         """Encodes the question with frames chosen as in the paper for LLaVA and InternVL."""
+        self.check_text(question)
         sampled = read_frames(question.clip, segment_midpoints, question.n_frames or self.n_frames)
         return self.encode(question, sampled.pixels, sampled.indices)
 

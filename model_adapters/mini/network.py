@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from mapflow.model_adapters.checkpoints.network_loading import SafetensorsWeights
 from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.model_adapters.mini.planted import GRID, N_FRAMES
 from mapflow.model_adapters.mini.tokenizer import IMAGE_TOKEN
@@ -150,12 +151,11 @@ def save_checkpoint(
 def load_weights(network: LlavaNetwork, folder: Path) -> None:
     """Loads the weights of a folder that `save_checkpoint` wrote.
 
-    Raises MapflowError for a missing or unknown weight or another shape, since random weights would
-    be trained instead.
+    Raises MapflowError for a missing or unknown weight, another shape or an integer format, since
+    random weights would be trained instead.
     """
-    saved = load_file(folder / "model.safetensors")
-    names = {_released_name(name): name for name in network.state_dict()}
-    weights = {names.get(name, name): value for name, value in saved.items()}
+    saved = SafetensorsWeights([folder / "model.safetensors"], LlavaNetwork.renames)
+    weights = {name: saved.read(name) for name in saved.shapes}
     try:
         lacking = network.load_state_dict(weights, strict=False)
     except RuntimeError as error:

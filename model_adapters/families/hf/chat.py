@@ -20,10 +20,17 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from mapflow.model_adapters.conversation import Text, check_options, owners, user_pieces
+from mapflow.model_adapters.conversation import (
+    Text,
+    check_options,
+    offsets_of,
+    owners,
+    user_pieces,
+)
 from mapflow.model_adapters.interventions import Segment, TokenLayout
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import PromptStyle, Question
@@ -106,7 +113,9 @@ def _stripped(pieces: list[Text]) -> list[Text]:
 
 def chat_layout(
     chat: Chat,
-    offsets: Sequence[tuple[int, int]],
+    text: str,
+    received: Int[Tensor, " n"],
+    tokenizer: PreTrainedTokenizerBase,
     shown: Bool[Tensor, " n"],
     tokens_per_frame: Sequence[int],
     question: Question,
@@ -114,18 +123,19 @@ def chat_layout(
     """The layout of the chat after the processor has expanded it.
 
     Args:
-        offsets: (start, end) of each token's characters in the expanded text.
+        text: the expanded text, as the processor gave it to its tokenizer.
+        received: the ids that the model receives.
         shown: whether a token holds a video embedding.
         tokens_per_frame: number of video embeddings of each frame, in order.
 
-    Raises MapflowError if an option has no token of its own, or if tokens and frames do not agree.
+    Raises MapflowError if the text is not the chat, if the ids are not the text's, if an option has
+    no token of its own, or if tokens and frames do not agree.
     """
-    tail_length = sum(len(piece.text) for piece in chat.tail)
-    # Both texts have the same end, so the total length gives the length of the video's part.
-    video_length = offsets[-1][1] - tail_length - len(chat.head)
-    pieces = [Text(chat.head, Segment("system")), Text(MARK * video_length, VIDEO), *chat.tail]
-    pieces = [piece for piece in pieces if piece.text]
+    pieces = _expanded(chat, text, tokenizer)
+    offsets = offsets_of(received.tolist(), text, tokenizer)
     owner = [piece.segment for piece in owners(pieces, offsets) if isinstance(piece, Text)]
+    start_tokens = sum(offset == (0, 0) for offset in offsets)
+    owner[:start_tokens] = [Segment("system")] * start_tokens  # also where the video comes first
     _check_video(owner, offsets, shown, tokens_per_frame, chat)
     ends = list(accumulate(tokens_per_frame))
     seen = 0
@@ -139,6 +149,32 @@ def chat_layout(
     check_options(runs, question)
     true_option = question.target if isinstance(question.target, int) else None
     return TokenLayout.from_runs(runs, true_option)
+
+
+def _expanded(chat: Chat, text: str, tokenizer: PreTrainedTokenizerBase) -> list[Text]:
+    """The pieces of the expanded text: a start token as text, the chat's head, video and tail.
+
+    Raises MapflowError if the processor changed anything but the placeholder.
+    """
+    head, tail = chat.head, "".join(piece.text for piece in chat.tail)
+    known = (tokenizer.bos_token, tokenizer.cls_token, tokenizer.eos_token)
+    starts = [start for start in known if isinstance(start, str) and start]
+    added = next((s for s in starts if text.startswith(s) and not chat.text.startswith(s)), "")
+    video_length = len(text) - len(added) - len(head) - len(tail)
+    if not (text.startswith(added + head) and text.endswith(tail) and video_length > 0):
+        pairs = enumerate(zip(reversed(text), reversed(chat.text), strict=False))
+        place = next((i for i, (one, other) in pairs if one != other), 0) + 40
+        raise MapflowError(
+            f"the processor changes the rendered chat: {text[-place:][:60]!r} instead of"
+            f" {chat.text[-place:][:60]!r}, so no token can be named; write an adapter for"
+            " this model (model_adapters/README.md)"
+        )
+    pieces = [
+        Text(added + head, Segment("system")),
+        Text(MARK * video_length, VIDEO),
+        *chat.tail,
+    ]
+    return [piece for piece in pieces if piece.text]
 
 
 def tokens_per_frame(

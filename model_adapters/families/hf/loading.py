@@ -30,7 +30,7 @@ from mapflow.model_adapters.checkpoints.folder import (
     weight_files,
 )
 from mapflow.model_adapters.checkpoints.lora import LoraWeights
-from mapflow.model_adapters.checkpoints.network_loading import DERIVED
+from mapflow.model_adapters.checkpoints.network_loading import DERIVED, SafetensorsWeights
 from mapflow.model_adapters.families.registry import family_for
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
@@ -104,11 +104,34 @@ def load_processor(folder: Path) -> Any:
     return processor
 
 
+def empty_model(folder: Path, config: Any) -> PreTrainedModel:
+    """The model without weights. Raises MapflowError if config.json does not describe one."""
+    try:
+        with torch.device("meta"):
+            return AutoModelForImageTextToText.from_config(config)
+    except Exception as error:  # missing packages, sizes that do not fit each other
+        reason = " ".join(str(error).split())
+        raise MapflowError(
+            f"{folder / 'config.json'} does not describe a model that can be built: {reason}"
+        ) from error
+
+
 def load_model(
-    folder: Path, dtype: torch.dtype, device_map: str | Mapping[str, Any], adapter: Path | None
+    folder: Path,
+    dtype: torch.dtype,
+    device_map: str | Mapping[str, Any],
+    adapter: Path | None,
+    empty: PreTrainedModel,
 ) -> PreTrainedModel:
-    """The model in evaluation mode. Raises MapflowError if tensors are missing or do not fit."""
-    weight_files(folder)  # names missing shards, refuses pickles
+    """The model in evaluation mode. Raises MapflowError if tensors are missing or do not fit.
+
+    `empty` is the model without weights.
+    """
+    leaves: dict[bool, set[str]] = {True: set(), False: set()}
+    for name, slot in empty.state_dict().items():
+        leaves[slot.is_floating_point()].add(f".{name.rpartition('.')[2]}")
+    counters = sorted(leaves[False] - leaves[True])
+    SafetensorsWeights(weight_files(folder), any_format=(*DERIVED, *counters))
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,

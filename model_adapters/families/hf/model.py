@@ -11,6 +11,7 @@ clip's start.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mapflow.model_adapters.checkpoints.lora import checkpoint_identity, find_base
 from mapflow.model_adapters.checkpoints.network_loading import resolve_dtype
@@ -28,6 +29,7 @@ from mapflow.model_adapters.conversation import Conversation, next_token_id
 from mapflow.model_adapters.families.hf.capture import decoder_inputs
 from mapflow.model_adapters.families.hf.chat import Chat, chat_layout, render, tokens_per_frame
 from mapflow.model_adapters.families.hf.loading import (
+    empty_model,
     is_native,
     load_model,
     load_processor,
@@ -97,9 +99,9 @@ class HfVideo(VideoLLM):
         folder, adapter = find_base(path, lora)
         config = native_config(folder)
         processor = load_processor(folder)
-        model = load_model(
-            folder, resolve_dtype(dtype, config.to_dict(), device_map), device_map, adapter
-        )
+        empty = empty_model(folder, config)
+        precision = resolve_dtype(dtype, config.to_dict(), device_map)
+        model = load_model(folder, precision, device_map, adapter, empty)
         loaded = cls(model, processor, **checkpoint_identity(folder, adapter))
         if config.model_type == "video_llama_3":
             # The paper's numbers of this model were made with frames that mix in the tower, which
@@ -109,6 +111,7 @@ class HfVideo(VideoLLM):
 
     def prepare(self, question: Question) -> Prepared:
         """Decodes the clip's frames and encodes the question."""
+        self.check_text(question)
         sampled = read_frames(question.clip, segment_midpoints, question.n_frames or N_FRAMES)
         return self.encode(
             question, sampled.pixels, sampled.indices, clip_times(sampled, question.clip)
@@ -134,19 +137,35 @@ class HfVideo(VideoLLM):
             "frames_indices": [*range(len(frames))],
         }
         chat = render(self.processor, question, self.prompt_style)
-        vision = self._process(chat, frames, times)
+        text, vision = self._process(chat, frames, times)
         ids = vision.pop("input_ids")[0]
-        offsets = [(int(start), int(end)) for start, end in vision.pop("offset_mapping")[0]]
         shown = torch.isin(ids, self._placeholder_ids())
-        layout = chat_layout(
-            chat, offsets, shown, tokens_per_frame(shown, vision, len(frames)), question
-        )
+        sizes = tokens_per_frame(shown, vision, len(frames))
+        layout = chat_layout(chat, text, ids, self.tokenizer, shown, sizes, question)
         return self.prepared(question, Conversation(chat.text, ids, layout), vision, indices)
 
     @torch.inference_mode()
     def embed(self, prepared: Sequence[Prepared]) -> list[DecoderInputs]:
         """The decoder inputs that the model's own forward computes, clip by clip."""
-        return [decoder_inputs(self.model, self._inputs(item)) for item in prepared]
+        return [self._embedded(item) for item in prepared]
+
+    def _embedded(self, item: Prepared) -> DecoderInputs:
+        """Raises MapflowError if what reaches the decoder is not the prompt that was named."""
+        inputs = decoder_inputs(self.model, self._inputs(item))
+        text = torch.ones(len(item.layout), dtype=torch.bool)
+        text[item.layout.positions("video")] = False
+        if len(inputs) == len(text):
+            table = self.decoder.core.get_input_embeddings()
+            expected = table(item.input_ids[text].to(self.decoder.device))
+            if torch.equal(
+                inputs.embeds[text.to(inputs.embeds.device)], expected.to(inputs.embeds)
+            ):
+                return inputs
+        raise MapflowError(
+            f"the decoder of {type(self.model).__name__} receives {len(inputs)} positions for"
+            f" {len(text)} tokens, or other embeddings than its own of the text, so no position can"
+            " be named; write an adapter for this model (model_adapters/README.md)"
+        )
 
     @torch.inference_mode()
     def plain_logits(self, prepared: Prepared) -> Float[Tensor, " vocab"]:
@@ -188,16 +207,19 @@ class HfVideo(VideoLLM):
         chat: Chat,
         frames: UInt8[np.ndarray, "frames height width 3"],
         times: Mapping[str, Any],
-    ) -> dict[str, Tensor]:
+    ) -> tuple[str, dict[str, Tensor]]:
+        """The text that the processor gives to its tokenizer, and the model's inputs."""
+        processor = copy.copy(self.processor)  # other threads use the original
+        processor.tokenizer = listening = _Listening(self.tokenizer)
         bos: Any = self.tokenizer.bos_token
         video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         try:
-            batch = self.processor(
+            batch = processor(
                 text=[chat.text],
                 videos=[[video]],  # one list of videos per text, as in transformers' chat calls
-                return_offsets_mapping=True,
                 # some templates write the start token themselves
                 add_special_tokens=not (bos and chat.text.startswith(bos)),
+                truncation=False,  # which tokenizer.json may ask for
                 do_sample_frames=False,
                 video_metadata=[[dict(times)]],
                 return_tensors="pt",
@@ -207,7 +229,13 @@ class HfVideo(VideoLLM):
             raise MapflowError(
                 f"the processor of {self.name} refuses the clip: {reason}"
             ) from error
-        return {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        if not listening.texts:
+            raise MapflowError(
+                f"{type(self.processor).__name__} makes ids without its tokenizer, so no token can"
+                " be named; write an adapter for this model (model_adapters/README.md)"
+            )
+        inputs = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        return listening.texts[-1], inputs
 
     def _placeholder_ids(self) -> Tensor:
         config = self.model.config
@@ -224,6 +252,21 @@ class HfVideo(VideoLLM):
         if len(set(ids)) < len(ids):
             raise MapflowError(f"the tokenizer of {self.name} gives two options' letters one token")
         return ids
+
+
+class _Listening:
+    """A tokenizer that keeps the texts that it is called with."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self.texts: list[str] = []
+
+    def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
+        self.texts += [text] if isinstance(text, str) else text
+        return self._tokenizer(text, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
 
 
 def clip_times(sampled: SampledFrames, clip: Clip) -> dict[str, Any]:

@@ -108,6 +108,7 @@ class VideoLlama3(ReleasedVideoLLM[VideoLlama3Network, PatchPreprocessing]):
 
     def prepare(self, question: Question) -> Prepared:
         """Encodes the question with evenly spaced frames of the trimmed clip, and their times."""
+        self.check_text(question)
         sampled = read_frames(question.clip, trimmed_linspace, question.n_frames or self.n_frames)
         times = told_times(sampled, question.clip)
         return self.encode(question, sampled.pixels, sampled.indices, times)

@@ -70,7 +70,7 @@ def draw_attention(
     MapflowError if a file cannot be written.
     """
     found = {record.key: record for record in records if record.error is None}
-    for question, canvas in _canvases(subject, {question for question, _ in found}):
+    for question, canvas in _canvases(subject, {question for question, _ in found}, folder):
         own = [found[question, name] for name in names if (question, name) in found]
         maps = {
             record.intervention: np.mean([record.weights[layer] for layer in ran], axis=0)[
@@ -107,7 +107,7 @@ def draw_lens(
     Raises MapflowError if a file cannot be written.
     """
     found = {record.key: record for record in records if record.error is None}
-    for question, canvas in _canvases(subject, {question for question, _ in found}):
+    for question, canvas in _canvases(subject, {question for question, _ in found}, folder):
         for name in names:
             record = found.get((question, name))
             if record is None:
@@ -174,9 +174,12 @@ def _frames(clip: Clip, numbers: tuple[int, ...]) -> UInt8[np.ndarray, "frame he
     return read_frames(clip, recorded, len(numbers)).pixels
 
 
-def _canvases(subject: Subject, drawn: set[str]) -> Iterator[tuple[str, OverlayCanvas]]:
+def _canvases(
+    subject: Subject, drawn: set[str], folder: Path
+) -> Iterator[tuple[str, OverlayCanvas]]:
     """The canvas of each question whose id is in `drawn`; prints why a question cannot be drawn."""
     chosen = [question for question in subject.questions if question.question_id in drawn]
+    (folder / FOLDER).mkdir(exist_ok=True)
     for question in tqdm(chosen, desc="overlays", unit="q"):
         try:
             canvas = question_canvas(subject.model, subject.model.prepare(question))

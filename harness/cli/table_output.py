@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from mapflow.harness.cli.arguments import add_margin
-from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import write_file
 from mapflow.results.tables.formats import FORMATS, Table, render
 
 SUFFIXES = {
@@ -55,14 +54,6 @@ def write_tables(tables: Sequence[Table], options: argparse.Namespace) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes the whole file or none, and prints its path.
-
-    Raises MapflowError if it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise MapflowError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+    """Writes a file and prints its path. Raises MapflowError if it cannot be written."""
+    write_file(path, text)
     print(f"written: {path}")

@@ -50,7 +50,10 @@ def run(options: argparse.Namespace) -> int:
     from mapflow.model_adapters.checkpoints.pathways import named_pathways, scaled_pathways
     from mapflow.model_adapters.interventions import certificate, parse_interventions
     from mapflow.model_adapters.interventions.language.layout import example_layout
+    from mapflow.results.figures.saving import check_suffix
 
+    if options.figure:
+        check_suffix(options.figure)
     layers = _layers(options)
     layout = example_layout(options.frames, options.tokens_per_frame)
     pathways = named_pathways(options.pathways)
@@ -149,9 +152,9 @@ def _draw(
         policy_rows,
         save_figure,
     )
-    from mapflow.results.figures.saving import SUFFIXES
+    from mapflow.results.figures.saving import figure_stem
 
-    stem = file.with_suffix("") if file.suffix in SUFFIXES else file
+    stem = figure_stem(file)
     policies = [
         diagram(str(one), one, one.describe(pathways), frames, n_layers, pathways)
         for one, _ in drawn

@@ -44,8 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from mapflow.results.figures import save_figure
+    from mapflow.results.figures.saving import check_suffix
     from mapflow.results.runs.folder import read_records
 
+    if options.output:
+        check_suffix(options.output)
     kinds = question_analyses()
     folder: Path = options.folders[0]
     names = {place: _kind_of(place, kinds) for place in options.folders}

@@ -1,4 +1,4 @@
-"""Reading files the same way on every floor: JSON objects, strict YAML and checksums.
+"""Files, read and written the same way on every floor: JSON, strict YAML, checksums, outputs.
 
 Plain YAML keeps the last of two equal keys, and nested aliases can expand beyond any memory. Here
 both are errors, and no tag builds anything but text, numbers, lists and mappings.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import yaml
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import quoted
 
 LARGEST_JSON = 256 << 20
 """Bytes. A larger file is refused before it fills the memory."""
@@ -47,6 +50,43 @@ def sha256(paths: Iterable[Path]) -> str:
             while block := stream.read(1 << 22):
                 running.update(block)
     return running.hexdigest()
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Writes the whole file or leaves what was there; text as UTF-8.
+
+    A symbolic link is followed and stays. A device or pipe is written to, not replaced. The folder
+    must exist. Raises MapflowError, naming the file, if it cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        target = path.resolve()
+        if target.is_file() or not target.exists():
+            _replace(target, data)
+        else:
+            with target.open("wb") as stream:
+                stream.write(data)
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links is a RuntimeError
+        reason = "its folder does not exist" if isinstance(error, FileNotFoundError) else None
+        reason = reason or getattr(error, "strerror", None) or error
+        raise MapflowError(f"{quoted(str(path), 300)} cannot be written: {reason}") from error
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """Writes a new file beside `target` and renames it; the permissions of `target` stay."""
+    mode = target.stat().st_mode & 0o777 if target.exists() else None
+    part = target.with_name(f".mapflow-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        # Never through a link that another user may have put there.
+        opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        with os.fdopen(opened, "wb") as stream:
+            stream.write(data)
+            if mode is not None:
+                os.fchmod(stream.fileno(), mode)
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 LARGEST_YAML = 1 << 20

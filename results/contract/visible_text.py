@@ -35,10 +35,10 @@ def visible_json(text: str) -> str:
     return _IN_LINES.sub(lambda match: _units(match[0]), text)
 
 
-def quoted(value: object) -> str:
-    """A value as error messages quote it: its `repr`, cut to 80 characters."""
+def quoted(value: object, most: int = 80) -> str:
+    """A value as error messages quote it: its `repr`, cut to `most` characters."""
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _units(character: str) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.visible_text import visible_lines
+from mapflow.results.contract.files import write_file
+from mapflow.results.contract.visible_text import quoted, visible_lines
 from mapflow.results.tables.formats import plain_cell
 
 if TYPE_CHECKING:
@@ -32,17 +33,30 @@ def save_figure(figure: Figure, path: Path, rows: Sequence[Mapping[str, Any]]) -
     """
     import matplotlib
 
-    stem = path.with_suffix("") if path.suffix in SUFFIXES else path
+    stem = figure_stem(path)
     files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(files[0], dpi=DPI, metadata={"Software": None})
-        with matplotlib.rc_context({"svg.hashsalt": "mapflow", "svg.fonttype": "none"}):
-            figure.savefig(files[1], metadata={"Date": None, "Creator": None})
-        files[2].write_text(as_csv(rows), encoding="utf-8")
-    except OSError as error:
-        raise MapflowError(f"figure {str(stem)!r} cannot be written: {error.strerror}") from error
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    with matplotlib.rc_context({"svg.hashsalt": "mapflow", "svg.fonttype": "none"}):
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    for file, content in zip(files, (png.getvalue(), svg.getvalue(), as_csv(rows)), strict=True):
+        write_file(file, content)
     return files
+
+
+def figure_stem(path: Path) -> Path:
+    """The path without one of `SUFFIXES`."""
+    return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+
+
+def check_suffix(path: Path) -> None:
+    """Raises MapflowError for a path, as a user typed it, with the suffix of another format."""
+    if path.suffix and path.suffix.lower() not in SUFFIXES:
+        known = ", ".join(SUFFIXES)
+        raise MapflowError(
+            f"figure {quoted(str(path), 300)}: {quoted(path.suffix)} is not one of {known}; all three"
+            " are written"
+        )
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

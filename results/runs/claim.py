@@ -11,6 +11,7 @@ machines, except on a share mounted with `nolock` or `local_lock=flock`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -43,7 +44,7 @@ class Claim:
             self._take(folder, f".worker-{os.environ.get('RANK', '0')}", "", shared=False)
 
     def _take(self, folder: Path, name: str, job: str, *, shared: bool) -> None:
-        file = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
+        file = _open_lock(folder / name)
         weakref.finalize(self, os.close, file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,9 +75,22 @@ def claim(folder: Path) -> Claim:
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
     """Runs a short section in one process at a time; other processes wait."""
-    with (folder / TURN).open("w") as lock:
+    lock = _open_lock(folder / TURN)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
+
+
+def _open_lock(path: Path) -> int:
+    """A file descriptor. Raises MapflowError for a symbolic link, whose target would be emptied."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise MapflowError(f"{str(path)!r} is a symbolic link: remove it") from None
+        raise
 
 
 def _job() -> str:

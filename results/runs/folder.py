@@ -196,12 +196,14 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def _replace(path: Path, text: str) -> None:
     """Writes the whole file or nothing.
 
-    Writers take turns, so all use one temporary name; a killed writer's file is written over.
+    Writers take turns, so all use one temporary name; a killed writer's file is removed. A link of
+    that name is removed, too, and not followed.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     with _writing(path.parent):
         try:
-            with unfinished.open("w", encoding="utf-8") as file:
+            unfinished.unlink(missing_ok=True)
+            with unfinished.open("x", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

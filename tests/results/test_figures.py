@@ -3,16 +3,19 @@
 import csv
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from mapflow.harness.cli.main import main
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures import RoutePanel, route_curves, route_panels, route_rows, save_figure
 from mapflow.results.figures.panels import PENS, pen
+from mapflow.results.figures.saving import check_suffix
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.runs.folder import RunFolder, write_json
 from mapflow.results.statistics import simultaneous_bands
@@ -54,6 +57,7 @@ def test_pens_differ_in_more_than_colour():
 def test_three_files_of_one_name_the_same_every_time(tmp_path):
     texts = []
     for name in ("a", "b"):
+        (tmp_path / name).mkdir()
         files = save_figure(route_curves(CURVES), tmp_path / name / "f.png", route_rows(CURVES))
         assert [file.name for file in files] == ["f.png", "f.svg", "f.csv"]
         texts.append([file.read_bytes() for file in files])
@@ -141,3 +145,14 @@ def test_resolution_zero_changes_nothing_and_more_of_it_never_finds_more():
     # one question a cluster: the error is the textbook's with the resolution added in quadrature
     spread = np.sqrt(change.var(axis=0, ddof=1) + 25)
     assert errors[2] == pytest.approx(2 * spread / np.sqrt(30))
+
+
+def test_figures_do_not_make_folders_and_refuse_other_formats(tmp_path):
+    figure = Figure()
+    with pytest.raises(MapflowError, match=r"curve\.png' cannot be written: its folder does not"):
+        save_figure(figure, tmp_path / "absent" / "curve", [{"a": 1}])
+    assert not (tmp_path / "absent").exists()
+    with pytest.raises(MapflowError, match=r"'\.pdf' is not one of \.png, \.svg, \.csv"):
+        check_suffix(Path("curve.pdf"))
+    for name in ("curve", "curve.png", "curve.CSV"):
+        check_suffix(Path(name))

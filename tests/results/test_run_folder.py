@@ -13,7 +13,14 @@ from mapflow.harness.evaluation.run_output import RunOutput
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.records.record import Record
 from mapflow.results.runs import folder as run_folder
-from mapflow.results.runs.folder import MANIFEST, RECORDS, RunFolder, read_records, sort_records
+from mapflow.results.runs.folder import (
+    MANIFEST,
+    RECORDS,
+    RunFolder,
+    read_records,
+    sort_records,
+    write_json,
+)
 from tests.results.records import a_record
 
 FULL = "No space left on device"
@@ -287,3 +294,23 @@ def test_a_run_that_is_taken_up_with_more_interventions_names_all_of_them(tmp_pa
     assert manifest["interventions"] == {"full": "full", "random": "random:seed=0"}
     assert list(manifest["interventions"]) == ["full", "random"]
     assert manifest["device"] == "cuda:0"
+
+
+@pytest.mark.parametrize("name", [".lock", ".job", ".worker-0"])
+def test_a_lock_that_is_a_link_is_refused_and_its_target_kept(tmp_path, name):
+    precious = tmp_path / "precious"
+    precious.write_text("text")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / name).symlink_to(precious)
+    with pytest.raises(MapflowError, match=rf"{name}' is a symbolic link: remove it"):
+        RunFolder(folder, {}, {})
+    assert precious.read_text() == "text"
+
+
+def test_an_unfinished_file_that_is_a_link_is_not_followed(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("text")
+    (tmp_path / ".summary.json.unfinished").symlink_to(precious)
+    write_json(tmp_path / "summary.json", {"a": 1})
+    assert precious.read_text() == "text" and not (tmp_path / "summary.json").is_symlink()

@@ -14,8 +14,7 @@ from importlib.metadata import version
 from typing import Any, Protocol
 
 from mapflow.harness.analyses.registry import ANALYSES
-from mapflow.harness.cli.interruption import Interrupted, interruptible
-from mapflow.results.contract.errors import USAGE_ERROR, MapflowError
+from mapflow.harness.cli.endings import run_command
 
 COMMANDS = {
     "explain": "what an intervention cuts: layers, edges, and the remaining paths from video to the"
@@ -45,13 +44,19 @@ class Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The subcommand's exit code; 2 for wrong usage, 130 and 143 if interrupted.
-
-    The reason is one line on standard error.
-    """
+    """The subcommand's exit code; `cli/endings.py` has the codes of errors and interruptions."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see evaluation/lmms_eval.py
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     arguments = list(sys.argv[1:] if argv is None else argv)
+    known = arguments[:1] if arguments and arguments[0] in COMMANDS else []
+    return run_command(
+        " ".join(["mapflow", *known]),
+        lambda: _run(arguments),
+        resumes=lambda: any(one.startswith("--output_path") for one in arguments),
+    )
+
+
+def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "mapflow", description="Where does information flow in a VideoLLM?"
     )
@@ -63,15 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[:1] == [name]:
             _command(name).add_arguments(command)
     options = parser.parse_args(arguments)
-    try:
-        with interruptible():
-            return _command(options.command).run(options)
-    except MapflowError as error:
-        print(f"mapflow {options.command}: error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except Interrupted as stop:
-        print(f"\nmapflow {options.command}: {stop}", file=sys.stderr)
-        return stop.exit_code
+    return _command(options.command).run(options)
 
 
 def _command(name: str) -> Command:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mapflow.harness.cli.interruption import Interrupted, interruptible
+from mapflow.harness.cli.endings import run_command
 from mapflow.harness.evaluation import upstream
 from mapflow.harness.evaluation.run_output import RunOutput
 from mapflow.model_adapters.families.model_args import (
@@ -68,6 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Set before datasets is imported: it would report each loaded file to a download counter.
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     arguments = list(sys.argv[1:] if argv is None else argv)
+    code = run_command(
+        "lmms_eval",
+        lambda: _run(arguments),
+        resumes=lambda: any(one.startswith("--output_path") for one in arguments),
+    )
+    if code and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # a normal exit would wait for other ranks, which wait for this one
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["eval"]:
         del arguments[0]
     asks_for_help = bool({"-h", "--help"} & set(arguments))
@@ -76,21 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asks_for_help or not arguments or not arguments[0].startswith("-"):
         upstream.run_subcommand(arguments)
         return 0
-    own, rest = own_parser().parse_known_args(arguments)
-    try:
-        with interruptible():
-            code = _evaluate(own, rest)
-    except MapflowError as error:
-        print(f"lmms_eval: error: {error}", file=sys.stderr)
-        code = USAGE_ERROR
-    except Interrupted as stop:
-        print(f"\nlmms_eval: {stop}", file=sys.stderr)
-        code = stop.exit_code
-    if code and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # a normal exit would wait for other ranks, which wait for this one
-    return code
+    return _evaluate(*own_parser().parse_known_args(arguments))
 
 
 def _evaluate(own: argparse.Namespace, rest: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 import sys
 
-from mapflow.harness.cli.main import main
+from mapflow.harness.cli.entry import mapflow
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(mapflow())

@@ -2,11 +2,12 @@
 
 from mapflow.results.contract.visible_text import visible
 
-FAILED, USAGE_ERROR, QUESTIONS_MISSING = 1, 2, 3
+FAILED, USAGE_ERROR, QUESTIONS_MISSING, CLOSED_PIPE = 1, 2, 3, 141
 """Exit codes beside 0 for success.
 
 `FAILED`: the run or a check failed. `USAGE_ERROR`: arguments or files are wrong.
-`QUESTIONS_MISSING`: the run finished, and some questions failed. An interrupted command exits with
+`QUESTIONS_MISSING`: the run finished, and some questions failed. `CLOSED_PIPE`: the reader of
+standard output, e.g. `head`, has ended; shells report SIGPIPE so. An interrupted command exits with
 128 plus the signal's number.
 """
 

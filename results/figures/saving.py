@@ -54,8 +54,8 @@ def check_suffix(path: Path) -> None:
     if path.suffix and path.suffix.lower() not in SUFFIXES:
         known = ", ".join(SUFFIXES)
         raise MapflowError(
-            f"figure {quoted(str(path), 300)}: {quoted(path.suffix)} is not one of {known}; all three"
-            " are written"
+            f"figure {quoted(str(path), 300)}: {quoted(path.suffix)} is not one of {known};"
+            " all three are written"
         )
 
 

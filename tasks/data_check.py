@@ -7,6 +7,7 @@ is fetched, unpacked or changed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import sha256
 from mapflow.results.contract.question import Question
 from mapflow.tasks.benchmark import Benchmark, chance_level
-from mapflow.tasks.data_folder import DataFolder
+from mapflow.tasks.data_folder import DataFolder, is_file
 
 TryVideo = Callable[[Path], str | None]
 """Returns the error of decoding a video file, None if it can be decoded."""
@@ -140,7 +141,7 @@ def _check_subtask(
     found = {
         name: Path(clip.path)
         for name, clip in clips.items()
-        if not clip.archive and Path(clip.path).is_file()
+        if not clip.archive and is_file(Path(clip.path))
     }
     tried = {name: try_video(path) for name, path in found.items()} if try_video else None
     return SubtaskCheck(
@@ -178,11 +179,11 @@ def _verify(checksums: Path, root: Path) -> tuple[list[str], int]:
             raise MapflowError(f"{checksums}: line {number} is not '<sha256>  <path>'")
         digest, name = line[0].lower(), line[1].lstrip("*").strip()
         path = root / name
-        if not path.resolve().is_relative_to(root.resolve()):
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
             raise MapflowError(
                 f"{checksums}: line {number} names {name!r}, which is not in the data folder"
             )
-        if not path.is_file():
+        if not is_file(path):
             wrong.append(f"{name}: missing")
         elif sha256([path]) != digest:
             wrong.append(f"{name}: differs from its checksum")

@@ -6,6 +6,7 @@ that lead out of the data folder are refused.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,7 +45,7 @@ class VideoFile:
 
     @property
     def exists(self) -> bool:
-        return self.archive is not None or self.path.is_file()
+        return self.archive is not None or is_file(self.path)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class DataFolder:
         """
         folder = self.layout.videos[subtask]
         path = self._inside(f"{folder}/{name}")
-        if path.is_file():
+        if is_file(path):
             return VideoFile(path)
         for archive in self.archives(subtask):
             if entry := archive.entry_for(path):
@@ -106,9 +107,19 @@ class DataFolder:
 
     def _inside(self, name: str | Path) -> Path:
         path = self.root / name
-        if not self.trusted and not path.resolve().is_relative_to(self.root.resolve()):
+        # realpath, since Path.resolve raises for a loop of links; a loop stays where it is
+        inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root))
+        if not self.trusted and not inside:
             raise MapflowError(f"{path}: refused, it leads out of the data folder {self.root}")
         return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False also for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # longer than 255 bytes, a null character
+        return False
 
 
 def local_folder(layout: Layout, data: Path) -> DataFolder:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mapflow.model_adapters.families.model_args import checked_options, parse_model_args
 from mapflow.model_adapters.families.registry import BUNDLED_MODEL, families, family, load_model
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import quoted
 
 if TYPE_CHECKING:
     from mapflow.model_adapters.interventions import Intervention, LayerSpan
@@ -21,6 +23,19 @@ if TYPE_CHECKING:
     from mapflow.results.contract.question import Question
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The `type` of a flag that takes whole numbers from `least` on."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,9}", text.strip()) or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"{quoted(text)} must be a whole number of at least {least}"
+            )
+        return int(text)
+
+    return parse
 
 
 def add_analysis_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +56,10 @@ def add_subject_arguments(parser: argparse.ArgumentParser) -> None:
         "--task", default="mapflow_motion", help="tasks, as in lmms_eval (default: %(default)s)"
     )
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="the first N questions of each subtask"
+        "--limit", type=at_least(1), metavar="N", help="the first N questions of each subtask"
     )
     parser.add_argument(
-        "--model", choices=sorted(families()), default=BUNDLED_MODEL, help="default: %(default)s"
+        "--model", default=BUNDLED_MODEL, help=f"{', '.join(families())} (default: %(default)s)"
     )
     add_checkpoint_arguments(parser)
     parser.add_argument(

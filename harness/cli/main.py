@@ -11,10 +11,12 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from mapflow.harness.analyses.registry import ANALYSES
 from mapflow.harness.cli.endings import run_command
+from mapflow.results.contract.errors import USAGE_ERROR
+from mapflow.results.contract.visible_text import shortened, visible
 
 COMMANDS = {
     "explain": "what an intervention cuts: layers, edges, and the remaining paths from video to the"
@@ -56,10 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line; the flags are in the help."""
+
+    def error(self, message: str) -> NoReturn:
+        text = shortened(visible(message), 500)
+        self.exit(USAGE_ERROR, f"{self.prog}: error: {text}; --help lists all flags\n")
+
+
 def _run(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        "mapflow", description="Where does information flow in a VideoLLM?"
-    )
+    parser = _Parser("mapflow", description="Where does information flow in a VideoLLM?")
     parser.add_argument("--version", action="version", version=version("mapflow"))
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():

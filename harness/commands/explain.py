@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from mapflow.harness.cli.arguments import at_least
 from mapflow.results.contract.errors import MapflowError
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("intervention", help="one or more, e.g. effective,effective-strict")
-    parser.add_argument("--layers", type=int, default=32, help="depth of the model (default: 32)")
-    parser.add_argument("--frames", type=int, default=8, help="frames of the prompt (default: 8)")
-    parser.add_argument("--tokens-per-frame", type=int, default=144, help="default: 144")
+    parser.add_argument("--layers", type=at_least(1), default=32, help="of the model (default: 32)")
+    parser.add_argument("--frames", type=at_least(1), default=8, help="of the prompt (default: 8)")
+    parser.add_argument("--tokens-per-frame", type=at_least(1), default=144, help="default: 144")
     parser.add_argument(
         "--pathways",
         default="LLaVA-NeXT-7B-Video-FT",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mapflow.harness.cli.arguments import add_data_dir, chosen_margin
+from mapflow.harness.cli.arguments import add_data_dir, at_least, chosen_margin
 from mapflow.harness.cli.table_output import add_comparison, write_text
 
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", default="mapflow report", help="default: %(default)s")
     parser.add_argument(
         "--frames",
-        type=int,
+        type=at_least(0),
         default=40,
         metavar="N",
         help="embed the frames of so many questions (default: 40)",
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         margin=chosen_margin(options),
         intersect=options.intersect,
         data=options.data_dir,
-        n_pictured=max(0, options.frames),
+        n_pictured=options.frames,
     )
     write_text(options.output, render_report(contents))
     return 0

@@ -10,9 +10,7 @@ from mapflow.harness.cli.arguments import add_checkpoint_arguments, chosen_model
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from mapflow.model_adapters.families.registry import families
 
-    parser.add_argument(
-        "model", choices=sorted(families()), help="adapter: %(choices)s", metavar="MODEL"
-    )
+    parser.add_argument("model", help=f"adapter: {', '.join(families())}", metavar="MODEL")
     add_checkpoint_arguments(parser)
 
 

@@ -24,7 +24,7 @@ from mapflow.model_adapters.families.model_args import (
     parse_model_args,
     written_options,
 )
-from mapflow.model_adapters.families.registry import BUNDLED_MODEL, family
+from mapflow.model_adapters.families.registry import BUNDLED_MODEL, check_family, family
 from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, USAGE_ERROR, MapflowError
 from mapflow.tasks.lmms_files import write_task_files
 
@@ -94,6 +94,7 @@ def _run(arguments: list[str]) -> int:
 
 def _evaluate(own: argparse.Namespace, rest: list[str]) -> int:
     """Raises MapflowError for mistakes that the user can correct."""
+    _check_early(rest)
     for variable, value in (("MAPFLOW_PROTOCOL", own.protocol), ("MAPFLOW_DATA", own.data_dir)):
         if value is not None:
             os.environ[variable] = value
@@ -113,6 +114,25 @@ def _evaluate(own: argparse.Namespace, rest: list[str]) -> int:
     if not command.code and code:
         command.code = code if isinstance(code, int) else FAILED
     return command.code or command.report()
+
+
+def _check_early(rest: Sequence[str]) -> None:
+    """Raises MapflowError, before lmms-eval is imported, which takes seconds, for a model of ours
+    that does not exist and for a limit that lmms-eval would take for all questions or none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--model", default="")
+    parser.add_argument("--limit", type=float, default=1.0)
+    try:
+        given, _ = parser.parse_known_args(rest)
+    except argparse.ArgumentError as error:
+        raise MapflowError(str(error)) from None
+    if given.model.startswith("mapflow"):
+        check_family(given.model)
+    if not given.limit > 0:
+        raise MapflowError(
+            f"--limit {given.limit:g} must be at least 1 question, or a share between 0 and 1;"
+            " leave it out to ask all"
+        )
 
 
 class _Command:

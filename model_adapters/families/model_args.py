@@ -35,6 +35,8 @@ def parse_model_args(text: str) -> dict[str, str]:
                 f"--model_args {part!r} is not of the form name=value; commas separate arguments,"
                 " ; stands for a comma inside one"
             )
+        if not value.strip():
+            raise MapflowError(f"--model_args {name}= has no value (an unset variable?)")
         if name in found:
             raise MapflowError(
                 f"--model_args names {name!r} twice ({found[name]!r} and {value!r}): keep one"

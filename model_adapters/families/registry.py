@@ -8,6 +8,7 @@ Other packages announce theirs through the entry point group `mapflow.model_fami
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mapflow.model_adapters.families.model_args import checked_options, family_options
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import quoted
 from mapflow.results.runs.model_names import variant
 
 if TYPE_CHECKING:
@@ -112,9 +114,16 @@ def _announced() -> Iterator[Family]:
 
 def family(name: str) -> type[VideoLLM]:
     """The class of a family. Raises MapflowError if there is none or it cannot be imported."""
-    if name not in families():
-        raise MapflowError(f"unknown model family {name!r}; known: {', '.join(families())}")
+    check_family(name)
     return families()[name].model_class()
+
+
+def check_family(name: str) -> None:
+    """Raises MapflowError if there is no such family; imports nothing."""
+    if name not in families():
+        close = difflib.get_close_matches(name[:100], families(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(families())}"
+        raise MapflowError(f"unknown model family {quoted(name)}; {hint}")
 
 
 def family_for(architecture: str) -> str | None:
@@ -135,7 +144,9 @@ def checkpoint(model: str, pretrained: str | Path | None) -> Path:
     """The folder to load, by default the bundled one. Raises MapflowError if there is none."""
     if pretrained is None and model != BUNDLED_MODEL:
         raise MapflowError(f"{model} has no bundled checkpoint; give pretrained, its folder")
-    return Path(pretrained or BUNDLED)
+    if pretrained == "":
+        raise MapflowError("pretrained is empty (an unset variable?); give a checkpoint's folder")
+    return Path(BUNDLED if pretrained is None else pretrained)
 
 
 def load_model(

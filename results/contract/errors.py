@@ -1,6 +1,6 @@
 """Errors and exit codes of commands: the one exception for users' mistakes, and the codes."""
 
-from mapflow.results.contract.visible_text import visible
+from mapflow.results.contract.visible_text import shortened, visible
 
 FAILED, USAGE_ERROR, QUESTIONS_MISSING, CLOSED_PIPE = 1, 2, 3, 141
 """Exit codes beside 0 for success.
@@ -17,8 +17,8 @@ class MapflowError(ValueError):
     `USAGE_ERROR`.
 
     The message is one line that names the thing, the value and what to do. Control characters
-    quoted from files are shown as codes.
+    quoted from files are shown as codes, and the middle of a very long message is left out.
     """
 
     def __str__(self) -> str:
-        return visible(super().__str__())
+        return shortened(visible(super().__str__()))

@@ -35,6 +35,14 @@ def visible_json(text: str) -> str:
     return _IN_LINES.sub(lambda match: _units(match[0]), text)
 
 
+def shortened(text: str, most: int = 2000) -> str:
+    """The text, or its beginning and end with the number of characters left out between them."""
+    left_out = len(text) - most
+    if left_out <= 0:
+        return text
+    return f"{text[: most // 2]} … ({left_out:,} characters left out) … {text[-most // 2 :]}"
+
+
 def quoted(value: object, most: int = 80) -> str:
     """A value as error messages quote it: its `repr`, cut to `most` characters."""
     text = repr(value)

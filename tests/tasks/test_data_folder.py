@@ -9,6 +9,7 @@ from mapflow.model_adapters.video.reader import VideoError, read_frames
 from mapflow.model_adapters.video.sampling import segment_midpoints
 from mapflow.results.contract.archives import Archive, unpack_clip
 from mapflow.results.contract.errors import MapflowError
+from mapflow.tasks.data_check import check_data
 from mapflow.tasks.data_folder import DataFolder, local_folder
 from mapflow.tasks.registry import BENCHMARKS, load_questions
 
@@ -83,6 +84,20 @@ def test_never_another_subtasks_file(tmp_path):
     write_zip(tmp_path / "video" / "moving_direction.zip", {"video_1.mp4": b""})
     write_zip(tmp_path / "video.zip", {"video/object_shuffle/video_1.mp4": b""})
     assert not DataFolder(TVBENCH, tmp_path).video("action_count", "video_1.mp4").exists
+
+
+@pytest.mark.parametrize("name", ["loop.mp4", "n" * 300 + ".mp4"])
+def test_a_name_that_cannot_be_opened_is_an_error_of_its_clip(tmp_path, name):
+    write_tvbench(tmp_path, {"action_count": [tvbench_row(name), tvbench_row()]})
+    put(tmp_path / "video" / "action_count" / "clip.mp4")
+    (tmp_path / "video" / "action_count" / "loop.mp4").symlink_to("loop.mp4")
+    bad, good = load_questions("mapflow_tvbench_action_count", data_dir=tmp_path)
+    with pytest.raises(VideoError, match=r"loop\.mp4': no such file|File name too long"):
+        read_frames(bad.clip, segment_midpoints, 8)
+    assert Path(good.clip.path).is_file()
+    checked = check_data(BENCHMARKS["tvbench"], DataFolder(TVBENCH, tmp_path))
+    (subtask,) = [one for one in checked.subtasks if one.subtask == "action_count"]
+    assert (subtask.questions, subtask.found, subtask.missing) == (2, 1, 1)
 
 
 @pytest.mark.parametrize("archive", ["videos.zip", "videos/human.zip"])

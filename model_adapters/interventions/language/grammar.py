@@ -98,10 +98,20 @@ def read_interventions(path: Path) -> list[Intervention]:
     found: list[Intervention] = []
     for name, value in entries.items():
         try:
+            _check_name(name)
             found.append(_from_yaml(name, value))
         except MapflowError as error:
             raise MapflowError(f"{where}, {name!r}: {error}") from error
     return found
+
+
+def _check_name(name: str) -> None:
+    """Raises MapflowError for a name that means something else on a command line."""
+    try:
+        meaning = parse_intervention(name)
+    except MapflowError:
+        return
+    raise MapflowError(f"is an intervention itself ({meaning}); choose another name")
 
 
 def _from_yaml(name: str, value: Any) -> Intervention:

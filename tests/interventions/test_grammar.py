@@ -335,10 +335,10 @@ def test_missing_and_unreadable_files(tmp_path):
         parse_interventions([str(tmp_path / "bytes.yaml")])
 
 
-def test_the_same_name_from_file_and_line_is_refused(tmp_path):
-    file = write(tmp_path / "mine.yaml", "effective: video->last")
-    with pytest.raises(MapflowError, match="'effective' is named 2 times"):
-        parse_interventions(["effective", str(file)])
+def test_the_same_name_from_two_files_is_refused(tmp_path):
+    files = [write(tmp_path / name, "mine: video->last") for name in ("a.yaml", "b.yaml")]
+    with pytest.raises(MapflowError, match="'mine' is named 2 times"):
+        parse_interventions(list(map(str, files)))
 
 
 def test_specs_are_written_as_people_write_them():

@@ -22,12 +22,14 @@ class Protocol:
 
     n_frames: frames shown per clip; None takes the model's own number.
     max_new_tokens: tokens that the model may write; with 1, the first token is the answer.
+    first_line: whether the first line of a written answer counts alone.
     prompts: `{begin}` in an answer prefix is replaced by the entry's `answer_begin`.
     """
 
     name: str
     n_frames: int | None
     max_new_tokens: int
+    first_line: bool
     prompts: Mapping[PromptStyle, Prompt]
 
     def prompts_for(self, answer_begin: str) -> Mapping[PromptStyle, Prompt]:
@@ -138,6 +140,7 @@ class Benchmark:
             prompts=protocol.prompts_for(entry.answer_begin),
             n_frames=protocol.n_frames,
             max_new_tokens=protocol.max_new_tokens,
+            first_line=protocol.first_line,
             category=entry.category,
         )
 
@@ -161,6 +164,7 @@ def _read_protocols(path: Path) -> Mapping[str, Protocol]:
             name=name,
             n_frames=entry.get("n_frames"),
             max_new_tokens=entry.get("max_new_tokens", 1),
+            first_line=entry.get("first_line", False),
             prompts={style: Prompt(**wording) for style, wording in entry["prompts"].items()},
         )
         for name, entry in entries.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -101,7 +102,27 @@ def parse_rows(text: str, path: Path | str) -> list[tuple[str, Row]]:
             raise MapflowError(f"{path}: {quoted(number)} is not a question number")
         if not isinstance(row, dict):
             raise MapflowError(f"{path}: question {number} is {quoted(row)}, not an object")
+    _refuse_alike(list(content), path)
     return list(content.items())
+
+
+def _refuse_alike(numbers: list[str], path: Path | str) -> None:
+    """Raises MapflowError for question numbers that differ in spelling only.
+
+    "1" and "0001" have one question id; others ("a" and "A", "1" and "1 ") look the same in tables
+    and are the same to some file systems.
+    """
+    seen: dict[str, str] = {}
+    for number in numbers:
+        spelled = " ".join(unicodedata.normalize("NFKC", visible(number)).casefold().split())
+        digits = "".join(str(unicodedata.decimal(sign, "")) for sign in spelled)
+        key = digits.lstrip("0") if spelled.isdecimal() else spelled
+        if key in seen:
+            raise MapflowError(
+                f"{path}: question numbers {quoted(seen[key])} and {quoted(number)} differ in"
+                " spelling only; give one of them another number"
+            )
+        seen[key] = number
 
 
 def text_of(row: Row, field: str, where: str) -> str:
@@ -113,7 +134,10 @@ def text_of(row: Row, field: str, where: str) -> str:
 
 
 def file_name_of(row: Row, field: str, where: str) -> str:
-    """A file's name relative to the videos' folder: no absolute path, no `..`, no backslash."""
+    """A file's name relative to the videos' folder: no absolute path, no `..`, no backslash.
+
+    One file has one name: `a//b.mp4` and `./a/b.mp4` are `a/b.mp4`.
+    """
     name = text_of(row, field, where)
     parts = PurePosixPath(name).parts
     if (
@@ -126,7 +150,7 @@ def file_name_of(row: Row, field: str, where: str) -> str:
         or not parts
     ):
         raise _wrong(where, field, name, "must name a file inside the data folder")
-    return name
+    return "/".join(parts)
 
 
 def options_of(row: Row, field: str, where: str) -> list[str]:

@@ -150,5 +150,6 @@ def _fields(question: Question, intervention: Intervention) -> dict[str, Any]:
     return {
         "seed": intervention.seed,
         "n_options": len(question.options),
+        "n_right": question.n_right if question.n_right > 1 else None,
         "target": question.target_text,
     }

@@ -67,11 +67,12 @@ class Question:
     """One question of a benchmark.
 
     `options` is empty for open-ended questions. `target` is the right answer: an index into
-    `options`, or for an open-ended question the text with which the answer should begin.
-    `n_frames` is the protocol's number of frames (None: the model's own). With `max_new_tokens` 1
-    the first token is the answer. `turn` is the complete user turn of a task that words its own
-    prompt. `category` groups questions for reporting besides the task (TOMATO's kind of
-    demonstration); it may be empty.
+    `options` (of several with the right text the first; each of them is right), or for an
+    open-ended question the text with which the answer should begin. `n_frames` is the
+    protocol's number of frames (None: the model's own). With `max_new_tokens` 1 the first token
+    is the answer; with `first_line` a written answer's first line is. `turn` is the complete
+    user turn of a task that words its own prompt. `category` groups questions for reporting
+    besides the task (TOMATO's kind of demonstration); it may be empty.
     """
 
     question_id: str
@@ -85,6 +86,7 @@ class Question:
     prompts: Mapping[PromptStyle, Prompt]
     n_frames: int | None = None
     max_new_tokens: int = 1
+    first_line: bool = False
     turn: tuple[Part, ...] | None = None
     category: str = ""
 
@@ -102,6 +104,13 @@ class Question:
             "task": self.task,
             "protocol": self.protocol,
         }
+
+    @property
+    def n_right(self) -> int:
+        """The number of options with the right answer's text; 0 for open-ended questions."""
+        if not self.options or isinstance(self.target, str):
+            return 0
+        return self.options.count(self.options[self.target])
 
     @property
     def target_text(self) -> str:

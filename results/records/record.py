@@ -31,11 +31,13 @@ class Record(JsonlRecord):
             accuracy.
         scores: metric → score of this answer by the own rules of a task of lmms-eval's. A question
             that nothing here can score has neither these nor `correct`.
+        n_right: how many options have the right answer's text, if more than one: each is right.
+            `target` and `p_target` are those of the first (the authors' code takes the last).
     """
 
     FILE: ClassVar[str] = "records.jsonl"
     RUN: ClassVar[str] = "a run"
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"scores"})
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"n_right", "scores"})
 
     question_id: str
     video_id: str
@@ -60,11 +62,12 @@ class Record(JsonlRecord):
     repeated_frames: int | None = None
     error: str | None = None
     scores: dict[str, float] | None = None
+    n_right: int | None = None
 
     @property
     def chance(self) -> float:
         """Accuracy of a uniform guess on this question."""
-        return 1 / self.n_options if self.n_options else 0.0
+        return (self.n_right or 1) / self.n_options if self.n_options else 0.0
 
 
 def log_margin(probabilities: dict[str, float]) -> float | None:

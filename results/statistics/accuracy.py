@@ -75,11 +75,14 @@ class ChanceTest:
 
 
 def chance_level_test(
-    correct: Bool[np.ndarray, " n"], options: Int[np.ndarray, " n"]
+    correct: Bool[np.ndarray, " n"],
+    options: Int[np.ndarray, " n"],
+    n_right: Int[np.ndarray, " n"] | None = None,
 ) -> ChanceTest:
     """Tests the number of right answers against guessing.
 
     options: the number of options of each question.
+    n_right: how many of them are right (default: one), if the right one is listed more than once.
 
     Raises MapflowError for questions with fewer than two options, as open questions have no
     chance level.
@@ -92,14 +95,15 @@ def chance_level_test(
             " leave out open questions"
         )
     right = int(correct.sum())
-    kinds, count = np.unique(options, return_counts=True)
+    guessed = (1 if n_right is None else n_right) / options
+    kinds, count = np.unique(guessed, return_counts=True)
     low, probability = _guessed_right(kinds, count)
     value = low + np.arange(len(probability))
     above = _tail(probability[value >= right])
     below = _tail(probability[value <= right])
     return ChanceTest(
         float(correct.mean()),
-        float((1.0 / options).mean()),
+        float(guessed.mean()),
         above,
         below,
         min(1.0, 2 * min(above, below)),
@@ -112,15 +116,17 @@ def _tail(probability: np.ndarray) -> float:
 
 
 def _guessed_right(
-    kinds: Int[np.ndarray, " kinds"], count: Int[np.ndarray, " kinds"]
+    kinds: Float[np.ndarray, " kinds"], count: Int[np.ndarray, " kinds"]
 ) -> tuple[int, Float[np.ndarray, " values"]]:
     """The distribution of the number of right guesses: its lowest value and the probabilities.
+
+    kinds: the probabilities of a right guess that occur; count: questions with each.
 
     Tails below 1e-300 are dropped.
     """
     low, probability = 0, np.ones(1)
-    for options, times in zip(kinds.tolist(), count.tolist(), strict=True):
-        share = binom.pmf(np.arange(times + 1), times, 1.0 / options)
+    for one, times in zip(kinds.tolist(), count.tolist(), strict=True):
+        share = binom.pmf(np.arange(times + 1), times, one)
         kept = np.flatnonzero(share > NEGLIGIBLE)
         low += int(kept[0])
         probability = np.convolve(probability, share[kept[0] : kept[-1] + 1])

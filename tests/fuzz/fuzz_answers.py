@@ -7,6 +7,7 @@ import unicodedata
 from random import Random
 from typing import Any
 
+from mapflow.results.contract import answer_words
 from mapflow.results.contract.answers import parse_answer
 from mapflow.results.contract.question import LETTERS
 
@@ -77,7 +78,7 @@ def answers(random: Random) -> Any:
     if found is not None:
         assert 0 <= found < len(options), (text, options, found)
         assert _evident(text, found, options), (text, options, found)
-    if len(set(options)) > 2:
+    if len(set(options)) > 2 and not _corrects(text):
         one, other = random.sample(range(len(options)), 2)
         if options[one] != options[other]:
             ambiguous = f"Answer: {LETTERS[one]}.\n{text}\nAnswer: {LETTERS[other]}."
@@ -87,6 +88,12 @@ def answers(random: Random) -> Any:
     if not any(beyond.casefold() in option.casefold().split() for option in options):
         assert parse_answer(stated, options) is None, (stated, options)
     return found
+
+
+def _corrects(text: str) -> bool:
+    """Whether the answer takes something back ("but", "no, "), so that a later letter may win."""
+    words = re.findall(r"\w+", text.casefold())
+    return not answer_words.TURN.isdisjoint(words) or "no," in text.casefold()
 
 
 def _evident(text: str, index: int, options: list[str]) -> bool:

@@ -146,7 +146,8 @@ class Benchmark:
 
 
 def chance_level(questions: Iterable[Question]) -> float:
-    """Expected accuracy of a uniform guess: the mean of 1/options, 0 for open-ended questions."""
+    """Expected accuracy of a uniform guess as it is published: the mean of 1/options, 0 for
+    open-ended questions. (Tables count an option that is right twice, `Record.chance`.)"""
     shares = [1 / len(question.options) if question.options else 0.0 for question in questions]
     return sum(shares) / len(shares) if shares else float("nan")
 

@@ -48,19 +48,17 @@ def grade(
 ) -> tuple[bool, bool]:
     """(right, valid): whether the prediction names the right answer, and whether it names any.
 
-    If the first token is the answer (the paper's protocol), it must be the bare letter, in either
-    case as in the authors' selection of right answers; a longer answer is parsed, or its first line
-    where the protocol says so. Options are compared by their *text*, because some questions of
-    TVBench list the right one twice: then either letter is right. An open-ended answer is right if
-    its first token is (`first_token_right`); without that knowledge, if the right answer begins
-    with the prediction.
+    If the first token is the answer (the paper's protocol), it must be the bare letter, in upper
+    case; a longer answer is parsed, or its first line where the protocol says so. Options are
+    compared by their *text*, because some questions of TVBench list the right one twice: then
+    either letter is right. An open-ended answer is right if its first token is
+    (`first_token_right`); without that knowledge, if the right answer begins with the prediction.
     """
     if not question.options:
         begins = bool(text) and question.target_text.startswith(text)
         return begins if first_token_right is None else first_token_right, bool(text)
     if question.max_new_tokens == 1:
-        letter = text.strip().upper()
-        chosen = question.letters.index(letter) if letter in question.letters else None
+        chosen = question.letters.index(text) if text in question.letters else None
     else:
         chosen = parse_answer(text, question.options, first_line=question.first_line)
     if chosen is None or isinstance(question.target, str):

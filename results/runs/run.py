@@ -32,6 +32,7 @@ class _Answer(NamedTuple):
     valid: bool | None
     failed: bool
     n_options: int
+    n_right: int
     edges_kept: float
     edges_total: float
     frames: int
@@ -41,9 +42,10 @@ class _Answer(NamedTuple):
 class Run:
     """All arrays have one entry per question, in the order of the file.
 
-    `failed` marks failed questions, which count for no accuracy. Unknown values: `n_options` 0
-    (also for open-ended questions), edges NaN, `frames` 0 (otherwise a fingerprint of the shown
-    frames), `video_id` and `valid` None. `title` is the benchmark's name in tables.
+    `failed` marks failed questions, which count for no accuracy. `n_right` counts the options with
+    the right answer's text. Unknown values: `n_options` 0 (also for open-ended questions), edges
+    NaN, `frames` 0 (otherwise a fingerprint of the shown frames), `video_id` and `valid` None.
+    `title` is the benchmark's name in tables.
     """
 
     source: Path
@@ -60,6 +62,7 @@ class Run:
     valid: Bool[np.ndarray, " n"] | None
     failed: Bool[np.ndarray, " n"]
     n_options: Int[np.ndarray, " n"]
+    n_right: Int[np.ndarray, " n"]
     edges_kept: Float[np.ndarray, " n"]
     edges_total: Float[np.ndarray, " n"]
     frames: Int[np.ndarray, " n"]
@@ -203,6 +206,7 @@ def _answer(record: Record, where: str) -> _Answer:
         record.valid,
         failed,
         record.n_options,
+        record.n_right or 1,
         np.nan if record.edges_kept is None else record.edges_kept,
         np.nan if record.edges_total is None else record.edges_total,
         hash(str(record.frame_indices)) or 1 if record.frame_indices else 0,
@@ -235,6 +239,7 @@ def _run(
         valid=None if None in valid else np.array([bool(one.valid) for one in answers]),
         failed=np.array([one.failed for one in answers], dtype=bool),
         n_options=np.array([one.n_options for one in answers], dtype=int),
+        n_right=np.array([one.n_right for one in answers], dtype=int),
         edges_kept=np.array([one.edges_kept for one in answers], dtype=float),
         edges_total=np.array([one.edges_total for one in answers], dtype=float),
         frames=np.array([one.frames for one in answers], dtype=np.int64),

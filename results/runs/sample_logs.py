@@ -75,9 +75,17 @@ def read_samples(files: list[Path], intervention: str) -> Iterator[Record]:
     for path in files:
         found = FILE_NAME.fullmatch(path.name)
         task = found["task"] if found else path.stem
+        seen: set[str] = set()
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                yield _record(line, f"{path}:{number}", task, intervention)
+                record = _record(line, f"{path}:{number}", task, intervention)
+                if record.question_id in seen:
+                    raise MapflowError(
+                        f"{path}:{number}: question {record.question_id!r} is there twice; keep"
+                        " one answer per question"
+                    )
+                seen.add(record.question_id)
+                yield record
 
 
 def _record(line: str, where: str, task: str, intervention: str) -> Record:
@@ -93,9 +101,10 @@ def _record(line: str, where: str, task: str, intervention: str) -> Record:
     asked = not (ours and identity.get("valid") is None)
     correct = _score(sample, where) if asked else None
     prediction = identity["prediction"] if ours else _response(sample)
-    question = (
-        f"{task}/{sample['doc_id']:06d}" if isinstance(sample["doc_id"], int) else sample["doc_id"]
-    )
+    number = sample["doc_id"]
+    if type(number) is not int and not isinstance(number, str):
+        raise MapflowError(f"{where}: doc_id {number!r} is neither a number nor text")
+    question = f"{task}/{number:06d}" if isinstance(number, int) else f"{task}/{number}"
     return Record(
         question_id=str(identity.get("question_id", question)),
         video_id=str(identity.get("video_id", "")),

@@ -152,7 +152,7 @@ def _row(run: Run, model: str, ties: str) -> Row:
     micro = accuracy(correct, cluster)
     macro = macro_accuracy(correct, codes, cluster) if len(tasks) > 1 else micro
     choice = bool((options > 1).all())
-    chance = chance_level_test(correct, options) if choice else None
+    chance = chance_level_test(correct, options, run.n_right[kept]) if choice else None
     return {
         "benchmark": run.title,
         "model": model,
@@ -203,18 +203,18 @@ def _published_row(row: PublishedRow, run: Run) -> Row:
 
 def _guessing(own: Sequence[Run]) -> Row:
     """Expected accuracy of uniform guessing over all questions of the runs."""
-    options: dict[str, tuple[str, int]] = {}
+    options: dict[str, tuple[str, float]] = {}
     for run in own:
         options.update(
             zip(
                 run.question_id.tolist(),
-                zip(run.task.tolist(), run.n_options.tolist(), strict=True),
+                zip(run.task.tolist(), (run.n_right / run.n_options).tolist(), strict=True),
                 strict=True,
             )
         )
     by_task: dict[str, list[float]] = {}
-    for task, count in options.values():
-        by_task.setdefault(task, []).append(1 / count if count else 0.0)
+    for task, share in options.values():
+        by_task.setdefault(task, []).append(share)
     shares = [share for own_shares in by_task.values() for share in own_shares]
     return {
         "benchmark": own[0].title,

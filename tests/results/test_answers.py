@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapflow.results.contract.answers import parse_answer
+from mapflow.results.contract.answers import grade, parse_answer
 from mapflow.results.contract.question import LETTERS
+from mapflow.tasks.registry import load_questions
+from tests.tasks.folders import tomato_row, tvbench_row, write_tomato, write_tvbench
 
 SIDES = (
     "Up and to the right.",
@@ -98,6 +100,138 @@ def test_reads(text, options, index):
 )
 def test_does_not_guess(text, options):
     assert parse_answer(text, options) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is option D.",
+        "Therefore D",
+        "It's D.",
+        "I would choose D.",
+        "The answer is A, but the correct answer is D",
+        "Let me look again. The best description is (D).",
+    ],
+)
+def test_sentences_that_choose(text):
+    assert parse_answer(text, SIDES) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<answer>C</answer>",
+        "$C$",
+        "\\boxed{C}",
+        "C</s>",
+        "C<|im_end|>",
+        '{"answer": "C"}',
+        "<b>C</b>",
+    ],
+)
+def test_markup_and_special_tokens_mean_nothing(text):
+    assert parse_answer(text, SIDES) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("<think>Option A? The answer is A.</think>B", 1),
+        ("so it is A</think>B", 1),
+        ("<think>The answer is B", None),
+        ("<think>The answer is B</think>", None),
+        ("[THINK]A[/THINK]B", 1),
+    ],
+)
+def test_thoughts_do_not_count(text, index):
+    assert parse_answer(text, SIDES) == index
+
+
+@pytest.mark.parametrize(
+    ("after", "index"), [("", None), ("\nBest option: (C", 2), ("\n\nC", 2), (" I choose B.", 1)]
+)
+def test_an_echo_of_all_options_names_none(after, index):
+    for separator in (" ", "\n", ", "):
+        pairs = zip("ABCD", SIDES, strict=True)
+        echo = separator.join(f"({letter}) {option}" for letter, option in pairs)
+        assert parse_answer(echo + after, SIDES) == index
+    assert parse_answer("A) B) C) D)", SIDES) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("A is incorrect; B is correct", 1),
+        ("A is wrong, B is right.", 1),
+        ("It is not A but B.", 1),
+        ("B rather than A", 1),
+        ("A, B and C are wrong, so it is D.", 3),
+        ("Neither A nor B", None),
+        ("I would not choose B.", None),
+        ("anything but B", None),
+        ("It could be A. It could also be B.", None),
+        ("A is correct. B is also correct.", None),
+    ],
+)
+def test_denied_options_are_not_chosen(text, index):
+    assert parse_answer(text, SIDES) == index
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "答案是B",
+        "选择B。",
+        "La respuesta es B.",
+        "A resposta é B.",
+        "Die Antwort ist B.",
+        "Ответ: B",
+        "答えはBです。",
+        "정답은 B입니다.",
+        "सही उत्तर B है",
+        "الإجابة هي B",
+        "不是A，而是B。",
+        "Nicht A, sondern B.",
+    ],
+)
+def test_answers_in_other_languages(text):
+    assert parse_answer(text, SIDES) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "index"),
+    [
+        ("three", COUNTS, 1),
+        ("There are three cubes.", COUNTS, 1),
+        ("3", ("two", "three"), 1),
+        ("two hundred", COUNTS, None),
+        ("2-3", COUNTS, None),
+        ("No one knows", ("1", "2"), None),
+    ],
+)
+def test_numbers_in_words(text, options, index):
+    assert parse_answer(text, options) == index
+
+
+def test_a_lower_case_letter_that_is_another_options_text_is_ambiguous():
+    assert parse_answer("b", ("l", "a", "b")) is None
+    assert parse_answer("B", ("l", "a", "b")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "of_tvbench"),
+    [("B\nA", (True, True)), ("\n(B) Right.\nAnswer: A", (True, True)), ("Hm.\nB", (False, False))],
+)
+def test_protocols_that_score_the_first_line_score_it(tmp_path, text, of_tvbench):
+    """TVBench's own code keeps the first line of the stripped answer; TOMATO's reads all of it."""
+    write_tvbench(tmp_path, {"action_count": [tvbench_row()]})
+    write_tomato(tmp_path, {"count": [tomato_row()]})
+    tvbench, tomato = (
+        load_questions(task, "official", tmp_path)[0]
+        for task in ("mapflow_tvbench_action_count", "mapflow_tomato_count")
+    )
+    assert grade(tvbench, text) == of_tvbench
+    assert grade(tomato, "Hm.\nB") == (True, True) and grade(tomato, "B\nA") == (False, False)
 
 
 WORDS = st.lists(

@@ -14,6 +14,7 @@ from mapflow.results.statistics import accuracy
 from mapflow.results.tables.formats import FORMATS, render
 from mapflow.results.tables.leaderboard import leaderboard, letter_display
 from mapflow.results.tables.published import published_for
+from mapflow.results.tables.summary import summarize
 from tests.results.run_folders import answers, write_run
 
 GOOD, ALSO_GOOD, BAD = [1] * 60 + [0] * 20, [1] * 59 + [0] * 21, [0] * 60 + [1] * 20
@@ -110,6 +111,15 @@ def test_guessing_is_a_row_where_every_question_has_options(tmp_path):
     assert guessing[0]["macro"] == pytest.approx((1 / 4 + 1 / 2) / 2)
     rows = board(tmp_path / "b", answers("full", [1, 0, 1, 1], n_options=0)).rows
     assert "guessing" not in [row["model"] for row in rows] and rows[0]["p_chance"] is None
+
+
+def test_a_right_option_that_is_listed_twice_doubles_the_chance(tmp_path):
+    records = answers("full", [1, 1, 0, 0], n_right=2)
+    rows = board(tmp_path, records).rows
+    assert rows[0]["chance"] == pytest.approx(2 / 4) and rows[0]["p_chance"] == pytest.approx(1.0)
+    assert [row["micro"] for row in rows if row["model"] == "guessing"] == pytest.approx([2 / 4])
+    (summary,) = summarize(records)
+    assert summary.chance_micro == summary.chance_macro == pytest.approx(2 / 4)
 
 
 def test_runs_over_other_questions_are_compared_over_the_shared_ones_and_it_is_said(tmp_path):

@@ -194,6 +194,21 @@ def test_other_tasks_are_read_by_their_one_score(tmp_path, metrics, right):
     assert run.correct.tolist() == [right] and run.video_id is None and run.valid is None
 
 
+def test_numbers_in_sample_logs_may_be_text(tmp_path):
+    for task in ("one", "two"):
+        write_samples(tmp_path, task, [{**SAMPLE, "doc_id": "7", "acc": 1.0}])
+    runs = read_runs(tmp_path)
+    assert [(run.benchmark, run.question_id.tolist()) for run in runs] == [
+        ("one", ["one/7"]),
+        ("two", ["two/7"]),
+    ]
+    write_samples(
+        tmp_path, "one", [{**SAMPLE, "doc_id": number, "acc": 1.0} for number in (7, "000007")]
+    )
+    with pytest.raises(MapflowError, match="'one/000007' is there twice"):
+        read_runs(tmp_path)
+
+
 @pytest.mark.parametrize(
     "metrics",
     [{}, {"bleu": 0.31}, {"acc": 0.5}, {"a_score": {"score": 1}, "b_score": {"score": 0}}],

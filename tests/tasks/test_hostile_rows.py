@@ -1,13 +1,15 @@
 """Question files that are wrong, or mean harm, are refused by question and field."""
 
+import json
 import math
 
 import pytest
 
+from mapflow.results.contract.answers import grade
 from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.data_folder import DataFolder
 from mapflow.tasks.registry import BENCHMARKS
-from mapflow.tasks.rows import file_name_of
+from mapflow.tasks.rows import file_name_of, read_rows
 
 from .folders import put, tomato_row, tvbench_row, write_tomato, write_tvbench
 
@@ -22,6 +24,48 @@ def read_tomato(root, *rows, subtask="count"):
     write_tomato(root, {subtask: rows})
     benchmark = BENCHMARKS["tomato"]
     return benchmark.questions(DataFolder(benchmark.layout, root), subtask)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1", "0001"),
+        ("0", "000"),
+        ("1", "１"),
+        ("a", "A"),
+        ("1", "1 "),
+        ("é", "e\u0301"),
+        ("٣", "3"),
+    ],
+)
+def test_numbers_that_differ_in_spelling_only_are_refused(tmp_path, one, other):
+    path = tmp_path / "questions.json"
+    path.write_text(json.dumps({one: tvbench_row(), other: tvbench_row()}), encoding="utf-8")
+    with pytest.raises(
+        MapflowError, match=r"^\S+: question numbers .* differ in spelling only; give"
+    ):
+        read_rows(path)
+
+
+def test_numbers_that_differ_stay_apart(tmp_path):
+    numbers = ["1", "10", "01a", "1a", "a/b", "a-b", "100", "0"]
+    path = tmp_path / "questions.json"
+    path.write_text(json.dumps({number: tvbench_row() for number in numbers}), encoding="utf-8")
+    assert [number for number, _ in read_rows(path)] == numbers
+
+
+def test_one_video_file_has_one_name(tmp_path):
+    """Questions are clustered by video, so two names of one file would count as two videos."""
+    names = ["a/clip.mp4", "./a/clip.mp4", "a//clip.mp4", "a/./clip.mp4"]
+    questions = read_tvbench(tmp_path, *(tvbench_row(video=name) for name in names))
+    assert {question.video_id for question in questions} == {"action_count/a/clip.mp4"}
+
+
+def test_a_right_option_that_is_listed_twice_is_right_by_either_letter(tmp_path):
+    candidates = ["Left.", "Right.", "Up.", "Right."]
+    (question,) = read_tvbench(tmp_path, tvbench_row(candidates=candidates))
+    assert (question.target_text, question.n_right) == ("B", 2)
+    assert [grade(question, letter)[0] for letter in "ABCD"] == [False, True, False, True]
 
 
 @pytest.mark.parametrize(

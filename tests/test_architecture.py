@@ -112,6 +112,14 @@ def test_the_source_is_read_whole():
             "mapflow.model_adapters.interventions.execution",
         ),
         (
+            "mapflow.model_adapters.interventions.inspection",
+            "mapflow.model_adapters.interventions.execution",
+        ),
+        (
+            "mapflow.model_adapters.interventions.kernels",
+            "mapflow.model_adapters.interventions.inspection",
+        ),
+        (
             "mapflow.model_adapters.interventions.language",
             "mapflow.model_adapters.interventions.kernels",
         ),

@@ -192,8 +192,8 @@ class Sweep(QuestionAnalysis[SweepRecord]):
 
     def verdict(self, summary: Sequence[SweepSummary], model: VideoLLM) -> int:
         """1 if an audited window differs by more than the noise of the precision."""
-        from mapflow.harness.verification.noise import NOISE
         from mapflow.model_adapters.inference.subject import weights_dtype
+        from mapflow.model_adapters.interventions.inspection.noise import NOISE
 
         differences = [one.audit_difference for one in summary if one.audit_difference is not None]
         if not differences:

@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0 all passed, 1 a check failed."""
     from mapflow.harness.verification import verify
-    from mapflow.harness.verification.noise import NOISE
     from mapflow.model_adapters.inference.subject import weights_dtype
+    from mapflow.model_adapters.interventions.inspection.noise import NOISE
     from mapflow.results.contract.errors import FAILED
 
     model = chosen_model(options)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from mapflow.harness.verification.model_under_test import Finding, ModelUnderTest
-from mapflow.harness.verification.noise import NOISE, distance
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Segment, TokenLayout
+from mapflow.model_adapters.interventions.inspection.noise import NOISE, distance
 from mapflow.model_adapters.interventions.kernels.attention import EAGER
 
 NEW_TOKENS = 5

@@ -19,10 +19,10 @@ from mapflow.harness.analyses.sweep import Sweep
 from mapflow.harness.analyses.sweep_windows import audited_layers
 from mapflow.harness.cli.arguments import parse_bytes
 from mapflow.harness.cli.main import main
-from mapflow.harness.verification.noise import NOISE
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.registry import BUNDLED
 from mapflow.model_adapters.interventions import BatchMasks, apply, parse_intervention
+from mapflow.model_adapters.interventions.inspection.noise import NOISE
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Clip
 from mapflow.results.records.sweep import SweepRecord, relative_change

@@ -20,7 +20,6 @@ import torch
 
 from mapflow.harness.cli.main import main
 from mapflow.harness.verification import CHECKS, ModelUnderTest, run, verify
-from mapflow.harness.verification.noise import distance
 from mapflow.harness.verification.probe import probe_questions
 from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.families.llava.model import LlavaVideo
@@ -28,6 +27,7 @@ from mapflow.model_adapters.families.registry import families
 from mapflow.model_adapters.interventions import TokenLayout
 from mapflow.model_adapters.interventions.execution import decoder
 from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
+from mapflow.model_adapters.interventions.inspection.noise import distance
 from mapflow.model_adapters.interventions.kernels import attention, grouped_attention, query_groups
 
 sys.path.append(str(Path(__file__).parents[1] / "model_adapters"))

@@ -77,10 +77,12 @@ def test_weights_are_those_of_the_reference(family, prompt, data):
                 assert own[key] == 0, "exactly: the edge does not exist"
 
 
-def run(text: str, name: str = "last") -> torch.Tensor:
+def run(text: str, name: str = "last", by_head: bool = False) -> torch.Tensor:
     compiled = parse_intervention(text).compile(LAYOUT, N_LAYERS)
     decoder, embeds = Decoder(tiny("llama-gqa", N_LAYERS)), embeddings(len(LAYOUT), seed=2)
-    return attention_weights(decoder, DecoderInputs(embeds), compiled, LAYOUT.positions(name))
+    return attention_weights(
+        decoder, DecoderInputs(embeds), compiled, LAYOUT.positions(name), by_head=by_head
+    )
 
 
 def test_a_cut_route_is_zero_in_its_layers_alone():
@@ -123,18 +125,39 @@ def test_the_run_itself_is_the_ordinary_one_and_leaves_nothing_behind():
     assert torch.equal(before, meanwhile) and torch.equal(before, after)
 
 
-@pytest.mark.parametrize("option", weights_module.OTHER_WEIGHTS)
-def test_weights_that_are_no_plain_softmax_are_refused(option, monkeypatch):
-    original = weights_module.recording_attention
+@pytest.mark.parametrize(
+    ("option", "value"), [("softcap", 0.5), ("s_aux", torch.tensor([0.5, -1.0, 2.0, 0.0]))]
+)
+def test_weights_are_those_of_the_models_own_scores(option, value, monkeypatch):
+    """Caps and sinks change weights and output alike: the weights give the output."""
+    original, seen = weights_module.recording_attention, []
 
-    def unusual(*arguments, **options):
-        return original(*arguments, **{**options, option: torch.ones(1)})
+    def unusual(module, query, key, value_states, mask, **options):
+        options |= {option: value}
+        output, _ = original(module, query, key, value_states, mask, **options)
+        groups = query.shape[1] // key.shape[1]
+        seen.append((output[0, -1], value_states[0].repeat_interleave(groups, 0)))
+        return output, None
 
     monkeypatch.setitem(
         weights_module.AttentionInterface._global_mapping, weights_module.ROWS, unusual
     )
-    with pytest.raises(
-        MapflowError, match=f"LlamaAttention changes its attention weights by '{option}'"
-    ):
+    for layer, weights in enumerate(run("full", by_head=True)):
+        output, values = seen[layer]
+        torch.testing.assert_close((weights[:, None] @ values)[:, 0], output)
+        if option == "s_aux":
+            assert (weights.sum(-1) < 1).all() and weights.sum(-1).min() < 0.99
+
+
+def test_an_option_of_an_unknown_name_is_refused(monkeypatch):
+    original = weights_module.recording_attention
+
+    def unusual(*arguments, **options):
+        return original(*arguments, **{**options, "indices": torch.ones(1)})
+
+    monkeypatch.setitem(
+        weights_module.AttentionInterface._global_mapping, weights_module.ROWS, unusual
+    )
+    with pytest.raises(MapflowError, match="LlamaAttention passes 'indices' to its attention"):
         run("full")
     assert tiny("llama-gqa", N_LAYERS).model.config._attn_implementation == SDPA

@@ -125,6 +125,7 @@ def test_generated_positions_follow_next_position():
 def test_layers_before_the_first_difference_run_once():
     """The point of branching: rows run in each layer are those that differ so far."""
     model = tiny("llama-mha", 4)
+    decoder = Decoder(model)
     rows: list[int] = []
     counters = [
         layer.register_forward_pre_hook(
@@ -136,7 +137,7 @@ def test_layers_before_the_first_difference_run_once():
     compiled = [parse_intervention(text).compile(LAYOUT, 4) for text in texts]
     inputs = [DecoderInputs(embeddings(len(LAYOUT), seed)) for seed in (1, 2)]
     try:
-        Decoder(model).answer_logits(inputs, [compiled, compiled[:1]])
+        decoder.answer_logits(inputs, [compiled, compiled[:1]])
     finally:
         for counter in counters:
             counter.remove()

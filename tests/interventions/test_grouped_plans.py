@@ -165,24 +165,6 @@ def test_many_rows_that_group_with_none_go_by_blocks(monkeypatch, layout, text, 
     assert by_blocks == [sum(stop - start for start, stop in edges.rest)]
 
 
-def test_a_softcap_keeps_away_from_blocks(monkeypatch):
-    monkeypatch.setattr(dense_attention, "block_sparse_pays", lambda query, key: True)
-    monkeypatch.setattr(
-        dense_attention, "block_sparse_attention", lambda *args: pytest.fail("blocks")
-    )
-    heard = {}
-
-    def sdpa(module, query, key, value, mask, **options):
-        heard.update(options)
-        return value.transpose(1, 2), None
-
-    monkeypatch.setattr(dense_attention, "sdpa_attention_forward", sdpa)
-    module, (query, key, value) = tensors(5, (2, 2))
-    edges = DenseEdges(torch.ones(1, 1, 5, 5, dtype=torch.bool).tril())
-    dense_attention.masked_attention(module, query, key, value, edges, softcap=30.0)
-    assert heard == {"softcap": 30.0}  # sdpa's to refuse
-
-
 def test_a_layer_makes_few_calls_however_many_frames_differ():
     """Frames that read the times before them, but no frames, are a group each."""
     layout = timed_frames(40)

@@ -32,6 +32,7 @@ from mapflow.model_adapters.checkpoints.folder import (
 from mapflow.model_adapters.checkpoints.lora import LoraWeights
 from mapflow.model_adapters.checkpoints.network_loading import DERIVED, SafetensorsWeights
 from mapflow.model_adapters.families.registry import family_for
+from mapflow.model_adapters.interventions.inspection.hollow import check_hollow
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 
@@ -125,8 +126,14 @@ def load_model(
 ) -> PreTrainedModel:
     """The model in evaluation mode. Raises MapflowError if tensors are missing or do not fit.
 
-    `empty` is the model without weights.
+    `empty` is the model without weights. A model that interventions cannot cut is refused before
+    its weights are read (`check_hollow`).
     """
+    check_hollow(
+        lambda: AutoModelForImageTextToText.from_config(
+            AutoConfig.from_pretrained(folder, **LOCAL), dtype=torch.float32
+        )
+    )
     leaves: dict[bool, set[str]] = {True: set(), False: set()}
     for name, slot in empty.state_dict().items():
         leaves[slot.is_floating_point()].add(f".{name.rpartition('.')[2]}")

@@ -24,19 +24,16 @@ from mapflow.model_adapters.interventions.execution.decoder_inputs import Decode
 from mapflow.model_adapters.interventions.kernels.attention import (
     SDPA,
     active_edges,
+    check_options,
     sdpa_attention,
 )
 from mapflow.model_adapters.interventions.kernels.reference import eager_attention
 from mapflow.model_adapters.interventions.language.intervention import Compiled
-from mapflow.results.contract.errors import MapflowError
 
 ROWS = "mapflow_rows"
 
 AT_ONCE = 64
 """Query positions whose weights, for every head, are held at the same time."""
-
-OTHER_WEIGHTS = ("softcap", "s_aux")
-"""Arguments of models whose weights are not a plain softmax of the scores."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,7 @@ def attention_weights(
     `by_head` keeps the heads apart.
 
     Float32 on the CPU. A layer's weights sum to 1, or to less where the cuts leave some of the
-    positions without any key. Raises MapflowError for a model whose weights are not a plain
-    softmax of its scores.
+    positions without any key, and where a sink (GPT-OSS) takes its share.
     """
     reading = _Reading(positions, by_head)
     with _reporting(decoder, reading):
@@ -89,24 +85,19 @@ def recording_attention(
     module: nn.Module,
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
-    value: Float[Tensor, "batch kv_heads key dim"],
+    value: Float[Tensor, "batch kv_heads key value_dim"],
     attention_mask: Bool[Tensor, "batch head query key"] | None,
     **options: Any,
-) -> tuple[Float[Tensor, "batch query heads dim"], None]:
+) -> tuple[Float[Tensor, "batch query heads value_dim"], None]:
     """`sdpa_attention`, which also records the weights of the active reading's positions."""
     reading = _active.get()
     if reading is not None:
-        unusual = [name for name in OTHER_WEIGHTS if options.get(name) is not None]
-        if unusual:
-            raise MapflowError(
-                f"{type(module).__name__} changes its attention weights by {unusual[0]!r}, so they"
-                " cannot be read"
-            )
+        scores = check_options(module, options, attention_mask)
         edges = active_edges(module, query, key, attention_mask)
         allowed = edges.allowed if edges else attention_mask
         positions, scaling = reading.positions.to(query.device), options.get("scaling")
         by_head = reading.by_head
-        weights = _mean_weights(query, key, value, allowed, positions, scaling, by_head)
+        weights = _mean_weights(query, key, value, allowed, positions, scaling, scores, by_head)
         reading.layers.append(weights.cpu())
     return sdpa_attention(module, query, key, value, attention_mask, **options)
 
@@ -114,10 +105,11 @@ def recording_attention(
 def _mean_weights(
     query: Float[Tensor, "one heads n dim"],
     key: Float[Tensor, "one kv_heads n dim"],
-    value: Float[Tensor, "one kv_heads n dim"],
+    value: Float[Tensor, "one kv_heads n value_dim"],
     allowed: Bool[Tensor, "#one #heads n n"] | None,
     positions: Int[Tensor, " position"],
     scaling: float | None,
+    scores: tuple[float | None, Float[Tensor, " heads"] | None],
     by_head: bool,
 ) -> Float[Tensor, "*heads n"]:
     """`allowed` None means causal attention."""
@@ -126,7 +118,7 @@ def _mean_weights(
     total = torch.zeros((n_heads, n) if by_head else (n,), device=key.device)
     for some in positions.split(AT_ONCE):
         mask = (position <= some[:, None])[None, None] if allowed is None else allowed[:, :, some]
-        _, weights = eager_attention(query[:, :, some], key, value, mask, scaling)
+        _, weights = eager_attention(query[:, :, some], key, value, mask, scaling, *scores)
         total += weights.sum((0, 2)) if by_head else weights.mean(1).sum((0, 1))
     return total / len(positions)
 

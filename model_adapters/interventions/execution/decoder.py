@@ -25,29 +25,36 @@ from transformers import DynamicCache, PreTrainedModel
 from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
 from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.execution.kept_keys import KeptKeys
-from mapflow.model_adapters.interventions.kernels.attention import SDPA, apply
+from mapflow.model_adapters.interventions.inspection.layers import (
+    check_layers,
+    inspect_layers,
+    select_attention,
+)
+from mapflow.model_adapters.interventions.inspection.tail import equals_head, own_logits
+from mapflow.model_adapters.interventions.kernels.attention import apply
 from mapflow.model_adapters.interventions.kernels.edges import Edges
 from mapflow.model_adapters.interventions.language.intervention import Compiled
-from mapflow.results.contract.errors import MapflowError
 
 
 class Decoder:
     """The decoder inside `model`, switched to our attention function; a vision tower keeps its own.
 
-    `model` is a causal language model, or contains one. Raises MapflowError if its attention does
-    not go through transformers' attention interface.
+    `model` is a causal language model, or contains one. `own_attention` is the implementation that
+    it was loaded with; `found` says what its layers do. Raises MapflowError if its attention does
+    not go through transformers' attention interface, and if layers mix positions otherwise
+    (`inspection.layers.check_layers`).
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.core: PreTrainedModel = model.get_decoder()
-        self.core.set_attn_implementation(SDPA)
-        if self.core.config._attn_implementation != SDPA or not hasattr(self.core, "layers"):
-            raise MapflowError(
-                f"{type(self.core).__name__} does not support transformers' attention interface,"
-                " which interventions need"
-            )
+        self.own_attention = str(self.core.config._attn_implementation)
+        select_attention(self.core)
         self.layers: nn.ModuleList = self.core.layers  # pyright: ignore[reportAttributeAccessIssue]
+        self.found = inspect_layers(self.core, self.layers)
+        check_layers(self.found, self.layers, type(self.core).__name__)
+        self._head: nn.Module = model.get_output_embeddings()  # pyright: ignore[reportAttributeAccessIssue]
+        self._has_tail = not equals_head(model, self.core, self._head)
 
     @property
     def n_layers(self) -> int:
@@ -165,9 +172,13 @@ class Decoder:
         return tokens, first
 
     def logits(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row vocab"]:
-        """Float32 output of the head, for hidden states after the final norm."""
-        head: nn.Module = self.model.get_output_embeddings()  # pyright: ignore[reportAssignmentType]
-        return head(hidden).float()
+        """Float32 logits of hidden states after the final norm, by all that the model does to them.
+
+        That is the head, and what some models do after it: scales, caps of the final logits.
+        """
+        if self._has_tail:
+            return own_logits(self.model, self.core, hidden).float()
+        return self._head(hidden).float()
 
     def _answer_logits_by_depth(
         self,
@@ -301,7 +312,8 @@ class _Branches:
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[Any, dict[str, Any]]:
             hidden = args[0] if args else kwargs["hidden_states"]
-            hidden = hidden[parent.to(hidden.device, non_blocking=True)]
+            # the third axis from the end: some models stack several streams before the batch
+            hidden = hidden.index_select(-3, parent.to(hidden.device, non_blocking=True))
             others = {
                 name: by_prompt(value) for name, value in kwargs.items() if name != "hidden_states"
             }

@@ -161,16 +161,16 @@ class _Pass:
     ) -> tuple[tuple[Tensor], dict[str, Any]]:
         """Turns the layer's own call into the first of its jobs' calls."""
         arriving = args[0] if args else kwargs["hidden_states"]
-        if number == 0:
-            self.states = [
-                _States((TRUNK,), np.ones(len(self.schedule.sizes), dtype=bool), arriving)
-            ]
-        elif arriving is not self.placeholder or len(args) > 1:
+        if arriving.ndim != 3 or (number and arriving is not self.placeholder) or len(args) > 1:
             raise NotIncremental(
                 f"{type(self.decoder.core).__name__} works on hidden states between its layers, or"
                 " hands them over in an unknown way, so the incremental executor cannot run it:"
                 " run its interventions one by one"
             )
+        if number == 0:
+            self.states = [
+                _States((TRUNK,), np.ones(len(self.schedule.sizes), dtype=bool), arriving)
+            ]
         self.number = number
         self.arguments = self.arguments.next_layer(
             {

@@ -32,15 +32,12 @@ def masked_attention(
     module: nn.Module,
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
-    value: Float[Tensor, "batch kv_heads key dim"],
+    value: Float[Tensor, "batch kv_heads key value_dim"],
     edges: DenseEdges,
     **options: Any,
-) -> Float[Tensor, "batch query heads dim"]:
-    """As sdpa under `edges.allowed`. Query positions without any key give zeros.
-
-    A softcap is left to sdpa, which refuses it.
-    """
-    if block_sparse_pays(query, key) and options.get("softcap") is None:
+) -> Float[Tensor, "batch query heads value_dim"]:
+    """As sdpa under `edges.allowed`. Query positions without any key give zeros."""
+    if block_sparse_pays(query, key):
         output = block_sparse_attention(query, key, value, edges, options.get("scaling"))
     else:
         mask = edges.bias(query.dtype) if query.is_cuda else edges.filled
@@ -67,10 +64,10 @@ def block_sparse_pays(
 def block_sparse_attention(
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
-    value: Float[Tensor, "batch kv_heads key dim"],
+    value: Float[Tensor, "batch kv_heads key value_dim"],
     edges: DenseEdges,
     scaling: float | None = None,
-) -> Float[Tensor, "batch query heads dim"]:
+) -> Float[Tensor, "batch query heads value_dim"]:
     """As sdpa under `edges.filled`."""
     output = _kernel()(
         query,

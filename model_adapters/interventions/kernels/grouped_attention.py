@@ -136,10 +136,10 @@ def grouped_attention(
     module: nn.Module,
     query: Float[Tensor, "1 heads n dim"],
     key: Float[Tensor, "1 kv_heads n dim"],
-    value: Float[Tensor, "1 kv_heads n dim"],
+    value: Float[Tensor, "1 kv_heads n value_dim"],
     edges: GroupedEdges,
     **options: Any,
-) -> Float[Tensor, "1 n heads dim"]:
+) -> Float[Tensor, "1 n heads value_dim"]:
     """As sdpa under `edges.allowed`. Query positions without any key give zeros."""
 
     def attend(
@@ -147,7 +147,7 @@ def grouped_attention(
     ) -> Tensor:
         return sdpa_attention_forward(module, q, k, v, mask, **{**options, "is_causal": causal})[0]
 
-    def of(group: QueryGroup) -> Float[Tensor, "1 query heads dim"]:
+    def of(group: QueryGroup) -> Float[Tensor, "1 query heads value_dim"]:
         queries = query[:, :, group.start : group.stop]
         own = [(group.start, group.stop)]
         if group.count > 1:
@@ -158,7 +158,7 @@ def grouped_attention(
         if group.own:
             return attend(queries, _spans(key, own), _spans(value, own), None, causal=True)
         if not group.before:
-            return torch.zeros_like(queries.transpose(1, 2))
+            return queries.new_zeros(1, queries.shape[2], queries.shape[1], value.shape[3])
         return attend(queries, _spans(key, group.before), _spans(value, group.before), None)
 
     pieces = [(group.start, of(group)) for group in edges.groups]

@@ -44,7 +44,7 @@ class Prepared:
         frame_indices: the source frames that are shown.
         repeated_frames: how many of them repeat another one because the clip is too short.
         option_ids: the token of each option's letter right after the prompt.
-        target_id: the first token of the correct answer.
+        target_id: the first token of the correct answer, -1 if that is not known.
     """
 
     question: Question
@@ -164,7 +164,8 @@ class VideoLLM(ABC):
 
         Both are decoded and compared in lower case, as in the authors' code.
         """
-        return self.text([token]).lower() == self.text([prepared.target_id]).lower()
+        known = prepared.target_id >= 0
+        return known and self.text([token]).lower() == self.text([prepared.target_id]).lower()
 
     def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
         """Positions of each frame segment's tokens, as they lie on the part of the picture that
@@ -205,9 +206,11 @@ class VideoLLM(ABC):
             frame_indices=tuple(frame_indices),
             repeated_frames=len(frame_indices) - len(set(frame_indices)),
             option_ids=option_ids,
-            target_id=next_token_id(self.tokenizer, conversation.text, question.target)
-            if isinstance(question.target, str)
-            else option_ids[question.target],
+            target_id=option_ids[question.target]
+            if isinstance(question.target, int)
+            else next_token_id(self.tokenizer, conversation.text, question.target)
+            if question.target
+            else -1,
         )
 
     @property

@@ -25,6 +25,8 @@ from mapflow.model_adapters.families.model_args import (
     written_options,
 )
 from mapflow.model_adapters.families.registry import BUNDLED_MODEL, check_family, family
+from mapflow.model_adapters.lmms.generation import Generation, read_generation
+from mapflow.model_adapters.lmms.requested import request_generation
 from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, USAGE_ERROR, MapflowError
 from mapflow.tasks.lmms_files import write_task_files
 
@@ -108,7 +110,9 @@ def _evaluate(own: argparse.Namespace, rest: list[str]) -> int:
     from mapflow.model_adapters.lmms.requested import requested_interventions
 
     with requested_interventions(parsed):
-        code = upstream.evaluate(rest, command.wrap_single, command.wrap_task_manager)
+        code = upstream.evaluate(
+            rest, command.wrap_single, command.wrap_task_manager, command.check_task
+        )
     if command.error is not None:
         raise command.error
     if not command.code and code:
@@ -145,6 +149,7 @@ class _Command:
     def __init__(self, interventions: str, allow_missing: bool) -> None:
         self._interventions, self._allow_missing = interventions, allow_missing
         self._include_defaults = True
+        self._ours = False
         self._tasks: list[str] = []
         self._finished: list[RunOutput] = []
         self.code = 0
@@ -192,6 +197,13 @@ class _Command:
 
         return single
 
+    def check_task(self, name: str, task: Any) -> None:
+        """Raises MapflowError for a task that our models cannot answer or that needs a judge."""
+        from mapflow.model_adapters.lmms.foreign_tasks import scoring_of
+
+        if self._ours and not name.startswith("mapflow_"):
+            scoring_of(task)
+
     def report(self) -> int:
         """Prints mapflow's tables after lmms-eval's; returns the exit code."""
         errors = sum(output.report() for output in self._finished)
@@ -202,7 +214,10 @@ class _Command:
             raise MapflowError("--model is required, e.g. --model mapflow_llava")
         if self._interventions and not _is_ours(args.model):
             raise MapflowError(f"--intervention needs a model named mapflow_…, not {args.model!r}")
-        given = self._model_args(args) if _is_ours(args.model) else {}
+        self._ours = _is_ours(args.model)
+        if self._ours:
+            request_generation(_generation(args.gen_kwargs))
+        given = self._model_args(args) if self._ours else {}
         bundled = args.model == BUNDLED_MODEL and "pretrained" not in given
         if args.tasks is None and bundled:
             args.tasks = "mapflow_motion"
@@ -238,6 +253,19 @@ class _Command:
             defaults = written_options(family(args.model), given)
             arguments = [args.model_args, *defaults, *own, f"records={output.folder}"]
             args.model_args = ",".join(filter(None, arguments))
+
+
+def _generation(text: str | None) -> Generation:
+    """What --gen_kwargs asks for. Raises MapflowError for settings that cannot act."""
+    from lmms_eval.utils import simple_parse_args_string
+
+    try:
+        settings = simple_parse_args_string(text or "")
+    except ValueError:
+        raise MapflowError(
+            f"--gen_kwargs {text!r} must be settings like max_new_tokens=20,do_sample=False"
+        ) from None
+    return read_generation(settings, "--gen_kwargs")
 
 
 def _is_ours(model: Any) -> bool:

@@ -9,10 +9,13 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
+from mapflow.results.records.record import Record
 from mapflow.results.runs.claim import claim
 from mapflow.results.runs.folder import MANIFEST, SUMMARY, sort_records, write_json
 from mapflow.results.tables.summary import summarize, summary_table
@@ -54,8 +57,14 @@ class RunOutput:
         """Sorts the records, writes the summary, prints the table; returns the number of errors."""
         held = claim(self.folder)  # no other process appends while they are sorted
         asked = list(read_json(self.folder / MANIFEST)["interventions"])
+        records = sort_records(self.folder)
+        own = _own_scores(records)
         summaries = sorted(
-            summarize(sort_records(self.folder)), key=lambda one: asked.index(one.intervention)
+            (
+                replace(one, scores={**one.scores, **own.get(one.intervention, {})})
+                for one in summarize(records)
+            ),
+            key=lambda one: asked.index(one.intervention),
         )
         print(f"\n{summary_table(summaries)}")
         if self._kept:
@@ -63,6 +72,15 @@ class RunOutput:
             print(f"\nrecords, manifest and summary: {self.folder}")
         del held
         return sum(s.errors for s in summaries)
+
+
+def _own_scores(records: Sequence[Record]) -> Mapping[str, Mapping[str, dict[str, float]]]:
+    """What the other tasks of lmms-eval make of all their records; see `own_scores`."""
+    if all(record.scores is None for record in records):
+        return {}
+    from mapflow.model_adapters.lmms.foreign_tasks import own_scores
+
+    return own_scores(records)
 
 
 def _temporary_folder() -> Path:

@@ -9,6 +9,7 @@ greedy continuation instead, parsed by the rules of the benchmark.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float
@@ -114,10 +115,8 @@ def _records(
             letter: float(row[i])
             for letter, i in zip(question.letters, prepared.option_ids, strict=True)
         }
-        text = model.text(ids)
-        correct, valid = grade(
-            question, text, first_token_right=model.begins_right(prepared, int(row.argmax()))
-        )
+        text = _until(model.text(ids), question.until)
+        correct, valid = _graded(model, prepared, text, int(row.argmax()))
         records.append(
             Record.of(
                 question,
@@ -127,7 +126,7 @@ def _records(
                 correct=correct,
                 valid=valid,
                 p_answer=float(row.max()),
-                p_target=float(row[prepared.target_id]),
+                p_target=float(row[prepared.target_id]) if prepared.target_id >= 0 else None,
                 option_probs=options,
                 option_prediction=max(options, key=options.__getitem__) if options else None,
                 margin=log_margin(options),
@@ -139,6 +138,22 @@ def _records(
             )
         )
     return records
+
+
+def _graded(model: VideoLLM, prepared: Prepared, text: str, first: int) -> tuple[bool | None, bool]:
+    """(right, valid) of an answer that begins with the token `first`; None without a right one."""
+    question = prepared.question
+    if question.first_token and question.options:
+        question, text = replace(question, max_new_tokens=1), model.text([first])
+    right, valid = grade(question, text, first_token_right=model.begins_right(prepared, first))
+    return (None if question.target == "" else right), valid
+
+
+def _until(text: str, ends: Sequence[str]) -> str:
+    """The text before the first of `ends` in it."""
+    for end in ends:
+        text = text.partition(end)[0]
+    return text.strip()
 
 
 def failed(question: Question, intervention: Intervention, reason: str) -> Record:

@@ -77,13 +77,15 @@ class Answering:
 
     Questions of one batch must have the same interventions. In float32 every question is computed
     alone: other batches would change the last bits of its probabilities. So records in float32 do
-    not depend on `at_once`, and a CPU gains nothing from batches.
+    not depend on `at_once`, and a CPU gains nothing from batches. `finish` completes each record of
+    an answer before it is written.
     """
 
     model: VideoLLM
     interventions_of: Callable[[Question], Sequence[Intervention]]
     at_once: int = 1
     reads_later: bool = True
+    finish: Callable[[Record], Record] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -94,7 +96,10 @@ class Answering:
 
     @torch.inference_mode()
     def begin(self, batch: Sequence[Prepared]) -> Callable[[], list[list[Record]]]:
-        return begin_within_memory(self.model, batch, self.interventions_of(batch[0].question))
+        read = begin_within_memory(self.model, batch, self.interventions_of(batch[0].question))
+        if (finish := self.finish) is None:
+            return read
+        return lambda: [[finish(record) for record in records] for records in read()]
 
     def failed(self, question: Question, reason: str) -> list[Record]:
         return [answering.failed(question, i, reason) for i in self.interventions_of(question)]
@@ -133,9 +138,10 @@ def answer_questions(
     folder: RunFolder[Record] | None = None,
     *,
     show: bool = False,
+    finish: Callable[[Record], Record] | None = None,
 ) -> Iterator[tuple[Question, list[Record]]]:
     """`run_questions` for answers: every question under the same interventions."""
-    work = Answering(model, lambda question: interventions, batch_size)
+    work = Answering(model, lambda question: interventions, batch_size, finish=finish)
     return run_questions(work, questions, folder, show=show)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
 from mapflow.model_adapters.families.registry import checkpoint, families, load_model
+from mapflow.model_adapters.inference import answering
 from mapflow.model_adapters.inference.run_loop import answer_questions
 from mapflow.model_adapters.inference.subject import (
     fit_interventions,
@@ -26,11 +28,14 @@ from mapflow.model_adapters.inference.subject import (
     run_identity,
 )
 from mapflow.model_adapters.interventions import parse_interventions
-from mapflow.model_adapters.lmms.requested import requested
+from mapflow.model_adapters.lmms.foreign_tasks import TaskScoring, scoring_of
+from mapflow.model_adapters.lmms.generation import DEFAULT_LENGTH, Generation, read_generation
+from mapflow.model_adapters.lmms.requested import requested, requested_generation
 from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import foreign_question
 from mapflow.results.contract.question import Clip, Question
+from mapflow.results.records.record import Record
 from mapflow.results.runs.folder import RunFolder, read_records
 from mapflow.results.runs.provenance import git_state
 
@@ -99,6 +104,8 @@ class MapflowModel(lmms):
                 print(
                     f"{self.model_name}: {one} takes the {said}: {one.describe(None)}", flush=True
                 )
+        self._scored: dict[str, tuple[TaskScoring, Any]] = {}
+        self._first: dict[str, Record] = {}
         self.device = self.video_llm.decoder.device  # read by lmms-eval if several processes run
         self.run = RunFolder(Path(records), self._identity(), self._about()) if records else None
         if torch.distributed.is_initialized():
@@ -112,9 +119,10 @@ class MapflowModel(lmms):
         identity = run_identity(
             self.model_name, self.video_llm, os.environ.get("MAPFLOW_PROTOCOL", "paper")
         )
-        return identity | {
-            "versions": {**identity["versions"], "lmms-eval": package_version("lmms-eval")}
-        }
+        versions = {**identity["versions"], "lmms-eval": package_version("lmms-eval")}
+        generation = requested_generation() or Generation()
+        chosen = {} if generation == Generation() else {"generation": asdict(generation)}
+        return identity | {"versions": versions} | chosen
 
     def _about(self) -> dict[str, Any]:
         described = {str(i): i.describe(self.video_llm.pathways) for i in self.interventions}
@@ -127,56 +135,151 @@ class MapflowModel(lmms):
         }
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Each request's answer under the first intervention, NOT_ASKED for failed questions."""
-        questions = [self._question(request) for request in requests]
+        """Each request's answer under the first intervention, NOT_ASKED for failed questions.
+
+        Raises MapflowError for a task that cannot be answered or scored here.
+        """
+        ids: list[str] = []
+        questions: list[Question] = []
         known = self._answered()
-        waiting = [question for question in questions if question.question_id not in known]
+        for request in requests:
+            question, trouble = self._question(request)
+            ids.append(question.question_id)
+            if question.question_id in known:
+                continue
+            if trouble is None:
+                questions.append(question)
+            else:
+                self._fail(question, trouble)
         for question, records in answer_questions(
             self.video_llm,
-            waiting,
+            questions,
             self.interventions,
             self.batch_size,
             self.run,
             show=self.rank == 0,
+            finish=self._finish,
         ):
-            known[question.question_id] = records[0].prediction
-        answers = [known[question.question_id] for question in questions]
+            known[question.question_id] = records[0]
+        self._first |= known
+        answers = [known[one].prediction if one in known else None for one in ids]
         return [NOT_ASKED if text is None else text for text in answers]
 
-    def _answered(self) -> dict[str, str | None]:
-        """Question id → first answer, of questions that an earlier run answered completely."""
+    def _answered(self) -> dict[str, Record]:
+        """Question id → record under the first intervention, of completely answered questions."""
         if self.run is None or not self.run.answered:
             return {}
         names = [str(one) for one in self.interventions]
         return {
-            record.question_id: record.prediction
+            record.question_id: record
             for record in read_records(self.run.folder)
             if record.intervention == names[0]
             and all((record.question_id, name) in self.run.answered for name in names)
         }
 
-    def _question(self, request: Instance) -> Question:
-        """The question of one of our tasks as it is; for other tasks it is parsed from the
-        prompt."""
-        prompt, options, doc_to_visual, doc_id, task, split = request.args
+    def _fail(self, question: Question, reason: str) -> None:
+        records = [answering.failed(question, one, reason) for one in self.interventions]
+        if self.run is not None:
+            self.run.append(records)
+
+    def _finish(self, record: Record) -> Record:
+        """The record of another task's question with the task's own scores."""
+        scoring, document = self._scored.get(record.question_id, (None, None))
+        if scoring is None:
+            return record
+        return scoring.score(record, document)
+
+    def _question(self, request: Instance) -> tuple[Question, str | None]:
+        """The question of one of our tasks as it is; for other tasks it is parsed from the prompt.
+
+        The second value says why the question cannot be asked, if so. Raises MapflowError for a
+        task that cannot be asked or scored.
+        """
+        _, options, doc_to_visual, doc_id, task, split = request.args
         document = self.task_dict[task][split][doc_id]
-        visuals = doc_to_visual(document)
+        owner = getattr(doc_to_visual, "__self__", None)
+        try:
+            visuals = doc_to_visual(document)
+        except MapflowError:
+            raise
+        except (Exception, SystemExit) as error:  # many tasks exit where a video is missing
+            return self._foreign(request, document, "")[0], f"{type(error).__name__}: {error}"
         if len(visuals) != 1:
             raise MapflowError(
                 f"task {task!r} shows {len(visuals)} visuals in a question; one video is supported"
             )
         if isinstance(visuals[0], Question):
-            return visuals[0]
-        video = str(visuals[0])
-        return foreign_question(
-            prompt,
-            question_id=f"{task}/{doc_id:06d}",
-            video_id=Path(video).name,
-            task=task,
-            clip=Clip(video),
-            target=str(document.get("answer", document.get("target", ""))),
-            max_new_tokens=int(options.get("max_new_tokens", 16)),
-        )
+            return self._own(visuals[0], options, owner), None
+        if not isinstance(visuals[0], (str, Path)):
+            raise MapflowError(
+                f"task {task!r} shows a {type(visuals[0]).__name__}, not a video file, which models"
+                " here read themselves; leave it out"
+            )
+        return self._foreign(request, document, str(visuals[0]))
+
+    def _own(self, question: Question, options: dict[str, Any], task: Any) -> Question:
+        """One of our questions, with the command's settings of generation.
+
+        Without mapflow's command, settings show where they differ from those of our task files.
+        """
+        chosen = requested_generation()
+        if chosen is None:
+            length = int(options.get("max_new_tokens", 1))
+            chosen = Generation() if length == 1 else Generation(length)
+            if chosen != Generation() and self.run is not None:
+                raise MapflowError(
+                    "gen_kwargs together with records= need mapflow's own command: lmms_eval"
+                    " --gen_kwargs … --output_path …"
+                )
+        question = with_generation(question, chosen)
+        if task is not None and (question.first_token or not question.options):
+            self._grade_as_recorded(task)
+        return question
+
+    def _grade_as_recorded(self, task: Any) -> None:
+        """lmms-eval counts a task's answers as the records do, which know the first token."""
+        if "process_results" in vars(task):
+            return
+        original = task.process_results
+
+        def process_results(doc: Any, results: Any, **options: Any) -> dict[str, Any]:
+            metrics = original(doc, results, **options)
+            record = self._first.get(metrics["answer"]["question_id"])
+            if record is None or record.correct is None:
+                return metrics
+            own = dict.fromkeys(metrics, float(record.correct))
+            return own | {"answer": metrics["answer"] | {"valid": record.valid}}
+
+        task.process_results = process_results
+
+    def _foreign(self, request: Instance, document: Any, video: str) -> tuple[Question, str | None]:
+        """A question of another task, and why its prompt is not understood, if so."""
+        prompt, options, doc_to_visual, doc_id, task, _ = request.args
+        generation = read_generation(options, f"generation_kwargs of task {task!r}", from_task=True)
+        owner = getattr(doc_to_visual, "__self__", None)
+        scoring = None if owner is None else scoring_of(owner)
+
+        def parsed(document: Any) -> Question:
+            return foreign_question(
+                prompt,
+                question_id=f"{task}/{doc_id:06d}",
+                video_id=Path(video).name,
+                task=task,
+                clip=Clip(video),
+                document=document,
+                max_new_tokens=generation.max_new_tokens or DEFAULT_LENGTH,
+                until=generation.until,
+            )
+
+        try:
+            question = parsed(document)
+        except MapflowError as error:
+            return parsed({}), str(error)
+        if scoring is None:
+            return question, None
+        self._scored[question.question_id] = scoring, document
+        right = scoring.right_option(document, question)
+        return question if right is None else replace(question, target=right), None
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Not supported: upstream's likelihood requests have no video position to score; use
@@ -191,6 +294,17 @@ class MapflowModel(lmms):
         raise MapflowError(
             f"{self.model_name} answers in one round; use tasks with output type generate_until"
         )
+
+
+def with_generation(question: Question, generation: Generation) -> Question:
+    """The question, answered with the command's settings; scored as its protocol says."""
+    length = generation.max_new_tokens or question.max_new_tokens
+    return replace(
+        question,
+        max_new_tokens=length,
+        first_token=question.max_new_tokens == 1 and length > 1,
+        until=generation.until,
+    )
 
 
 @cache

@@ -68,11 +68,13 @@ class Question:
 
     `options` is empty for open-ended questions. `target` is the right answer: an index into
     `options` (of several with the right text the first; each of them is right), or for an
-    open-ended question the text with which the answer should begin. `n_frames` is the
-    protocol's number of frames (None: the model's own). With `max_new_tokens` 1 the first token
-    is the answer; with `first_line` a written answer's first line is. `turn` is the complete
-    user turn of a task that words its own prompt. `category` groups questions for reporting
-    besides the task (TOMATO's kind of demonstration); it may be empty.
+    open-ended question the text with which the answer should begin; an empty text means that
+    nothing here knows the right answer. `n_frames` is the protocol's number of frames (None: the
+    model's own). With `max_new_tokens` 1 the first token is the answer; `first_token` says so also
+    of an answer that goes on, and with `first_line` a written answer's first line is. `until` are
+    texts that end an answer. `turn` is the complete user turn of a task that words its own prompt,
+    and `marks` how it marks its options (default: capital letters). `category` groups questions
+    for reporting besides the task (TOMATO's kind of demonstration); it may be empty.
     """
 
     question_id: str
@@ -89,11 +91,14 @@ class Question:
     first_line: bool = False
     turn: tuple[Part, ...] | None = None
     category: str = ""
+    first_token: bool = False
+    until: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """The options' letters, in order: ("A", "B", …)."""
-        return tuple(LETTERS[: len(self.options)])
+        """The options' marks, in order: ("A", "B", …)."""
+        return self.marks or tuple(LETTERS[: len(self.options)])
 
     @property
     def identity(self) -> dict[str, str]:

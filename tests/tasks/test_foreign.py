@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import foreign_question, split_prompt
 from mapflow.results.contract.question import Clip
 
@@ -112,28 +113,99 @@ def test_nothing_is_lost_or_added_in_any_text(text, letter):
     assert "".join(part.text for part in split_prompt(prompt)) == prompt
 
 
-def asked(prompt, target):
+def asked(prompt, **document):
     return foreign_question(
         prompt,
         question_id="q",
         video_id="v",
         task="videomme",
         clip=Clip("v.mp4"),
-        target=target,
+        document=document,
         max_new_tokens=16,
     )
 
 
-@pytest.mark.parametrize("target", [1, "B", "b", "she"])
-def test_as_a_question(target):
+def test_as_a_question():
     prompt = f"Who?\nA. he\nB. she\n{DIRECTLY}"
-    question = asked(prompt, target)
-    assert (question.options, question.target, question.stem) == (("he", "she"), 1, "Who?")
+    question = asked(prompt, answer="B", options=["he", "she"])
+    assert (question.options, question.target, question.stem) == (("he", "she"), "", "Who?")
     for style in ("completion", "chat"):
         assert "".join(part.text for part in question.user_turn(style)) == prompt
         assert (question.prompt(style).system, question.prompt(style).answer_prefix) == ("", "")
 
 
 def test_an_open_question():
-    question = asked("Describe the video.", "a cat")
-    assert (question.options, question.target, question.target_text) == ((), "a cat", "a cat")
+    question = asked("Describe the video.", answer="a cat")
+    assert (question.options, question.letters, question.target) == ((), (), "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "marks"),
+    [
+        ("a. he\nb. she\nc. it", "abc"),
+        ("(a) he\n(b) she\n(c) it", "abc"),
+        ("A) he\nB) she\nC) it", "ABC"),
+        ("a) he\nb) she\nc) it", "abc"),
+        ("1. he\n2. she\n3. it", "123"),
+        ("1) he\n2) she\n3) it", "123"),
+        ("(0) he\n(1) she\n(2) it", "012"),
+        ("A、he\nB、she\nC、it", "ABC"),
+        ("（A）he\n（B）she\n（C）it", "ABC"),
+        ("A：he\nB：she\nC：it", "ABC"),
+        ("A．he\nB．she\nC．it".replace("．", "． "), "ABC"),
+        ("[A] he\n[B] she\n[C] it", "ABC"),
+        ("- A. he\n- B. she\n- C. it", "ABC"),
+        ("**A.** he\n**B.** she\n**C.** it", "ABC"),
+        ("Option A: he\nOption B: she\nOption C: it", "ABC"),
+        ("(a) he (b) she (c) it", "abc"),
+    ],
+)
+def test_options_in_other_forms(lines, marks):
+    """Also with a numbered list in the stem, which is longer than the options."""
+    stem = "Order?\n1. x\n2. y\n3. z\n4. w"
+    for listed in (["he", "she", "it"], ["He.", "She.", "It."]):
+        question = asked(f"{stem}\n{lines}\nAnswer.", question=stem, options=listed)
+        assert question.options == ("he", "she", "it")
+        assert question.letters == tuple(marks) and question.stem == stem
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"candidates": ["he", "she"]},
+        {"choices": {"A": "he", "B": "she"}},
+        {"option0": "he", "option1": "she", "option2": "N/A"},
+        {"a0": "he", "a1": "she"},
+        {"A": "he", "B": "she"},
+    ],
+)
+def test_options_that_are_not_recognised_are_refused(document):
+    assert asked("Who?\nA. he\nB. she", **document).options == ("he", "she")
+    for lines in ("- he\n- she", "he, she", "i. he\nii. she", "① he\n② she", "A he\nB she"):
+        with pytest.raises(MapflowError, match=r"has the 2 options .*'he'.* not recognised"):
+            asked(f"Who?\n{lines}\nAnswer.", **document)
+    assert asked("Who is it?", **document).options == ()  # an open-ended form of the question
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "Subtitles in the clip say what?\nLook closely.",
+        "Options on the menu change.\nWhich one is new?",
+        "Letters appear on the sign.\nWhich comes first?",
+        "Which choice does he make?\nHe makes one.",
+    ],
+)
+def test_stems_keep_lines_that_begin_like_instructions(stem):
+    prompt = f"Select the best option.\n{stem}\nA. x\nB. y\n{DIRECTLY}"
+    assert texts(prompt, "stem") == [stem]
+    assert asked(prompt, question=stem).stem == stem
+
+
+def test_the_documents_question_is_the_stem():
+    prompt = f"Choose a letter now.\nChoose a letter.\nWhich option?\nA. x\nB. y\n{DIRECTLY}"
+    assert asked(prompt, question="Choose a letter.\nWhich option?").stem == (
+        "Choose a letter.\nWhich option?"
+    )
+    inside = asked("Who?\nA. x\nB. y\nAnswer.", question="Who?\nA. x\nB. y")
+    assert (inside.stem, inside.options) == ("Who?", ("x", "y"))

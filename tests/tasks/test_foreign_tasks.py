@@ -1,0 +1,209 @@
+"""lmms-eval's own tasks with our models: their own scoring for every intervention, or a refusal."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from lmms_eval.tasks import TaskManager, get_task_dict
+
+from mapflow.model_adapters.lmms.foreign_tasks import TaskScoring
+from mapflow.model_adapters.lmms.generation import Generation, read_generation
+from mapflow.model_adapters.lmms.models import with_generation
+from mapflow.results.contract.answers import NOT_ASKED
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.foreign_prompt import foreign_question
+from mapflow.results.contract.question import Clip
+from mapflow.results.runs.folder import read_records
+from mapflow.results.runs.run import read_runs
+from mapflow.tasks.registry import load_questions
+
+from . import foreign_folder as foreign
+
+COMMAND = [sys.executable, "-m", "mapflow.harness.evaluation.lmms_eval", "--model", "mapflow_llava"]
+
+
+def run(tmp_path, tasks, documents, *more):
+    folder = foreign.write_tasks(tmp_path, documents)
+    foreign.write_videos(tmp_path / "hf")
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OPENAI_API_KEY": "none"}
+    arguments = ["--include_path", str(folder), "--tasks", ",".join(f"own_{one}" for one in tasks)]
+    return subprocess.run(
+        [*COMMAND, *arguments, *more],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+DOCUMENTS = {
+    "mvbench": [
+        foreign.mvbench("clip0", ["l", "a", "b"], "b"),
+        foreign.mvbench("clip1", ["1", "2", "3", "4"], "2"),
+        foreign.mvbench("gone", ["1", "2"], "2"),
+    ],
+    "longvideobench": [
+        foreign.longvideobench("clip0", ["1", "2", "3"], 1),
+        foreign.longvideobench("clip1", ["1", "2"], 0),
+        foreign.longvideobench("gone", ["1", "2"], 0),
+    ],
+    "videomme": [foreign.videomme("clip0", "C"), foreign.videomme("gone", "A")],
+    "yes_no": [foreign.yes_no("clip0", "yes"), foreign.yes_no("gone", "no")],
+}
+
+
+def test_other_tasks_are_scored_by_their_own_rules_under_every_intervention(tmp_path):
+    """As a user runs them, without the package decord, each with a video that does not exist."""
+    out = tmp_path / "out"
+    more = ["--intervention", "full,effective", "--output_path", str(out)]
+    done = run(tmp_path, DOCUMENTS, DOCUMENTS, *more)
+    assert done.returncode == 3, done.stderr[-2000:]
+    records = read_records(out)
+    gone = [record for record in records if record.error is not None]
+    assert len(gone) == 2 * 4 and all(("gone" in one.error) for one in gone)
+    full = {one.question_id: one for one in records if one.intervention == "full"}
+    gold = {"own_mvbench/000000": "C", "own_mvbench/000001": "B", "own_videomme/000000": "C"}
+    gold |= {"own_longvideobench/000000": "B", "own_longvideobench/000001": "A"}
+    for question, target in gold.items():
+        record = full[question]
+        assert record.target == target
+        assert record.p_target == record.option_probs[target]
+        assert record.scores is not None and record.correct is not None
+    judged = full["own_yes_no/000000"]  # neither yes nor no: lmms-eval would ask a judge
+    assert (judged.scores, judged.correct, judged.p_target) == (None, None, None)
+    summary = json.loads((out / "summary.json").read_text())
+    for name in ("full", "effective"):
+        assert summary[name]["scores"].keys() == {
+            "own_mvbench",
+            "own_longvideobench",
+            "own_videomme",
+        }
+        assert "own_yes_no" not in summary[name]["accuracy"] and summary[name]["micro"] is None
+    (results,) = out.rglob("*_results.json")
+    theirs = json.loads(results.read_text())["results"]
+    assert "avg_accuracy,none" not in theirs.get("own_yes_no", {})
+    with pytest.raises(MapflowError, match="'own_yes_no' are not right or wrong"):
+        read_runs(out)
+
+
+@pytest.fixture
+def scorings(tmp_path, monkeypatch):
+    """A function from documents by task to the tasks' scorings, as lmms-eval loads them."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setitem(sys.modules, "decord", SimpleNamespace(VideoReader=None, cpu=None))
+
+    def load(documents):
+        folder = foreign.write_tasks(tmp_path, documents)
+        manager = TaskManager(include_path=[str(folder)], include_defaults=False)
+        tasks = get_task_dict([f"own_{name}" for name in documents], manager, "simple")
+        return {name: TaskScoring(tasks[f"own_{name}"]) for name in documents}
+
+    return load
+
+
+def question_of(scoring, document):
+    return foreign_question(
+        scoring.task.doc_to_text(document),
+        question_id="q",
+        video_id="v",
+        task=scoring.name,
+        clip=Clip("v.mp4"),
+        document=document,
+        max_new_tokens=4,
+    )
+
+
+def test_the_right_option_is_the_one_that_the_task_counts(scorings):
+    expected = {"mvbench": [2, 1, 1], "longvideobench": [1, 0, 0], "videomme": [2, 0]}
+    documents = {name: DOCUMENTS[name] for name in expected}
+    documents["longvideobench"] = [
+        *documents["longvideobench"],
+        foreign.longvideobench("clip0", ["1", "2"], -1),  # as in the test split: not published
+    ]
+    expected["longvideobench"].append(None)
+    for name, scoring in scorings(documents).items():
+        rows = [scoring.document(f"{name}/{number}") for number in range(len(documents[name]))]
+        found = [scoring.right_option(row, question_of(scoring, row)) for row in rows]
+        assert found == expected[name]
+
+
+def test_a_judge_is_never_asked(scorings):
+    rows = DOCUMENTS["yes_no"]
+    found = scorings({"yes_no": rows, "captioning": rows, "activitynetqa": rows})
+    yes_no = found["yes_no"]
+    yes_no.check()
+    assert yes_no.scores(rows[0], "Yes, it does.") == {"avg_accuracy": 100, "order_accuracy": 100}
+    assert yes_no.scores(rows[0], "no") == {"avg_accuracy": 0, "order_accuracy": 0}
+    assert yes_no.scores(rows[0], "The ball moves.") is None
+    for name in ("captioning", "activitynetqa"):
+        with pytest.raises(MapflowError, match=rf"'own_{name}' is refused: .* network \(requests"):
+            found[name].check()
+
+
+def test_scores_depend_on_the_question_alone_and_failed_questions_have_none(scorings):
+    """LongVideoBench's parser draws a random letter for text that it cannot read."""
+    scoring = scorings({"longvideobench": DOCUMENTS["longvideobench"]})["longvideobench"]
+    document = scoring.document("x/0")
+    drawn = set()
+    for seed in range(8):
+        random.seed(seed)
+        state = random.getstate()
+        drawn.add(scoring.metrics(document, "nothing")["lvb_acc"]["parsed_pred"])
+        assert random.getstate() == state
+    assert len(drawn) == 1
+    assert scoring.task.process_results(document, [NOT_ASKED]) == {}
+    assert scoring.task.process_results(document, ["B"])["lvb_acc"]["parsed_pred"] == "B"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"max_new_tokens": 20, "do_sample": False, "temperature": 0}, Generation(20)),
+        ({"max_new_tokens": "7", "num_beams": 1, "top_p": 1.0, "top_p_": None}, Generation(7)),
+        ({"until": ["\n", "</s>"]}, Generation(None, ("\n", "</s>"))),
+        ({"until": "."}, Generation(None, (".",))),
+        ({}, Generation()),
+    ],
+)
+def test_settings_of_generation_that_act(settings, expected):
+    assert read_generation(settings, "--gen_kwargs") == expected
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"do_sample": True},
+        {"temperature": 0.7},
+        {"num_beams": 4},
+        {"top_p": 0.9},
+        {"top_k": 50},
+        {"repetition_penalty": 1.2},
+        {"max_new_tokens": 0},
+        {"max_new_tokens": "many"},
+        {"until": 3},
+        {"image_aspect_ratio": "pad"},
+        {"max_new_token": 20},
+    ],
+)
+def test_other_settings_are_refused_by_name(setting):
+    ((name, value),) = setting.items()
+    with pytest.raises(MapflowError, match=f"^--gen_kwargs: {name}={value!r} "):
+        read_generation(setting, "--gen_kwargs")
+
+
+def test_a_tasks_own_settings():
+    greedy = {"do_sample": False, "temperature": 1.0, "top_p": 0.9, "max_new_tokens": 5}
+    assert read_generation(greedy, "task", from_task=True) == Generation(5)
+    with pytest.raises(MapflowError, match=r"temperature=0\.5"):
+        read_generation({"temperature": 0.5}, "task", from_task=True)
+
+
+def test_a_longer_answer_is_scored_as_its_protocol_says():
+    paper, other = load_questions("mapflow_motion_count", limit=2)
+    longer = with_generation(paper, Generation(20, ("\n",)))
+    assert (longer.max_new_tokens, longer.first_token, longer.until) == (20, True, ("\n",))
+    assert with_generation(other, Generation()) == other

@@ -12,7 +12,7 @@ import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from mapflow.harness.analyses.samples import Samples
     from mapflow.model_adapters.inference.subject import Subject
     from mapflow.model_adapters.interventions import Compiled, Intervention
     from mapflow.model_adapters.video_llm import Prepared, VideoLLM
@@ -86,6 +87,9 @@ class QuestionAnalysis(Analysis, Generic[R]):
     JOINS_FOLDERS: ClassVar[bool] = False
     TAKES_WORDS: ClassVar[bool] = False
 
+    samples: Samples = "all"
+    """Questions that are measured, by the answer of the baseline run (`samples.py`)."""
+
     @property
     @abstractmethod
     def names(self) -> Sequence[str]:
@@ -111,6 +115,18 @@ class QuestionAnalysis(Analysis, Generic[R]):
 
         Raises MapflowError, naming the question, if the analysis does not fit its prompt.
         """
+
+    def left_out(self, model: VideoLLM, prepared: Prepared) -> list[R]:
+        """The records of a question that `samples` leaves out; empty if it is measured."""
+        if self.samples == "all":
+            return []
+        from mapflow.harness.analyses.samples import baseline_answer, is_right, why_left_out
+
+        question, answer = prepared.question, baseline_answer(model, prepared)
+        if answer is None:
+            return self.failed(question, self.NOT_FINITE)
+        reason = why_left_out(self.samples, is_right(model, prepared, answer))
+        return [self.record(question, name, left_out=reason) for name in self.names if reason]
 
     def plan(self, model: VideoLLM, prepared: Prepared) -> list[str]:
         """Lines to print before the first question is measured."""
@@ -164,7 +180,7 @@ class QuestionAnalysis(Analysis, Generic[R]):
             return 0  # the last process to finish writes the summary
         summary = fitted.summarize(records)
         print(fitted.table(summary))
-        print(f"\n{fitted.note}: {folder}")
+        print(f"\nquestions ({fitted.samples}): {counted(records)}\n{fitted.note}: {folder}")
         fitted.save(summary, folder)
         fitted.draw_overlays(subject, records, folder)
         failed = any(one.error for one in records if one.key[1] in fitted.names)
@@ -206,6 +222,7 @@ class InterventionAnalysis(QuestionAnalysis[R]):
     """An analysis that looks at every question under each of some interventions."""
 
     interventions: tuple[Intervention, ...]
+    samples: Samples = field(default="all", kw_only=True)
 
     @property
     def names(self) -> Sequence[str]:
@@ -231,6 +248,15 @@ class InterventionAnalysis(QuestionAnalysis[R]):
                 one.compile(prepared.layout, n_layers, model.pathways, question.question_id)
                 for one in interventions
             ]
+
+
+def counted(records: Sequence[JsonlRecord]) -> str:
+    """How many questions of these records were measured, left out by --samples, and failed."""
+    questions = {one.question_id: one for one in records}
+    failed = {one.question_id for one in records if one.error is not None}
+    left = {name for name, one in questions.items() if one.why_left_out} - failed
+    measured = len(questions) - len(left) - len(failed)
+    return f"{measured:,} measured, {len(left):,} left out, {len(failed):,} failed"
 
 
 def six_digits(numbers: Any) -> Any:

@@ -72,7 +72,7 @@ class AttentionMaps(InterventionAnalysis[AttentionRecord]):
     @classmethod
     def from_options(cls, options: argparse.Namespace) -> AttentionMaps:
         rows = check_rows(options.rows)
-        return cls(chosen_interventions(options), rows, options.overlay)
+        return cls(chosen_interventions(options), rows, options.overlay, samples=options.samples)
 
     def fitted(self, model: VideoLLM) -> AttentionMaps:
         overlay_layers(self.overlay, model, f"1-{model.decoder.n_layers}")

@@ -126,7 +126,14 @@ class Lens(InterventionAnalysis[LensRecord]):
             raise MapflowError(f"--topk {options.topk} must be at least 1 word")
         words = read_word_lists(options.words or SHIPPED_WORDS)
         interventions = chosen_interventions(options)
-        return cls(interventions, options.topk, options.raw_embeddings, words, options.overlay)
+        return cls(
+            interventions,
+            options.topk,
+            options.raw_embeddings,
+            words,
+            options.overlay,
+            samples=options.samples,
+        )
 
     def fitted(self, model: VideoLLM) -> Lens:
         weight: Any = model.decoder.core.get_input_embeddings().weight

@@ -69,7 +69,7 @@ def draw_attention(
     With several interventions, a second figure shows what each takes away from the first. Raises
     MapflowError if a file cannot be written.
     """
-    found = {record.key: record for record in records if record.error is None}
+    found = {record.key: record for record in records if record.measured}
     for question, canvas in _canvases(subject, {question for question, _ in found}, folder):
         own = [found[question, name] for name in names if (question, name) in found]
         maps = {
@@ -106,7 +106,7 @@ def draw_lens(
 
     Raises MapflowError if a file cannot be written.
     """
-    found = {record.key: record for record in records if record.error is None}
+    found = {record.key: record for record in records if record.measured}
     for question, canvas in _canvases(subject, {question for question, _ in found}, folder):
         for name in names:
             record = found.get((question, name))

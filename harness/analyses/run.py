@@ -33,10 +33,13 @@ class Measurement(Protocol[R]):
     RECORD: ClassVar[type[JsonlRecord]]
 
     @property
+    def samples(self) -> str: ...
+    @property
     def names(self) -> Sequence[str]: ...
     @property
     def settings(self) -> Mapping[str, Any]: ...
     def about(self, model: VideoLLM) -> Mapping[str, Any]: ...
+    def left_out(self, model: VideoLLM, prepared: Prepared) -> list[R]: ...
     def plan(self, model: VideoLLM, prepared: Prepared) -> list[str]: ...
     def measure(self, model: VideoLLM, prepared: Prepared) -> list[R]: ...
     def failed(self, question: Question, reason: str) -> list[R]: ...
@@ -76,7 +79,7 @@ def run_analysis(
     MapflowError if the folder holds another run or cannot be written.
     """
     model, shard = subject.model, shard or Shard.from_environment()
-    identity = {**subject.identity, **analysis.settings}
+    identity = {**subject.identity, **analysis.settings, "samples": analysis.samples}
     about = {
         **analysis.about(model),
         "device": str(model.decoder.device),
@@ -92,7 +95,7 @@ def run_analysis(
             is_first = False
             for line in analysis.plan(model, prepared):
                 tqdm.write(line, file=sys.stderr)
-        return analysis.measure(model, prepared)
+        return analysis.left_out(model, prepared) or analysis.measure(model, prepared)
 
     work = OneByOne(model, analysis.names, measure, analysis.failed)
     mine = shard.share(subject.questions)

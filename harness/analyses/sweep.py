@@ -10,13 +10,14 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mapflow.harness.analyses.analysis import Drawing, QuestionAnalysis
 from mapflow.harness.analyses.route_sets import check_routes, parse_routes
 from mapflow.harness.cli.arguments import (
     add_memory_budget,
     add_output_path,
+    add_samples,
     add_subject_arguments,
     chosen_memory_budget,
 )
@@ -25,12 +26,12 @@ from mapflow.results.contract.question import Question
 from mapflow.results.records.sweep import SweepRecord, SweepSummary, summarize_sweep, sweep_table
 
 if TYPE_CHECKING:
+    from mapflow.harness.analyses.samples import Samples
     from mapflow.model_adapters.interventions import Compiled, Route
     from mapflow.model_adapters.interventions.language.layers import WindowStyle
     from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 
 STYLES = ("center", "inverse", "top-down", "bottom-up")
-Samples = Literal["correct", "wrong", "all"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,6 @@ class Sweep(QuestionAnalysis[SweepRecord]):
     """Routes cut in windows of `size` layers of one `style`.
 
     Attributes:
-        samples: sweep only questions that the baseline run answers so.
         audit: share of windows (0 to 1) that are checked against one full forward pass each.
         memory_budget: bytes for windows that run together; None for the default of the device.
     """
@@ -68,12 +68,7 @@ class Sweep(QuestionAnalysis[SweepRecord]):
             "--window", type=int, default=9, metavar="K", help="layers per window (default: 9)"
         )
         parser.add_argument("--style", choices=STYLES, default="center", help="default: center")
-        parser.add_argument(
-            "--samples",
-            choices=("correct", "wrong", "all"),
-            default="all",
-            help="questions that the baseline run answers so (default: all)",
-        )
+        add_samples(parser)
         add_subject_arguments(parser)
         parser.add_argument(
             "--audit",
@@ -119,13 +114,16 @@ class Sweep(QuestionAnalysis[SweepRecord]):
         return {
             "style": self.style,
             "window": self.window,
-            "samples": self.samples,
             "audit": self.audit,
         }
 
     @property
     def note(self) -> str:
-        return "mean relative change of the baseline run's answer, in percent; records and summary"
+        return (
+            "change: mean relative change of the baseline run's answer, in percent; drop: of"
+            " accuracy, in points [95 % CI by video], among the questions that the baseline run"
+            " answers right; records and summary"
+        )
 
     def fields(self, question: Question) -> Mapping[str, Any]:
         return {
@@ -151,16 +149,6 @@ class Sweep(QuestionAnalysis[SweepRecord]):
         question, n_layers = prepared.question, model.decoder.n_layers
         compiled = self._compiled(model, prepared)
         (inputs,) = model.embed([prepared])
-        if self.samples != "all":
-            answer = windows.baseline_answer(model, inputs, compiled[0])
-            if answer is None:
-                return self.failed(question, self.NOT_FINITE)
-            right = windows.is_right(model, prepared, answer)
-            if right != (self.samples == "correct"):
-                # Records keep these words (for the baseline run), so that folders begun by an
-                # earlier version continue with the same text.
-                reason = f"answered {'right' if right else 'wrong'} by the plain run"
-                return [self.record(question, name, left_out=reason) for name in self.names]
         found = windows.window_probabilities(model, inputs, compiled, self.memory_budget)
         if found is None:
             return self.failed(question, self.NOT_FINITE)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mapflow.harness.analyses.samples import is_right
 from mapflow.model_adapters.interventions import (
     Compiled,
     DecoderInputs,
@@ -72,12 +73,6 @@ def window_probabilities(
     return logits.softmax(-1).cpu() if torch.isfinite(logits).all() else None
 
 
-def baseline_answer(model: VideoLLM, inputs: DecoderInputs, compiled: Compiled) -> int | None:
-    """The token that the baseline run answers; None if logits are not finite."""
-    (logits,) = model.decoder.answer_logits([inputs], [[compiled]])
-    return int(logits.argmax()) if torch.isfinite(logits).all() else None
-
-
 def route_values(
     model: VideoLLM,
     prepared: Prepared,
@@ -88,6 +83,7 @@ def route_values(
     answer = int(base.argmax())
     p_answer, p_target = float(base[answer]), float(base[prepared.target_id])
     p_answers, p_targets = windows[:, answer].tolist(), windows[:, prepared.target_id].tolist()
+    tokens = windows.argmax(-1).tolist()
     tiny = {"p_answer": p_answer < TINY, "p_target": p_target < TINY}
     return {
         "answer": model.text([answer]),
@@ -99,7 +95,8 @@ def route_values(
         "p_targets": tuple(p_targets),
         "change_answer": relative_change(p_answer, p_answers),
         "change_target": relative_change(p_target, p_targets),
-        "answers": tuple(model.text([int(one.argmax())]) for one in windows),
+        "answers": tuple(model.text([token]) for token in tokens),
+        "rights": tuple(is_right(model, prepared, token) for token in tokens),
         "margins": tuple(_margin(prepared, one) for one in windows),
         "tiny": tuple(name for name, is_tiny in tiny.items() if is_tiny),
     }
@@ -136,19 +133,6 @@ def audited_layers(share: float, question_id: str, route: str, n_layers: int) ->
         return int.from_bytes(digest[:8], "big") < share * 2**64
 
     return tuple(layer for layer in range(1, n_layers + 1) if chosen(layer))
-
-
-def is_right(model: VideoLLM, prepared: Prepared, token: int) -> bool:
-    """Whether the token is right.
-
-    Options are compared by text, as some questions list one twice; open answers by first token.
-    """
-    question, text = prepared.question, model.text([token])
-    if isinstance(question.target, str):
-        return model.begins_right(prepared, token)
-    return text in question.letters and (
-        question.options[question.letters.index(text)] == question.options[question.target]
-    )
 
 
 def _margin(prepared: Prepared, probabilities: Float[Tensor, " vocab"]) -> float | None:

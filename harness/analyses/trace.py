@@ -62,7 +62,8 @@ class Trace(InterventionAnalysis[TraceRecord]):
 
     @classmethod
     def from_options(cls, options: argparse.Namespace) -> Trace:
-        return cls(chosen_interventions(options), options.norm, options.released)
+        interventions = chosen_interventions(options)
+        return cls(interventions, options.norm, options.released, samples=options.samples)
 
     @property
     def settings(self) -> Mapping[str, Any]:

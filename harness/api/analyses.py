@@ -17,7 +17,8 @@ from mapflow.harness.analyses.discovery.run import Discovery
 from mapflow.harness.analyses.lens import Lens
 from mapflow.harness.analyses.route_sets import parse_routes
 from mapflow.harness.analyses.run import run_analysis
-from mapflow.harness.analyses.sweep import Samples, Sweep
+from mapflow.harness.analyses.samples import SAMPLES, Samples
+from mapflow.harness.analyses.sweep import Sweep
 from mapflow.harness.analyses.trace import Trace
 from mapflow.harness.api.model import Model
 from mapflow.model_adapters.inference.subject import Subject
@@ -87,9 +88,9 @@ def sweep(
     """Cuts each route in a window around every layer and measures the answer's probability.
 
     routes: names of sets or routes such as "video->last"; style, window: which layers a knockout
-    covers (paper, Section 3); samples: only questions that the baseline run answers so; audit:
-    share of windows checked against one full forward pass each; output_path: a folder that is
-    continued if it exists, None keeps the records in memory only.
+    covers (paper, Section 3); samples: only questions that the baseline run answers so (the paper's
+    curves: "correct"); audit: share of windows checked against one full forward pass each;
+    output_path: a folder that is continued if it exists, None keeps the records in memory only.
     """
     if window < 1:
         raise MapflowError(f"window={window} must be at least 1 layer")
@@ -105,13 +106,16 @@ def trace(
     interventions: str | Intervention | Iterable[str | Intervention] = "full",
     *,
     norm: bool = True,
+    samples: Samples = "all",
     output_path: str | Path | None = None,
 ) -> AnalysisResult[Any]:
     """The answer's probability after every layer, read through the head.
 
-    norm: apply the final norm to every layer's output, not only to the last one.
+    norm: apply the final norm to every layer's output, not only to the last one; samples: as in
+    `sweep`.
     """
-    return _run(Trace(_parsed(interventions), norm), model, questions, output_path)
+    analysis = Trace(_parsed(interventions), norm, samples=samples)
+    return _run(analysis, model, questions, output_path)
 
 
 def lens(
@@ -121,13 +125,15 @@ def lens(
     *,
     k: int = 5,
     raw_embeddings: bool = False,
+    samples: Samples = "all",
     output_path: str | Path | None = None,
 ) -> AnalysisResult[Any]:
     """The `k` most probable tokens at every video position and layer (logit lens).
 
-    raw_embeddings: compare each layer's input with the input embeddings, as the authors' code does.
+    raw_embeddings: compare each layer's input with the input embeddings, as the authors' code does;
+    samples: as in `sweep`.
     """
-    analysis = Lens(_parsed(interventions), k, raw_embeddings)
+    analysis = Lens(_parsed(interventions), k, raw_embeddings, samples=samples)
     return _run(analysis, model, questions, output_path)
 
 
@@ -137,10 +143,14 @@ def attention(
     interventions: str | Intervention | Iterable[str | Intervention] = "full",
     *,
     rows: str = "last",
+    samples: Samples = "all",
     output_path: str | Path | None = None,
 ) -> AnalysisResult[Any]:
-    """How much attention the positions of segment `rows` pay to the video, layer by layer."""
-    analysis = AttentionMaps(_parsed(interventions), rows)
+    """How much attention the positions of segment `rows` pay to the video, layer by layer.
+
+    samples: as in `sweep`.
+    """
+    analysis = AttentionMaps(_parsed(interventions), rows, samples=samples)
     return _run(analysis, model, questions, output_path)
 
 
@@ -153,13 +163,16 @@ def discover(
     window: int = 9,
     threshold: float = -5.0,
     margin: float = 2.0,
+    samples: Samples = "correct",
 ) -> dict[str, Any]:
     """Finds the layer ranges of the three effective pathways and scores them on held-out videos.
 
-    bin_size, window: layers; threshold: percent, negative; margin: percentage points. Writes
-    sweeps, scores and policies into `output_path` and returns what its discovery.json holds.
+    bin_size, window: layers; threshold: percent, negative; margin: percentage points; samples:
+    the questions that ranges are found on, by default those answered right, as in the paper (scores
+    are of all questions). Writes sweeps, scores and policies into `output_path` and returns what
+    its discovery.json holds.
     """
-    analysis = Discovery(window, bin_size, threshold, margin / 100)
+    analysis = Discovery(window, bin_size, threshold, margin / 100, samples=_known(samples))
     with contextlib.redirect_stdout(io.StringIO()):  # tables, which the returned rows repeat
         analysis.run(_subject(model, questions), Path(output_path))
     return read_json(Path(output_path) / "discovery.json")
@@ -173,6 +186,7 @@ def _run(
 ) -> AnalysisResult[R]:
     """Raises MapflowError if the questions or the model do not suit the analysis."""
     subject = _subject(model, questions)
+    _known(analysis.samples)
     analysis.check(questions)
     fitted = analysis.fitted(model.video_llm)
     with contextlib.ExitStack() as stack:
@@ -189,6 +203,13 @@ def _subject(model: Model, questions: Sequence[Question]) -> Subject:
     if not questions:
         raise MapflowError("no questions given: load some with mapflow.load_questions(...)")
     return Subject(model.family, model.video_llm, questions)
+
+
+def _known(samples: Samples) -> Samples:
+    """Raises MapflowError for another word."""
+    if samples not in SAMPLES:
+        raise MapflowError(f"samples={samples!r} must be {' or '.join(SAMPLES)}")
+    return samples
 
 
 def _parsed(

@@ -46,8 +46,19 @@ def add_analysis_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A[,B…]",
         help="under which to look, e.g. full,effective; repeatable (default: full)",
     )
+    add_samples(parser)
     add_subject_arguments(parser)
     add_output_path(parser)
+
+
+def add_samples(parser: argparse.ArgumentParser, default: str = "all", about: str = "") -> None:
+    """--samples: which questions to measure, by the answer of the baseline run."""
+    parser.add_argument(
+        "--samples",
+        choices=("correct", "wrong", "all"),
+        default=default,
+        help=f"questions that the baseline run answers so (default: {default}{about})",
+    )
 
 
 def add_subject_arguments(parser: argparse.ArgumentParser) -> None:

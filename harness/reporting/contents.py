@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mapflow.harness.cli.chosen_runs import with_baseline
@@ -10,8 +11,8 @@ from mapflow.harness.reporting.policies import policy_diagrams
 from mapflow.harness.reporting.viewer import viewer_data
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
-from mapflow.results.figures import PolicyDiagram, route_panels
-from mapflow.results.records.sweep import SweepRecord
+from mapflow.results.figures import PolicyDiagram, RoutePanel, route_panels
+from mapflow.results.records.sweep import SweepRecord, drop_text
 from mapflow.results.report import ReportContents, SweepFigure
 from mapflow.results.runs.folder import MANIFEST, read_records
 from mapflow.results.runs.model_names import model_name
@@ -24,7 +25,7 @@ from mapflow.results.tables.comparison import (
     comparison_table,
     subtask_table,
 )
-from mapflow.results.tables.formats import Table
+from mapflow.results.tables.formats import Column, Row, Table
 from mapflow.results.tables.leaderboard import leaderboard
 
 
@@ -96,6 +97,25 @@ def _policies(source: Path) -> list[PolicyDiagram]:
     return policy_diagrams(manifest, next(known, None))
 
 
+def _drop_table(curves: Sequence[RoutePanel]) -> Table:
+    """Accuracy drops in points: one row per layer, one column per route."""
+    heads = {one.route: f"{one.route} (n = {one.n_right})" for one in curves}
+    cells = {one.route: [drop_text(drop) for drop in one.drops] for one in curves}
+    depth = max(map(len, cells.values()), default=0)
+    rows = [
+        {"layer": str(layer + 1), **{route: own[layer] for route, own in cells.items() if own}}
+        for layer in range(depth)
+    ]
+
+    def shown(name: str, row: Row) -> str:
+        return row.get(name, "–")
+
+    columns = [
+        Column(head, partial(shown, name)) for name, head in {"layer": "layer", **heads}.items()
+    ]
+    return Table("Accuracy drop", columns, rows)
+
+
 def _sweep_figure(source: Path) -> SweepFigure:
     manifest = read_json(source / MANIFEST) if (source / MANIFEST).is_file() else {}
     identity = manifest.get("identity") or {}
@@ -107,5 +127,6 @@ def _sweep_figure(source: Path) -> SweepFigure:
     return SweepFigure(
         f"{model}: {window}" if window else model,
         curves,
+        _drop_table(curves),
         [(source.name, "; ".join(manifest_lines(manifest)))],
     )

@@ -46,7 +46,7 @@ def answer_panels(
             f"question {question} under {name!r} was traced twice {_norm(norm)}:"
             " draw these folders one by one"
         )
-    traced = [record for record in records if record.error is None]
+    traced = [record for record in records if record.measured]
     names = list(dict.fromkeys([*interventions, *(record.intervention for record in traced)]))
     both = len({record.norm for record in traced}) > 1
     found = []

@@ -44,7 +44,7 @@ def attention_panels(
     Raises MapflowError for records of different depth under one intervention, for records of
     different query positions, and if every question failed.
     """
-    asked = [record for record in records if record.error is None]
+    asked = [record for record in records if record.measured]
     if not asked:
         raise MapflowError("no question has attention maps: nothing to draw")
     rows = sorted({record.rows for record in asked})

@@ -38,7 +38,7 @@ def lens_panels(
     Failed questions are left out. Raises MapflowError for records of different depth under one
     intervention, and if every question failed.
     """
-    read = [record for record in records if record.error is None]
+    read = [record for record in records if record.measured]
     if not read:
         raise MapflowError("no question has lens results: nothing to draw")
     names = dict.fromkeys([*interventions, *(record.intervention for record in read)])

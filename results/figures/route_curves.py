@@ -15,8 +15,8 @@ import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures.panels import pen
-from mapflow.results.records.sweep import SweepRecord
-from mapflow.results.statistics import simultaneous_bands
+from mapflow.results.records.sweep import SweepRecord, accuracy_drops
+from mapflow.results.statistics import Interval, simultaneous_bands
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +37,8 @@ class RoutePanel:
     n: questions that have a change.
     mean, low, high, significant: entry l is of layer l + 1; all but `mean` are empty, and `note`
         gives the reason, if no band can be computed.
+    n_right, drops: the questions that the baseline run answers right, and how many points of their
+        accuracy are lost in each layer (`accuracy_drops`).
     """
 
     route: str
@@ -46,6 +48,8 @@ class RoutePanel:
     high: tuple[float, ...] = ()
     significant: tuple[bool, ...] = ()
     note: str = ""
+    n_right: int = 0
+    drops: tuple[Interval, ...] = ()
 
 
 def route_panels(records: Sequence[SweepRecord]) -> list[RoutePanel]:
@@ -65,14 +69,17 @@ def _panel(route: str, records: Sequence[SweepRecord]) -> RoutePanel:
     change = np.array([record.change_answer for record in records], dtype=float)
     cluster = np.unique([record.video_id for record in records], return_inverse=True)[1]
     mean = tuple(change.mean(axis=0).tolist())
+    n_right, drops = accuracy_drops(records)
     try:
         bands = simultaneous_bands(change, cluster, resolution=RESOLUTION)
     except MapflowError as error:
-        return RoutePanel(route, len(records), mean, note=str(error))
+        return RoutePanel(route, len(records), mean, note=str(error), n_right=n_right, drops=drops)
     low, high, significant = (
         tuple(part.tolist()) for part in (bands.low, bands.high, bands.significant)
     )
-    return RoutePanel(route, len(records), mean, low, high, significant)
+    return RoutePanel(
+        route, len(records), mean, low, high, significant, n_right=n_right, drops=drops
+    )
 
 
 def route_curves(found: Sequence[RoutePanel], title: str = "") -> Figure:
@@ -125,7 +132,8 @@ def route_curves(found: Sequence[RoutePanel], title: str = "") -> Figure:
 def route_rows(found: Sequence[RoutePanel]) -> list[dict[str, Any]]:
     """The figure's data: one row per route and layer, changes in percent.
 
-    `low`, `high` and `significant` are None without a band.
+    `low`, `high` and `significant` are None without a band. `drop`, `drop_low` and `drop_high` are
+    in points among the `n_right` questions that the baseline run answers right; None without any.
     """
     return [
         {
@@ -136,6 +144,10 @@ def route_rows(found: Sequence[RoutePanel]) -> list[dict[str, Any]]:
             "low": one.low[layer] if one.low else None,
             "high": one.high[layer] if one.high else None,
             "significant": one.significant[layer] if one.significant else None,
+            "n_right": one.n_right,
+            "drop": one.drops[layer].estimate if one.drops else None,
+            "drop_low": one.drops[layer].low if one.drops else None,
+            "drop_high": one.drops[layer].high if one.drops else None,
         }
         for one in found
         for layer, mean in enumerate(one.mean)

@@ -34,6 +34,7 @@ class AttentionRecord(JsonlRecord):
 
     FILE: ClassVar[str] = "attention.jsonl"
     RUN: ClassVar[str] = "attention maps"
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"left_out"})
 
     question_id: str
     video_id: str
@@ -46,6 +47,7 @@ class AttentionRecord(JsonlRecord):
     weights: tuple[Sequence[float], ...] = ()
     by_frame: tuple[Sequence[float], ...] = ()
     shares: Mapping[str, Sequence[float]] | None = None
+    left_out: str | None = None
     error: str | None = None
 
 
@@ -55,6 +57,7 @@ class AttentionSummary(Summary):
 
     intervention: str
     n: int
+    left_out: int
     errors: int
     shares: Mapping[str, Sequence[float]]
 
@@ -62,11 +65,12 @@ class AttentionSummary(Summary):
 def summarize_attention(records: Sequence[AttentionRecord], intervention: str) -> AttentionSummary:
     """Means over the records of one intervention; every question counts once."""
     own = [record for record in records if record.intervention == intervention]
-    answered = [record.shares or {} for record in own if record.error is None]
+    answered = [record.shares or {} for record in own if record.measured]
     return AttentionSummary(
         intervention,
         n=len(answered),
-        errors=len(own) - len(answered),
+        left_out=sum(record.left_out is not None for record in own),
+        errors=sum(record.error is not None for record in own),
         shares={part: means([shares[part] for shares in answered]) for part in PARTS},
     )
 
@@ -76,5 +80,9 @@ def attention_table(summaries: Sequence[AttentionSummary]) -> str:
     percent.
     """
     columns = [(one.intervention, one.shares["video"]) for one in summaries]
-    counts = ["n", *(one.n for one in summaries)]
-    return layer_table(columns, lambda share: f"{100 * share:.2f}", [counts])
+    left_out = [one.left_out for one in summaries]
+    counts = [
+        ["n", *(one.n for one in summaries)],
+        *([["left out", *left_out]] if any(left_out) else []),
+    ]
+    return layer_table(columns, lambda share: f"{100 * share:.2f}", counts)

@@ -21,6 +21,7 @@ from mapflow.results.contract.question import Question
 from mapflow.results.contract.visible_text import quoted
 
 Kind = TypeVar("Kind", bound="JsonlRecord")
+Cell = TypeVar("Cell", float, str)
 
 NOT_FINITE = "the model's logits are not finite"
 """The error of a question whose logits hold NaN or infinity."""
@@ -33,7 +34,8 @@ class JsonlRecord:
     its name). `RUN` says what kind of folder holds such records. Each dataclass lists its fields in
     the order of the file; the fields below are in all of them. Fields in `OPTIONAL` are written
     only if they are not None. `error` says why a question failed, the fields of its answer are then
-    empty.
+    empty. Records of analyses also have `left_out`: why the question is not in the sample
+    (`--samples`); the other fields are then empty, too.
     """
 
     FILE: ClassVar[str]
@@ -46,6 +48,15 @@ class JsonlRecord:
     task: str
     protocol: str
     error: str | None
+
+    @property
+    def why_left_out(self) -> str | None:
+        """Why `--samples` left the question out; None if it was measured or failed."""
+        return getattr(self, "left_out", None)
+
+    @property
+    def measured(self) -> bool:
+        return self.error is None and self.why_left_out is None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -110,8 +121,8 @@ def means(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def layer_table(
-    columns: Sequence[tuple[str, Sequence[float]]],
-    cell: Callable[[float], str],
+    columns: Sequence[tuple[str, Sequence[Cell]]],
+    cell: Callable[[Cell], str],
     counts: Iterable[Sequence[Any]],
 ) -> str:
     """A table with one row per layer, one column per (header, curve) and the rows `counts` below.

@@ -37,6 +37,7 @@ class LensRecord(JsonlRecord):
 
     FILE: ClassVar[str] = "lens.jsonl"
     RUN: ClassVar[str] = "a lens"
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"left_out"})
 
     question_id: str
     video_id: str
@@ -48,6 +49,7 @@ class LensRecord(JsonlRecord):
     ids: tuple[Sequence[Sequence[int]], ...] = ()
     probabilities: tuple[Sequence[Sequence[float]], ...] = ()
     words: Mapping[str, str] | None = None
+    left_out: str | None = None
     error: str | None = None
 
 
@@ -78,7 +80,7 @@ def frequencies(
     """
     found = []
     for name in interventions:
-        own = [record for record in records if record.intervention == name and record.error is None]
+        own = [record for record in records if record.intervention == name and record.measured]
         for layer in range(max((len(record.ids) for record in own), default=0)):
             every, first = Counter[str](), Counter[str]()
             for record in own:

@@ -28,6 +28,7 @@ class TraceRecord(JsonlRecord):
 
     FILE: ClassVar[str] = "trace.jsonl"
     RUN: ClassVar[str] = "a trace"
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"left_out"})
 
     question_id: str
     video_id: str
@@ -43,6 +44,7 @@ class TraceRecord(JsonlRecord):
     p_options: Mapping[str, Sequence[float]] | None = None
     false_options: tuple[str, ...] = ()
     tops: tuple[str, ...] = ()
+    left_out: str | None = None
     error: str | None = None
 
     @property
@@ -60,6 +62,7 @@ class TraceSummary(Summary):
     intervention: str
     n: int
     n_false: int
+    left_out: int
     errors: int
     p_answers: tuple[float, ...]
     p_targets: tuple[float, ...]
@@ -69,13 +72,14 @@ class TraceSummary(Summary):
 def summarize_trace(records: Sequence[TraceRecord], intervention: str) -> TraceSummary:
     """Means over the records of one intervention. The wrong options of a question count as one."""
     own = [record for record in records if record.intervention == intervention]
-    traced = [record for record in own if record.error is None]
+    traced = [record for record in own if record.measured]
     false = [record.p_false for record in traced if record.false_options]
     return TraceSummary(
         intervention,
         n=len(traced),
         n_false=len(false),
-        errors=len(own) - len(traced),
+        left_out=sum(record.left_out is not None for record in own),
+        errors=sum(record.error is not None for record in own),
         p_answers=means([record.p_answers for record in traced]),
         p_targets=means([record.p_targets for record in traced]),
         p_false=means(false),
@@ -95,5 +99,9 @@ def trace_table(summaries: Sequence[TraceSummary]) -> str:
             ("false", one.p_false),
         )
     ]
-    counts = ["n", *(n for one in summaries for n in (one.n, one.n, one.n_false))]
-    return layer_table(columns, lambda p: f"{100 * p:.2f}", [counts])
+    left_out = [one.left_out for one in summaries for _ in range(3)]
+    counts = [
+        ["n", *(n for one in summaries for n in (one.n, one.n, one.n_false))],
+        *([["left out", *left_out]] if any(left_out) else []),
+    ]
+    return layer_table(columns, lambda p: f"{100 * p:.2f}", counts)

@@ -14,10 +14,14 @@ from mapflow.results.tables.formats import Table
 
 @dataclass(frozen=True)
 class SweepFigure:
-    """The curves of a sweep, one panel per route, and the setup that they were measured with."""
+    """The curves of a sweep, one panel per route, and the setup that they were measured with.
+
+    drops: accuracy drops among the questions that the baseline run answers right, by layer.
+    """
 
     caption: str
     curves: Sequence[RoutePanel]
+    drops: Table
     provenance: Sequence[tuple[str, str]] = ()
 
 

@@ -4,7 +4,13 @@
 are treatment − baseline, as fractions.
 """
 
-from mapflow.results.statistics.accuracy import ChanceTest, accuracy, chance_level_test, wilson
+from mapflow.results.statistics.accuracy import (
+    ChanceTest,
+    accuracy,
+    accuracy_drop,
+    chance_level_test,
+    wilson,
+)
 from mapflow.results.statistics.clusters import (
     cluster_sums,
     clustered_variance,
@@ -79,6 +85,7 @@ __all__ = [
     "Test",
     "Verdict",
     "accuracy",
+    "accuracy_drop",
     "benjamini_hochberg",
     "chance_level_test",
     "cluster_bootstrap",

@@ -58,6 +58,26 @@ def accuracy(
     return Interval(float(correct.mean()), interval.low, interval.high, confidence, method)
 
 
+def accuracy_drop(
+    baseline: Bool[np.ndarray, " n"],
+    treatment: Bool[np.ndarray, " n"],
+    cluster: Int[np.ndarray, " n"] | None = None,
+    confidence: Real = 0.95,
+) -> Interval | None:
+    """Treatment − baseline accuracy among the questions that the baseline answers right.
+
+    The baseline's share is 1 there, so the interval is that of the share which stays right, minus 1
+    (paper, Table 2). None if the baseline answers no question right.
+
+    cluster: the video of each question; None if no two questions share one.
+    """
+    if not baseline.any():
+        return None
+    own = None if cluster is None else cluster[baseline]
+    kept = accuracy(treatment[baseline], own, confidence)
+    return Interval(kept.estimate - 1, kept.low - 1, kept.high - 1, confidence, kept.method)
+
+
 @dataclass(frozen=True)
 class ChanceTest:
     """A comparison of an accuracy with guessing; all p-values are exact.

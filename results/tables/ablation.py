@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.provenance import disagreements, provenance
 from mapflow.results.runs.run import Run
-from mapflow.results.statistics import accuracy, holm, points, seed_condition
-from mapflow.results.tables.comparison import compare_with_baseline, p_text, paired
+from mapflow.results.statistics import PairedRuns, accuracy, holm, points, seed_condition
+from mapflow.results.tables.comparison import (
+    DROP_NOTE,
+    compare_with_baseline,
+    drop_text,
+    drop_values,
+    p_text,
+    paired,
+)
 from mapflow.results.tables.formats import Column, Row, Table
 from mapflow.results.tables.summary import percent
 
@@ -71,6 +79,7 @@ def ablation_table(
         " the variance between"
         " seeds in the interval; spread is the standard deviation of the seeds' accuracies.",
         f"Margin {margin * 100:g} points; p (Holm) is corrected for {len(rows)} conditions.",
+        DROP_NOTE,
         *warnings,
     ]
     title = f"Ablation on {baseline.title}"
@@ -82,7 +91,7 @@ def _row(baseline: Run, name: str, runs: Sequence[Run], margin: float, intersect
         (one,) = compare_with_baseline(
             baseline, runs, margin=margin, intersect=intersect, names=(baseline.intervention, name)
         )
-        found = one.comparison
+        found, drop = one.comparison, drop_values(one.together)
         difference, test, n = found.difference, found.test, found.n
         at, before, spread = found.treatment_accuracy, found.baseline_accuracy.estimate, None
         lost, gained = found.cells.lost, found.cells.gained
@@ -100,6 +109,7 @@ def _row(baseline: Run, name: str, runs: Sequence[Run], margin: float, intersect
         )
         lost = float((together.correct[0] & ~seeds).sum() / len(seeds))
         gained = float((~together.correct[0] & seeds).sum() / len(seeds))
+        drop = _seeds_drop(together)
     return {
         "condition": name,
         "benchmark": baseline.title,
@@ -115,10 +125,30 @@ def _row(baseline: Run, name: str, runs: Sequence[Run], margin: float, intersect
         "difference": difference.estimate,
         "difference_low": difference.low,
         "difference_high": difference.high,
+        **drop,
         "p": test.p_value,
         "verdict": _verdict(difference.low, difference.high, margin),
         "n": n,
     }
+
+
+def _seeds_drop(together: PairedRuns) -> Row:
+    """`drop_values` of several seeds as one condition: the baseline's right questions alone.
+
+    Without an interval if fewer than two videos are left.
+    """
+    right = together.correct[0]
+    seeds, n_right = together.correct[1:, right], int(right.sum())
+    values: dict[str, Any] = {"n_right": n_right, "drop": None, "drop_low": None, "drop_high": None}
+    if not n_right:
+        return values
+    values["drop"] = float(seeds.mean()) - 1
+    cluster = together.cluster[right] if together.clustered else None
+    try:
+        found = seed_condition(np.ones(n_right, dtype=bool), seeds, cluster).difference
+    except MapflowError:
+        return values
+    return {**values, "drop_low": found.low, "drop_high": found.high}
 
 
 def _verdict(low: float, high: float, margin: float) -> str:
@@ -139,6 +169,7 @@ _COLUMNS: tuple[Column[Row], ...] = (
     Column("gained", lambda r: f"{r['gained']:,.4g}"),
     Column("difference", lambda r: points(r["difference"])),
     Column("95 % CI", lambda r: f"{points(r['difference_low'])}…{points(r['difference_high'])}"),
+    Column("drop among right", drop_text),
     Column("p", lambda r: p_text(r["p"], "")),
     Column("p (Holm)", lambda r: p_text(r["p_holm"], "")),
     Column("verdict", lambda r: r["verdict"], right=False),

@@ -18,6 +18,7 @@ from mapflow.results.statistics import (
     Comparison,
     PairedRuns,
     RunOutcomes,
+    accuracy_drop,
     cochran_q,
     compare_runs,
     holm,
@@ -33,13 +34,15 @@ from mapflow.results.tables.formats import Column, Row, Table, choose
 class ComparedPair:
     """Two runs and their comparison.
 
-    `not_asked` counts the questions left out because they failed in either run; `warnings` are the
-    sentences of `provenance.disagreements`.
+    `together` holds both runs' outcomes on the questions that are compared. `not_asked` counts the
+    questions left out because they failed in either run; `warnings` are the sentences of
+    `provenance.disagreements`.
     """
 
     baseline: Run
     treatment: Run
     comparison: Comparison
+    together: PairedRuns
     not_asked: int
     warnings: tuple[str, ...]
 
@@ -103,13 +106,10 @@ def _compare(
 ) -> ComparedPair:
     runs = (baseline, treatment)
     not_asked = either_failed(runs, names, intersect)
-    found = compare_runs(
-        outcomes(baseline, names[0], without=not_asked),
-        outcomes(treatment, names[1], without=not_asked),
-        margin=margin,
-        intersect=intersect,
-    )
-    return ComparedPair(*runs, found, len(not_asked), tuple(disagreements(*runs)))
+    chosen = [outcomes(run, name, without=not_asked) for run, name in zip(runs, names, strict=True)]
+    found = compare_runs(*chosen, margin=margin, intersect=intersect)
+    together = pair(chosen, intersect=intersect)
+    return ComparedPair(*runs, found, together, len(not_asked), tuple(disagreements(*runs)))
 
 
 def either_failed(runs: Sequence[Run], names: Sequence[str], intersect: bool) -> set[str]:
@@ -185,6 +185,7 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
         f"Differences in points; methods: {' | '.join(methods)}; p (Holm) is corrected for"
         f" {len(pairs)} tests."
     )
+    notes.append(DROP_NOTE)
     runs = [run for one in pairs for run in (one.baseline, one.treatment)]
     return Table(
         "Comparisons with the baseline",
@@ -228,6 +229,7 @@ def subtask_table(pairs: Sequence[ComparedPair]) -> Table:
             "difference": stratum.difference.estimate,
             "low": stratum.difference.low,
             "high": stratum.difference.high,
+            **drop_values(one.together, stratum.task),
             "p": stratum.test.p_value,
             "p_holm": stratum.p_holm,
         }
@@ -248,7 +250,17 @@ def subtask_table(pairs: Sequence[ComparedPair]) -> Table:
     runs = [run for one in pairs for run in (one.baseline, one.treatment)]
     columns = choose(
         (*_COLUMNS, _SUBTASK),
-        *("treatment", "subtask", "lost", "gained", "difference", "95 % CI", "p", "p (Holm)"),
+        *(
+            "treatment",
+            "subtask",
+            "lost",
+            "gained",
+            "difference",
+            "95 % CI",
+            "drop among right",
+            "p",
+            "p (Holm)",
+        ),
     )
     return Table("By subtask", columns, rows, notes, provenance(runs))
 
@@ -277,10 +289,46 @@ def _row(one: ComparedPair) -> Row:
         "verdict": found.non_inferiority.verdict,
         "p_non_inferior": found.non_inferiority.p_value,
         "equivalent": found.equivalence.equivalent,
+        **drop_values(one.together),
         "not_asked": one.not_asked,
         "left_out_baseline": found.left_out[0],
         "left_out_treatment": found.left_out[1],
     }
+
+
+def drop_values(together: PairedRuns, task: str | None = None) -> Row:
+    """The accuracy drop among the questions that the first of two runs answers right.
+
+    `task` restricts it to one subtask. The drop is a fraction with its 95 % interval, clustered by
+    video; None where the first run answers no question right.
+    """
+    chosen = np.ones(together.n, dtype=bool)
+    if task is not None and together.task is not None:
+        chosen = together.task == together.task_names.index(task)
+    before, after = together.correct[:, chosen]
+    cluster = together.cluster[chosen] if together.clustered else None
+    drop = accuracy_drop(before, after, cluster)
+    limits = (None,) * 3 if drop is None else (drop.estimate, drop.low, drop.high)
+    return {
+        "n_right": int(before.sum()),
+        **dict(zip(("drop", "drop_low", "drop_high"), limits, strict=True)),
+    }
+
+
+def drop_text(row: Row) -> str:
+    """The cell of `drop_values`."""
+    if row["drop"] is None:
+        return "–"
+    interval = (
+        "" if row["drop_low"] is None else f" {points(row['drop_low'])}…{points(row['drop_high'])}"
+    )
+    return f"{points(row['drop'])}{interval} (n = {row['n_right']:,})"
+
+
+DROP_NOTE = (
+    "Drop among right: points of accuracy lost among the n questions that the baseline answers"
+    " right, with its 95 % interval by video."
+)
 
 
 def p_text(p: float, equals: str = "= ") -> str:
@@ -299,6 +347,7 @@ _COLUMNS: tuple[Column[Row], ...] = (
     Column("both wrong", lambda r: f"{r['both_wrong']:,}"),
     Column("difference", lambda r: points(r["difference"])),
     Column("95 % CI", lambda r: f"{points(r['low'])}…{points(r['high'])}"),
+    Column("drop among right", drop_text),
     Column("p", lambda r: p_text(r["p"], "")),
     Column("p (Holm)", lambda r: p_text(r["p_holm"], "")),
     Column("verdict", lambda r: r["verdict"], right=False),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mapflow.harness.analyses.discovery.output import Scored, describe
+from mapflow.harness.analyses.discovery.output import Sample, Scored, describe
 from mapflow.harness.analyses.discovery.rules import (
     PATHWAYS,
     RULES,
@@ -197,15 +197,27 @@ def curves_of(span: tuple[int, int], style: str) -> list[float]:
 
 
 def a_planted_sweep(sweep, subject, folder) -> int:
-    """Replaces `Sweep.run`: the halves of the videos say different things."""
+    """Replaces `Sweep.run`: the halves of the videos say different things.
+
+    The last question is answered wrong; cuts make its answer much more probable.
+    """
     questions = subject.questions
     fold = fold_of_videos(
         [planted_record(one, "cross-frame", sweep.style, (1, 1)) for one in questions]
     )
-    RunFolder(folder, {}, {}, SweepRecord).append(
+    planted = [
         planted_record(one, str(route), sweep.style, BY_FOLD[fold[one.video_id]][str(route)])
         for one in questions
         for route in sweep.routes
+    ]
+    last = max(one.question_id for one in questions)
+    wrong = (
+        {"change_answer": None, "left_out": "answered wrong by the plain run"}
+        if sweep.samples == "correct"
+        else {"change_answer": (1000.0,) * DEPTH}
+    )
+    RunFolder(folder, {}, {}, SweepRecord).append(
+        replace(one, **wrong) if one.question_id == last else one for one in planted
     )
     return 0
 
@@ -222,9 +234,9 @@ def planted_record(question, route: str, style: str, span: tuple[int, int]) -> S
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> Path:
-    """The command on four questions: planted sweeps, real answers of the bundled model."""
+    """The command on six questions: planted sweeps, real answers of the bundled model."""
     folder = tmp_path_factory.mktemp("discover") / "found"
-    words = ["--task", "mapflow_motion_direction", "--limit", "4", "--bin", "1", "--window", "1"]
+    words = ["--task", "mapflow_motion_direction", "--limit", "6", "--bin", "1", "--window", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sweep, "run", a_planted_sweep)
         assert main(["discover", *words, "--threshold", "-3", "--output_path", str(folder)]) == 0
@@ -236,7 +248,7 @@ def test_the_command_scores_each_half_under_the_ranges_found_without_it(found):
     fold = fold_of_videos(read_records(found / "sweep-center", SweepRecord))
     answers = {(r.question_id, r.intervention): r for r in read_records(found / "scores", Record)}
     questions = {r.question_id: fold[r.video_id] for r in answers.values()}
-    assert sorted(questions.values()) == [0, 0, 1, 1]
+    assert sorted(questions.values()) == [0, 0, 0, 1, 1, 1]
     row = next(
         row for row in report["found"] if (row["rule"], row["threshold"]) == ("marginal", -3)
     )
@@ -250,10 +262,10 @@ def test_the_command_scores_each_half_under_the_ranges_found_without_it(found):
     ]
     cut = [answers[question, names[half]] for question, half in questions.items()]
     assert all((question, names[1 - half]) not in answers for question, half in questions.items())
-    assert row["n"] == len(cut) == 4
-    assert row["accuracy_effective"] == pytest.approx(sum(r.correct for r in cut) / 4)
+    assert row["n"] == len(cut) == 6
+    assert row["accuracy_effective"] == pytest.approx(sum(r.correct for r in cut) / 6)
     assert row["accuracy_full"] == pytest.approx(
-        sum(answers[q, "full"].correct for q in questions) / 4
+        sum(answers[q, "full"].correct for q in questions) / 6
     )
     assert row["edges_kept"] == pytest.approx(
         sum(r.edges_kept for r in cut) / sum(r.edges_total for r in cut)
@@ -263,6 +275,17 @@ def test_the_command_scores_each_half_under_the_ranges_found_without_it(found):
         "video_to_question": "2-8",
         "question_to_last": "6-12",
     }, "handed out: what all questions say"
+
+
+def test_ranges_are_found_on_questions_answered_right_and_files_say_so(found, capsys):
+    """The paper drops the others. Here one that changes by 1000 % would hide every layer."""
+    report = json.loads((found / "discovery.json").read_text())
+    assert (report["samples"], report["questions"], report["questions_asked"]) == ("correct", 5, 6)
+    said = "on 5 of 6 questions, those that the model answers right without a cut"
+    assert said in (found / "discovered.yaml").read_text()
+    assert said in (found / "marginal" / "pathways.yaml").read_text()
+    paper = {row["threshold"]: row for row in report["found"] if row["rule"] == "paper"}
+    assert all(paper[-3]["ranges"].values()), "found without the wrong question"
 
 
 def test_a_half_without_a_policy_has_no_score_and_the_table_says_so(found):
@@ -275,7 +298,7 @@ def test_a_half_without_a_policy_has_no_score_and_the_table_says_so(found):
         None,
         None,
     )
-    assert "no policy: a pathway was not found" in describe([scored])
+    assert "no policy: a pathway was not found" in describe([scored], Sample("correct", 1, 2))
 
 
 def test_the_table_of_the_bundled_models_holds_what_was_planted_and_what_was_found(found):

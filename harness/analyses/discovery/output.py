@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from mapflow.harness.analyses.discovery.rules import PATHWAYS, Found
+from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.runs.folder import write_json
 from mapflow.results.statistics import Comparison, points, sentence
+
+if TYPE_CHECKING:
+    from mapflow.harness.analyses.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,31 @@ class Scored:
     not_asked: int = 0
 
 
-def describe(scored: Sequence[Scored]) -> str:
+@dataclass(frozen=True)
+class Sample:
+    """The questions that ranges were found on: those of `samples`, `measured` of `asked`."""
+
+    samples: Samples
+    measured: int
+    asked: int
+
+    @classmethod
+    def of(cls, samples: Samples, records: Sequence[SweepRecord]) -> Sample:
+        """Counted over the records of all sweeps."""
+        asked = {record.question_id for record in records}
+        missing = {record.question_id for record in records if not record.measured}
+        return cls(samples, len(asked - missing), len(asked))
+
+    def __str__(self) -> str:
+        which = {
+            "correct": ", those that the model answers right without a cut",
+            "wrong": ", those that the model answers wrong without a cut",
+            "all": "",
+        }[self.samples]
+        return f"{self.measured:,} of {self.asked:,} questions{which}"
+
+
+def describe(scored: Sequence[Scored], sample: Sample) -> str:
     """One row per rule and threshold: ranges of all questions and of the halves, and the score."""
     rows = [
         [
@@ -67,6 +96,7 @@ def describe(scored: Sequence[Scored]) -> str:
         "\nlayers: all questions | without the first half | without the second half; – none. Each"
         " half is scored under"
         " the ranges found without it.",
+        f"ranges are found on {sample}; scores are of all questions",
         *dict.fromkeys(sentences),
         *(
             f"{scored[0].not_asked} questions could not be asked"
@@ -95,7 +125,12 @@ def _result(one: Scored) -> list[str]:
 
 
 def write_policies(
-    scored: Sequence[Scored], threshold: float, model: str, n_layers: int, folder: Path
+    scored: Sequence[Scored],
+    sample: Sample,
+    threshold: float,
+    model: str,
+    n_layers: int,
+    folder: Path,
 ) -> list[str]:
     """Writes a policy per rule at `threshold` (discovered.yaml, RULE/pathways.yaml), all numbers.
 
@@ -115,7 +150,8 @@ def write_policies(
         comment = (
             f"# Layers (1-based, inclusive) of {model}, found by `mapflow discover`: rule"
             f" {one.found.rule}, below"
-            f" {threshold:g} %.\n# On questions that did not help to find them: {_score(one)}.\n"
+            f" {threshold:g} %, on {sample}.\n"
+            f"# On questions that did not help to find them: {_score(one)}.\n"
         )
         spans = [f"{name}: {one.found.spans[name]}" for name in PATHWAYS]
         file.parent.mkdir(exist_ok=True)
@@ -133,7 +169,14 @@ def write_policies(
         lines.append(f"written: {policies} (--intervention {policies})")
     write_json(
         folder / "discovery.json",
-        {"model": model, "layers": n_layers, "found": [_json(s) for s in scored]},
+        {
+            "model": model,
+            "layers": n_layers,
+            "samples": sample.samples,
+            "questions": sample.measured,
+            "questions_asked": sample.asked,
+            "found": [_json(s) for s in scored],
+        },
     )
     return lines
 

@@ -1,7 +1,7 @@
 """Rules of discovery: from records of sweeps to the layer ranges of the three effective pathways.
 
-- `paper`: bins of layers whose mean relative change lies below a threshold (paper, Section 4:
-  bins of 5 layers, −5 %).
+- `paper`: bins of layers whose mean relative change lies below a threshold (paper, Table E: bins
+  of 5 layers, −5 %, window 9, Action Antonym, questions that the model answers right).
 - `confidence`: those of these bins whose whole simultaneous 95 % band (max-T by video) lies below
   zero.
 - `marginal`: bins whose cut costs more than the threshold if all later layers, or all earlier
@@ -107,7 +107,8 @@ def changes(
     )
     if not own:
         raise MapflowError(
-            f"no question of this split has a relative change for {route}: take more questions"
+            f"no question of this split has a relative change for {route}: take more questions, or"
+            " --samples all"
         )
     return np.array([r.change_answer for r in own], float), np.unique(
         [r.video_id for r in own], return_inverse=True

@@ -26,6 +26,7 @@ from mapflow.harness.cli.arguments import (
     add_margin,
     add_memory_budget,
     add_output_path,
+    add_samples,
     add_subject_arguments,
     chosen_margin,
     chosen_memory_budget,
@@ -36,8 +37,9 @@ from mapflow.results.records.record import Record
 from mapflow.results.records.sweep import SweepRecord
 
 if TYPE_CHECKING:
-    from mapflow.harness.analyses.discovery.output import Scored
+    from mapflow.harness.analyses.discovery.output import Sample, Scored
     from mapflow.harness.analyses.discovery.rules import Found, Rule, Sweeps
+    from mapflow.harness.analyses.samples import Samples
     from mapflow.model_adapters.inference.subject import Subject
     from mapflow.model_adapters.interventions import Intervention
     from mapflow.results.statistics import RunOutcomes
@@ -56,6 +58,8 @@ class Discovery(Analysis):
         threshold: mean relative change in percent below which a bin counts.
         margin: non-inferiority margin, as a fraction.
         memory_budget: as in `Sweep`.
+        samples: the questions that ranges are found on, by the answer of the baseline run; scores
+            are of all questions.
     """
 
     window: int = 9
@@ -63,6 +67,7 @@ class Discovery(Analysis):
     threshold: float = -5.0
     margin: float = 0.02
     memory_budget: int | None = None
+    samples: Samples = "correct"
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -81,6 +86,7 @@ class Discovery(Analysis):
             " layers"
             " (default: -5; -2, -5 and -10 are shown beside it)",
         )
+        add_samples(parser, "correct", ", as in the paper; scores are of all questions")
         add_margin(parser)
         add_subject_arguments(parser)
         add_memory_budget(parser)
@@ -106,24 +112,29 @@ class Discovery(Analysis):
             options.threshold,
             chosen_margin(options),
             chosen_memory_budget(options),
+            options.samples,
         )
 
     def run(self, subject: Subject, folder: Path) -> int:
         """Prints the table and writes the policies. Exit code: 0, or 3 if questions failed."""
         from mapflow.harness.analyses.discovery.output import describe, write_policies
 
-        scored, missing = self.discover(subject, folder)
-        print(describe(scored))
+        scored, missing, sample = self.discover(subject, folder)
+        print(describe(scored, sample))
         model = subject.model
-        lines = write_policies(scored, self.threshold, model.name, model.decoder.n_layers, folder)
+        lines = write_policies(
+            scored, sample, self.threshold, model.name, model.decoder.n_layers, folder
+        )
         print("\n".join(lines))
         return QUESTIONS_MISSING if missing else 0
 
-    def discover(self, subject: Subject, folder: Path) -> tuple[list[Scored], bool]:
-        """Every rule at every threshold, rule by rule; and whether questions failed.
+    def discover(self, subject: Subject, folder: Path) -> tuple[list[Scored], bool, Sample]:
+        """Every rule at every threshold, rule by rule; whether questions failed; the questions that
+        ranges were found on.
 
         Raises MapflowError, also for fewer than two videos per half.
         """
+        from mapflow.harness.analyses.discovery.output import Sample
         from mapflow.harness.analyses.discovery.rules import RULES, discover, fold_of_videos
 
         sweeps, missing = self._sweep(subject, folder)
@@ -153,7 +164,8 @@ class Discovery(Analysis):
             _score(found, without, records, subject.questions, fold, self.margin)
             for found, without in plans
         ]
-        return scored, missing or any(one.not_asked for one in scored)
+        sample = Sample.of(self.samples, [r for records in sweeps.values() for r in records])
+        return scored, missing or any(one.not_asked for one in scored), sample
 
     def _sweep(self, subject: Subject, folder: Path) -> tuple[Sweeps, bool]:
         """The sweeps that the rules read, by style; and whether questions failed."""
@@ -167,7 +179,9 @@ class Discovery(Analysis):
         for style in STYLES:
             place = folder / f"sweep-{style}"
             print(f"\n{style} windows")
-            sweep = Sweep(routes, style, self.window, memory_budget=self.memory_budget)
+            sweep = Sweep(
+                routes, style, self.window, self.samples, memory_budget=self.memory_budget
+            )
             missing |= sweep.run(subject, place) != 0
             sweeps[style] = [r for r in read_records(place, SweepRecord) if r.question_id in asked]
         return sweeps, missing

@@ -11,13 +11,20 @@ from mapflow.results.statistics.accuracy import (
     chance_level_test,
     wilson,
 )
-from mapflow.results.statistics.clusters import (
-    cluster_sums,
-    clustered_variance,
-    design_effect,
-    kish_design_effect,
+from mapflow.results.statistics.clusters import cluster_sums, kish_design_effect
+from mapflow.results.statistics.cochran import Cells, cochran_q, count_cells
+from mapflow.results.statistics.compare import (
+    FEW_CLUSTERS,
+    Comparison,
+    Strata,
+    claim,
+    compare_runs,
+    detectable,
+    few_videos,
+    judge,
+    judge_together,
+    sentence,
 )
-from mapflow.results.statistics.compare import Comparison, Strata, compare_runs, points, sentence
 from mapflow.results.statistics.difference import (
     Equivalence,
     NonInferiority,
@@ -26,17 +33,8 @@ from mapflow.results.statistics.difference import (
     equivalence,
     non_inferiority,
     paired_difference,
-    tango_interval,
-    tango_score,
 )
-from mapflow.results.statistics.estimates import Interval, Test
-from mapflow.results.statistics.mcnemar import (
-    Cells,
-    cochran_q,
-    count_cells,
-    mcnemar_exact,
-    mcnemar_mid_p,
-)
+from mapflow.results.statistics.estimates import Interval, Test, count, points
 from mapflow.results.statistics.multiplicity import (
     SweepBands,
     benjamini_hochberg,
@@ -51,7 +49,7 @@ from mapflow.results.statistics.power import (
     power_of_non_inferiority,
     questions_needed,
 )
-from mapflow.results.statistics.resampling import SignFlip, cluster_bootstrap, cluster_sign_flip
+from mapflow.results.statistics.resampling import cluster_bootstrap
 from mapflow.results.statistics.seeds import SeedCondition, seed_condition
 from mapflow.results.statistics.subtasks import (
     MacroDifference,
@@ -66,6 +64,7 @@ from mapflow.results.statistics.subtasks import (
 )
 
 __all__ = [
+    "FEW_CLUSTERS",
     "Cells",
     "ChanceTest",
     "Comparison",
@@ -78,7 +77,6 @@ __all__ = [
     "PairedRuns",
     "RunOutcomes",
     "SeedCondition",
-    "SignFlip",
     "Strata",
     "StratumDifference",
     "SweepBands",
@@ -88,25 +86,26 @@ __all__ = [
     "accuracy_drop",
     "benjamini_hochberg",
     "chance_level_test",
+    "claim",
     "cluster_bootstrap",
-    "cluster_sign_flip",
     "cluster_sums",
-    "clustered_variance",
     "cochran_q",
     "compare_runs",
+    "count",
     "count_cells",
-    "design_effect",
+    "detectable",
     "equivalence",
+    "few_videos",
     "holm",
     "homogeneity",
+    "judge",
+    "judge_together",
     "kish_design_effect",
     "largest_non_inferior_discordance",
     "macro_accuracy",
     "macro_difference",
     "mantel_haenszel",
     "mantel_haenszel_of_tables",
-    "mcnemar_exact",
-    "mcnemar_mid_p",
     "minimal_detectable_effect",
     "non_inferiority",
     "pair",
@@ -119,7 +118,5 @@ __all__ = [
     "sentence",
     "simultaneous_bands",
     "stratum_differences",
-    "tango_interval",
-    "tango_score",
     "wilson",
 ]

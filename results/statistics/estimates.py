@@ -54,3 +54,15 @@ def root(function: Callable[[float], float], low: float, high: float) -> float:
     return float(
         root_scalar(function, bracket=(low, high), method="brentq", xtol=1e-15, rtol=1e-14).root
     )
+
+
+def points(fraction: float) -> str:
+    """A difference in points with its sign: "−0.3", "+0.7", "0.0"."""
+    rounded = round(fraction * 100, 1)
+    sign = "−" if rounded < 0 else "+" if rounded > 0 else ""
+    return f"{sign}{abs(rounded):.1f}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: "1 question", "2,525 questions"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

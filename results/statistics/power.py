@@ -13,7 +13,7 @@ import math
 from scipy.stats import norm
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.statistics.difference import DEFAULT_MARGIN, tango_interval
+from mapflow.results.statistics.difference import DEFAULT_MARGIN, PairedDifference
 from mapflow.results.statistics.estimates import NEGLIGIBLE, Real, check_fraction, root
 
 
@@ -99,7 +99,7 @@ def largest_non_inferior_discordance(
 ) -> float | None:
     """The largest share of flipped questions for which `difference` is non-inferior.
 
-    For published accuracies, where flips are unknown. Uses Tango's interval on fractional counts.
+    For published accuracies, where flips are unknown. Uses the interval of fractional counts.
 
     None if no discordance is small enough: the difference exceeds the margin, or its own flips
     (|difference| is the least possible discordance) already widen the interval too much. 1 if any
@@ -110,10 +110,8 @@ def largest_non_inferior_discordance(
 
     def clearance(discordance: Real) -> float:
         gained, lost = (discordance + difference) / 2, (discordance - difference) / 2
-        low = tango_interval(
-            max(0.0, gained) * effective, max(0.0, lost) * effective, effective, confidence
-        ).low
-        return low + margin
+        counts = (max(0.0, gained) * effective, max(0.0, lost) * effective, effective)
+        return PairedDifference.of_counts(*counts).interval(confidence).low + margin
 
     if clearance(abs(difference)) <= 0:
         return None

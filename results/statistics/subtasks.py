@@ -6,12 +6,14 @@
   Gelbach & Miller 2008).
 - Mantel-Haenszel: one odds ratio for all subtasks. Its chi-square treats the runs as independent
   samples and so ignores the pairing. Its numerator is the total of the paired differences, so the
-  sign-flip test of the whole comparison is the Mantel-Haenszel test with a null distribution for
-  pairs and clusters.
+  test of the whole comparison is the Mantel-Haenszel test with a null distribution for pairs and
+  clusters.
 - Macro averages, in which each subtask counts the same, as on the benchmarks' leaderboards (the
-  paper reports the plain average). Their interval combines those of the subtasks (MOVER: Zou &
-  Donner 2008), so a subtask without flips still contributes its uncertainty. Subtasks that share
-  videos are correlated, as estimated from cluster totals.
+  paper reports the plain average). The difference of two macro averages is tested like any other,
+  with weights: a question counts 1 / (subtasks × questions of its subtask). So it has a verdict,
+  its interval shrinks where nothing varies, and equals that of the plain mean if all subtasks have
+  the same size. The interval of one run's macro accuracy combines those of the subtasks (MOVER:
+  Zou & Donner 2008). Subtasks that share videos are correlated, as estimated from cluster totals.
 """
 
 from __future__ import annotations
@@ -27,11 +29,15 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.accuracy import accuracy
 from mapflow.results.statistics.clusters import cluster_sums
-from mapflow.results.statistics.difference import paired_difference
+from mapflow.results.statistics.cochran import Cells, count_cells
+from mapflow.results.statistics.difference import (
+    DEFAULT_MARGIN,
+    NonInferiority,
+    non_inferiority,
+    paired_difference,
+)
 from mapflow.results.statistics.estimates import NEGLIGIBLE, Interval, Real, Test
-from mapflow.results.statistics.mcnemar import Cells, count_cells, mcnemar_exact
 from mapflow.results.statistics.multiplicity import holm
-from mapflow.results.statistics.resampling import cluster_sign_flip
 
 
 @dataclass(frozen=True)
@@ -77,13 +83,8 @@ def stratum_differences(
         if len(rows) == 0:
             raise MapflowError(f"subtask {name!r} has no question; leave it out of the comparison")
         cells = count_cells(baseline[rows], treatment[rows])
-        clustered = group is not None and group.max() + 1 < len(group)
-        test = (
-            cluster_sign_flip(difference[rows], group).test if clustered else mcnemar_exact(cells)
-        )
-        found.append(
-            (name, cells, paired_difference(difference[rows], group).interval(confidence), test)
-        )
+        counted = paired_difference(difference[rows], group)
+        found.append((name, cells, counted.interval(confidence), counted.test()))
     corrected = holm(np.array([test.p_value for *_, test in found]))
     return tuple(StratumDifference(*row, float(p)) for row, p in zip(found, corrected, strict=True))
 
@@ -167,10 +168,15 @@ def mantel_haenszel_of_tables(
 
 @dataclass(frozen=True)
 class MacroDifference:
-    """The mean over subtasks of treatment − baseline, and its sign-flip test."""
+    """The mean over subtasks of treatment − baseline: its interval, test and verdict.
+
+    p_holm: the p-value of `test`, corrected for the comparisons made together.
+    """
 
     interval: Interval
     test: Test
+    p_holm: float
+    non_inferiority: NonInferiority
 
 
 def macro_accuracy(
@@ -193,22 +199,16 @@ def macro_difference(
     task: Int[np.ndarray, " n"],
     cluster: Int[np.ndarray, " n"] | None = None,
     *,
+    margin: Real = DEFAULT_MARGIN,
     confidence: Real = 0.95,
-    flips: int = 20_000,
-    seed: int = 0,
 ) -> MacroDifference:
-    """The mean of the subtasks' differences; `flips` and `seed` are those of its sign-flip test."""
-    interval = _mover(
-        difference,
-        task,
-        cluster,
-        lambda rows, group: paired_difference(difference[rows], group).interval(confidence),
-    )
+    """The mean of the subtasks' differences; `margin` is that of its verdict."""
     size = np.bincount(task)
-    weight = 1.0 / ((size > 0).sum() * size[task])
-    return MacroDifference(
-        interval, cluster_sign_flip(difference * weight, cluster, flips=flips, seed=seed).test
-    )
+    weight = len(task) / (np.count_nonzero(size) * size[task])
+    counted = paired_difference(difference, cluster, weight)
+    interval, test = counted.interval(confidence), counted.test()
+    claim = non_inferiority(counted, margin, confidence)
+    return MacroDifference(interval, test, test.p_value, claim)
 
 
 def _mover(

@@ -1,14 +1,15 @@
 """A grid of runs against one baseline: several seeds of an intervention are one condition.
 
 A condition with one run is compared like any other run. A condition with several seeds is compared
-by its mean over seeds, and its interval includes the variance between seeds. All p-values are
-corrected as one family (Holm).
+by its mean over seeds, and its interval includes the variance between seeds. All p-values and
+verdicts are corrected as one family (Holm).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,18 @@ import numpy as np
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.provenance import disagreements, provenance
 from mapflow.results.runs.run import Run
-from mapflow.results.statistics import PairedRuns, accuracy, holm, points, seed_condition
+from mapflow.results.statistics import (
+    Interval,
+    NonInferiority,
+    PairedRuns,
+    accuracy,
+    claim,
+    detectable,
+    judge,
+    non_inferiority,
+    points,
+    seed_condition,
+)
 from mapflow.results.tables.comparison import (
     DROP_NOTE,
     compare_with_baseline,
@@ -64,21 +76,55 @@ def ablation_table(
             raise MapflowError(
                 f"{said} is there more than once; name folders of one model, without repeated runs"
             )
-    rows = [_row(baseline, name, runs, margin, intersect) for name, runs in conditions.items()]
-    p_values = holm(np.array([row["p"] for row in rows]))
-    rows = [{**row, "p_holm": float(p)} for row, p in zip(rows, p_values, strict=True)]
+    found = [_row(baseline, name, runs, margin, intersect) for name, runs in conditions.items()]
+    p_values, claims = judge(
+        [difference.estimate for _, difference, _ in found],
+        [row["p"] for row, *_ in found],
+        [alone for *_, alone in found],
+    )
+    rows: list[Row] = []
+    sentences: list[str] = []
+    for (row, difference, _), p, verdict in zip(found, p_values, claims, strict=True):
+        rows.append(
+            {
+                **row,
+                "p_holm": p,
+                "verdict": verdict.verdict,
+                "p_non_inferior": verdict.p_value,
+                "p_non_inferior_holm": verdict.p_holm,
+                "family": verdict.family,
+            }
+        )
+        about = f"{baseline.intervention} on {baseline.title}"
+        sentences.append(f"{claim(row['condition'], about, difference, p, verdict)}.")
+        if verdict.verdict == "inconclusive":
+            sentences[-1] += f" {detectable(difference)}"
     warnings = [
-        f"{name}: {warning}"
-        for name, runs in conditions.items()
-        for warning in dict.fromkeys(w for run in runs for w in disagreements(baseline, run))
+        f"{one}: {warning}"
+        for i, (name, runs) in enumerate(conditions.items())
+        for one, pairs in (
+            (name, [(baseline, run) for run in runs]),
+            (f"seeds of {name}", list(combinations(runs, 2))),
+            *(
+                (f"{name} and {other}", list(product(runs, others)))
+                for other, others in list(conditions.items())[i + 1 :]
+            ),
+        )
+        for warning in dict.fromkeys(w for pair in pairs for w in disagreements(*pair))
     ]
+    corrected = (
+        f"p (Holm) and verdicts are corrected for the family of all {len(rows)} conditions"
+        if len(rows) > 1
+        else "p (Holm) and verdict are those of the one condition: nothing is corrected"
+    )
     notes = [
         f"Baseline: {baseline.intervention} ({baseline.model}),"
         f" {percent(rows[0]['baseline_accuracy'])} %.",
+        *sentences,
         "Differences to the baseline in points; several seeds are one condition: their mean, with"
         " the variance between"
         " seeds in the interval; spread is the standard deviation of the seeds' accuracies.",
-        f"Margin {margin * 100:g} points; p (Holm) is corrected for {len(rows)} conditions.",
+        f"Margin {margin * 100:g} point{'s' * (margin != 0.01)}; {corrected}.",
         DROP_NOTE,
         *warnings,
     ]
@@ -86,13 +132,17 @@ def ablation_table(
     return Table(title, _COLUMNS, rows, notes, provenance([baseline, *treatments]))
 
 
-def _row(baseline: Run, name: str, runs: Sequence[Run], margin: float, intersect: bool) -> Row:
+def _row(
+    baseline: Run, name: str, runs: Sequence[Run], margin: float, intersect: bool
+) -> tuple[Row, Interval, NonInferiority]:
+    """The row without what its family decides, the difference, and the verdict alone."""
     if len(runs) == 1:
         (one,) = compare_with_baseline(
             baseline, runs, margin=margin, intersect=intersect, names=(baseline.intervention, name)
         )
         found, drop = one.comparison, drop_values(one.together)
         difference, test, n = found.difference, found.test, found.n
+        alone = found.non_inferiority
         at, before, spread = found.treatment_accuracy, found.baseline_accuracy.estimate, None
         lost, gained = found.cells.lost, found.cells.gained
     else:
@@ -102,6 +152,7 @@ def _row(baseline: Run, name: str, runs: Sequence[Run], margin: float, intersect
         seeds = together.correct[1:]
         condition = seed_condition(together.correct[0], seeds, cluster)
         difference, test, n = condition.difference, condition.test, together.n
+        alone = non_inferiority(condition.counted, margin)
         at, before, spread = (
             condition.accuracy,
             accuracy(together.correct[0]).estimate,
@@ -110,7 +161,7 @@ def _row(baseline: Run, name: str, runs: Sequence[Run], margin: float, intersect
         lost = float((together.correct[0] & ~seeds).sum() / len(seeds))
         gained = float((~together.correct[0] & seeds).sum() / len(seeds))
         drop = _seeds_drop(together)
-    return {
+    row: Row = {
         "condition": name,
         "benchmark": baseline.title,
         "seeds": [run.seed for run in runs if run.seed is not None],
@@ -127,9 +178,9 @@ def _row(baseline: Run, name: str, runs: Sequence[Run], margin: float, intersect
         "difference_high": difference.high,
         **drop,
         "p": test.p_value,
-        "verdict": _verdict(difference.low, difference.high, margin),
         "n": n,
     }
+    return row, difference, alone
 
 
 def _seeds_drop(together: PairedRuns) -> Row:
@@ -149,11 +200,6 @@ def _seeds_drop(together: PairedRuns) -> Row:
     except MapflowError:
         return values
     return {**values, "drop_low": found.low, "drop_high": found.high}
-
-
-def _verdict(low: float, high: float, margin: float) -> str:
-    """The verdict of a non-inferiority test, read from the interval of the difference."""
-    return "non-inferior" if low > -margin else "inferior" if high < -margin else "inconclusive"
 
 
 _COLUMNS: tuple[Column[Row], ...] = (

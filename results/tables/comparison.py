@@ -6,7 +6,7 @@ table report how many were left out and why.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,10 +19,13 @@ from mapflow.results.statistics import (
     PairedRuns,
     RunOutcomes,
     accuracy_drop,
+    claim,
     cochran_q,
     compare_runs,
+    count,
+    detectable,
     holm,
-    minimal_detectable_effect,
+    judge_together,
     pair,
     points,
     sentence,
@@ -59,7 +62,7 @@ def compare_with_baseline(
     intersect: bool = False,
     names: Sequence[str] | None = None,
 ) -> list[ComparedPair]:
-    """Compares every treatment with `baseline`; p-values are corrected over all of them (Holm).
+    """Compares every treatment with `baseline`; all are corrected as one family (Holm).
 
     `names` are the baseline's and then the treatments' names (default: `labels`). Raises
     MapflowError if the runs answer different questions, unless `intersect`, and for input that the
@@ -83,7 +86,7 @@ def compare_groups(
 ) -> list[ComparedPair]:
     """Compares every group (the runs of one benchmark, baseline first) with its own baseline.
 
-    The p-values of all groups are corrected as one family.
+    The p-values and verdicts of all groups are corrected as one family.
     """
     pairs = [
         pair
@@ -94,11 +97,8 @@ def compare_groups(
 
 
 def _corrected(pairs: Sequence[ComparedPair]) -> list[ComparedPair]:
-    p_values = holm(np.array([pair.comparison.test.p_value for pair in pairs]))
-    return [
-        replace(one, comparison=replace(one.comparison, p_holm=float(p)))
-        for one, p in zip(pairs, p_values, strict=True)
-    ]
+    judged = judge_together([one.comparison for one in pairs])
+    return [replace(one, comparison=found) for one, found in zip(pairs, judged, strict=True)]
 
 
 def _compare(
@@ -170,49 +170,52 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
         about = f"{one.comparison.treatment} on {one.treatment.title}"
         if one.not_asked:
             notes.append(
-                f"{about}: {one.not_asked:,} questions could not be asked in one run or the other"
-                " and are left out."
+                f"{about}: {count(one.not_asked, 'question')} could not be asked in one run or the"
+                f" other and {'is' if one.not_asked == 1 else 'are'} left out."
             )
-        notes += [
-            f"{about}: {note}"
-            for note in (*one.comparison.notes, *_could_be_seen(one.comparison), *one.warnings)
-        ]
+        notes += [f"{about}: {note}" for note in (*one.comparison.notes, *one.warnings)]
+    macros = [one for one in pairs if one.comparison.strata]
+    notes += [_macro_sentence(one) for one in macros]
     notes += more
-    methods = dict.fromkeys(
-        f"{p.comparison.difference.method}; {p.comparison.test.method}" for p in pairs
-    )
-    notes.append(
-        f"Differences in points; methods: {' | '.join(methods)}; p (Holm) is corrected for"
-        f" {len(pairs)} tests."
-    )
+    methods = dict.fromkeys(p.comparison.difference.method for p in pairs)
+    notes += [
+        "Differences in points, with the interval that inverts the test; methods:"
+        f" {' | '.join(methods)}.",
+        *dict.fromkeys(_family(one.comparison) for one in pairs),
+    ]
     notes.append(DROP_NOTE)
     runs = [run for one in pairs for run in (one.baseline, one.treatment)]
     return Table(
         "Comparisons with the baseline",
-        _COLUMNS,
+        [c for c in _COLUMNS if macros or not c.head.startswith("macro")],
         [_row(p) for p in pairs],
         list(dict.fromkeys(notes)),
         provenance(runs),
     )
 
 
-def _could_be_seen(found: Comparison) -> list[str]:
-    """For an inconclusive verdict: the smallest difference that these questions can detect."""
-    if found.non_inferiority.verdict != "inconclusive" or not found.cells.discordance:
-        return []
-    try:
-        smallest = minimal_detectable_effect(
-            found.n, found.cells.discordance, design_effect=found.design_effect
-        )
-    except MapflowError:
-        return [
-            f"With so few flips among {found.n:,} questions no difference would be found with 80 %"
-            " power."
-        ]
-    return [
-        f"With as many flips, {found.n:,} questions find a difference of {100 * smallest:.1f}"
-        " points with 80 % power."
-    ]
+def _family(found: Comparison) -> str:
+    """Which comparisons the p-values and verdicts are corrected for."""
+    family = found.non_inferiority.family
+    if family == 1:
+        return "p (Holm) and verdict are those of the one comparison: nothing is corrected."
+    return (
+        f"p (Holm) and verdicts are corrected for the family of all {family} comparisons with a"
+        " baseline made together; those of macro averages are a family likewise. Intervals and p"
+        " are each comparison's own."
+    )
+
+
+def _macro_sentence(one: ComparedPair) -> str:
+    found = one.comparison
+    assert found.strata is not None
+    macro = found.strata.macro
+    names = (f"{found.treatment}", f"{found.baseline} on {one.treatment.title}")
+    said = claim(*names, macro.interval, macro.p_holm, macro.non_inferiority)
+    power = ""
+    if macro.non_inferiority.verdict == "inconclusive":
+        power = f" {detectable(macro.interval)}"
+    return f"Macro average over subtasks: {said}.{power}"
 
 
 def subtask_table(pairs: Sequence[ComparedPair]) -> Table:
@@ -231,22 +234,27 @@ def subtask_table(pairs: Sequence[ComparedPair]) -> Table:
             "high": stratum.difference.high,
             **drop_values(one.together, stratum.task),
             "p": stratum.test.p_value,
-            "p_holm": stratum.p_holm,
         }
         for one in pairs
         if one.comparison.strata
         for stratum in one.comparison.strata.differences
     ]
+    corrected = holm(np.array([row["p"] for row in rows], dtype=float))
+    rows = [{**row, "p_holm": float(p)} for row, p in zip(rows, corrected, strict=True)]
     notes = [
         f"{one.comparison.treatment} on {one.treatment.title}: macro average"
         f" {points(macro.interval.estimate)} points,"
         f" 95 % CI {points(macro.interval.low)}…{points(macro.interval.high)}, p"
-        f" {p_text(macro.test.p_value)};"
+        f" {p_text(macro.test.p_value)}, {macro.non_inferiority.verdict};"
         " do subtasks differ in the difference? p"
         f" {p_text(one.comparison.strata.homogeneity.p_value)}."
         for one in pairs
         if one.comparison.strata and (macro := one.comparison.strata.macro)
     ]
+    if rows:
+        notes.append(
+            f"p (Holm) is corrected for the family of all {count(len(rows), 'row')} of this table."
+        )
     runs = [run for one in pairs for run in (one.baseline, one.treatment)]
     columns = choose(
         (*_COLUMNS, _SUBTASK),
@@ -284,15 +292,34 @@ def _row(one: ComparedPair) -> Row:
         "high": found.difference.high,
         "p": found.test.p_value,
         "p_holm": found.p_holm,
-        "p_mcnemar": found.mcnemar.p_value,
         "margin": found.non_inferiority.margin,
         "verdict": found.non_inferiority.verdict,
         "p_non_inferior": found.non_inferiority.p_value,
+        "p_non_inferior_holm": found.non_inferiority.p_holm,
+        "p_inferior": found.non_inferiority.p_inferior,
+        "p_inferior_holm": found.non_inferiority.p_inferior_holm,
+        "family": found.non_inferiority.family,
         "equivalent": found.equivalence.equivalent,
         **drop_values(one.together),
         "not_asked": one.not_asked,
         "left_out_baseline": found.left_out[0],
         "left_out_treatment": found.left_out[1],
+        **_macro(found),
+    }
+
+
+def _macro(found: Comparison) -> Row:
+    """The macro average's values; all None without subtasks."""
+    macro = found.strata and found.strata.macro
+    against = macro and macro.non_inferiority
+    return {
+        "macro_difference": macro and macro.interval.estimate,
+        "macro_low": macro and macro.interval.low,
+        "macro_high": macro and macro.interval.high,
+        "p_macro": macro and macro.test.p_value,
+        "p_macro_holm": macro and macro.p_holm,
+        "macro_verdict": against and against.verdict,
+        "p_macro_non_inferior_holm": against and against.p_holm,
     }
 
 
@@ -351,7 +378,15 @@ _COLUMNS: tuple[Column[Row], ...] = (
     Column("p", lambda r: p_text(r["p"], "")),
     Column("p (Holm)", lambda r: p_text(r["p_holm"], "")),
     Column("verdict", lambda r: r["verdict"], right=False),
+    Column("macro difference", lambda r: _or_dash(r["macro_difference"], points)),
+    Column("macro p (Holm)", lambda r: _or_dash(r["p_macro_holm"], lambda p: p_text(p, ""))),
+    Column("macro verdict", lambda r: r["macro_verdict"] or "–", right=False),
 )
 """What `comparison_table` shows, in this order. Raw values for CSV and JSON come from `_row`."""
+
+
+def _or_dash(value: float | None, show: Callable[[float], str]) -> str:
+    return "–" if value is None else show(value)
+
 
 _SUBTASK: Column[Row] = Column("subtask", lambda r: r["subtask"], right=False)

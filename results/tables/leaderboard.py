@@ -16,13 +16,14 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.provenance import disagreements, provenance
 from mapflow.results.runs.run import Run, labels, model_names
 from mapflow.results.statistics import (
+    FEW_CLUSTERS,
     accuracy,
     chance_level_test,
-    cluster_sign_flip,
-    count_cells,
+    count,
+    few_videos,
     holm,
     macro_accuracy,
-    mcnemar_exact,
+    paired_difference,
 )
 from mapflow.results.tables.comparison import p_text, paired
 from mapflow.results.tables.formats import Column, Row, Table
@@ -47,18 +48,16 @@ def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
         rows += [_published_row(row, own[0]) for row in _published(own)]
         rows += [_guessing(own)] if (own[0].n_options > 1).all() else []
         notes += said
-        models = model_names(own)
-        for run, model in zip(own[1:], models[1:], strict=True):
-            who = f"{models[0]} {own[0].intervention} and {model} {run.intervention}"
-            notes += [f"{who}: {warning}" for warning in disagreements(own[0], run)]
+        notes += _between_runs(own)
+        notes += list(dict.fromkeys(_few_videos(run) for run in own if _few_videos(run)))
     notes += [
         "Runs of a benchmark that share a letter do not differ significantly (paired, Holm,"
         f" {alpha:.0%}).",
         "Accuracy in percent: micro over questions with its 95 % interval (Wilson, by video),"
         " macro over subtasks.",
         *(f"Paper rows, neither tested nor ranked: {source}." for source in _sources(rows)),
-        "p (chance): against guessing, two-sided, exact; significantly below chance mostly means"
-        " a lost answer format.",
+        "p (chance): against guessing, two-sided, exact, each run alone; significantly below chance"
+        " mostly means a lost answer format.",
     ]
     return Table("Leaderboard", _COLUMNS, rows, notes, provenance(runs))
 
@@ -84,8 +83,8 @@ def tie_letters(runs: Sequence[Run], alpha: float = 0.05) -> tuple[list[str], li
             continue
         if any(together.left_out):
             said.append(
-                f"{names[i]} and {names[j]} are compared over the {together.n:,} questions they"
-                " share."
+                f"{names[i]} and {names[j]} are compared over the"
+                f" {count(together.n, 'question')} they share."
             )
     if pairs:
         index = tuple(np.array(pairs).T)
@@ -122,10 +121,29 @@ def _letter(k: int) -> str:
 
 
 def _p_value(correct: Bool[np.ndarray, "2 n"], cluster: np.ndarray | None) -> float:
-    """The default test of a comparison: clustered by video if videos are shared, else McNemar."""
-    if cluster is None:
-        return mcnemar_exact(count_cells(correct[0], correct[1])).p_value
-    return cluster_sign_flip(correct[1].astype(int) - correct[0], cluster).test.p_value
+    """The test of every comparison."""
+    return paired_difference(correct[1].astype(int) - correct[0], cluster).p_value()
+
+
+def _between_runs(runs: Sequence[Run]) -> list[str]:
+    """Warnings about every pair of runs that were asked differently, one line per run."""
+    models = model_names(runs)
+    names = [f"{model} {run.intervention}" for model, run in zip(models, runs, strict=True)]
+    if len(set(names)) < len(names):
+        names = labels(runs)
+    found: dict[tuple[int, str], list[str]] = {}
+    for i, j in combinations(range(len(runs)), 2):
+        for warning in disagreements(runs[i], runs[j]):
+            found.setdefault((i, warning), []).append(names[j])
+    return [
+        f"{names[i]} and {', '.join(others)}: {warning}" for (i, warning), others in found.items()
+    ]
+
+
+def _few_videos(run: Run) -> str:
+    """A note if the run's intervals rest on few videos, each with several questions."""
+    videos = 0 if run.cluster is None else len(np.unique(run.cluster))
+    return few_videos(videos) if 0 < videos < FEW_CLUSTERS else ""
 
 
 def _sources(rows: Sequence[Row]) -> list[str]:

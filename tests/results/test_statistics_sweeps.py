@@ -1,11 +1,13 @@
 """Sweeps over layers, and several seeds as one condition."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.statistics import clustered_variance, seed_condition, simultaneous_bands
+from mapflow.results.statistics import paired_difference, seed_condition, simultaneous_bands
 
 
 def sweep(n=300, layers=12, seed=0):
@@ -121,19 +123,20 @@ def draw_seeds(rng, seeds, n, spread):
     return baseline, rng.standard_normal((seeds, n)) + difficulty + shift < -0.1, cluster
 
 
-def test_seed_condition_agrees_with_its_formulas():
+def test_seed_condition_gives_each_variance_its_own_quantile():
     baseline, seeds, cluster = draw_seeds(np.random.default_rng(0), 5, 400, 0.3)
     found = seed_condition(baseline, seeds, cluster)
     accuracies = seeds.mean(axis=1)
     assert found.accuracies == pytest.approx(accuracies)
     assert found.between_seeds == pytest.approx(np.std(accuracies, ddof=1))
-    explained = np.mean([clustered_variance(s - seeds.mean(0), cluster) for s in seeds]) * 5 / 4
-    component = np.var(accuracies, ddof=1) - explained
-    assert found.seed_component == pytest.approx(component**0.5)
-    variance = clustered_variance(seeds.mean(0) - baseline, cluster) + component / 5
-    assert found.test.statistic == pytest.approx(
-        (accuracies.mean() - baseline.mean()) / variance**0.5
-    )
+    estimate = accuracies.mean() - baseline.mean()
+    assert found.difference.estimate == pytest.approx(estimate)
+    alone = replace(found.counted, seed_variance=0.0)
+    for limit in (found.difference.low, found.difference.high):
+        by_question = stats.norm.isf(0.025) * (estimate - limit) / alone.score(limit)
+        between = stats.t.isf(0.025, 4) * (np.var(accuracies, ddof=1) / 5) ** 0.5
+        assert abs(estimate - limit) == pytest.approx(np.hypot(by_question, between), rel=1e-6)
+    assert (found.test.p_value < 0.05) == (not found.difference.low <= 0 <= found.difference.high)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.2])
@@ -142,9 +145,8 @@ def test_seed_intervals_cover_whether_or_not_seeds_matter(spread):
     truth = np.mean([_true_difference(rng, spread) for _ in range(300)])
     hits = 0
     for _ in range(400):
-        found = seed_condition(*draw_seeds(rng, 4, 400, spread)).difference
-        hits += found.low <= truth <= found.high
-    assert 92 <= hits / 4 <= 99
+        hits += seed_condition(*draw_seeds(rng, 4, 400, spread)).counted.p_value(truth) >= 0.05
+    assert 93 <= hits / 4 <= 100
 
 
 def _true_difference(rng, spread):
@@ -152,13 +154,16 @@ def _true_difference(rng, spread):
     return seeds.mean() - baseline.mean()
 
 
-def test_seeds_that_never_differ_add_no_variance():
+def test_seeds_that_never_differ_are_compared_like_one_run():
     baseline, seeds, cluster = draw_seeds(np.random.default_rng(2), 1, 200, 0.0)
-    same = np.repeat(seeds, 3, axis=0)
-    assert seed_condition(baseline, same, cluster).seed_component == 0.0
+    found = seed_condition(baseline, np.repeat(seeds, 3, axis=0), cluster)
+    one = paired_difference(seeds[0].astype(int) - baseline, cluster)
+    assert found.difference.low == pytest.approx(one.interval().low, abs=1e-12)
+    assert found.test.p_value == pytest.approx(one.p_value(), rel=1e-9)
     everything = np.ones(200, bool)
     tied = seed_condition(everything, np.ones((3, 200), bool), cluster)
-    assert (tied.test.p_value, tied.difference.low, tied.difference.high) == (1.0, 0.0, 0.0)
+    assert tied.test.p_value == 1.0
+    assert tied.difference.low < -0.005 < 0.005 < tied.difference.high, "never certain"
 
 
 def test_one_seed_is_no_condition():

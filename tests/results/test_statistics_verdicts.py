@@ -31,7 +31,7 @@ from mapflow.results.statistics import (
     ],
 )
 def test_the_interval_decides(gained, lost, verdict):
-    counted = PairedDifference(gained, lost, 2525, 1.0)
+    counted = PairedDifference.of_counts(gained, lost, 2525)
     found = non_inferiority(counted)
     assert found.verdict == verdict
     interval = counted.interval()
@@ -41,7 +41,7 @@ def test_the_interval_decides(gained, lost, verdict):
 
 @given(st.integers(0, 80), st.integers(0, 80), st.floats(0.005, 0.1), st.floats(1, 4))
 def test_p_value_and_verdict_agree(gained, lost, margin, effect):
-    counted = PairedDifference(gained, lost, 1000, effect)
+    counted = PairedDifference.of_counts(gained, lost, 1000, effect)
     found = non_inferiority(counted, margin)
     assert (found.p_value < 0.025) == (found.verdict == "non-inferior")
     both = equivalence(counted, margin)
@@ -54,7 +54,7 @@ def test_the_papers_claims_at_ten_per_cent_discordance():
 
     def verdict(n: int, difference: float) -> str:
         gained, lost = round(n * (0.1 + difference) / 2), round(n * (0.1 - difference) / 2)
-        return non_inferiority(PairedDifference(gained, lost, n, 1.0)).verdict
+        return non_inferiority(PairedDifference.of_counts(gained, lost, n)).verdict
 
     assert verdict(2525, -0.003) == "non-inferior"
     assert verdict(1484, -0.010) == "inconclusive"
@@ -62,7 +62,7 @@ def test_the_papers_claims_at_ten_per_cent_discordance():
 
 def test_a_margin_in_points_is_refused():
     with pytest.raises(MapflowError, match=r"margin 2 .* 0\.02"):
-        non_inferiority(PairedDifference(1, 2, 100, 1.0), margin=2)
+        non_inferiority(PairedDifference.of_counts(1, 2, 100), margin=2)
 
 
 def test_sample_size_reproduces_connor_1987():
@@ -117,9 +117,8 @@ def test_power_of_non_inferiority_agrees_with_simulated_verdicts():
     cells = rng.multinomial(
         n, [(discordance + difference) / 2, (discordance - difference) / 2, 1 - discordance], 1500
     )
-    verdicts = [
-        non_inferiority(PairedDifference(int(g), int(lo), n, 1.0)).verdict for g, lo, _ in cells
-    ]
+    counts = [PairedDifference.of_counts(int(g), int(lo), n) for g, lo, _ in cells]
+    verdicts = [non_inferiority(counted).verdict for counted in counts]
     simulated = np.mean([v == "non-inferior" for v in verdicts])
     assert power_of_non_inferiority(n, discordance, difference) == pytest.approx(
         simulated, abs=0.05
@@ -133,7 +132,7 @@ def test_largest_discordance_is_where_the_interval_touches_the_margin(n, differe
     for share, wins in ((limit * 0.97, True), (limit * 1.03, False)):
         gained, lost = (share + difference) / 2 * n, (share - difference) / 2 * n
         scale = 1000  # whole counts of a finer table, worth n questions
-        counted = PairedDifference(
+        counted = PairedDifference.of_counts(
             round(gained * scale), round(lost * scale), n * scale, float(scale)
         )
         assert (counted.interval().low > -0.02) == wins

@@ -1,93 +1,165 @@
-"""Error rates of the statistics on simulated runs with known truth, in percent.
-
-Used by the slow test with few repetitions and by `draw_calibration.py` with many.
-"""
+"""Counts of errors on simulated runs with known truth; one function per panel of `settings`."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
-from simulated_runs import Design, draw_changes, draw_runs
+from scipy.stats import binomtest, t
+from settings import Setting
+from simulated_runs import draw_cells, draw_changes, draw_runs, draw_seeds, draw_treatments
 
 from mapflow.results.statistics import (
-    cluster_bootstrap,
-    cluster_sign_flip,
-    count_cells,
+    accuracy,
+    judge,
     macro_difference,
-    mcnemar_exact,
     non_inferiority,
     paired_difference,
+    seed_condition,
     simultaneous_bands,
 )
+from mapflow.results.statistics.difference import PairedDifference
 
 
-def false_positives(design: Design, repetitions: int, seed: int = 0) -> dict[str, float]:
-    """Share of p < 0.05 when neither run is better."""
-    hits = {"default": 0, "sign-flip, exact p": 0, "McNemar, unclustered": 0}
-    for before, after in draw_runs(design, repetitions, seed):
-        flipped = cluster_sign_flip(after.astype(int) - before, design.cluster)
-        hits["default"] += flipped.test.p_value < 0.05
-        hits["sign-flip, exact p"] += flipped.p_exact < 0.05
-        hits["McNemar, unclustered"] += mcnemar_exact(count_cells(before, after)).p_value < 0.05
-    return _per_cent(hits, repetitions)
+def measure(setting: Setting, repetitions: int, rng: np.random.Generator) -> Counter[str]:
+    """How often each event happened in `repetitions` simulations; "error" is what is promised."""
+    return _MEASURES[setting.panel](setting, repetitions, rng)
 
 
-def coverage(
-    design: Design, repetitions: int, seed: int = 0, *, bootstrap: bool = False
-) -> dict[str, float]:
-    """Share of 95 % intervals that contain the true difference."""
-    hits = {"default": 0, "Tango, unclustered": 0} | ({"cluster bootstrap": 0} if bootstrap else {})
-    for before, after in draw_runs(design, repetitions, seed):
+def _difference(setting: Setting, repetitions: int, rng: np.random.Generator) -> Counter[str]:
+    hits: Counter[str] = Counter()
+    shape, values = setting.shape, dict(setting.values)
+    true, flips = values.pop("true"), values.pop("flips")
+    cluster = shape.cluster if max(shape.sizes) > 1 else None
+    for _ in range(repetitions):
+        before, after = draw_runs(rng, shape, discordance=flips, difference=true, **values)
         difference = after.astype(int) - before
-        intervals = {
-            "default": paired_difference(difference, design.cluster).interval(),
-            "Tango, unclustered": paired_difference(difference).interval(),
-        }
-        if bootstrap:
-            intervals["cluster bootstrap"] = cluster_bootstrap(
-                difference, design.cluster, resamples=2000
-            )
-        for name, interval in intervals.items():
-            hits[name] += interval.low <= design.difference <= interval.high
-    return _per_cent(hits, repetitions)
+        found = paired_difference(difference, cluster)
+        below, above = found.tails(true)
+        if setting.panel == "wrong verdicts at the margin":
+            verdict = non_inferiority(found, -true).verdict
+            hits["error"] += verdict == "non-inferior"
+            hits["inferior"] += verdict == "inferior"
+        else:
+            hits["error"] += 2 * min(below, above) < 0.05
+        hits["too high"] += below < 0.025
+        hits["too low"] += above < 0.025
+        if true == 0 and cluster is None:
+            hits["exact McNemar"] += _exact(found) < 0.05
+            hits["robust t"] += _robust_t(difference) < 0.05
+        elif true == 0:
+            hits["videos ignored"] += paired_difference(difference).p_value() < 0.05
+        if true == 0 and cluster is None:  # power, for a difference of half of the flips
+            one, other = draw_runs(rng, shape, 0.0, flips, flips / 2)
+            apart = other.astype(int) - one
+            shifted = paired_difference(apart)
+            hits["power"] += shifted.p_value() < 0.05
+            hits["power, exact McNemar"] += _exact(shifted) < 0.05
+            hits["power, robust t"] += _robust_t(apart) < 0.05
+    return hits
 
 
-def wrong_verdicts(design: Design, repetitions: int, seed: int = 0) -> dict[str, float]:
-    """Share of verdicts "non-inferior" and "inferior" if the true difference is at the margin."""
-    hits = {"non-inferior": 0, "inferior": 0, "inconclusive": 0}
-    for before, after in draw_runs(design, repetitions, seed):
-        counted = paired_difference(after.astype(int) - before, design.cluster)
-        hits[non_inferiority(counted, margin=-design.difference).verdict] += 1
-    return _per_cent(hits, repetitions)
+def _exact(found: PairedDifference) -> float:
+    flips = round(found.gained + found.lost)
+    return float(binomtest(round(found.lost), flips).pvalue) if flips else 1.0
 
 
-def macro_errors(design: Design, repetitions: int, seed: int = 0) -> dict[str, float]:
-    """Coverage of the macro difference's interval and size of its test, over four subtasks."""
-    task = (np.arange(len(design.sizes)) ** 2 % 7 % 4)[design.cluster]
-    hits = {"coverage": 0, "false positives": 0}
-    for before, after in draw_runs(design, repetitions, seed):
-        found = macro_difference(after.astype(int) - before, task, design.cluster, flips=1999)
-        hits["coverage"] += found.interval.low <= design.difference <= found.interval.high
-        hits["false positives"] += found.test.p_value < 0.05
-    return _per_cent(hits, repetitions)
+def _robust_t(difference: np.ndarray) -> float:
+    n, error = len(difference), difference.std(ddof=1)
+    return float(2 * t.sf(abs(difference.mean()) / error * n**0.5, n - 1)) if error else 1.0
 
 
-def sweep_errors(
-    repetitions: int, seed: int = 0, *, affected: int = 0, resamples: int = 999
-) -> dict[str, float]:
+def _family(setting: Setting, repetitions: int, rng: np.random.Generator) -> Counter[str]:
+    hits: Counter[str] = Counter()
+    shape, values = setting.shape, setting.values
+    cluster = shape.cluster if max(shape.sizes) > 1 else None
+    for _ in range(repetitions):
+        drawn = draw_treatments(rng, shape, values["correlation"], values["flips"], -0.02, 10)
+        found = [paired_difference(one, cluster) for one in drawn]
+        alone = [non_inferiority(one) for one in found]
+        p_values = [one.p_value() for one in found]
+        _, together = judge([one.estimate for one in found], p_values, alone)
+        hits["error"] += any(one.verdict == "non-inferior" for one in together)
+        hits["any inferior"] += any(one.verdict == "inferior" for one in together)
+        hits["uncorrected"] += any(one.verdict == "non-inferior" for one in alone)
+    return hits
+
+
+def _seeds(setting: Setting, repetitions: int, rng: np.random.Generator) -> Counter[str]:
+    hits: Counter[str] = Counter()
+    shape, values = setting.shape, setting.values
+    cluster = shape.cluster if max(shape.sizes) > 1 else None
+    for _ in range(repetitions):
+        baseline, seeds = draw_seeds(rng, shape, values["seeds"], values["spread"])
+        found = seed_condition(baseline, seeds, cluster)
+        hits["error"] += found.test.p_value < 0.05
+        hits["width, hundredths of a point"] += round(
+            1e4 * (found.difference.high - found.difference.low)
+        )
+    return hits
+
+
+def _macro(setting: Setting, repetitions: int, rng: np.random.Generator) -> Counter[str]:
+    hits: Counter[str] = Counter()
+    shape, values = setting.shape, setting.values
+    true, task = values["true"], shape.task
+    cluster = shape.cluster if max(shape.sizes) > 1 else None
+    for _ in range(repetitions):
+        before, after = draw_runs(rng, shape, values["correlation"], values["flips"], true)
+        difference = after.astype(int) - before
+        macro, micro = (
+            macro_difference(difference, task, cluster),
+            paired_difference(difference, cluster),
+        )
+        hits["error"] += not macro.interval.low <= true <= macro.interval.high
+        plain = micro.interval()
+        hits["micro error"] += not plain.low <= true <= plain.high
+        hits["width, hundredths of a point"] += round(
+            1e4 * (macro.interval.high - macro.interval.low)
+        )
+        hits["micro width, hundredths of a point"] += round(1e4 * (plain.high - plain.low))
+        hits["non-inferior"] += macro.non_inferiority.verdict == "non-inferior"
+        hits["micro non-inferior"] += plain.low > -0.02
+    return hits
+
+
+def _accuracy(setting: Setting, repetitions: int, rng: np.random.Generator) -> Counter[str]:
+    hits: Counter[str] = Counter()
+    shape, values = setting.shape, setting.values
+    shares = np.array([values["share"], 1 - values["share"], 0.0, 0.0])
+    if values["how"] == "drawn":
+        shares = np.maximum(shares, 1e-9)
+    for _ in range(repetitions):
+        cell = draw_cells(rng, shape, shares, values["correlation"], values["how"])
+        found = accuracy(cell == 0, shape.cluster)
+        hits["error"] += not found.low <= values["share"] <= found.high
+    return hits
+
+
+def _sweep(setting: Setting, repetitions: int, rng: np.random.Generator) -> Counter[str]:
     """Family-wise error over layers without effect, and simultaneous coverage of the bands."""
-    hits = {"any false layer": 0, "any false layer, uncorrected": 0, "all layers covered": 0}
-    for change, cluster in draw_changes(repetitions, seed, affected=affected):
-        bands = simultaneous_bands(change, cluster, resamples=resamples)
+    hits: Counter[str] = Counter()
+    affected = setting.values["affected"]
+    for change, cluster in draw_changes(repetitions, int(rng.integers(2**31)), affected=affected):
+        bands = simultaneous_bands(change, cluster, resamples=999)
         truth = np.where(np.arange(change.shape[1]) < affected, -15.0, 0.0)
         alone = [
             simultaneous_bands(change[:, [layer]], cluster, resamples=199)
             for layer in range(affected, len(truth), 3)
         ]
-        hits["any false layer"] += bands.significant[affected:].any()
-        hits["any false layer, uncorrected"] += any(band.significant[0] for band in alone)
+        hits["error"] += bands.significant[affected:].any()
+        hits["uncorrected"] += any(band.significant[0] for band in alone)
         hits["all layers covered"] += ((bands.low <= truth) & (truth <= bands.high)).all()
-    return _per_cent(hits, repetitions)
+    return hits
 
 
-def _per_cent(hits: dict[str, int], repetitions: int) -> dict[str, float]:
-    return {name: 100 * float(hit) / repetitions for name, hit in hits.items()}
+_MEASURES = {
+    "false positives, no difference": _difference,
+    "intervals that miss the true difference": _difference,
+    "wrong verdicts at the margin": _difference,
+    "ten treatments at the margin": _family,
+    "several seeds as one condition": _seeds,
+    "macro average over subtasks": _macro,
+    "intervals of an accuracy that miss it": _accuracy,
+    "any false layer in a sweep": _sweep,
+}

@@ -1,70 +1,131 @@
-"""Simulated paired runs with given clusters, correlation, discordance and difference.
+"""Simulated paired runs with given videos, correlation, discordance and difference.
 
 Each question falls into one of four cells: right under both, lost, gained, wrong under both. With
-probability √ρ it takes the common cell of its video, otherwise it draws one. So cells have exactly
-the given probabilities, and any two questions of a video have correlation ρ, in either run and in
-their difference.
+probability √ρ it takes the common cell of its video, otherwise it draws one ("copied"). Or each
+video has cell probabilities of its own, drawn from a Dirichlet distribution ("drawn"). In both
+cases cells have exactly the given probabilities, and any two questions of a video have correlation
+ρ, in either run and in their difference.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+TVBENCH = {
+    "action_count": {1: 298, 2: 80, 3: 26},
+    "action_localization": {1: 160},
+    "action_sequence": {1: 249, 2: 74, 3: 12, 4: 1},
+    "egocentric_sequence": {1: 1, 2: 4, 3: 6, 4: 5, 5: 11, 6: 5, 7: 4, 8: 5},
+    "moving_direction": {1: 232},
+}
+"""Subtask → questions per video → videos, counted in the question files of five subtasks."""
+
 
 @dataclass(frozen=True)
-class Design:
-    """What is simulated; `sizes` are questions per video, `difference` is treatment − baseline."""
+class Videos:
+    """Questions per video, and the subtask of each video."""
 
-    name: str
-    sizes: np.ndarray
-    correlation: float
-    discordance: float
-    difference: float = 0.0
+    sizes: tuple[int, ...]
+    tasks: tuple[int, ...] = ()
 
     @property
     def cluster(self) -> np.ndarray:
         return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
+    @property
+    def task(self) -> np.ndarray:
+        return np.repeat(self.tasks or [0] * len(self.sizes), self.sizes)
+
+
+def videos(*groups: tuple[int, int]) -> Videos:
+    """(number of videos, questions of each) pairs."""
+    return Videos(tuple(size for number, size in groups for _ in range(number)))
+
+
+def tvbench_videos() -> Videos:
+    sizes, tasks = [], []
+    for code, histogram in enumerate(TVBENCH.values()):
+        for size, number in histogram.items():
+            sizes += [size] * number
+            tasks += [code] * number
+    return Videos(tuple(sizes), tuple(tasks))
+
+
+def draw_cells(
+    rng: np.random.Generator, shape: Videos, shares: np.ndarray, correlation: float, how: str
+) -> np.ndarray:
+    """The cell of every question, 0 to 3, with probabilities `shares`."""
+    cluster, n = shape.cluster, sum(shape.sizes)
+    if how == "drawn" and correlation > 0:
+        weight = rng.gamma(shares * (1 / correlation - 1), size=(len(shape.sizes), 4))
+        weight = np.maximum(weight, 1e-300)
+        steps = np.cumsum(weight / weight.sum(axis=1, keepdims=True), axis=1)[cluster, :3]
+        return (rng.random(n)[:, None] > steps).sum(axis=1)
+    steps = np.cumsum(shares)[:3]
+    own = np.searchsorted(steps, rng.random(n))
+    if correlation == 0:
+        return own
+    common = np.searchsorted(steps, rng.random(len(shape.sizes)))[cluster]
+    return np.where(rng.random(n) < correlation**0.5, common, own)
+
 
 def draw_runs(
-    design: Design, repetitions: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`repetitions` pairs (baseline, treatment) of 0/1 outcomes."""
-    rng = np.random.default_rng(seed)
-    gained = (design.discordance + design.difference) / 2
-    lost = (design.discordance - design.difference) / 2
-    rest = (1 - design.discordance) / 2
-    steps = np.cumsum([rest, lost, gained])
-    cluster = design.cluster
-    for _ in range(repetitions):
-        common = np.searchsorted(steps, rng.random(len(design.sizes)))[cluster]
-        own = np.searchsorted(steps, rng.random(len(cluster)))
-        cell = np.where(rng.random(len(cluster)) < design.correlation**0.5, common, own)
-        yield cell <= 1, (cell == 0) | (cell == 2)
+    rng: np.random.Generator,
+    shape: Videos,
+    correlation: float,
+    discordance: float,
+    difference: float,
+    how: str = "copied",
+) -> tuple[np.ndarray, np.ndarray]:
+    """A baseline and a treatment: 0/1 outcomes of every question."""
+    gained, lost = (discordance + difference) / 2, (discordance - difference) / 2
+    rest = (1 - discordance) / 2
+    cell = draw_cells(rng, shape, np.array([rest, lost, gained, rest]), correlation, how)
+    return cell <= 1, (cell == 0) | (cell == 2)
 
 
-def fifty_videos() -> np.ndarray:
-    """50 videos with 10 questions each."""
-    return np.full(50, 10)
+def draw_treatments(
+    rng: np.random.Generator,
+    shape: Videos,
+    correlation: float,
+    discordance: float,
+    difference: float,
+    treatments: int,
+) -> np.ndarray:
+    """Treatment − baseline of several treatments with one baseline, in which half are right."""
+    right, _ = draw_runs(rng, shape, correlation, 0.0, 0.0)
+    found = []
+    for _ in range(treatments):
+        lost = _marked(rng, shape, correlation, discordance - difference) & right
+        gained = _marked(rng, shape, correlation, discordance + difference) & ~right
+        found.append(gained.astype(int) - lost)
+    return np.stack(found)
 
 
-def unequal_videos() -> np.ndarray:
-    """Very unequal, as in TVBench: most videos have one question, some up to eight, one has 30."""
-    return np.repeat([1, 2, 3, 5, 8, 30], [400, 120, 40, 24, 12, 1])
+def _marked(
+    rng: np.random.Generator, shape: Videos, correlation: float, share: float
+) -> np.ndarray:
+    """Marks a share of the questions, correlated by video."""
+    common = (rng.random(len(shape.sizes)) < share)[shape.cluster]
+    own = rng.random(sum(shape.sizes)) < share
+    return np.where(rng.random(len(own)) < correlation**0.5, common, own)
 
 
-def tvbench_videos(real_data: Path) -> np.ndarray:
-    """Questions per video in the TVBench question files of `real_data`."""
-    sizes: list[int] = []
-    for file in sorted((real_data / "tvbench" / "json").glob("*.json")):
-        sizes += Counter(question["video"] for question in json.loads(file.read_text())).values()
-    return np.array(sizes)
+def draw_seeds(
+    rng: np.random.Generator, shape: Videos, seeds: int, spread: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A baseline and several seeds of a condition that is equally good on average.
+
+    Half of the variance of a question's chance is its video's. `spread` is the standard deviation
+    of the seeds' accuracies that questions do not explain.
+    """
+    video, own = rng.random(len(shape.sizes))[shape.cluster], rng.random(sum(shape.sizes))
+    chance = 0.25 + 0.5 * (video + own) / 2
+    shift = rng.normal(0.0, spread, size=(seeds, 1))
+    return rng.random(len(own)) < chance, rng.random((seeds, len(own))) < chance + shift
 
 
 def draw_changes(

@@ -1,9 +1,4 @@
-"""McNemar's test for two runs and Cochran's Q for more: differences in accuracy.
-
-McNemar's exact test uses the discordant questions only: those right under one run and wrong under
-the other. Under the null hypothesis, half of them go either way. It assumes independent questions;
-for shared videos, `cluster_sign_flip` generalises it. The mid-p value corrects that the exact test
-is conservative (Fagerland, Lydersen & Laake 2013).
+"""The paired table of two runs, and Cochran's Q for more: differences in accuracy.
 
 Cochran's Q compares several runs on independent questions. If questions share videos its chi-square
 is too large, so cluster totals are tested by Hotelling's T², the multivariate one-sample t-test.
@@ -16,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy.stats import binom, f
-from statsmodels.stats.contingency_tables import cochrans_q, mcnemar
+from scipy.stats import f
+from statsmodels.stats.contingency_tables import cochrans_q
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.clusters import cluster_sums
@@ -52,27 +47,6 @@ def count_cells(baseline: Bool[np.ndarray, " n"], treatment: Bool[np.ndarray, " 
     both, lost = int((baseline & treatment).sum()), int((baseline & ~treatment).sum())
     gained = int((~baseline & treatment).sum())
     return Cells(both, lost, gained, len(baseline) - both - lost - gained)
-
-
-def mcnemar_exact(cells: Cells) -> Test:
-    """The exact two-sided test; p = 1 without discordant questions."""
-    if cells.lost + cells.gained == 0:
-        return Test(0.0, 1.0, "exact McNemar (no discordant pair)")
-    table = [[cells.both, cells.lost], [cells.gained, cells.neither]]
-    found: Any = mcnemar(table, exact=True)
-    return Test(
-        float(cells.gained - cells.lost),
-        max(min(1.0, float(found.pvalue)), NEGLIGIBLE),
-        "exact McNemar",
-    )
-
-
-def mcnemar_mid_p(cells: Cells) -> Test:
-    """The exact test minus half the probability of the observed split; its size is near 5 %."""
-    observed = binom.pmf(cells.lost, cells.lost + cells.gained, 0.5)
-    half = 0.5 * observed if cells.lost == cells.gained else observed
-    p_value = float(mcnemar_exact(cells).p_value - half)
-    return Test(float(cells.gained - cells.lost), max(p_value, NEGLIGIBLE), "mid-p McNemar")
 
 
 def cochran_q(

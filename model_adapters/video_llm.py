@@ -27,7 +27,14 @@ from mapflow.model_adapters.conversation import (
     user_pieces,
 )
 from mapflow.model_adapters.frame_grid import View
-from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges, TokenLayout
+from mapflow.model_adapters.interventions import (
+    Compiled,
+    Decoder,
+    DecoderInputs,
+    Intervention,
+    PathwayRanges,
+    TokenLayout,
+)
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import PromptStyle, Question
 
@@ -212,6 +219,26 @@ class VideoLLM(ABC):
             if question.target
             else -1,
         )
+
+    def compile(
+        self, intervention: Intervention, prepared: Prepared, inputs: DecoderInputs
+    ) -> Compiled:
+        """The intervention on one prompt, whose decoder inputs tell the edges that the model has.
+
+        Raises MapflowError if it does not fit the prompt or the model.
+        """
+        (one,) = self.compile_all([intervention], prepared, inputs)
+        return one
+
+    def compile_all(
+        self, interventions: Sequence[Intervention], prepared: Prepared, inputs: DecoderInputs
+    ) -> list[Compiled]:
+        """As `compile`; the interventions share the model's edges."""
+        own, n_layers = self.decoder.own_edges(inputs), self.decoder.n_layers
+        key = prepared.question.question_id
+        return [
+            one.compile(prepared.layout, n_layers, self.pathways, key, own) for one in interventions
+        ]
 
     @property
     def most_positions(self) -> int | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mapflow.harness.analyses.samples import Samples
     from mapflow.model_adapters.inference.subject import Subject
-    from mapflow.model_adapters.interventions import Compiled, Intervention
+    from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Intervention
     from mapflow.model_adapters.video_llm import Prepared, VideoLLM
     from mapflow.results.figures import CurvePanel
 
@@ -239,15 +239,15 @@ class InterventionAnalysis(QuestionAnalysis[R]):
         }
 
     def compiled(
-        self, model: VideoLLM, prepared: Prepared, interventions: Sequence[Intervention]
+        self,
+        model: VideoLLM,
+        prepared: Prepared,
+        inputs: DecoderInputs,
+        interventions: Sequence[Intervention],
     ) -> list[Compiled]:
         """Interventions compiled for one prompt. Raises MapflowError, naming the question."""
-        question, n_layers = prepared.question, model.decoder.n_layers
-        with self.naming(question):
-            return [
-                one.compile(prepared.layout, n_layers, model.pathways, question.question_id)
-                for one in interventions
-            ]
+        with self.naming(prepared.question):
+            return model.compile_all(interventions, prepared, inputs)
 
 
 def counted(records: Sequence[JsonlRecord]) -> str:

@@ -98,8 +98,8 @@ class AttentionMaps(InterventionAnalysis[AttentionRecord]):
         question, layout = prepared.question, prepared.layout
         with self.naming(question):
             rows = layout.positions(self.rows)
-        compiled = self.compiled(model, prepared, self.interventions)
         (inputs,) = model.embed([prepared])
+        compiled = self.compiled(model, prepared, inputs, self.interventions)
         video = layout.positions("video")
         index = torch.tensor([segment.index for segment in layout.segments])
         frame_of = index[layout.segment_of[video]]

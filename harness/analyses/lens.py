@@ -172,7 +172,7 @@ class Lens(InterventionAnalysis[LensRecord]):
         (inputs,) = model.embed([prepared])
         records = []
         for name, intervention in zip(self.names, self.interventions, strict=True):
-            (compiled,) = self.compiled(model, prepared, [intervention])
+            (compiled,) = self.compiled(model, prepared, inputs, [intervention])
             hidden = hidden_states(decoder, inputs, compiled, video)
             if self.raw_embeddings:
                 ids, found = top_k(embedding_logits(decoder), layer_inputs(decoder, hidden), self.k)

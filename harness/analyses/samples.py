@@ -18,11 +18,9 @@ SAMPLES: tuple[Samples, ...] = get_args(Samples)
 
 def baseline_answer(model: VideoLLM, prepared: Prepared) -> int | None:
     """The token that the baseline run answers; None if its logits are not finite."""
-    question = prepared.question
-    compiled = Intervention().compile(
-        prepared.layout, model.decoder.n_layers, model.pathways, question.question_id
-    )
-    (logits,) = model.decoder.answer_logits(model.embed([prepared]), [[compiled]])
+    (inputs,) = model.embed([prepared])
+    compiled = model.compile(Intervention(), prepared, inputs)
+    (logits,) = model.decoder.answer_logits([inputs], [[compiled]])
     return int(logits.argmax()) if bool(logits.isfinite().all()) else None
 
 

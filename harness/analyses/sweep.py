@@ -27,7 +27,7 @@ from mapflow.results.records.sweep import SweepRecord, SweepSummary, summarize_s
 
 if TYPE_CHECKING:
     from mapflow.harness.analyses.samples import Samples
-    from mapflow.model_adapters.interventions import Compiled, Route
+    from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Route
     from mapflow.model_adapters.interventions.language.layers import WindowStyle
     from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 
@@ -137,7 +137,7 @@ class Sweep(QuestionAnalysis[SweepRecord]):
         from mapflow.harness.analyses.sweep_windows import plan_windows
 
         (inputs,) = model.embed([prepared])
-        compiled = self._compiled(model, prepared)
+        compiled = self._compiled(model, prepared, inputs)
         planned = plan_windows(model, inputs, compiled, self.memory_budget)
         routes, n_layers = len(self.routes), model.decoder.n_layers
         size = f"{routes} routes × {n_layers} layers on {len(prepared.layout):,} positions"
@@ -147,8 +147,8 @@ class Sweep(QuestionAnalysis[SweepRecord]):
         from mapflow.harness.analyses import sweep_windows as windows
 
         question, n_layers = prepared.question, model.decoder.n_layers
-        compiled = self._compiled(model, prepared)
         (inputs,) = model.embed([prepared])
+        compiled = self._compiled(model, prepared, inputs)
         found = windows.window_probabilities(model, inputs, compiled, self.memory_budget)
         if found is None:
             return self.failed(question, self.NOT_FINITE)
@@ -164,13 +164,15 @@ class Sweep(QuestionAnalysis[SweepRecord]):
             records.append(self.record(question, name, **values, **audit))
         return records
 
-    def _compiled(self, model: VideoLLM, prepared: Prepared) -> list[Compiled]:
-        from mapflow.harness.analyses.sweep_windows import compile_windows
+    def _compiled(
+        self, model: VideoLLM, prepared: Prepared, inputs: DecoderInputs
+    ) -> list[Compiled]:
+        from mapflow.harness.analyses.sweep_windows import window_interventions
 
+        n_layers = model.decoder.n_layers
+        windows = window_interventions(n_layers, self.routes, self.style, self.size)
         with self.naming(prepared.question):
-            return compile_windows(
-                prepared.layout, model.decoder.n_layers, self.routes, self.style, self.size
-            )
+            return model.compile_all(windows, prepared, inputs)
 
     def summarize(self, records: Sequence[SweepRecord]) -> list[SweepSummary]:
         return [summarize_sweep(records, name) for name in self.names]

@@ -20,10 +20,10 @@ from mapflow.model_adapters.interventions import (
     DecoderInputs,
     Intervention,
     Route,
-    TokenLayout,
     Window,
 )
 from mapflow.model_adapters.interventions.execution.incremental import answer_logits
+from mapflow.model_adapters.interventions.execution.layer_arguments import NotIncremental
 from mapflow.model_adapters.interventions.execution.memory_plan import (
     MemoryPlan,
     Widths,
@@ -39,16 +39,13 @@ CPU_MEMORY_BUDGET, GPU_MEMORY_BUDGET = 2 * 2**30, 16 * 2**30
 """Bytes for windows that run together, unless the sweep names another number."""
 
 
-def compile_windows(
-    layout: TokenLayout, n_layers: int, routes: Sequence[Route], style: WindowStyle, size: int
-) -> list[Compiled]:
-    """The baseline run first, then route by route one window at every layer.
-
-    Raises MapflowError if the prompt lacks a segment that a route names.
-    """
+def window_interventions(
+    n_layers: int, routes: Sequence[Route], style: WindowStyle, size: int
+) -> list[Intervention]:
+    """The baseline run first, then route by route one window at every layer."""
     windows = [Window(style, layer, size) for layer in range(1, n_layers + 1)]
     knockouts = [Intervention((Knockout(route, window),)) for route in routes for window in windows]
-    return [one.compile(layout, n_layers) for one in (Intervention(), *knockouts)]
+    return [Intervention(), *knockouts]
 
 
 def plan_windows(
@@ -69,7 +66,11 @@ def window_probabilities(
 ) -> Float[Tensor, "window vocab"] | None:
     """Probabilities under each of `compiled`, on the CPU; None if logits are not finite."""
     planned = plan_windows(model, inputs, compiled, budget)
-    logits = answer_logits(model.decoder, inputs, compiled, planned)
+    try:
+        logits = answer_logits(model.decoder, inputs, compiled, planned)
+    except NotIncremental:
+        rows = [model.decoder.answer_logits([inputs], [[one]])[0] for one in compiled]
+        logits = torch.cat(rows)
     return logits.softmax(-1).cpu() if torch.isfinite(logits).all() else None
 
 

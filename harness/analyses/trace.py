@@ -88,8 +88,9 @@ class Trace(InterventionAnalysis[TraceRecord]):
 
         question, decoder = prepared.question, model.decoder
         last = torch.tensor([len(prepared.layout) - 1])
-        baseline, *compiled = self.compiled(model, prepared, (Intervention(), *self.interventions))
         (inputs,) = model.embed([prepared])
+        asked = (Intervention(), *self.interventions)
+        baseline, *compiled = self.compiled(model, prepared, inputs, asked)
         (base,) = decoder.answer_logits([inputs], [[baseline]])
         answer = int(base[0].argmax())
         target, options = self._tokens(model.tokenizer, prepared, answer)

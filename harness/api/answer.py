@@ -74,12 +74,10 @@ class Answer:
         decoder, layout = self._model.decoder, self.layout
         if heads not in ("mean", "all"):
             raise MapflowError(f"heads={heads!r} is unknown; pass 'mean' or 'all'")
-        compiled = self.intervention.compile(
-            layout, decoder.n_layers, self._model.pathways, self._prepared.question.question_id
-        )
+        (inputs,) = self._model.embed([self._prepared])
+        compiled = self._model.compile(self.intervention, self._prepared, inputs)
         span = LayerSpan(*(layers or (1, compiled.depth)))
         chosen = span.indices(decoder.n_layers)
-        (inputs,) = self._model.embed([self._prepared])
         weights = attention_weights(
             decoder, inputs, compiled, layout.positions(rows), by_head=heads == "all"
         ).numpy()

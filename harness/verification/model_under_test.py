@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, apply, parse_intervention
 from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
 from mapflow.model_adapters.interventions.kernels.edges import Edges, LayerMasks
+from mapflow.model_adapters.interventions.language.own_edges import OwnEdges
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.question import Question
 
@@ -69,9 +71,14 @@ class ModelUnderTest:
         }
 
     def compiled(self, text: str, question: int = 0) -> Compiled:
-        prepared = self.prepared[question]
+        prepared, own = self.prepared[question], self.own_edges[question]
         key = prepared.question.question_id
-        return parse_intervention(text).compile(prepared.layout, self.n_layers, None, key)
+        return parse_intervention(text).compile(prepared.layout, self.n_layers, None, key, own)
+
+    @cached_property
+    def own_edges(self) -> list[OwnEdges | None]:
+        """The edges that the model has for each question."""
+        return [self.model.decoder.own_edges(inputs) for inputs in self.inputs]
 
     def logits(self, text: str, question: int = 0) -> Float[Tensor, " vocab"]:
         """Float32 logits at the last position, as the instrument computes them."""
@@ -95,6 +102,7 @@ class ModelUnderTest:
             kept.append(hidden[0].to(inputs.embeds.device))
             return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
+        ones = inputs.embeds.new_ones(1, len(inputs), dtype=torch.long)
         with ExitStack() as stack:
             for layer, module in enumerate(decoder.layers):
                 hook = module.register_forward_hook(
@@ -104,9 +112,8 @@ class ModelUnderTest:
             stack.enter_context(apply(masks))
             decoder.core(
                 inputs_embeds=inputs.embeds[None],
-                attention_mask=inputs.embeds.new_ones(1, len(inputs), dtype=torch.long),
-                position_ids=inputs.batched_position_ids,
                 use_cache=False,
+                **{"attention_mask": ones, **inputs.keywords()},
             )
         return torch.stack(kept)
 

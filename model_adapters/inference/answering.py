@@ -43,14 +43,10 @@ def begin(
 
     Raises as `answer`, in this call. Between the halves only the answers stay on the device.
     """
-    compiled = [
-        [
-            i.compile(p.layout, model.decoder.n_layers, model.pathways, p.question.question_id)
-            for i in interventions
-        ]
-        for p in prepared
-    ]
     inputs = model.embed(prepared)
+    compiled = [
+        model.compile_all(interventions, *one) for one in zip(prepared, inputs, strict=True)
+    ]
     if any(p.question.max_new_tokens > 1 for p in prepared):
         written = [_write(model, *each) for each in zip(prepared, inputs, compiled, strict=True)]
         logits, tokens = [rows for _, rows in written], [ids for ids, _ in written]

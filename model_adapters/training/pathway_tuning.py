@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mapflow.model_adapters.interventions import DecoderInputs, Intervention
+from mapflow.model_adapters.interventions import Intervention
 from mapflow.model_adapters.interventions.execution.answers import answer_loss
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
@@ -128,14 +128,7 @@ def regularised_loss(
     model: VideoLLM, prepared: Prepared, intervention: Intervention
 ) -> torch.Tensor:
     """The loss of one question under `intervention`, with gradients."""
-    compiled = intervention.compile(
-        prepared.layout, model.decoder.n_layers, model.pathways, prepared.question.question_id
-    )
     (encoded,) = model.embed([prepared])
-    # Autograd refuses tensors made under inference mode, but not their copies.
-    inputs = DecoderInputs(
-        encoded.embeds.clone(),
-        None if encoded.position_ids is None else encoded.position_ids.clone(),
-        {layer: vectors.clone() for layer, vectors in encoded.added.items()},
-    )
+    compiled = model.compile(intervention, prepared, encoded)
+    inputs = encoded.cloned()  # autograd refuses tensors made under inference mode
     return answer_loss(model.decoder, inputs, compiled, torch.tensor([prepared.target_id]))

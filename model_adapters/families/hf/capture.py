@@ -2,13 +2,15 @@
 
 Merging of video tokens, M-RoPE positions and DeepStack differ between families and versions of
 transformers. They are not reimplemented: the model's own forward runs until it calls its language
-model, where a hook takes the arguments and stops. Unknown arguments are refused, because they may
-change attention in a way that interventions do not cover.
+model, where a hook takes the arguments and stops. Masks over the prompt's positions, and tensors
+with one row for each position (token types, per-layer embeddings), are passed on as they are. Other
+arguments are refused, because they may change attention in a way that interventions do not cover.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from mapflow.model_adapters.interventions import DecoderInputs
 from mapflow.results.contract.errors import MapflowError
 
 # Arguments that carry no information for a single prompt without padding.
-IGNORED = ("input_ids", "past_key_values", "use_cache", "cache_position", "mm_token_type_ids")
+IGNORED = ("input_ids", "past_key_values", "use_cache", "cache_position")
 
 
 class _Caught(Exception):
@@ -44,25 +46,29 @@ def decoder_inputs(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Deco
     try:
         model(**inputs, use_cache=False)
     except _Caught as caught:
-        return _understood(caught.arrived, type(model).__name__)
+        return _understood(caught.arrived, core, type(model).__name__)
     finally:
         hook.remove()
     raise MapflowError(f"{type(model).__name__} does not call its decoder {type(core).__name__}")
 
 
-def _understood(arrived: Mapping[str, Any], name: str) -> DecoderInputs:
+def _understood(arrived: Mapping[str, Any], core: nn.Module, name: str) -> DecoderInputs:
     known = dict(arrived)
+    if "mm_token_type_ids" not in signature(core.forward).parameters:
+        known.pop("mm_token_type_ids", None)  # for the forward around the decoder
     embeds: Tensor = known.pop("inputs_embeds")[0]
     positions: Tensor | None = known.pop("position_ids", None)
     mask: Tensor | None = known.pop("attention_mask", None)
     shown: Tensor | None = known.pop("visual_pos_masks", None)
     deep: list[Tensor] | None = known.pop("deepstack_visual_embeds", None)
-    strangers = [
-        key for key, value in known.items() if key not in IGNORED and _holds_tensors(value)
-    ]
-    if mask is not None and not (
-        isinstance(mask, Tensor) and bool(mask.bool().all()) and mask.ndim == 2
-    ):
+    arguments = {
+        key: value for key, value in known.items() if key not in IGNORED and _holds_tensors(value)
+    }
+    strangers = [key for key, value in arguments.items() if not _of_one_prompt(value, len(embeds))]
+    if isinstance(mask, Tensor) and mask.ndim == 2 and bool(mask.bool().all()):
+        mask = None  # no padding
+    masks = list(mask.values()) if isinstance(mask, Mapping) else [mask]
+    if not all(one is None or _is_mask(one, len(embeds)) for one in masks):
         strangers.append("attention_mask")
     if strangers:
         raise MapflowError(
@@ -77,7 +83,19 @@ def _understood(arrived: Mapping[str, Any], name: str) -> DecoderInputs:
         for layer, vectors in enumerate(deep):
             added[layer] = torch.zeros_like(embeds)
             added[layer][shown[0].to(embeds.device)] = vectors.to(embeds)
-    return DecoderInputs(embeds, positions, added)
+    if all(one is None for one in masks):
+        mask = None
+    return DecoderInputs(embeds, positions, added, mask, arguments)
+
+
+def _is_mask(value: Any, n: int) -> bool:
+    """Whether it says, for all heads alike, which of `n` keys each of `n` queries may attend to."""
+    return isinstance(value, Tensor) and value.dtype == torch.bool and value.shape == (1, 1, n, n)
+
+
+def _of_one_prompt(value: Any, n: int) -> bool:
+    """Whether it is one tensor with a row for each of `n` positions, such as token types."""
+    return isinstance(value, Tensor) and value.ndim > 1 and value.shape[:2] == (1, n)
 
 
 def _holds_tensors(value: Any) -> bool:

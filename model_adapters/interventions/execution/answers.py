@@ -78,8 +78,8 @@ def answer_loss(
     with apply(masks), decoder.adding_vectors(inputs.added), decoder.ending_after(compiled.depth):
         hidden = decoder.core(
             inputs_embeds=inputs.embeds[None],
-            position_ids=inputs.batched_position_ids,
             use_cache=False,
+            **inputs.keywords(),
         ).last_hidden_state
     logits = decoder.logits(hidden[0, -len(answer) :])
     return cross_entropy(logits, answer.to(logits.device))

@@ -35,7 +35,8 @@ class BatchMasks:
 
     `allowed` has one more segment than the prompts: padding and generated keys, whose edges are all
     allowed. `segment_of` gives the segment of each padded position; `last` is each prompt's last
-    position.
+    position. `causal` is False for models whose own mask, which every layer's edges are joined
+    with, lets queries attend to later keys.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class BatchMasks:
         last: Int[Tensor, " batch"],
         blocked: Blocked | None = None,
         device: torch.device | str = "cpu",
+        causal: bool = True,
     ) -> None:
-        self.blocked = blocked
+        self.blocked, self.causal = blocked, causal
         self._same_as = _first_equal_layers(allowed)
         self._full = allowed.flatten(2).all(-1).all(0).tolist()
         prompts = [
@@ -56,7 +58,7 @@ class BatchMasks:
         self._may_be_empty = np.any(
             [without_keys(own).any(-1) for own, _ in prompts], axis=0
         ).tolist()
-        self._stretches = prompts[0] if len(prompts) == 1 else None
+        self._stretches = prompts[0] if len(prompts) == 1 and causal else None
         self._masks: dict[tuple[int, int, int], Edges] = {}
         self.allowed = allowed.to(device, non_blocking=True)
         self.segment_of = segment_of.to(device, non_blocking=True)
@@ -106,10 +108,11 @@ class BatchMasks:
             torch.tensor(stops) - 1,
             blocked if random else None,
             device,
+            all(item.own is None or item.own.causal for item in compiled),
         )
 
     def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
-        """The edges of a 0-based layer: `[batch, 1, n_queries, n_keys]`, causal.
+        """The edges of a 0-based layer: `[batch, 1, n_queries, n_keys]`.
 
         None where nothing is cut and sdpa's own causal mask is right: for a whole prefill, or for
         one position. The queries are the last `n_queries` of `n_keys` positions: all in a prefill,
@@ -128,7 +131,7 @@ class BatchMasks:
     def dense(self, layer: int, n_queries: int, n_keys: int) -> DenseEdges:
         """As `mask`, but always one explicit mask, also where nothing is cut."""
         queries = torch.arange(n_keys - n_queries, n_keys, device=self.device)
-        may_be_empty = self._may_be_empty[layer] or self.blocked is not None
+        may_be_empty = self._may_be_empty[layer] or self.blocked is not None or not self.causal
         return DenseEdges(self._mask_of(layer, queries, n_keys), may_be_empty)
 
     def _build(self, layer: int, n_queries: int, n_keys: int) -> Edges:
@@ -154,7 +157,7 @@ class BatchMasks:
         sources = torch.cat([self.segment_of, torch.full_like(generated, free)], 1)[:, :n_keys]
         mask = torch.cat(
             [
-                segment_mask(allowed[None, layer], (query, target), (position, source))
+                segment_mask(allowed[None, layer], (query, target), (position, source), self.causal)
                 for allowed, target, source in zip(self.allowed, targets, sources, strict=True)
             ]
         )

@@ -12,8 +12,8 @@ padding mask is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from transformers import DynamicCache, PreTrainedModel
 from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
 from mapflow.model_adapters.interventions.execution.decoder_inputs import DecoderInputs
 from mapflow.model_adapters.interventions.execution.kept_keys import KeptKeys
+from mapflow.model_adapters.interventions.execution.layer_arguments import POSITION_AXIS
 from mapflow.model_adapters.interventions.inspection.layers import (
     check_layers,
     inspect_layers,
@@ -34,6 +35,7 @@ from mapflow.model_adapters.interventions.inspection.tail import equals_head, ow
 from mapflow.model_adapters.interventions.kernels.attention import apply
 from mapflow.model_adapters.interventions.kernels.edges import Edges
 from mapflow.model_adapters.interventions.language.intervention import Compiled
+from mapflow.model_adapters.interventions.language.own_edges import OwnEdges
 
 
 class Decoder:
@@ -95,12 +97,8 @@ class Decoder:
         ):
             hidden = self.core(
                 inputs_embeds=batch,
-                # without a mask, transformers takes jumping positions for several packed prompts
-                attention_mask=None
-                if inputs[0].position_ids is None
-                else batch.new_ones(batch.shape[:2], dtype=torch.long),
-                position_ids=inputs[0].batched_position_ids,
                 use_cache=False,
+                **self._keywords(inputs[0], batch),
             ).last_hidden_state
         row, last = torch.tensor(
             [branches.row_of[-1], [len(item.layout) - 1 for _, item in items]]
@@ -142,9 +140,9 @@ class Decoder:
             with self.adding_vectors(inputs.added), masks.dropping(self.layers[: depths[0]]):
                 hidden = self.core(
                     inputs_embeds=inputs.embeds.expand(len(compiled), -1, -1),
-                    position_ids=inputs.batched_position_ids,
                     past_key_values=cache,
                     use_cache=True,
+                    **inputs.keywords(len(compiled)),
                 ).last_hidden_state
             first = logits = self.logits(hidden[:, -1])
             for step in range(max_new_tokens):
@@ -170,6 +168,39 @@ class Decoder:
                 logits = self.logits(hidden[:, -1])
                 first[~logits.isfinite().all(-1)] = torch.nan
         return tokens, first
+
+    @torch.inference_mode()
+    def own_edges(self, inputs: DecoderInputs) -> OwnEdges | None:
+        """The edges that the model has for this prompt; None for causal attention in all layers.
+
+        The model's own forward makes the masks; its layers record theirs and do nothing else.
+        """
+        found: list[Tensor | None] = []
+
+        def record(hidden_states: Tensor, *_: Any, attention_mask: Any = None, **__: Any) -> Any:
+            found.append(attention_mask)
+            extras = self.found.extras
+            return hidden_states if extras is None else (hidden_states, *[None] * extras)
+
+        batch = inputs.embeds[None]
+        with ExitStack() as stack:
+            for layer in self.layers:
+                stack.enter_context(_replaced_forward(layer, record))
+            self.core(inputs_embeds=batch, use_cache=False, **self._keywords(inputs, batch))
+        if all(mask is None for mask in found):
+            return None
+        shared = {id(mask): mask[0, 0] for mask in found if mask is not None}
+        return OwnEdges([None if mask is None else shared[id(mask)] for mask in found])
+
+    def _keywords(
+        self, inputs: DecoderInputs, batch: Float[Tensor, "prompt n hidden"]
+    ) -> dict[str, Any]:
+        """What the model receives besides `batch`, which is this prompt if it is not plain."""
+        found = inputs.keywords()
+        if inputs.position_ids is not None and "attention_mask" not in found:
+            # without a mask, transformers takes jumping positions for several packed prompts
+            found["attention_mask"] = batch.new_ones(batch.shape[:2], dtype=torch.long)
+        return found
 
     def logits(self, hidden: Float[Tensor, "row hidden"]) -> Float[Tensor, "row vocab"]:
         """Float32 logits of hidden states after the final norm, by all that the model does to them.
@@ -294,7 +325,9 @@ class _Branches:
         """A forward pre-hook that gives `layer` its rows: states by parent, all else by prompt."""
         members = self.members(layer)
         before = self.row_of[layer - 1] if layer else self.prompt_of
-        parent = torch.tensor([before[item] for item in members])
+        parents = [before[item] for item in members]
+        parent = torch.tensor(parents)
+        grows = parents != list(range(max(before) + 1))
         prompt = torch.tensor([self.prompt_of[item] for item in members])
 
         def by_prompt(value: Any) -> Any:
@@ -308,6 +341,20 @@ class _Branches:
                 return value[prompt.to(value.device, non_blocking=True)]
             return value
 
+        def alone(name: str, value: Any) -> Any:
+            """The rows of an argument of the only prompt; rotary tables and masks broadcast."""
+            if isinstance(value, MutableMapping):  # keys and values that layers share
+                for key, shared in value.items() if grows else ():
+                    value[key] = tuple(
+                        part[parent.to(part.device, non_blocking=True)] for part in shared
+                    )
+            elif isinstance(value, Tensor) and name not in POSITION_AXIS and value.ndim > 1:
+                return value.expand(len(members), *value.shape[1:]) if len(value) == 1 else value
+            return value
+
+        def fitted(name: str, value: Any) -> Any:
+            return by_prompt(value) if self.n_prompts > 1 else alone(name, value)
+
         def widen(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[Any, dict[str, Any]]:
@@ -315,15 +362,30 @@ class _Branches:
             # the third axis from the end: some models stack several streams before the batch
             hidden = hidden.index_select(-3, parent.to(hidden.device, non_blocking=True))
             others = {
-                name: by_prompt(value) for name, value in kwargs.items() if name != "hidden_states"
+                name: fitted(name, value)
+                for name, value in kwargs.items()
+                if name != "hidden_states"
             }
             return (
-                ((hidden, *map(by_prompt, args[1:])), others)
+                ((hidden, *(fitted("", value) for value in args[1:])), others)
                 if args
                 else ((), {"hidden_states": hidden, **others})
             )
 
         return widen
+
+
+@contextmanager
+def _replaced_forward(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """The layer with another forward; accelerate may have set one before."""
+    earlier = vars(layer).get("forward")
+    layer.forward = forward
+    try:
+        yield
+    finally:
+        del layer.forward
+        if earlier is not None:
+            layer.forward = earlier
 
 
 def _by_depth(items: Sequence[Compiled], depths: Sequence[int]) -> list[list[int]]:

@@ -71,6 +71,11 @@ def answer_logits(
     `plan_passes(...)` for the same interventions; None runs all of them in one pass. Raises
     NotIncremental for a model whose layers cannot run for some positions alone.
     """
+    if inputs.special or any(one.own and not one.own.causal for one in compiled):
+        raise NotIncremental(
+            f"{type(decoder.core).__name__} receives its own mask or arguments, so the incremental"
+            " executor cannot run it: run its interventions one by one"
+        )
     if any(one.depth < decoder.n_layers for one in compiled):
         return decoder.answer_logits([inputs], [compiled])[0]
     planned = planned or plan_passes(compiled)

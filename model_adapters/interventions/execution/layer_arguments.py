@@ -9,7 +9,7 @@ hands over its keys and values, and receives those that its queries attend to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,13 +133,13 @@ class PositionArguments:
     def _cut_down(self, name: str, value: Any, queries: Where, keys: Sequence[Where] | None) -> Any:
         if isinstance(value, tuple | list):
             return tuple(self._cut_down(name, part, queries, keys) for part in value)
-        if isinstance(value, MutableMapping):
-            raise NotIncremental(
-                f"decoder layers of this model share {name!r}, whose content the incremental"
-                " executor does not know: run its interventions one by one"
-            )
-        if not isinstance(value, Tensor):
+        if value is None or isinstance(value, bool | int | float | str):
             return value
+        if not isinstance(value, Tensor):
+            raise NotIncremental(
+                f"decoder layers of this model share a {type(value).__name__} {name!r}, which the"
+                " incremental executor cannot divide: run its interventions one by one"
+            )
         if name not in POSITION_AXIS:
             raise NotIncremental(
                 f"decoder layers of this model take a tensor {name!r}, whose position axis is"

@@ -65,12 +65,16 @@ def segment_mask(
     allowed: Bool[Tensor, "batch target source"],
     queries: tuple[Int[Tensor, " query"], Int[Tensor, " query"]],
     keys: tuple[Int[Tensor, " key"], Int[Tensor, " key"]],
+    causal: bool = True,
 ) -> Bool[Tensor, "batch query key"]:
-    """The causal mask of some queries and keys, each given as (positions, segments)."""
+    """The mask of some queries and keys, each given as (positions, segments).
+
+    `causal` removes keys after their queries.
+    """
     (query, target), (key, source) = queries, keys
     # one axis at a time: a gather of all pairs at once needs indices of eight times the mask's size
     mask = allowed.index_select(1, target).index_select(2, source)
-    return mask.logical_and_(key <= query[:, None])
+    return mask.logical_and_(key <= query[:, None]) if causal else mask
 
 
 class GroupedEdges(Edges):

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from mapflow.model_adapters.interventions.language.layout import Segment, SegmentKind, TokenLayout
+from mapflow.model_adapters.interventions.language.own_edges import OwnEdges
 from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
 from mapflow.model_adapters.interventions.language.policies import Policy, RandomBlocking
 from mapflow.model_adapters.interventions.language.policies.policy import Cuts, no_cuts
@@ -111,16 +112,18 @@ class Intervention:
         n_layers: int,
         pathways: PathwayRanges | None = None,
         key: str = "",
+        own: OwnEdges | None = None,
     ) -> Compiled:
         """For one prompt (its `key`, the question's id, selects random edges) and a model of
         `n_layers`.
 
+        `own` are the model's own edges for this prompt; None means causal attention in all layers.
         Raises MapflowError for layers that the model or segments that the prompt lacks.
         """
         cuts = _cuts(self.policies, layout.segments, layout.true_option, n_layers, pathways)
-        budget = self.random.budget(layout, n_layers, pathways) if self.random else None
+        budget = self.random.budget(layout, n_layers, pathways, own) if self.random else None
         return Compiled(
-            layout, cuts if self.keep else ~cuts, key, self.random, budget, self.early_exit
+            layout, cuts if self.keep else ~cuts, key, self.random, budget, self.early_exit, own
         )
 
     def __str__(self) -> str:
@@ -148,7 +151,7 @@ def _cuts(
 @dataclass(frozen=True)
 class Compiled:
     """An intervention on one prompt. `allowed[layer, target, source]`: queries of `target` may
-    attend to keys of `source`.
+    attend to keys of `source`, as far as the model has the edge (`own`; None: causal attention).
     """
 
     layout: TokenLayout
@@ -157,6 +160,7 @@ class Compiled:
     random: RandomBlocking | None = None
     budget: Sequence[int] | None = None
     early_exit: int | None = None
+    own: OwnEdges | None = None
 
     @property
     def n_layers(self) -> int:
@@ -176,7 +180,8 @@ class Compiled:
         """The edges that random blocking cuts in a 0-based layer; None if it cuts none."""
         if self.random is None or not self.budget or not self.budget[layer]:
             return None
-        return self.random.blocked(self.layout, layer, self.budget[layer], self.key, device)
+        own = self.own.masks[layer] if self.own else None
+        return self.random.blocked(self.layout, layer, self.budget[layer], self.key, device, own)
 
     def draw(self, layer: int) -> Hashable | None:
         """Identifies the random edges cut in a 0-based layer: equal draws cut equal edges.
@@ -191,7 +196,12 @@ class Compiled:
         """One 0-based layer's mask: True where query may attend to key."""
         import torch
 
-        mask = torch.from_numpy(token_mask(self.allowed[layer], self.layout.segment_of))
+        segment_of = self.layout.segment_of
+        if self.own is None:
+            mask = torch.from_numpy(token_mask(self.allowed[layer], segment_of))
+        else:
+            allowed = torch.from_numpy(self.allowed[layer][segment_of][:, segment_of])
+            mask = self.own.mask(layer, len(self.layout)) & allowed
         blocked = self.blocked(layer)
         return mask if blocked is None else mask & ~blocked
 
@@ -201,16 +211,18 @@ class Compiled:
         combined with other cuts.
         """
         if self.random is None:
-            return count_edges(self.allowed, self.layout.segment_of)
+            return count_edges(self.allowed, self.layout.segment_of, self.own)
         if self.allowed.all():
             return self.total_by_layer - np.array(self.budget)
         return np.array([int(self.token_mask(layer).sum()) for layer in range(self.n_layers)])
 
     @property
     def total_by_layer(self) -> Int[np.ndarray, " layer"]:
-        """Causal edges of each layer: n(n+1)/2."""
+        """The edges that the model has in each layer: n(n+1)/2 with causal attention."""
         n = len(self.layout)
-        return np.full(self.n_layers, n * (n + 1) // 2)
+        if self.own is None:
+            return np.full(self.n_layers, n * (n + 1) // 2)
+        return np.array([self.own.total(layer, n) for layer in range(self.n_layers)])
 
     @property
     def edges_kept(self) -> int:
@@ -219,7 +231,8 @@ class Compiled:
 
     @property
     def edges_total(self) -> int:
-        """All causal edges over all layers (in the authors' code: base_attention_cnt)."""
+        """All edges that the model has, over all layers (in the authors' code:
+        base_attention_cnt)."""
         return int(self.total_by_layer.sum())
 
     @property
@@ -227,6 +240,9 @@ class Compiled:
         """Query positions, over all layers, without any allowed key: they attend to nothing and
         give zeros.
         """
+        if self.own is not None:
+            masks = [self.token_mask(layer) for layer in range(self.depth)]
+            return sum(int((~mask.any(1)).sum()) for mask in masks)
         segment, sizes = self.layout.runs
         empty = without_keys(self.allowed[: self.depth, segment][:, :, segment])
         return int((empty * sizes).sum())

@@ -14,6 +14,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Int
 
+from mapflow.model_adapters.interventions.language.own_edges import OwnEdges
+
 
 def token_mask(
     allowed: Bool[np.ndarray, "target source"], segment_of: Int[np.ndarray, " n"]
@@ -37,12 +39,21 @@ def causal_pairs(
 
 
 def count_edges(
-    allowed: Bool[np.ndarray, "layer target source"], segment_of: Int[np.ndarray, " n"]
+    allowed: Bool[np.ndarray, "layer target source"],
+    segment_of: Int[np.ndarray, " n"],
+    own: OwnEdges | None = None,
 ) -> Int[np.ndarray, " layer"]:
-    """Attention edges (query, key ≤ query) of each layer where `allowed` is true, without building
-    token masks.
+    """Attention edges of each layer where `allowed` is true, without building token masks.
+
+    `own` are the model's own edges; None means causal attention (key ≤ query).
     """
-    return (allowed * causal_pairs(segment_of, allowed.shape[-1])).sum((1, 2))
+    n_segments = allowed.shape[-1]
+    causal = causal_pairs(segment_of, n_segments)
+    if own is None:
+        return (allowed * causal).sum((1, 2))
+    pairs = [own.pairs(layer, segment_of, n_segments) for layer in range(len(allowed))]
+    exist = np.stack([causal if one is None else one for one in pairs])
+    return (allowed * exist).sum((1, 2))
 
 
 def stretches(

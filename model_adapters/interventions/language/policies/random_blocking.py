@@ -1,6 +1,6 @@
 """Random blocking, the paper's control (Table 3): cuts as many edges as `effective`, at random.
 
-In each layer a uniform choice among the causal edges whose query and key both lie at or after the
+In each layer a uniform choice among the model's edges whose query and key both lie at or after the
 first video token. The choice depends on (seed, key, layer) alone, `key` being the question's id:
 not on order, batch, device or worker. It is drawn by hashing: every edge's number passes through a
 bijection of 64-bit integers that the seed selects (splitmix64's finaliser, Steele et al., 2014),
@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from mapflow.model_adapters.interventions.language.layout import TokenLayout
+from mapflow.model_adapters.interventions.language.own_edges import OwnEdges
 from mapflow.model_adapters.interventions.language.pathways import PathwayRanges
 from mapflow.model_adapters.interventions.language.policies.effective import Effective
 from mapflow.model_adapters.interventions.language.policies.policy import (
@@ -35,8 +36,8 @@ from mapflow.results.contract.errors import MapflowError
 
 @dataclass(frozen=True)
 class RandomBlocking(Policy):
-    """`ratio` is a share of *all* N(N+1)/2 causal edges (as in the authors' code); None: as many as
-    `effective` cuts, whose `ranges` and `scale` may be given as there.
+    """`ratio` is a share of *all* edges that the model has (as in the authors' code); None: as many
+    as `effective` cuts, whose `ranges` and `scale` may be given as there.
     """
 
     names: ClassVar[tuple[str, ...]] = ("random",)
@@ -74,25 +75,38 @@ class RandomBlocking(Policy):
         return no_cuts(layout, n_layers)
 
     def budget(
-        self, layout: TokenLayout, n_layers: int, pathways: PathwayRanges | None
+        self,
+        layout: TokenLayout,
+        n_layers: int,
+        pathways: PathwayRanges | None,
+        own: OwnEdges | None = None,
     ) -> list[int]:
         """The number of edges to block in each layer, at most all that may be blocked.
 
         With a ratio int(N(N+1)/2 × ratio) in every layer. Otherwise as many as `effective` cuts,
-        spread evenly, the remainder over the first layers.
+        spread evenly, the remainder over the first layers. `own` are the model's own edges; None
+        means causal attention.
         """
-        n = len(layout)
-        eligible = n - first_video_position(layout)
-        most = eligible * (eligible + 1) // 2
+        n, start = len(layout), first_video_position(layout)
+        eligible = n - start
+        most, total = [eligible * (eligible + 1) // 2] * n_layers, [n * (n + 1) // 2] * n_layers
+        if own is not None:
+            for layer, mask in enumerate(own.masks):
+                total[layer] = own.total(layer, n)
+                most[layer] = most[layer] if mask is None else int(mask[start:, start:].sum())
         if self.ratio is not None:
-            return [min(int(n * (n + 1) // 2 * self.ratio), most)] * n_layers
+            return [min(int(all_ * self.ratio), m) for all_, m in zip(total, most, strict=True)]
         cut = int(
             count_edges(
                 Effective(self.ranges, scale=self.scale).cuts(layout, n_layers, pathways),
                 layout.segment_of,
+                own,
             ).sum()
         )
-        return [min(cut // n_layers + (layer < cut % n_layers), most) for layer in range(n_layers)]
+        return [
+            min(cut // n_layers + (layer < cut % n_layers), most[layer])
+            for layer in range(n_layers)
+        ]
 
     def blocked(
         self,
@@ -101,14 +115,21 @@ class RandomBlocking(Policy):
         count: int,
         key: str,
         device: Device = "cpu",
+        own: Bool[Tensor, "query key"] | None = None,
     ) -> Bool[Tensor, "query key"]:
-        """`count` blocked edges of a 0-based layer, at or after the first video token."""
+        """`count` blocked edges of a 0-based layer, at or after the first video token.
+
+        `own` is the layer's own mask, None if it is causal.
+        """
         import torch
 
         n, start = len(layout), first_video_position(layout)
         blocked = torch.zeros(n, n, dtype=torch.bool, device=device)
         if count:
-            rows, columns = torch.tril_indices(n - start, n - start, device=device) + start
+            if own is None:
+                rows, columns = torch.tril_indices(n - start, n - start, device=device) + start
+            else:
+                rows, columns = own[start:, start:].to(device).nonzero().T + start
             order = _scramble(
                 torch.arange(rows.shape[0], device=device), _stream(self.seed, key, layer)
             )

@@ -7,15 +7,18 @@ code has to search for the stem or an option in rendered text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import quoted
 
 PartKind = Literal["label", "stem", "option", "template"]
 PromptStyle = Literal["completion", "chat"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MOST_ID_BYTES = 1024
+"""The longest id of a question, video or task, in bytes of UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,10 @@ class Question:
     until: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raises MapflowError for an id that is too long."""
+        check_ids("question", self.question_id, self.video_id, self.task)
+
     @property
     def letters(self) -> tuple[str, ...]:
         """The options' marks, in order: ("A", "B", …)."""
@@ -150,3 +157,29 @@ class Question:
             parts.append(Part("option", prompt.option.format(letter=letter, text=text), index))
         parts.append(Part("template", prompt.instruction))
         return tuple(part for part in parts if part.text)
+
+
+def check_ids(where: str, question_id: object, video_id: object, task: object) -> None:
+    """Raises MapflowError, naming `where`, for an id longer than `MOST_ID_BYTES`.
+
+    Other types than text are not checked here.
+    """
+    for name, value in (("id", question_id), ("video id", video_id), ("task", task)):
+        if isinstance(value, str) and 4 * len(value) > MOST_ID_BYTES:
+            n = len(value.encode("utf-8", "surrogatepass"))
+            if n > MOST_ID_BYTES:
+                raise MapflowError(
+                    f"{where}: {name} {quoted(value)} has {n:,} bytes, the most are"
+                    f" {MOST_ID_BYTES:,}; shorten it in the benchmark's files"
+                )
+
+
+def coded(ids: Iterable[str]) -> tuple[list[str], list[int]]:
+    """The distinct ids in order, and the position of each id among them.
+
+    Instead of NumPy's text arrays, which give every entry the width of the longest.
+    """
+    listed = list(ids)
+    names = sorted(set(listed))
+    position = {name: code for code, name in enumerate(names)}
+    return names, [position[one] for one in listed]

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import coded
 from mapflow.results.figures.panels import Pen, add_legend, panels, pen
 from mapflow.results.statistics import cluster_bootstrap
 
@@ -84,7 +85,7 @@ def mean_curve(
     videos: the video of each question.
     weights: whole numbers from 1; a question of weight w counts as w questions.
     """
-    cluster = np.unique(videos, return_inverse=True)[1]
+    cluster = np.array(coded(videos)[1])
     times = np.asarray(weights or [1] * len(values))
     repeated, cluster = np.repeat(values, times, axis=0), np.repeat(cluster, times)
     n, n_videos, mean = len(values), len(set(videos)), tuple(repeated.mean(axis=0).tolist())

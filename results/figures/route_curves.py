@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import coded
 from mapflow.results.figures.panels import pen
 from mapflow.results.records.sweep import SweepRecord, accuracy_drops
 from mapflow.results.statistics import Interval, simultaneous_bands
@@ -67,7 +68,7 @@ def route_panels(records: Sequence[SweepRecord]) -> list[RoutePanel]:
 
 def _panel(route: str, records: Sequence[SweepRecord]) -> RoutePanel:
     change = np.array([record.change_answer for record in records], dtype=float)
-    cluster = np.unique([record.video_id for record in records], return_inverse=True)[1]
+    cluster = np.array(coded(record.video_id for record in records)[1])
     mean = tuple(change.mean(axis=0).tolist())
     n_right, drops = accuracy_drops(records)
     try:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type
 from tabulate import tabulate
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.question import Question
+from mapflow.results.contract.question import Question, check_ids
 from mapflow.results.contract.visible_text import quoted
 
 Kind = TypeVar("Kind", bound="JsonlRecord")
@@ -146,6 +146,8 @@ def _from_line(kind: type[Kind], line: str, where: str) -> Kind:
     except (ValueError, RecursionError) as error:
         raise MapflowError(f"{where}: not a record ({error})") from None
     checks = _checks(kind)
+    if isinstance(values, dict):
+        check_ids(where, *map(values.get, ("question_id", "video_id", "task")))
     if not isinstance(values, dict) or not values.keys() <= checks.keys():
         raise MapflowError(f"{where}: not a record of this version of mapflow")
     for name, value in values.items():

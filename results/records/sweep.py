@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from mapflow.results.contract.question import coded
 from mapflow.results.records.base import JsonlRecord, Summary, layer_table, means
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def accuracy_drops(records: Sequence[SweepRecord]) -> tuple[int, tuple[Interval,
     right = [record for record in records if record.measured and record.correct]
     if not right:
         return 0, ()
-    cluster = np.unique([record.video_id for record in right], return_inverse=True)[1]
+    cluster = np.array(coded(record.video_id for record in right)[1])
     before = np.ones(len(right), dtype=bool)
     layers = np.array([record.still_right for record in right], dtype=bool).T
     drops = [accuracy_drop(before, after, cluster) for after in layers]

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
+from mapflow.results.contract.question import coded
 from mapflow.results.records.record import Record
 from mapflow.results.runs.folder import MANIFEST, RECORDS
 from mapflow.results.runs.model_names import distinct_names, model_name
@@ -40,7 +41,7 @@ class _Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """All arrays have one entry per question, in the order of the file.
+    """All arrays have one entry per question, in the order of the file; texts are objects.
 
     `failed` marks failed questions, which count for no accuracy. `n_right` counts the options with
     the right answer's text. Unknown values: `n_options` 0 (also for open-ended questions), edges
@@ -96,8 +97,8 @@ class Run:
         """The video of each answered question as a code; None if unknown or all are different."""
         if self.video_id is None:
             return None
-        names, codes = np.unique(self.video_id[~self.failed], return_inverse=True)
-        return codes if len(names) < len(codes) else None
+        names, codes = coded(self.video_id[~self.failed])
+        return np.array(codes) if len(names) < len(codes) else None
 
 
 def read_runs(place: Path, titles: Mapping[str, str] | None = None) -> list[Run]:
@@ -231,10 +232,10 @@ def _run(
         manifest=manifest,
         seed=about[0],
         protocol=about[1],
-        question_id=np.array(list(rows)),
-        video_id=None if None in videos else np.array(videos),
-        task=np.array([one.task for one in answers]),
-        gold=np.array([one.gold for one in answers]),
+        question_id=np.array(list(rows), dtype=object),
+        video_id=None if None in videos else np.array(videos, dtype=object),
+        task=np.array([one.task for one in answers], dtype=object),
+        gold=np.array([one.gold for one in answers], dtype=object),
         correct=np.array([one.correct for one in answers], dtype=bool),
         valid=None if None in valid else np.array([bool(one.valid) for one in answers]),
         failed=np.array([one.failed for one in answers], dtype=bool),

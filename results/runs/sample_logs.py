@@ -15,6 +15,7 @@ from typing import Any
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
+from mapflow.results.contract.question import check_ids
 from mapflow.results.records.record import Record
 
 FILE_NAME = re.compile(r"(?P<date>.+?)_samples_(?P<task>.+)\.jsonl")
@@ -105,9 +106,11 @@ def _record(line: str, where: str, task: str, intervention: str) -> Record:
     if type(number) is not int and not isinstance(number, str):
         raise MapflowError(f"{where}: doc_id {number!r} is neither a number nor text")
     question = f"{task}/{number:06d}" if isinstance(number, int) else f"{task}/{number}"
+    ids = (str(identity.get("question_id", question)), str(identity.get("video_id", "")))
+    check_ids(where, *ids, task)
     return Record(
-        question_id=str(identity.get("question_id", question)),
-        video_id=str(identity.get("video_id", "")),
+        question_id=ids[0],
+        video_id=ids[1],
         task=task,
         intervention=intervention,
         seed=None,

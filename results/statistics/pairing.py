@@ -16,6 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import coded
+from mapflow.results.contract.visible_text import quoted
+from mapflow.results.statistics.estimates import count
 
 Column = Sequence[Any] | np.ndarray
 
@@ -75,64 +78,68 @@ def pair(runs: Sequence[RunOutcomes], *, intersect: bool = False) -> PairedRuns:
     """
     if not runs:
         raise MapflowError("no runs given; name at least one")
-    ids, order = zip(*(_sorted_ids(run) for run in runs), strict=True)
-    shared = _shared_ids(runs, ids, intersect)
-    rows = [
-        in_order[np.searchsorted(of_run, shared)] if len(of_run) > len(shared) else in_order
-        for of_run, in_order in zip(ids, order, strict=True)
-    ]
+    places = [_places(run) for run in runs]
+    shared = _shared_ids(runs, places, intersect)
+    rows = [np.fromiter((of_run[one] for one in shared), int, len(shared)) for of_run in places]
     correct = np.stack([_outcomes(run)[row] for run, row in zip(runs, rows, strict=True)])
     _agreed(runs, rows, shared, "gold")
     video = _agreed(runs, rows, shared, "video_id")
     task = _agreed(runs, rows, shared, "task")
     n_clusters, cluster = len(shared), np.arange(len(shared))
     if video is not None:
-        names, cluster = np.unique(video, return_inverse=True)
-        n_clusters = len(names)
-    task_names: tuple[str, ...] = ()
-    if task is not None:
-        names, task = np.unique(task, return_inverse=True)
-        task_names = tuple(names.tolist())
-    left_out = tuple(len(of_run) - len(shared) for of_run in ids)
-    run_names = tuple(run.name for run in runs)
-    return PairedRuns(run_names, shared, correct, cluster, n_clusters, task, task_names, left_out)
+        names, codes = coded(video)
+        n_clusters, cluster = len(names), np.array(codes)
+    task_names, task_codes = coded(task) if task is not None else ([], None)
+    return PairedRuns(
+        tuple(run.name for run in runs),
+        np.array(shared, dtype=object),
+        correct,
+        cluster,
+        n_clusters,
+        None if task_codes is None else np.array(task_codes),
+        tuple(task_names),
+        tuple(len(of_run) - len(shared) for of_run in places),
+    )
 
 
-def _sorted_ids(run: RunOutcomes) -> tuple[np.ndarray, np.ndarray]:
+def _places(run: RunOutcomes) -> dict[str, int]:
+    """Question id → row."""
     ids = _text(run, "question_id", run.question_id)
-    if len(ids) == 0:
+    if not len(ids):
         raise MapflowError(f"run {run.name!r} has no questions; there is nothing to compare")
-    order = np.argsort(ids, kind="stable")
-    ids = ids[order]
-    repeated = np.flatnonzero(ids[1:] == ids[:-1])
-    if len(repeated):
+    found: dict[str, int] = {}
+    repeated = [one for row, one in enumerate(ids) if found.setdefault(one, row) != row]
+    if repeated:
         raise MapflowError(
-            f"run {run.name!r} answers question {str(ids[repeated[0]])!r} more than once"
-            f" ({len(repeated)} repeated answers in all); keep one answer per question"
+            f"run {run.name!r} answers question {quoted(min(repeated))} more than once"
+            f" ({count(len(repeated), 'repeated answer')} in all); keep one answer per question"
         )
-    return ids, order
+    return found
 
 
 def _shared_ids(
-    runs: Sequence[RunOutcomes], ids: Sequence[np.ndarray], intersect: bool
-) -> np.ndarray:
-    first = ids[0]
-    if all(np.array_equal(first, other) for other in ids[1:]):
-        return first
-    shared = reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), ids)
+    runs: Sequence[RunOutcomes], places: Sequence[dict[str, int]], intersect: bool
+) -> list[str]:
+    """The ids that all runs have, sorted."""
+    shared = sorted(reduce(lambda a, b: a & b, (of_run.keys() for of_run in places)))
+    if all(len(of_run) == len(shared) for of_run in places):
+        return shared
     counts = ", ".join(
-        f"{run.name!r} has {len(of_run)}" for run, of_run in zip(runs, ids, strict=True)
+        f"{run.name!r} has {len(of_run)}" for run, of_run in zip(runs, places, strict=True)
     )
-    if len(shared) == 0:
+    if not shared:
         raise MapflowError(
             f"the runs share no question: {counts}; check that they come from the same benchmark"
         )
     if not intersect:
-        run, of_run = next((r, i) for r, i in zip(runs, ids, strict=True) if len(i) > len(shared))
-        example = np.setdiff1d(of_run, shared, assume_unique=True)[0]
+        run, of_run = next(
+            (run, ids) for run, ids in zip(runs, places, strict=True) if len(ids) > len(shared)
+        )
+        example = min(of_run.keys() - set(shared))
         raise MapflowError(
-            f"the runs answer different questions: {counts}, {len(shared)} are shared (not all have"
-            f" {str(example)!r} of {run.name!r}); use --intersect to compare the shared ones"
+            f"the runs answer different questions: {counts}, {len(shared)}"
+            f" {'is' if len(shared) == 1 else 'are'} shared (not all have {quoted(example)} of"
+            f" {run.name!r}); use --intersect to compare the shared ones"
         )
     return shared
 
@@ -150,14 +157,14 @@ def _outcomes(run: RunOutcomes) -> Bool[np.ndarray, " n"]:
     if len(bad):
         question = _text(run, "question_id", run.question_id)[bad[0]]
         raise MapflowError(
-            f"run {run.name!r}, question {str(question)!r}: outcome {column[bad[0]]} is neither 0"
+            f"run {run.name!r}, question {quoted(question)}: outcome {column[bad[0]]} is neither 0"
             f" nor 1 ({len(bad)} such in all); count an unanswered question as wrong"
         )
     return numbers == 1
 
 
 def _agreed(
-    runs: Sequence[RunOutcomes], rows: Sequence[np.ndarray], shared: np.ndarray, field: str
+    runs: Sequence[RunOutcomes], rows: Sequence[np.ndarray], shared: Sequence[str], field: str
 ) -> np.ndarray | None:
     """The column `field` in the shared order, or None if no run has it.
 
@@ -175,15 +182,15 @@ def _agreed(
         if len(differ):
             at = differ[0]
             raise MapflowError(
-                f"question {str(shared[at])!r} has {field} {str(found[1][at])!r} in run"
-                f" {found[0].name!r} but {str(column[at])!r} in run {run.name!r} ({len(differ)}"
+                f"question {quoted(shared[at])} has {field} {quoted(found[1][at])} in run"
+                f" {found[0].name!r} but {quoted(column[at])} in run {run.name!r} ({len(differ)}"
                 " such in all); compare runs of one version of the benchmark"
             )
     return None if found is None else found[1]
 
 
 def _text(run: RunOutcomes, field: str, values: Column) -> np.ndarray:
-    """The column as strings.
+    """The column as strings, kept as objects: each takes its own length, not that of the longest.
 
     Lists are converted by way of objects, as NumPy would turn a NaN among strings into text.
     """
@@ -196,7 +203,7 @@ def _text(run: RunOutcomes, field: str, values: Column) -> np.ndarray:
                 f"run {run.name!r} has no {field} in row {missing[0] + 1} ({len(missing)} such in"
                 " all); complete the column or leave it out"
             )
-    return column if column.dtype.kind == "U" else column.astype(str)
+    return np.array([one if type(one) is str else str(one) for one in column.tolist()], object)
 
 
 def _check_length(run: RunOutcomes, field: str, column: np.ndarray) -> None:

@@ -133,7 +133,7 @@ def outcomes(run: Run, name: str, *, without: Set[str] = frozenset()) -> RunOutc
     `without`."""
     keep = ~run.failed
     if without:
-        keep &= ~np.isin(run.question_id, list(without))
+        keep &= np.array([question not in without for question in run.question_id], dtype=bool)
     return RunOutcomes(
         name,
         run.question_id[keep],

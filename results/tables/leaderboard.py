@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import coded
 from mapflow.results.runs.provenance import disagreements, provenance
 from mapflow.results.runs.run import Run, labels, model_names
 from mapflow.results.statistics import (
@@ -166,7 +167,8 @@ def _micro(run: Run) -> float:
 def _row(run: Run, model: str, ties: str) -> Row:
     kept = ~run.failed
     correct, options, cluster = run.correct[kept], run.n_options[kept], run.cluster
-    tasks, codes = np.unique(run.task[kept], return_inverse=True)
+    tasks, codes = coded(run.task[kept])
+    codes = np.array(codes)
     micro = accuracy(correct, cluster)
     macro = macro_accuracy(correct, codes, cluster) if len(tasks) > 1 else micro
     choice = bool((options > 1).all())

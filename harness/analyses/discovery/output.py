@@ -16,7 +16,7 @@ from tabulate import tabulate
 from mapflow.harness.analyses.discovery.rules import PATHWAYS, Found
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.runs.folder import write_json
-from mapflow.results.statistics import Comparison, points, sentence
+from mapflow.results.statistics import Comparison, count, points, sentence
 
 if TYPE_CHECKING:
     from mapflow.harness.analyses.samples import Samples
@@ -98,12 +98,23 @@ def describe(scored: Sequence[Scored], sample: Sample) -> str:
         " the ranges found without it.",
         f"ranges are found on {sample}; scores are of all questions",
         *dict.fromkeys(sentences),
+        *_family(scored),
         *(
-            f"{scored[0].not_asked} questions could not be asked"
+            f"{count(scored[0].not_asked, 'question')} could not be asked"
             for _ in range(scored[0].not_asked > 0)
         ),
     ]
     return "\n".join(["", table, *notes])
+
+
+def _family(scored: Sequence[Scored]) -> list[str]:
+    """Which comparisons the verdicts are corrected for."""
+    sizes = {one.comparison.non_inferiority.family for one in scored if one.comparison}
+    return [
+        f"verdicts are corrected for the family of all {size} policies scored here (Holm)"
+        for size in sizes
+        if size > 1
+    ]
 
 
 def _span(found: Found, name: str) -> str:

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 from mapflow.model_adapters.interventions import LayerSpan, PathwayRanges
 from mapflow.model_adapters.interventions.language.layers import WindowStyle
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import coded
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.statistics import simultaneous_bands
 
@@ -110,9 +111,8 @@ def changes(
             f"no question of this split has a relative change for {route}: take more questions, or"
             " --samples all"
         )
-    return np.array([r.change_answer for r in own], float), np.unique(
-        [r.video_id for r in own], return_inverse=True
-    )[1]
+    video = np.array(coded(r.video_id for r in own)[1])
+    return np.array([r.change_answer for r in own], float), video
 
 
 def marginal_costs(

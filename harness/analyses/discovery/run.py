@@ -15,8 +15,8 @@ import argparse
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,10 +160,10 @@ class Discovery(Analysis):
             for k in (0, 1)
         ]
         records = _answer(subject, fold, policies, folder / "scores")
-        scored = [
+        scored = _judged(
             _score(found, without, records, subject.questions, fold, self.margin)
             for found, without in plans
-        ]
+        )
         sample = Sample.of(self.samples, [r for records in sweeps.values() for r in records])
         return scored, missing or any(one.not_asked for one in scored), sample
 
@@ -251,6 +251,31 @@ def _score(
         sum(getattr(b, name) for _, b in asked) for name in ("edges_kept", "edges_total")
     )
     return Scored(found, without, comparison, kept / total, len(baseline) - len(asked))
+
+
+def _judged(scored: Iterable[Scored]) -> list[Scored]:
+    """Verdicts corrected for all distinct policies that are scored, as one family.
+
+    Rules and thresholds that found the same ranges are one comparison.
+    """
+    from mapflow.results.statistics import judge_together
+
+    scored = list(scored)
+    policies = [
+        tuple(map(str, map(_policy, one.without))) if one.comparison else None for one in scored
+    ]
+    distinct = {
+        policy: one.comparison
+        for policy, one in zip(policies, scored, strict=True)
+        if policy and one.comparison
+    }
+    together = dict(zip(distinct, judge_together(list(distinct.values())), strict=True))
+    return [
+        one
+        if policy is None or one.comparison is None
+        else replace(one, comparison=replace(together[policy], treatment=one.comparison.treatment))
+        for policy, one in zip(policies, scored, strict=True)
+    ]
 
 
 def _outcomes(name: str, records: Sequence[Record]) -> RunOutcomes:

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LINKS := $(VENV)/editable
 INSTALLED := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
 
 .PHONY: demo figures test check links clean
 
@@ -16,10 +17,10 @@ figures: $(INSTALLED)
 	rm -rf figures_output
 	OMP_NUM_THREADS=1 $(BIN)/python -m mapflow.harness.reporting.bundled_figures figures_output --output results/figures
 
-test: $(INSTALLED) check
+test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: $(INSTALLED)
+check: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
@@ -27,8 +28,13 @@ check: $(INSTALLED)
 $(INSTALLED): pyproject.toml setup.py
 	python3 -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/pip install --quiet --editable .
 	$(MAKE) --no-print-directory links
+	touch $@
+
+# What only tests and checks need (a browser driver, a type checker with its Node.js).
+$(TOOLS): $(INSTALLED)
+	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@
 
 # `mapflow.*` as links to the four code folders, for type checkers and editors, which cannot follow

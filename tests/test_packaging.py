@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -9,9 +10,12 @@ import sys
 import tarfile
 import zipfile
 from configparser import ConfigParser
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 FLOORS = ("harness", "tasks", "model_adapters", "results")
@@ -54,10 +58,10 @@ def build_wheel(source: Path) -> Path:
 def source(tmp_path_factory) -> Path:
     """A copy, so that building leaves nothing in the repository."""
     source = tmp_path_factory.mktemp("source")
-    for name in FLOORS:
+    for name in (*FLOORS, "tests", ".ci"):
         shutil.copytree(ROOT / name, source / name, ignore=IGNORED)
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    for path in filter(Path.is_file, ROOT.iterdir()):
+        shutil.copy(path, source)
     return source
 
 
@@ -130,6 +134,43 @@ def test_the_sdist_makes_the_same_wheel(wheel, sdist, tmp_path):
         }
 
     assert contents(again) == contents(first)
+
+
+def test_the_sdist_holds_what_its_pages_refer_to(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {Path(*Path(name).parts[1:]) for name in archive.getnames()}
+    pages = list(ROOT.glob("*.md"))
+    pages += [page for place in (*FLOORS, "tests") for page in (ROOT / place).rglob("*.md")]
+    assert {page.relative_to(ROOT) for page in pages} <= names
+    assert {Path("Makefile"), Path(".ci/run"), Path("tests/FAULTS.md")} <= names
+
+
+@pytest.fixture
+def dependencies() -> dict[str, Requirement]:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = map(Requirement, project["dependencies"])
+    return {canonicalize_name(one.name): one for one in required}
+
+
+def test_every_import_is_a_declared_dependency(dependencies):
+    known = packages_distributions()
+    for path in (path for floor in FLOORS for path in (ROOT / floor).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module or ""]
+            for top in {module.partition(".")[0] for module in modules}:
+                if top == "mapflow" or top in sys.stdlib_module_names:
+                    continue
+                names = {canonicalize_name(one) for one in known.get(top, [top])}
+                assert names & set(dependencies), f"{path} imports {top}: not a dependency"
+
+
+def test_packages_whose_inside_is_used_are_bounded(dependencies):
+    for name in ("lmms-eval", "transformers"):
+        bounds = dependencies[name].specifier
+        assert any(one.operator == "<" for one in bounds) and bounds.contains(version(name))
 
 
 def test_commands_and_the_plugin_are_announced(installed):

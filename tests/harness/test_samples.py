@@ -24,7 +24,6 @@ from mapflow.results.records.lens import LensRecord
 from mapflow.results.records.sweep import SweepRecord, accuracy_drops
 from mapflow.results.records.trace import TraceRecord
 from mapflow.results.runs.folder import read_records
-from mapflow.results.statistics import wilson
 
 TASK = "mapflow_motion_direction"
 EARLIER = Path(__file__).with_name("earlier_runs")
@@ -132,11 +131,12 @@ def test_a_sweep_s_drop_is_that_of_the_questions_answered_right():
     n, (first, second) = accuracy_drops(records)
     assert n == 4
     assert (first.estimate, second.estimate) == (-75.0, 0.0)
-    # design effect: variance of the mean over two videos (0 and 1 kept) over that of 4 questions
-    effect = (2 / 1 * ((0 - 0.5) ** 2 + (1 - 0.5) ** 2) / 16) / (0.25 * 0.75 / 4)
-    expected = wilson(1 / effect, 4 / effect)
-    assert first.low == pytest.approx(100 * (expected.low - 1))
-    assert first.high == pytest.approx(100 * (expected.high - 1))
+    # Wilson's equation at the limit, times the design effect of two videos (0 and 1 of 2 kept)
+    for share in (1 + first.low / 100, 1 + first.high / 100):
+        apart = (1 - share) ** 2 + 3 * share**2
+        effect = ((0 - 2 * share) ** 2 + (1 - 2 * share) ** 2) / apart
+        variance = share * (1 - share) / 4 * effect
+        assert (0.25 - share) ** 2 == pytest.approx(1.959964**2 * variance, rel=1e-5)
     assert second.high == 0 and second.low < -40  # two videos show little
     assert accuracy_drops([window(4, False, (True, True))]) == (0, ())
 

@@ -23,6 +23,7 @@ class Protocol:
     n_frames: frames shown per clip; None takes the model's own number.
     max_new_tokens: tokens that the model may write; with 1, the first token is the answer.
     first_line: whether the first line of a written answer counts alone.
+    first_capital: whether the first option letter of a written answer counts, wherever it is.
     prompts: `{begin}` in an answer prefix is replaced by the entry's `answer_begin`.
     """
 
@@ -30,6 +31,7 @@ class Protocol:
     n_frames: int | None
     max_new_tokens: int
     first_line: bool
+    first_capital: bool
     prompts: Mapping[PromptStyle, Prompt]
 
     def prompts_for(self, answer_begin: str) -> Mapping[PromptStyle, Prompt]:
@@ -54,6 +56,9 @@ class Benchmark:
     chance_micro, chance_macro: expected accuracy of a uniform guess in percent over the complete
         set, by question and by subtask; None where none is published.
     read_row: turns (row, subtask, question id) into an Entry.
+    select: which questions (number, row) of a subtask a row of its file is (subtask, number, row);
+        by default each row is one.
+    suffixes: what follows a video's name in the file's name; the first that is there counts.
     folder: the benchmark's package folder, which holds `prompts.yaml`.
     bundled: the folder of its data files where they come with mapflow, else None.
     categories: groups of questions across subtasks that get an accuracy each.
@@ -71,6 +76,8 @@ class Benchmark:
     bundled: Path | None = None
     categories: tuple[str, ...] = ()
     micro: bool = True
+    select: Callable[[str, str, Row], Iterable[tuple[str, Row]]] | None = None
+    suffixes: tuple[str, ...] = ("",)
 
     @property
     def task(self) -> str:
@@ -111,17 +118,24 @@ class Benchmark:
         chosen = self.protocol(protocol)
         return [
             self._question(folder, subtask, chosen, row, _question_id(self.name, subtask, number))
-            for number, row in read_rows(folder.questions(subtask))
+            for number, row in self._rows(folder, subtask)
         ]
+
+    def _rows(self, folder: DataFolder, subtask: str) -> Iterable[tuple[str, Row]]:
+        rows = read_rows(folder.questions(subtask))
+        if self.select is None:
+            return rows
+        return [one for number, row in rows for one in self.select(subtask, number, row)]
 
     def _question(
         self, folder: DataFolder, subtask: str, protocol: Protocol, row: Row, question_id: str
     ) -> Question:
         entry = self.read_row(row, subtask, question_id)
         try:
-            file = folder.video(subtask, entry.video)
+            files = [folder.video(subtask, entry.video + suffix) for suffix in self.suffixes]
         except MapflowError as error:
             raise MapflowError(f"{question_id}: field {entry.video_field!r}: {error}") from None
+        file = next((one for one in files if one.exists), files[0])
         return Question(
             question_id=question_id,
             video_id=entry.video_id,
@@ -141,7 +155,9 @@ class Benchmark:
             n_frames=protocol.n_frames,
             max_new_tokens=protocol.max_new_tokens,
             first_line=protocol.first_line,
+            first_capital=protocol.first_capital,
             category=entry.category,
+            duration=entry.duration,
         )
 
 
@@ -166,6 +182,7 @@ def _read_protocols(path: Path) -> Mapping[str, Protocol]:
             n_frames=entry.get("n_frames"),
             max_new_tokens=entry.get("max_new_tokens", 1),
             first_line=entry.get("first_line", False),
+            first_capital=entry.get("first_capital", False),
             prompts={style: Prompt(**wording) for style, wording in entry["prompts"].items()},
         )
         for name, entry in entries.items()

@@ -23,7 +23,7 @@ class Layout:
     name: folder under the data folder; published_as: the publisher's name for it, also accepted.
     questions: subtask → question file.
     videos: subtask → folder of its videos; zip files of them lie beside or inside it.
-    repository: on the Hugging Face Hub.
+    repository: on the Hugging Face Hub; empty for files that only users can fetch.
     by_hand: which files users must fetch, and where they go (`{root}` is the folder).
     """
 

@@ -21,6 +21,14 @@ def fetch(layout: Layout, subtask: str, folder: DataFolder | None = None) -> Dat
     Raises MapflowError where the Hub cannot be reached and the questions are not there yet.
     """
     folder = fetched_folder(layout) if folder is None else folder
+    if not layout.repository:
+        if folder.questions(subtask).is_file():
+            return folder
+        by_hand = layout.by_hand.format(root=f"<data_dir>/{layout.name}")
+        raise MapflowError(
+            f"{layout.published_as} is not on this machine and is not fetched. {by_hand}; then set"
+            " --data_dir or MAPFLOW_DATA"
+        )
     from huggingface_hub import snapshot_download
 
     questions, videos = layout.questions[subtask], layout.videos[subtask]

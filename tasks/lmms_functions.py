@@ -75,6 +75,8 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
     }
     if text == NOT_ASKED:
         return {"answer": {**identity, "valid": None}}
+    if question.target == "":  # such as VCGBench's, which only a judge can score
+        return {"answer": {**identity, "valid": bool(text)}}
     correct, valid = grade(question, text)
     scores = {"accuracy": float(correct), "micro": float(correct)}
     if question.category:

@@ -9,14 +9,30 @@ from pathlib import Path
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
-from mapflow.tasks import motion, tomato, tvbench, tvbench_open
+from mapflow.tasks import (
+    longvideobench,
+    motion,
+    tomato,
+    tvbench,
+    tvbench_open,
+    vcgbench,
+    videomme,
+)
 from mapflow.tasks.benchmark import Benchmark
 from mapflow.tasks.data_folder import DataFolder, local_folder
 from mapflow.tasks.data_prepare import fetch
 
 BENCHMARKS: dict[str, Benchmark] = {
     one.name: one
-    for one in (motion.BENCHMARK, tvbench.BENCHMARK, tvbench_open.BENCHMARK, tomato.BENCHMARK)
+    for one in (
+        motion.BENCHMARK,
+        tvbench.BENCHMARK,
+        tvbench_open.BENCHMARK,
+        tomato.BENCHMARK,
+        longvideobench.BENCHMARK,
+        videomme.BENCHMARK,
+        vcgbench.BENCHMARK,
+    )
 }
 
 

@@ -36,6 +36,7 @@ class Entry:
     start, end: bounds of the clip in seconds; None for the whole file.
     answer_begin: the text that an open-ended question's answer is begun with.
     category: the group that the question is counted in besides its subtask; may be empty.
+    duration: the video's stated length in seconds, where frames are chosen by it.
     """
 
     video: str
@@ -48,6 +49,7 @@ class Entry:
     answer_begin: str = ""
     category: str = ""
     video_field: str = "video"
+    duration: float | None = None
 
 
 def candidates_entry(
@@ -76,15 +78,29 @@ def candidates_entry(
 def read_rows(path: Path) -> list[tuple[str, Row]]:
     """(number, row) of a question file: a list of rows, or an object whose keys are the numbers.
 
+    A file that ends in .parquet is a table of rows.
+
     Raises MapflowError for a missing or unreadable file and for anything in it that is not a row.
     """
     try:
+        if path.suffix == ".parquet":
+            return _table_rows(path)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise MapflowError(f"{path}: no such question file") from None
     except (OSError, ValueError) as error:
         raise MapflowError(f"{path}: not a readable question file ({error})") from None
     return parse_rows(text, path)
+
+
+def _table_rows(path: Path) -> list[tuple[str, Row]]:
+    """Raises OSError or ValueError for a file that is missing or not a table."""
+    from pyarrow import parquet
+
+    rows: list[Row] = parquet.read_table(path).to_pylist()
+    if not rows:
+        raise MapflowError(f"{path}: holds no questions")
+    return [(str(number), row) for number, row in enumerate(rows)]
 
 
 def parse_rows(text: str, path: Path | str) -> list[tuple[str, Row]]:
@@ -185,6 +201,11 @@ def bounds_of(row: Row, where: str, *, required: bool) -> tuple[float | None, fl
     if start >= end:
         raise _wrong(where, "start", start, f"must lie before end ({end})")
     return start, end
+
+
+def seconds_of(row: Row, field: str, where: str) -> float:
+    """A field that must hold a number of seconds."""
+    return _seconds(_present(row, field, where), where, field)
 
 
 def _seconds(value: Any, where: str, field: str) -> float:

@@ -50,7 +50,12 @@ class Analysis(ABC):
 
     def check(self, questions: Sequence[Question]) -> None:
         """Raises MapflowError if the questions do not suit the analysis; no model is loaded yet."""
-        return
+        for question in questions:
+            if question.target == "":
+                raise MapflowError(
+                    f"task {question.task!r} has no right answers that an analysis can follow, only"
+                    " a judge can score what models write; choose another --task"
+                )
 
     @abstractmethod
     def run(self, subject: Subject, folder: Path) -> int:

@@ -96,6 +96,7 @@ class Sweep(QuestionAnalysis[SweepRecord]):
         )
 
     def check(self, questions: Sequence[Question]) -> None:
+        super().check(questions)
         check_routes(self.routes, questions)
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mapflow.harness.analyses.registry import Entry
 from mapflow.harness.cli.arguments import chosen_model, chosen_model_args, chosen_questions
+from mapflow.model_adapters.families.registry import family
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class AnalysisCommand:
             chosen_model_args(options)  # refuses a misspelt name before files are read
         questions = chosen_questions(options)
         analysis.check(questions)
+        style = family(options.model).prompt_style
+        for question in {one.task: one for one in questions}.values():
+            question.prompt(style)  # refused before weights are loaded
         model = chosen_model(options)
 
         from mapflow.model_adapters.inference.subject import Subject

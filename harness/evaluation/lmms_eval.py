@@ -149,7 +149,7 @@ class _Command:
     def __init__(self, interventions: str, allow_missing: bool) -> None:
         self._interventions, self._allow_missing = interventions, allow_missing
         self._include_defaults = True
-        self._ours = False
+        self._model: str | None = None  # its name, if it is one of ours
         self._tasks: list[str] = []
         self._finished: list[RunOutput] = []
         self.code = 0
@@ -199,9 +199,15 @@ class _Command:
 
     def check_task(self, name: str, task: Any) -> None:
         """Raises MapflowError for a task that our models cannot answer or that needs a judge."""
-        from mapflow.model_adapters.lmms.foreign_tasks import scoring_of
+        if self._model is None:
+            return
+        if name.startswith("mapflow_"):
+            from mapflow.tasks.lmms_functions import question_of
 
-        if self._ours and not name.startswith("mapflow_"):
+            question_of(task.eval_docs_no_media[0]).prompt(family(self._model).prompt_style)
+        else:
+            from mapflow.model_adapters.lmms.foreign_tasks import scoring_of
+
             scoring_of(task)
 
     def report(self) -> int:
@@ -214,10 +220,10 @@ class _Command:
             raise MapflowError("--model is required, e.g. --model mapflow_llava")
         if self._interventions and not _is_ours(args.model):
             raise MapflowError(f"--intervention needs a model named mapflow_…, not {args.model!r}")
-        self._ours = _is_ours(args.model)
-        if self._ours:
+        self._model = args.model if _is_ours(args.model) else None
+        if self._model is not None:
             request_generation(_generation(args.gen_kwargs))
-        given = self._model_args(args) if self._ours else {}
+        given = self._model_args(args) if self._model is not None else {}
         bundled = args.model == BUNDLED_MODEL and "pretrained" not in given
         if args.tasks is None and bundled:
             args.tasks = "mapflow_motion"

@@ -27,7 +27,9 @@ from mapflow.model_adapters.frame_grid import View, centred_view, token_grid
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges
 from mapflow.model_adapters.video.reader import read_frames
 from mapflow.model_adapters.video.resizing import ImagePreprocessing
-from mapflow.model_adapters.video.sampling import segment_midpoints
+from mapflow.model_adapters.video.sampling import (
+    segment_midpoints,
+)
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question

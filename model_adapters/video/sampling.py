@@ -122,3 +122,31 @@ def _check_inside(
             f"clip bounds start={start} s, end={end} s begin after the last frame"
             f" ({n_frames} frames at {fps:g} a second end at {n_frames / fps:.3f} s)"
         )
+
+
+def stated_seconds(
+    n_frames: int,
+    fps: float,
+    n: int,
+    start: float | None = None,
+    end: float | None = None,
+    *,
+    duration: float,
+) -> tuple[int, ...]:
+    """Frames 0, s, 2s, … of LongVideoBench, by the length in seconds that its questions state.
+
+    As in the authors' code: at most one frame per whole second, s is the frames in `duration`
+    divided by their number, and the last one is repeated. Raises MapflowError for a duration below
+    one second and for one that the video does not have. `start` and `end` must be None.
+    """
+    assert start is None and end is None
+    wanted = min(n, int(duration))
+    if wanted < 1:
+        raise MapflowError(f"stated duration {duration} s holds no whole second")
+    step = int(int(duration * fps) / wanted)
+    indices = [step * number for number in range(wanted)]
+    if indices[-1] >= n_frames:
+        raise MapflowError(
+            f"stated duration {duration} s asks for frame {indices[-1]}, the video has {n_frames}"
+        )
+    return tuple(indices + indices[-1:] * (n - wanted))

@@ -53,14 +53,29 @@ def grade(
     compared by their *text*, because some questions of TVBench list the right one twice: then
     either letter is right. An open-ended answer is right if its first token is
     (`first_token_right`); without that knowledge, if the right answer begins with the prediction.
+    With `first_capital` the rule is that of VideoLLaMA3's evaluation (`_first_capital`).
     """
     if not question.options:
         begins = bool(text) and question.target_text.startswith(text)
         return begins if first_token_right is None else first_token_right, bool(text)
     if question.max_new_tokens == 1:
         chosen = question.letters.index(text) if text in question.letters else None
+    elif question.first_capital:
+        chosen = _first_capital(text, question)
     else:
         chosen = parse_answer(text, question.options, first_line=question.first_line)
     if chosen is None or isinstance(question.target, str):
         return False, chosen is not None
     return question.options[chosen] == question.options[question.target], True
+
+
+def _first_capital(text: str, question: Question) -> int | None:
+    """The option of the first of its letters in the text, else the first whose text occurs in it.
+
+    The word "answer" is skipped. "Because" is B: the rule is kept as it is in VideoLLaMA3's code.
+    """
+    rest = text.replace("answer", "").replace("Answer", "")
+    found = next((one for one in rest if one in question.letters), None)
+    if found is not None:
+        return question.letters.index(found)
+    return next((i for i, one in enumerate(question.options) if one.lower() in rest.lower()), None)

@@ -52,7 +52,8 @@ class Prompt:
 
     `system` opens the conversation, `preamble` comes between the video and the question, and
     `answer_prefix` begins the assistant's turn; all three may be empty. `option` is a format string
-    with `{letter}` and `{text}`.
+    with `{letter}` and `{text}`. `plain_roles`: turns begin with USER: and ASSISTANT: also for
+    completion models with role tokens of their own.
     """
 
     system: str
@@ -63,6 +64,7 @@ class Prompt:
     instruction: str
     answer_prefix: str
     preamble: str = ""
+    plain_roles: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ class Question:
     of an answer that goes on, and with `first_line` a written answer's first line is. `until` are
     texts that end an answer. `turn` is the complete user turn of a task that words its own prompt,
     and `marks` how it marks its options (default: capital letters). `category` groups questions
-    for reporting besides the task (TOMATO's kind of demonstration); it may be empty.
+    for reporting besides the task (TOMATO's kind of demonstration); it may be empty. `duration` is
+    the video's stated length in seconds, where frames are chosen by it (LongVideoBench). With
+    `first_capital` a written answer is the first option letter in it.
     """
 
     question_id: str
@@ -97,6 +101,8 @@ class Question:
     first_token: bool = False
     until: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
+    duration: float | None = None
+    first_capital: bool = False
 
     def __post_init__(self) -> None:
         """Raises MapflowError for an id that is too long."""

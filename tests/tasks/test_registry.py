@@ -33,7 +33,7 @@ def test_chance_of_the_bundled_benchmark():
 @pytest.mark.parametrize(
     ("tasks", "options", "message"),
     [
-        ("mapflow_moton", {}, "unknown task 'mapflow_moton'; benchmarks: mapflow_motion, "),
+        ("mapflow_moton", {}, "unknown task 'mapflow_moton'; benchmarks: mapflow_longvideobench, "),
         (" ,", {}, "no task named"),
         ("mapflow_motion", {"limit": 0}, "limit 0 must be at least 1 question"),
         ("mapflow_motion", {"protocol": "offical"}, "no protocol 'offical'; it has paper"),

@@ -29,6 +29,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
 
 USER, ASSISTANT = " <|user|>\n", " <|assistant|>\n"
+PLAIN_USER, PLAIN_ASSISTANT = " USER: ", " ASSISTANT:"
 OPEN, PLACEHOLDER, CLOSE = "<img>", "<IMG_CONTEXT>", "</img>"
 TURN_END = "<|end|>"
 ROLES = ("<|user|>", "<|assistant|>", TURN_END, OPEN, CLOSE, PLACEHOLDER)
@@ -82,12 +83,14 @@ class InternVLVideo(ReleasedVideoLLM[InternVLNetwork, ImagePreprocessing]):
         prompt = question.prompt(self.prompt_style)
         size = self.network.tokens_per_frame
         frames = range(len(vision["pixel_values"]))
+        plain = prompt.plain_roles
+        user, assistant = (PLAIN_USER, PLAIN_ASSISTANT) if plain else (USER, ASSISTANT)
         return [
-            Text(prompt.system + USER + OPEN, Segment("system")),
+            Text(prompt.system + user + OPEN, Segment("system")),
             Video(PLACEHOLDER, tuple((Segment("frame", frame), size) for frame in frames)),
-            Text(CLOSE + "\n" + USER, Segment("template")),
+            Text(CLOSE + "\n" + user, Segment("template")),
             *user_pieces(question, self.prompt_style),
-            Text(ASSISTANT + prompt.answer_prefix, Segment("template")),
+            Text(assistant + prompt.answer_prefix, Segment("template")),
         ]
 
     def video_tokens(

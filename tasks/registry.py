@@ -41,6 +41,11 @@ def benchmark_titles() -> dict[str, str]:
     return {one.name: one.title for one in BENCHMARKS.values()}
 
 
+def benchmark_sizes() -> dict[str, int]:
+    """Benchmark name → its number of questions, as published."""
+    return {one.name: sum(one.counts.values()) for one in BENCHMARKS.values()}
+
+
 def benchmarks_with_files() -> dict[str, Benchmark]:
     """The benchmarks whose files users bring, by name."""
     return {one.name: one for one in BENCHMARKS.values() if one.has_own_files}

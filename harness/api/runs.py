@@ -14,7 +14,7 @@ from mapflow.results.contract.files import read_json
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.records.record import Record
 from mapflow.results.runs.folder import MANIFEST, read_records
-from mapflow.results.tables.comparison import all_differ, compare_groups, comparison_table
+from mapflow.results.tables.comparison import all_differ, compare_groups, comparison_tables
 from mapflow.results.tables.formats import Table, html_table, render
 
 if TYPE_CHECKING:
@@ -73,22 +73,22 @@ class Comparison:
     verdicts); `sentences`, one per comparison, with the notes below the table.
     """
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
-        self.sentences = list(table.notes)
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self._tables = list(tables)
+        self.sentences = [note for table in self._tables for note in table.notes]
 
     @property
     def table(self) -> pandas.DataFrame:
         import pandas
 
-        return pandas.DataFrame(self._table.records())
+        return pandas.DataFrame([row for table in self._tables for row in table.records()])
 
     def __repr__(self) -> str:
-        return render([self._table], "terminal")
+        return render(self._tables, "terminal")
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences)
-        return html_table(self._table) + notes
+        return "".join(map(html_table, self._tables)) + notes
 
 
 def compare(
@@ -112,5 +112,7 @@ def compare(
         raise MapflowError(f"margin={margin:g} must lie between 0 and 100 points, e.g. margin=2")
     groups = compared_runs([str(run) for run in runs], baseline, intersect=intersect)
     pairs = compare_groups(groups, margin=margin / 100, intersect=intersect)
-    together = [all_differ(group, intersect) for group in groups if len(group) > 2]
-    return Comparison(comparison_table(pairs, together))
+    together = {
+        group[0].benchmark: all_differ(group, intersect) for group in groups if len(group) > 2
+    }
+    return Comparison(comparison_tables(pairs, together))

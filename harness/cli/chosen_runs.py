@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.run import Run, read_runs
-from mapflow.tasks.registry import benchmark_titles
+from mapflow.tasks.registry import benchmark_sizes, benchmark_titles
 
 
 def all_runs(words: Sequence[str]) -> list[Run]:
@@ -87,7 +87,7 @@ def _named(word: str) -> list[Run]:
         raise MapflowError(
             f"{word!r} does not exist; name the folder of a run, or folder:intervention"
         )
-    runs = read_runs(place, benchmark_titles())
+    runs = read_runs(place, benchmark_titles(), benchmark_sizes())
     if not intervention:
         return runs
     chosen = [run for run in runs if run.intervention == intervention]

@@ -30,15 +30,19 @@ def run(options: argparse.Namespace) -> int:
     from mapflow.results.tables.comparison import (
         all_differ,
         compare_groups,
-        comparison_table,
-        subtask_table,
+        comparison_tables,
     )
+    from mapflow.results.tables.subtasks import subtask_tables
 
     groups = compared_runs(options.runs, options.baseline, intersect=options.intersect)
     pairs = compare_groups(groups, margin=chosen_margin(options), intersect=options.intersect)
-    together = [all_differ(group, options.intersect) for group in groups if len(group) > 2]
-    tables = [comparison_table(pairs, together)]
+    together = {
+        group[0].benchmark: all_differ(group, options.intersect)
+        for group in groups
+        if len(group) > 2
+    }
+    tables = comparison_tables(pairs, together)
     if options.subtasks:
-        tables += [subtask_table(pairs)]
+        tables += subtask_tables(pairs)
     write_tables(tables, options)
     return 0

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from mapflow.harness.cli.chosen_runs import all_runs
-    from mapflow.results.tables.leaderboard import leaderboard
+    from mapflow.results.tables.leaderboard import leaderboards
 
-    write_tables([leaderboard(all_runs(options.runs))], options)
+    write_tables(leaderboards(all_runs(options.runs)), options)
     return 0

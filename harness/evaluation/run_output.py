@@ -16,9 +16,11 @@ from pathlib import Path
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.records.record import Record
+from mapflow.results.runs.asked import read_asked, was_asked
 from mapflow.results.runs.claim import claim
 from mapflow.results.runs.folder import MANIFEST, SUMMARY, sort_records, write_json
-from mapflow.results.tables.summary import summarize, summary_table
+from mapflow.results.tables.summary import Summary, summaries_json, summarize, summary_blocks
+from mapflow.tasks.registry import benchmark_sizes, benchmark_titles
 
 
 class RunOutput:
@@ -57,21 +59,27 @@ class RunOutput:
         """Sorts the records, writes the summary, prints the table; returns the number of errors."""
         held = claim(self.folder)  # no other process appends while they are sorted
         asked = list(read_json(self.folder / MANIFEST)["interventions"])
-        records = sort_records(self.folder)
+        last = read_asked(self.folder)
+        records = [one for one in sort_records(self.folder) if was_asked(one, last)]
         own = _own_scores(records)
         summaries = sorted(
             (
-                replace(one, scores={**one.scores, **own.get(one.intervention, {})})
-                for one in summarize(records)
+                replace(one, scores={**one.scores, **_of(one, own.get(one.intervention, {}))})
+                for one in summarize(records, benchmark_sizes())
             ),
             key=lambda one: asked.index(one.intervention),
         )
-        print(f"\n{summary_table(summaries)}")
+        print(f"\n{summary_blocks(summaries, benchmark_titles())}")
         if self._kept:
-            write_json(self.folder / SUMMARY, {s.intervention: s.to_json() for s in summaries})
+            write_json(self.folder / SUMMARY, summaries_json(summaries))
             print(f"\nrecords, manifest and summary: {self.folder}")
         del held
         return sum(s.errors for s in summaries)
+
+
+def _of(summary: Summary, scores: Mapping[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The scores of the summary's own tasks."""
+    return {task: values for task, values in scores.items() if task in summary.tasks}
 
 
 def _own_scores(records: Sequence[Record]) -> Mapping[str, Mapping[str, dict[str, float]]]:

@@ -23,10 +23,10 @@ from mapflow.results.tables.comparison import (
     all_differ,
     compare_groups,
     comparison_table,
-    subtask_table,
 )
 from mapflow.results.tables.formats import Column, Row, Table
-from mapflow.results.tables.leaderboard import leaderboard
+from mapflow.results.tables.leaderboard import leaderboards
+from mapflow.results.tables.subtasks import subtask_table
 
 
 def report_contents(
@@ -57,13 +57,13 @@ def report_contents(
         except MapflowError as error:
             warnings.append(f"{group[0].title} is not compared: {error}.")
     sources = list(dict.fromkeys(run.source for run in runs))
-    board = leaderboard(runs) if runs else None
+    boards = leaderboards(runs)
     return ReportContents(
         title=title,
-        leaderboard=board,
+        leaderboards=boards,
         viewer=viewer_data(runs, data, n_pictured),
         comparisons=tables,
-        warnings=[*warnings, *_table_warnings([board, *tables] if board else tables)],
+        warnings=[*warnings, *_table_warnings([*boards, *tables])],
         policies=[diagram for source in sources for diagram in _policies(source)],
         sweeps=[_sweep_figure(source) for source in sweeps],
     )

@@ -142,15 +142,22 @@ class MapflowModel(lmms):
         ids: list[str] = []
         questions: list[Question] = []
         known = self._answered()
+        asked: list[tuple[str, str]] = []
+        sizes: dict[str, int] = {}
         for request in requests:
             question, trouble = self._question(request)
             ids.append(question.question_id)
+            asked.append((question.task, question.question_id))
+            task, split = request.args[-2:]
+            sizes[question.task] = len(self.task_dict[task][split])
             if question.question_id in known:
                 continue
             if trouble is None:
                 questions.append(question)
             else:
                 self._fail(question, trouble)
+        if self.run is not None:
+            self.run.note_asked(asked, sizes)
         for question, records in answer_questions(
             self.video_llm,
             questions,

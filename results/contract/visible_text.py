@@ -43,6 +43,11 @@ def shortened(text: str, most: int = 2000) -> str:
     return f"{text[: most // 2]} … ({left_out:,} characters left out) … {text[-most // 2 :]}"
 
 
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 question", "2,525 questions", "0 entries"."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
 def quoted(value: object, most: int = 80) -> str:
     """A value as error messages quote it: its `repr`, cut to `most` characters."""
     text = repr(value)

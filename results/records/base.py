@@ -73,6 +73,11 @@ class JsonlRecord:
         """The record of a question that failed. `reason` becomes one line."""
         return cls.of(question, name, **fields, error=" ".join(reason.split()))
 
+    @property
+    def benchmark(self) -> str:
+        """The benchmark, which the question's id begins with."""
+        return self.question_id.partition("/")[0]
+
     def to_line(self) -> str:
         """One line of JSON, without the newline. Raises ValueError on NaN and infinity."""
         values = {

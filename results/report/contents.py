@@ -109,7 +109,7 @@ class ReportContents:
     """The whole page. Warnings are at its top; sections without content are left out."""
 
     title: str
-    leaderboard: Table | None
+    leaderboards: Sequence[Table]
     viewer: ViewerData
     comparisons: Sequence[Table] = ()
     warnings: Sequence[str] = ()

@@ -40,7 +40,7 @@ class Claim:
 
     def __init__(self, folder: Path) -> None:
         with in_turn(folder):
-            self._take(folder, JOB, _job(), shared=True)
+            self._take(folder, JOB, job_identity(), shared=True)
             self._take(folder, f".worker-{os.environ.get('RANK', '0')}", "", shared=False)
 
     def _take(self, folder: Path, name: str, job: str, *, shared: bool) -> None:
@@ -93,7 +93,7 @@ def _open_lock(path: Path) -> int:
         raise
 
 
-def _job() -> str:
+def job_identity() -> str:
     """An identity shared by all processes of one torchrun or accelerate job, and by no other
     job."""
     told = os.environ.get

@@ -23,7 +23,8 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.records.record import Record
-from mapflow.results.runs.claim import claim, in_turn
+from mapflow.results.runs.asked import ASKED, joined
+from mapflow.results.runs.claim import claim, in_turn, job_identity
 
 RECORDS, MANIFEST, SUMMARY = Record.FILE, "manifest.json", "summary.json"
 SYNC_SECONDS = 5.0  # seconds of answers that a power cut may lose; a sync costs milliseconds
@@ -67,10 +68,19 @@ class RunFolder(Generic[R]):
                 write_json(folder / MANIFEST, {"identity": identity, **grown})
                 _drop_torn_line(self.file)
             self._file = self._open()
+        self._job = job_identity()
         self._synced = time.monotonic()
         self.answered = {
             record.key for record in read_records(folder, kind) if record.error is None
         }
+
+    def note_asked(self, questions: Iterable[tuple[str, str]], sizes: Mapping[str, int]) -> None:
+        """Writes down which (task, question id) this command asks for; see `asked.py`.
+
+        sizes: the number of questions that each task has.
+        """
+        with _writing(self.folder), in_turn(self.folder):
+            write_json(self.folder / ASKED, joined(self.folder, self._job, questions, sizes))
 
     def append(self, records: Iterable[R]) -> None:
         """All of them in one write: other workers' lines never interleave. Raises MapflowError on

@@ -18,6 +18,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import coded
 from mapflow.results.records.record import Record
+from mapflow.results.runs.asked import read_asked, was_asked
 from mapflow.results.runs.folder import MANIFEST, RECORDS
 from mapflow.results.runs.model_names import distinct_names, model_name
 from mapflow.results.runs.sample_logs import read_samples, sample_files, sample_manifest
@@ -46,7 +47,7 @@ class Run:
     `failed` marks failed questions, which count for no accuracy. `n_right` counts the options with
     the right answer's text. Unknown values: `n_options` 0 (also for open-ended questions), edges
     NaN, `frames` 0 (otherwise a fingerprint of the shown frames), `video_id` and `valid` None.
-    `title` is the benchmark's name in tables.
+    `title` is the benchmark's name in tables, `total` the number of its questions, if known.
     """
 
     source: Path
@@ -68,11 +69,17 @@ class Run:
     edges_total: Float[np.ndarray, " n"]
     frames: Int[np.ndarray, " n"]
     title: str
+    total: int | None = None
 
     @property
     def n(self) -> int:
         """The number of answered questions."""
         return int((~self.failed).sum())
+
+    @property
+    def complete(self) -> bool:
+        """Whether all questions of the benchmark are answered, as far as is known."""
+        return self.total in (None, self.n)
 
     @property
     def errors(self) -> int:
@@ -101,11 +108,18 @@ class Run:
         return np.array(codes) if len(names) < len(codes) else None
 
 
-def read_runs(place: Path, titles: Mapping[str, str] | None = None) -> list[Run]:
+def read_runs(
+    place: Path,
+    titles: Mapping[str, str] | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> list[Run]:
     """One run per intervention and benchmark under `place`, in the order of the manifest.
 
+    Of a run folder, only the questions that were asked last (`asked.py`).
+
     `place` is a run folder, a folder of lmms-eval's sample logs, or one of those logs. `titles`
-    maps benchmarks to their names in tables (default: the benchmark itself). Raises MapflowError
+    maps benchmarks to their names in tables (default: the benchmark itself), `sizes` to their
+    numbers of questions (default: what the run has noted). Raises MapflowError
     for any other place, for broken or contradictory lines, and for a place without answers.
     """
     manifest, records = open_records(place)
@@ -115,7 +129,7 @@ def read_runs(place: Path, titles: Mapping[str, str] | None = None) -> list[Run]
         for name in ("question_id", "intervention"):
             if not isinstance(getattr(record, name), str):
                 raise MapflowError(f"{place}: {name} is {getattr(record, name)!r}, not text")
-        key = (record.intervention, record.question_id.partition("/")[0])
+        key = (record.intervention, record.benchmark)
         rows = grouped.setdefault(key, {})
         about.setdefault(key, (record.seed, record.protocol))
         row = _answer(
@@ -139,20 +153,46 @@ def read_runs(place: Path, titles: Mapping[str, str] | None = None) -> list[Run]
         grouped, key=lambda key: order.get(key[0], len(order))
     )  # stable: else as they appear
     titles = titles or {}
+    totals = {**_noted_sizes(place, grouped), **(sizes or {})}
     return [
-        _run(place, manifest, key, about[key], grouped.pop(key), title=titles.get(key[1], key[1]))
+        _run(
+            place,
+            manifest,
+            key,
+            about[key],
+            grouped.pop(key),
+            title=titles.get(key[1], key[1]),
+            total=totals.get(key[1]),
+        )
         for key in keys
     ]
 
 
+def _noted_sizes(
+    place: Path, grouped: Mapping[tuple[str, str], Mapping[str, _Answer]]
+) -> dict[str, int]:
+    """Benchmark → number of questions of its tasks, where the run has noted all of them."""
+    asked, tasks = read_asked(place), {}
+    for (_, benchmark), rows in grouped.items():
+        tasks.setdefault(benchmark, set()).update(row.task for row in rows.values())
+    return {
+        benchmark: sum(asked[task].of for task in own)
+        for benchmark, own in tasks.items()
+        if own <= asked.keys()
+    }
+
+
 def open_records(place: Path) -> tuple[dict[str, Any], Iterator[Record]]:
-    """The manifest and an iterator over the records. Raises MapflowError if `place` is not a
-    run."""
+    """The manifest and an iterator over the records of the questions asked last.
+
+    Raises MapflowError if `place` is not a run.
+    """
     if not place.exists():
         raise MapflowError(f"{str(place)!r} does not exist; name the folder of a run")
     if (place / RECORDS).is_file():
         manifest = read_json(place / MANIFEST) if (place / MANIFEST).is_file() else {}
-        return manifest, _lines(place / RECORDS)
+        asked = read_asked(place)
+        return manifest, (one for one in _lines(place / RECORDS) if was_asked(one, asked))
     if files := sample_files(place):
         manifest = sample_manifest(files)
         return manifest, read_samples(files, _logged_intervention(manifest))
@@ -221,6 +261,7 @@ def _run(
     about: tuple[int | None, str],
     rows: Mapping[str, _Answer],
     title: str,
+    total: int | None,
 ) -> Run:
     answers = rows.values()
     videos = [one.video_id for one in answers]
@@ -245,7 +286,21 @@ def _run(
         edges_total=np.array([one.edges_total for one in answers], dtype=float),
         frames=np.array([one.frames for one in answers], dtype=np.int64),
         title=title,
+        total=total,
     )
+
+
+def share_text(run: Run) -> str:
+    """The share of the benchmark that a run has answered: "20 of 320 questions (6.2 %)"."""
+    total = run.total or run.n
+    return f"{run.n:,} of {total:,} questions ({100 * run.n / total:.1f} %)"
+
+
+def incomplete_note(runs: Sequence[Run]) -> list[str]:
+    """A note for tables about runs of one benchmark that leave out questions of it."""
+    named = zip(labels(runs), runs, strict=True)
+    said = "; ".join(f"{name} {share_text(run)}" for name, run in named if not run.complete)
+    return [f"Incomplete on {runs[0].title}: {said}."] if said else []
 
 
 def labels(runs: Sequence[Run]) -> list[str]:

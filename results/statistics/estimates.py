@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from scipy.optimize import root_scalar
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import counted
 
 Real = int | float
+count = counted
 NEGLIGIBLE = 1e-300  # smaller probabilities are dropped; p-values are at least this
 
 
@@ -61,8 +63,3 @@ def points(fraction: float) -> str:
     rounded = round(fraction * 100, 1)
     sign = "−" if rounded < 0 else "+" if rounded > 0 else ""
     return f"{sign}{abs(rounded):.1f}"
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun: "1 question", "2,525 questions"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

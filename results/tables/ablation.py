@@ -16,7 +16,7 @@ import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.provenance import disagreements, provenance
-from mapflow.results.runs.run import Run
+from mapflow.results.runs.run import Run, incomplete_note
 from mapflow.results.statistics import (
     Interval,
     NonInferiority,
@@ -38,7 +38,7 @@ from mapflow.results.tables.comparison import (
     paired,
 )
 from mapflow.results.tables.formats import Column, Row, Table
-from mapflow.results.tables.summary import percent
+from mapflow.results.tables.summary import of_all, percent
 
 
 def condition_of(run: Run) -> str:
@@ -126,6 +126,7 @@ def ablation_table(
         " seeds in the interval; spread is the standard deviation of the seeds' accuracies.",
         f"Margin {margin * 100:g} point{'s' * (margin != 0.01)}; {corrected}.",
         DROP_NOTE,
+        *incomplete_note([baseline, *treatments]),
         *warnings,
     ]
     title = f"Ablation on {baseline.title}"
@@ -179,6 +180,7 @@ def _row(
         **drop,
         "p": test.p_value,
         "n": n,
+        "of": baseline.total,
     }
     return row, difference, alone
 
@@ -219,5 +221,5 @@ _COLUMNS: tuple[Column[Row], ...] = (
     Column("p", lambda r: p_text(r["p"], "")),
     Column("p (Holm)", lambda r: p_text(r["p_holm"], "")),
     Column("verdict", lambda r: r["verdict"], right=False),
-    Column("n", lambda r: f"{r['n']:,}"),
+    Column("n", lambda r: of_all(r["n"], r["of"])),
 )

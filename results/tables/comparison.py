@@ -6,14 +6,14 @@ table report how many were left out and why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.provenance import disagreements, provenance
-from mapflow.results.runs.run import Run, labels
+from mapflow.results.runs.run import Run, incomplete_note, labels
 from mapflow.results.statistics import (
     Comparison,
     PairedRuns,
@@ -24,13 +24,13 @@ from mapflow.results.statistics import (
     compare_runs,
     count,
     detectable,
-    holm,
     judge_together,
     pair,
     points,
     sentence,
 )
-from mapflow.results.tables.formats import Column, Row, Table, choose
+from mapflow.results.tables.formats import Column, Row, Table
+from mapflow.results.tables.summary import of_all
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,35 @@ def all_differ(runs: Sequence[Run], intersect: bool) -> str:
     return f"{about}: p {p_text(test.p_value)} ({test.method}, {together.n:,} questions)."
 
 
+def comparison_tables(
+    pairs: Sequence[ComparedPair], together: Mapping[str, str] | None = None
+) -> list[Table]:
+    """One `comparison_table` per benchmark; `together` has a note for some of the benchmarks."""
+    tables = []
+    for benchmark, own in by_benchmark(pairs).items():
+        more = [(together or {})[benchmark]] if benchmark in (together or {}) else []
+        tables.append(comparison_table(own, more))
+    return titled(tables, pairs)
+
+
+def by_benchmark(pairs: Sequence[ComparedPair]) -> dict[str, list[ComparedPair]]:
+    groups: dict[str, list[ComparedPair]] = {}
+    for one in pairs:
+        groups.setdefault(one.baseline.benchmark, []).append(one)
+    return groups
+
+
+def titled(tables: list[Table], pairs: Sequence[ComparedPair]) -> list[Table]:
+    """Tables of several benchmarks name theirs."""
+    titles = [own[0].baseline.title for own in by_benchmark(pairs).values()]
+    if len(tables) < 2:
+        return tables
+    return [
+        replace(table, title=f"{table.title}: {title}")
+        for table, title in zip(tables, titles, strict=True)
+    ]
+
+
 def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) -> Table:
     """One row per pair; the notes hold sentences, excluded counts, warnings, `more` and methods."""
     notes = [f"{one.text}." for one in pairs]
@@ -176,6 +205,9 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
         notes += [f"{about}: {note}" for note in (*one.comparison.notes, *one.warnings)]
     macros = [one for one in pairs if one.comparison.strata]
     notes += [_macro_sentence(one) for one in macros]
+    for benchmark in dict.fromkeys(one.baseline.benchmark for one in pairs):
+        own = [one for one in pairs if one.baseline.benchmark == benchmark]
+        notes += incomplete_note([own[0].baseline, *(one.treatment for one in own)])
     notes += more
     methods = dict.fromkeys(p.comparison.difference.method for p in pairs)
     notes += [
@@ -187,7 +219,7 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
     runs = [run for one in pairs for run in (one.baseline, one.treatment)]
     return Table(
         "Comparisons with the baseline",
-        [c for c in _COLUMNS if macros or not c.head.startswith("macro")],
+        [c for c in COLUMNS if macros or not c.head.startswith("macro")],
         [_row(p) for p in pairs],
         list(dict.fromkeys(notes)),
         provenance(runs),
@@ -218,61 +250,6 @@ def _macro_sentence(one: ComparedPair) -> str:
     return f"Macro average over subtasks: {said}.{power}"
 
 
-def subtask_table(pairs: Sequence[ComparedPair]) -> Table:
-    """One row per pair and subtask; no rows if no comparison has several subtasks."""
-    rows: list[Row] = [
-        {
-            "benchmark": one.treatment.title,
-            "treatment": one.comparison.treatment,
-            "baseline": one.comparison.baseline,
-            "subtask": stratum.task,
-            "n": stratum.cells.n,
-            "lost": stratum.cells.lost,
-            "gained": stratum.cells.gained,
-            "difference": stratum.difference.estimate,
-            "low": stratum.difference.low,
-            "high": stratum.difference.high,
-            **drop_values(one.together, stratum.task),
-            "p": stratum.test.p_value,
-        }
-        for one in pairs
-        if one.comparison.strata
-        for stratum in one.comparison.strata.differences
-    ]
-    corrected = holm(np.array([row["p"] for row in rows], dtype=float))
-    rows = [{**row, "p_holm": float(p)} for row, p in zip(rows, corrected, strict=True)]
-    notes = [
-        f"{one.comparison.treatment} on {one.treatment.title}: macro average"
-        f" {points(macro.interval.estimate)} points,"
-        f" 95 % CI {points(macro.interval.low)}…{points(macro.interval.high)}, p"
-        f" {p_text(macro.test.p_value)}, {macro.non_inferiority.verdict};"
-        " do subtasks differ in the difference? p"
-        f" {p_text(one.comparison.strata.homogeneity.p_value)}."
-        for one in pairs
-        if one.comparison.strata and (macro := one.comparison.strata.macro)
-    ]
-    if rows:
-        notes.append(
-            f"p (Holm) is corrected for the family of all {count(len(rows), 'row')} of this table."
-        )
-    runs = [run for one in pairs for run in (one.baseline, one.treatment)]
-    columns = choose(
-        (*_COLUMNS, _SUBTASK),
-        *(
-            "treatment",
-            "subtask",
-            "lost",
-            "gained",
-            "difference",
-            "95 % CI",
-            "drop among right",
-            "p",
-            "p (Holm)",
-        ),
-    )
-    return Table("By subtask", columns, rows, notes, provenance(runs))
-
-
 def _row(one: ComparedPair) -> Row:
     found = one.comparison
     return {
@@ -286,6 +263,7 @@ def _row(one: ComparedPair) -> Row:
         "gained": found.cells.gained,
         "both_wrong": found.cells.neither,
         "n": found.n,
+        "of": one.baseline.total,
         "videos": found.n_clusters,
         "difference": found.difference.estimate,
         "low": found.difference.low,
@@ -363,11 +341,11 @@ def p_text(p: float, equals: str = "= ") -> str:
     return "< 0.001" if p < 0.001 else f"{equals}{p:.3f}"
 
 
-_COLUMNS: tuple[Column[Row], ...] = (
+COLUMNS: tuple[Column[Row], ...] = (
     Column("treatment", lambda r: r["treatment"], right=False),
     Column("baseline", lambda r: r["baseline"], right=False),
     Column("benchmark", lambda r: r["benchmark"], right=False),
-    Column("n", lambda r: f"{r['n']:,}"),
+    Column("n", lambda r: of_all(r["n"], r.get("of"))),
     Column("lost", lambda r: f"{r['lost']:,}"),
     Column("gained", lambda r: f"{r['gained']:,}"),
     Column("both right", lambda r: f"{r['both_right']:,}"),
@@ -387,6 +365,3 @@ _COLUMNS: tuple[Column[Row], ...] = (
 
 def _or_dash(value: float | None, show: Callable[[float], str]) -> str:
     return "–" if value is None else show(value)
-
-
-_SUBTASK: Column[Row] = Column("subtask", lambda r: r["subtask"], right=False)

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import coded
 from mapflow.results.runs.provenance import disagreements, provenance
-from mapflow.results.runs.run import Run, labels, model_names
+from mapflow.results.runs.run import Run, labels, model_names, share_text
 from mapflow.results.statistics import (
     FEW_CLUSTERS,
     accuracy,
@@ -29,28 +29,47 @@ from mapflow.results.statistics import (
 from mapflow.results.tables.comparison import p_text, paired
 from mapflow.results.tables.formats import Column, Row, Table
 from mapflow.results.tables.published import PublishedRow, published_for
-from mapflow.results.tables.summary import percent
+from mapflow.results.tables.summary import of_all, percent
 
 PAPER_TABLE = "map-the-flow-3"
 """The published table shown beside runs of a model that the paper does not contain."""
 
 
+def leaderboards(runs: Sequence[Run], *, alpha: float = 0.05) -> list[Table]:
+    """One table per benchmark, in order of appearance."""
+    by_benchmark: dict[str, list[Run]] = {}
+    for run in runs:
+        by_benchmark.setdefault(run.benchmark, []).append(run)
+    return [leaderboard(own, alpha=alpha) for own in by_benchmark.values()]
+
+
 def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
-    """One row per run, best first within each benchmark; then published rows and guessing.
+    """One row per run of one benchmark, best first; then published rows and guessing.
+
+    Runs that answer only a part of the benchmark come last, those with most answers first; they are
+    not ranked.
 
     Raises MapflowError for a run in which every question failed.
     """
-    rows: list[Row] = []
-    notes: list[str] = []
-    for benchmark in dict.fromkeys(run.benchmark for run in runs):
-        own = sorted((run for run in runs if run.benchmark == benchmark), key=_micro, reverse=True)
-        letters, said = tie_letters(own, alpha)
-        rows += [_row(*each) for each in zip(own, model_names(own), letters, strict=True)]
-        rows += [_published_row(row, own[0]) for row in _published(own)]
-        rows += [_guessing(own)] if (own[0].n_options > 1).all() else []
-        notes += said
-        notes += _between_runs(own)
-        notes += list(dict.fromkeys(_few_videos(run) for run in own if _few_videos(run)))
+    complete = sorted((run for run in runs if run.complete), key=_micro, reverse=True)
+    partial = [run for run in runs if not run.complete]
+    partial.sort(key=lambda run: (run.n, _micro(run)), reverse=True)
+    own = [*complete, *partial]
+    models = model_names(own)
+    letters, notes = tie_letters(complete or partial, alpha)
+    letters += [""] * (len(own) - len(letters))
+    rows = [_row(*each) for each in zip(own, models, letters, strict=True)]
+    rows[len(complete) : len(complete)] = [
+        *(_published_row(row, own[0]) for row in _published(own)),
+        *([_guessing(own)] if (own[0].n_options > 1).all() else []),
+    ]
+    notes += [
+        f"{model} {run.intervention} is incomplete: {share_text(run)}; it is not ranked."
+        for run, model in zip(own, models, strict=True)
+        if not run.complete
+    ]
+    notes += _between_runs(own)
+    notes += list(dict.fromkeys(_few_videos(run) for run in own if _few_videos(run)))
     notes += [
         "Runs of a benchmark that share a letter do not differ significantly (paired, Holm,"
         f" {alpha:.0%}).",
@@ -60,7 +79,8 @@ def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
         "p (chance): against guessing, two-sided, exact, each run alone; significantly below chance"
         " mostly means a lost answer format.",
     ]
-    return Table("Leaderboard", _COLUMNS, rows, notes, provenance(runs))
+    title = f"Leaderboard: {own[0].title}"
+    return Table(title, _COLUMNS, rows, notes, provenance(runs))
 
 
 def tie_letters(runs: Sequence[Run], alpha: float = 0.05) -> tuple[list[str], list[str]]:
@@ -192,6 +212,8 @@ def _row(run: Run, model: str, ties: str) -> Row:
         "invalid": None if run.valid is None else float((~run.valid[kept]).mean()),
         "n": run.n,
         "errors": run.errors,
+        "of": run.total,
+        "complete": run.complete,
     }
 
 
@@ -253,9 +275,14 @@ def _with_interval(row: Row, name: str, low: str, high: str) -> str:
     )
 
 
+def _mark(row: Row) -> str:
+    """What sets a row apart from the ranked runs."""
+    return " (paper)" if row.get("paper") else "" if row.get("complete", True) else " (incomplete)"
+
+
 _COLUMNS: tuple[Column[Row], ...] = (
     Column("benchmark", lambda r: r["benchmark"], right=False),
-    Column("model", lambda r: r["model"] + (" (paper)" if r.get("paper") else ""), right=False),
+    Column("model", lambda r: r["model"] + _mark(r), right=False),
     Column("intervention", lambda r: r["intervention"], right=False),
     Column("edges %", lambda r: percent(r.get("edges"))),
     Column("micro [95 % CI]", lambda r: _with_interval(r, "micro", "low", "high")),
@@ -263,6 +290,6 @@ _COLUMNS: tuple[Column[Row], ...] = (
     Column("ties", lambda r: r.get("ties", ""), right=False),
     Column("p (chance)", lambda r: "–" if r.get("p_chance") is None else p_text(r["p_chance"], "")),
     Column("invalid %", lambda r: percent(r.get("invalid"))),
-    Column("n", lambda r: f"{r['n']:,}" if "n" in r else "–"),
+    Column("n", lambda r: of_all(r["n"], r.get("of")) if "n" in r else "–"),
     Column("errors", lambda r: f"{r['errors']:,}" if "errors" in r else "–"),
 )

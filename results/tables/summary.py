@@ -6,8 +6,8 @@ the authors' code does). Failed questions count for neither and are reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mapflow.results.records.record import Record
@@ -16,12 +16,13 @@ from mapflow.results.tables.formats import Column, text_table
 
 @dataclass(frozen=True)
 class Summary:
-    """Results of one intervention.
+    """Results of one intervention on one benchmark.
 
-    Accuracies and rates are fractions. Edges count one head, are summed over layers and averaged
-    over questions. A task whose answers are not all right or wrong has no accuracy, and then there
-    is no macro or micro average; `tasks` names all tasks. `scores` holds, per task, the mean of
-    each metric that the task computes itself.
+    `n` questions are answered, of the `of` that the benchmark has (None: unknown). Accuracies and
+    rates are fractions. Edges count one head, are summed over layers and averaged over questions.
+    A task whose answers are not all right or wrong has no accuracy, and then there is no macro or
+    micro average; `tasks` names all tasks. `scores` holds, per task, the mean of each metric that
+    the task computes itself.
     """
 
     intervention: str
@@ -37,6 +38,8 @@ class Summary:
     errors: int
     tasks: tuple[str, ...] = ()
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    benchmark: str = ""
+    of: int | None = None
 
     @property
     def valid_rate(self) -> float | None:
@@ -53,9 +56,12 @@ class Summary:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """All fields but the name; `tasks` only if some have no accuracy, `scores` only if any."""
+        """All fields but the names; `tasks` only if some have no accuracy, `scores` only if any,
+        `of` only if known."""
         values = asdict(self)
-        del values["intervention"]
+        del values["intervention"], values["benchmark"]
+        if self.of is None:
+            del values["of"]
         if set(self.tasks) == set(self.accuracy):
             del values["tasks"]
         if not self.scores:
@@ -63,12 +69,45 @@ class Summary:
         return values
 
 
-def summarize(records: Iterable[Record]) -> list[Summary]:
-    """One summary per intervention, in order of first appearance."""
-    by_intervention: dict[str, list[Record]] = {}
+def summarize(records: Iterable[Record], sizes: Mapping[str, int] | None = None) -> list[Summary]:
+    """One summary per benchmark and intervention, in order of first appearance.
+
+    sizes: the number of questions that benchmarks have.
+    """
+    grouped: dict[str, dict[str, list[Record]]] = {}
     for record in records:
-        by_intervention.setdefault(record.intervention, []).append(record)
-    return [_summary(name, own) for name, own in by_intervention.items()]
+        own = grouped.setdefault(record.benchmark, {})
+        own.setdefault(record.intervention, []).append(record)
+    return [
+        replace(_summary(name, own), benchmark=benchmark, of=(sizes or {}).get(benchmark))
+        for benchmark, by_intervention in grouped.items()
+        for name, own in by_intervention.items()
+    ]
+
+
+def summaries_json(summaries: Sequence[Summary]) -> dict[str, Any]:
+    """Intervention → results; with several benchmarks, benchmark → intervention → results."""
+    blocks: dict[str, dict[str, Any]] = {}
+    for one in summaries:
+        blocks.setdefault(one.benchmark, {})[one.intervention] = one.to_json()
+    return next(iter(blocks.values())) if len(blocks) == 1 else blocks
+
+
+def summary_blocks(summaries: Sequence[Summary], titles: Mapping[str, str] | None = None) -> str:
+    """One table per benchmark, each under its title; a single one without."""
+    blocks: dict[str, list[Summary]] = {}
+    for one in summaries:
+        blocks.setdefault(one.benchmark, []).append(one)
+    if len(blocks) == 1:
+        return summary_table(summaries)
+    return "\n\n".join(
+        f"{(titles or {}).get(name, name)}\n{summary_table(own)}" for name, own in blocks.items()
+    )
+
+
+def of_all(n: int, of: int | None) -> str:
+    """How many answers there are: "320", or "20 of 320" if some lack."""
+    return f"{n:,}" if of in (None, n) else f"{n:,} of {of:,}"
 
 
 def _summary(intervention: str, records: list[Record]) -> Summary:
@@ -120,7 +159,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def summary_table(summaries: Sequence[Summary]) -> str:
-    """One row per intervention, as text. Accuracies and rates are in percent."""
+    """One row per intervention on one benchmark, as text. Accuracies and rates are in percent."""
     tasks = sorted({task for s in summaries for task in (*s.accuracy, *s.tasks)})
     own = dict.fromkeys(
         (task, name) for s in summaries for task, of in s.scores.items() for name in of
@@ -144,7 +183,7 @@ def summary_table(summaries: Sequence[Summary]) -> str:
         Column("valid", lambda s: percent(s.valid_rate)),
         Column("edges kept", lambda s: "–" if s.edges_kept is None else f"{s.edges_kept:,.0f}"),
         Column("edges %", lambda s: percent(s.edges_share)),
-        Column("n", lambda s: str(s.n)),
+        Column("n", lambda s: of_all(s.n, s.of)),
     ]
     if any(summary.errors for summary in summaries):
         columns.append(Column("errors", lambda s: str(s.errors)))

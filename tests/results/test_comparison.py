@@ -21,9 +21,9 @@ from mapflow.results.tables.comparison import (
     compare_groups,
     compare_with_baseline,
     comparison_table,
-    subtask_table,
 )
 from mapflow.results.tables.formats import Column, render
+from mapflow.results.tables.subtasks import subtask_table
 from tests.results.run_folders import answers, write_run
 
 TITLES = {"tvbench": "TVBench"}

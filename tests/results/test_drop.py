@@ -12,9 +12,9 @@ from mapflow.results.tables.ablation import ablation_table
 from mapflow.results.tables.comparison import (
     compare_with_baseline,
     comparison_table,
-    subtask_table,
 )
 from mapflow.results.tables.formats import render
+from mapflow.results.tables.subtasks import subtask_table
 from tests.results.run_folders import answers, write_run
 
 FULL = [1, 1, 1, 1, 1, 1, 0, 0, 0, 0]

@@ -103,7 +103,7 @@ def contents(text: str) -> ReportContents:
     )
     return ReportContents(
         title=text,
-        leaderboard=table,
+        leaderboards=[table],
         comparisons=[table],
         warnings=[text],
         viewer=ViewerData([text, text], [question], [text]),

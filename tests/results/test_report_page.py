@@ -48,7 +48,7 @@ def a_table(title="Leaderboard"):
 def contents(questions, runs=("full", "effective"), **changes):
     fields = {
         "title": f"Title {HOSTILE}",
-        "leaderboard": a_table(),
+        "leaderboards": [a_table()],
         "viewer": ViewerData(runs, questions, [HOSTILE]),
         "comparisons": [a_table("Comparisons with the baseline")],
         "warnings": [HOSTILE],
@@ -283,7 +283,7 @@ def test_json_in_a_script_tag_comes_back_and_cannot_end_it():
 
 
 def test_sections_without_content_are_left_out():
-    text = render_report(contents([], leaderboard=None, comparisons=[], policies=[], sweeps=[]))
+    text = render_report(contents([], leaderboards=[], comparisons=[], policies=[], sweeps=[]))
     for name in ("leaderboard", "comparisons", "sweeps", "policies"):
         assert f'id="{name}"' not in text
 

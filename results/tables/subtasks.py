@@ -8,8 +8,8 @@ import numpy as np
 
 from mapflow.results.runs.provenance import provenance
 from mapflow.results.statistics import count, holm, points
+from mapflow.results.tables import comparison
 from mapflow.results.tables.comparison import (
-    COLUMNS,
     ComparedPair,
     by_benchmark,
     drop_values,
@@ -63,7 +63,7 @@ def subtask_table(pairs: Sequence[ComparedPair]) -> Table:
         )
     runs = [run for one in pairs for run in (one.baseline, one.treatment)]
     columns = choose(
-        (*COLUMNS, _SUBTASK),
+        (*comparison.COLUMNS, _SUBTASK),
         *(
             "treatment",
             "subtask",

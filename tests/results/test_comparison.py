@@ -190,7 +190,7 @@ def test_a_new_column_in_front_leaves_the_others_under_their_headings(tmp_path, 
 
     whole, subtasks = cells(comparison_table(pairs)), cells(subtask_table(pairs))
     new = Column("videos", lambda row: f"{row['videos']:,}")
-    monkeypatch.setattr(comparison, "_COLUMNS", (new, *comparison._COLUMNS))
+    monkeypatch.setattr(comparison, "COLUMNS", (new, *comparison.COLUMNS))
     assert cells(comparison_table(pairs)) == {"videos": ["20"], **whole}
     assert cells(subtask_table(pairs)) == subtasks
     assert subtasks["lost"] == ["3", "0"] and subtasks["gained"] == ["0", "2"]

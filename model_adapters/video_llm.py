@@ -272,13 +272,14 @@ class VideoLLM(ABC):
         """Float32 logits at the last position by the model's own forward pass, without
         interventions.
 
-        `mapflow verify` compares the intervention `full` with them. A family whose model runs from
-        pixels to logits in one call overrides this with that call.
+        The start of every run and `mapflow verify` compare the intervention `full` with them. A
+        family whose model runs from pixels to logits in one call overrides this with that call.
         """
         (inputs,) = self.embed([prepared])
         if not inputs.plain:
             raise NotImplementedError(f"{type(self).__name__} must override plain_logits")
-        hidden = self.decoder.core(
-            inputs_embeds=inputs.embeds[None], use_cache=False
-        ).last_hidden_state
-        return self.decoder.logits(hidden[0, -1:])[0]
+        return (
+            self.decoder.model(inputs_embeds=inputs.embeds[None], use_cache=False)
+            .logits[0, -1]
+            .float()
+        )

@@ -178,6 +178,9 @@ class QuestionAnalysis(Analysis, Generic[R]):
 
     def run(self, subject: Subject, folder: Path) -> int:
         from mapflow.harness.analyses.run import run_analysis
+        from mapflow.results.contract.files import read_json
+        from mapflow.results.runs.folder import MANIFEST
+        from mapflow.results.runs.provenance import uncut_note
 
         fitted = self.fitted(subject.model)
         records = run_analysis(fitted, subject, folder)
@@ -186,6 +189,8 @@ class QuestionAnalysis(Analysis, Generic[R]):
         summary = fitted.summarize(records)
         print(fitted.table(summary))
         print(f"\nquestions ({fitted.samples}): {counted(records)}\n{fitted.note}: {folder}")
+        if said := uncut_note(read_json(folder / MANIFEST)):
+            print(said)
         fitted.save(summary, folder)
         fitted.draw_overlays(subject, records, folder)
         failed = any(one.error for one in records if one.key[1] in fitted.names)

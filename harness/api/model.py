@@ -36,6 +36,7 @@ def load(
     dtype: str | torch.dtype = "auto",
     lora: str | Path | None = None,
     model_args: Mapping[str, Any] | None = None,
+    allow_uncut_layers: bool = False,
 ) -> Model:
     """Loads a VideoLLM.
 
@@ -46,13 +47,23 @@ def load(
     dtype: precision of the weights, "auto" for that of the checkpoint.
     lora: folder of a LoRA adapter on top of the checkpoint.
     model_args: arguments that the family adds, e.g. {"vision_attention": "isolated"}.
+    allow_uncut_layers: load also a model with layers that mix positions outside attention, where
+        cuts do not act.
 
     Raises MapflowError if the checkpoint is missing, incomplete or of an unknown family, and for an
     argument that the family does not have.
     """
     name = family or (BUNDLED_MODEL if path is None else _family_of(path))
     bundled = path is None or Path(path).resolve().parent == BUNDLED.parent.resolve()
-    video_llm = load_model(name, path, dtype=dtype, device=device, lora=lora, **(model_args or {}))
+    video_llm = load_model(
+        name,
+        path,
+        dtype=dtype,
+        device=device,
+        lora=lora,
+        allow_uncut_layers=allow_uncut_layers,
+        **(model_args or {}),
+    )
     return Model(name, video_llm, wording="motion" if bundled else "tvbench")
 
 

@@ -92,6 +92,11 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
         help="device, or auto for several (default: the GPU, else cpu)",
     )
     parser.add_argument(
+        "--allow-uncut-layers",
+        action="store_true",
+        help="load models with layers that mix positions outside attention, where cuts do not act",
+    )
+    parser.add_argument(
         "--model_args",
         metavar="NAME=VALUE[,…]",
         help="arguments of the model as in lmms_eval, e.g. vision_attention=isolated; those above"
@@ -217,4 +222,5 @@ def chosen_model_args(options: argparse.Namespace) -> dict[str, Any]:
 
 def chosen_model(options: argparse.Namespace) -> VideoLLM:
     """The loaded checkpoint, by default the small bundled one."""
-    return load_model(options.model, **chosen_model_args(options))
+    allowed = {"allow_uncut_layers": True} if options.allow_uncut_layers else {}
+    return load_model(options.model, **{**chosen_model_args(options), **allowed})

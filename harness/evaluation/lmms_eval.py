@@ -59,6 +59,11 @@ def own_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="exit 0 even if videos are missing or broken (their questions get error records)",
     )
+    group.add_argument(
+        "--allow-uncut-layers",
+        action="store_true",
+        help="load models with layers that mix positions outside attention, where cuts do not act",
+    )
     return parser
 
 
@@ -105,7 +110,7 @@ def _evaluate(own: argparse.Namespace, rest: list[str]) -> int:
     from mapflow.model_adapters.interventions.language.grammar import parse_interventions
 
     parsed = parse_interventions(texts) if texts else []
-    command = _Command(";".join(texts).replace(",", ";"), own.allow_missing)
+    command = _Command(";".join(texts).replace(",", ";"), own)
 
     from mapflow.model_adapters.lmms.requested import requested_interventions
 
@@ -146,8 +151,9 @@ class _Command:
     objects.
     """
 
-    def __init__(self, interventions: str, allow_missing: bool) -> None:
-        self._interventions, self._allow_missing = interventions, allow_missing
+    def __init__(self, interventions: str, own: argparse.Namespace) -> None:
+        self._interventions, self._allow_missing = interventions, own.allow_missing
+        self._allow_uncut = own.allow_uncut_layers
         self._include_defaults = True
         self._model: str | None = None  # its name, if it is one of ours
         self._tasks: list[str] = []
@@ -255,6 +261,7 @@ class _Command:
         self._include_defaults = not all(name.startswith("mapflow_") for name in names)
         if output is not None:
             own = [f"intervention={self._interventions}"] if self._interventions else []
+            own += ["allow_uncut_layers=True"] if self._allow_uncut else []
             given = parse_model_args(str(args.model_args or ""))
             defaults = written_options(family(args.model), given)
             arguments = [args.model_args, *defaults, *own, f"records={output.folder}"]

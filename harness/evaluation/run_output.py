@@ -19,6 +19,7 @@ from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import read_asked, was_asked
 from mapflow.results.runs.claim import claim
 from mapflow.results.runs.folder import MANIFEST, SUMMARY, sort_records, write_json
+from mapflow.results.runs.provenance import uncut_note
 from mapflow.results.tables.summary import Summary, summaries_json, summarize, summary_blocks
 from mapflow.tasks.registry import benchmark_sizes, benchmark_titles
 
@@ -58,7 +59,8 @@ class RunOutput:
     def report(self) -> int:
         """Sorts the records, writes the summary, prints the table; returns the number of errors."""
         held = claim(self.folder)  # no other process appends while they are sorted
-        asked = list(read_json(self.folder / MANIFEST)["interventions"])
+        manifest = read_json(self.folder / MANIFEST)
+        asked = list(manifest["interventions"])
         last = read_asked(self.folder)
         records = [one for one in sort_records(self.folder) if was_asked(one, last)]
         own = _own_scores(records)
@@ -70,6 +72,8 @@ class RunOutput:
             key=lambda one: asked.index(one.intervention),
         )
         print(f"\n{summary_blocks(summaries, benchmark_titles())}")
+        if said := uncut_note(manifest):
+            print(said)
         if self._kept:
             write_json(self.folder / SUMMARY, summaries_json(summaries))
             print(f"\nrecords, manifest and summary: {self.folder}")

@@ -1,6 +1,6 @@
 """Fast and slow ways to the same numbers must agree up to rounding.
 
-- `full` through the instrument and the model's own forward on sdpa
+- `full` through the instrument and the model's own forward with its own attention
 - the fast attention function and the float32 reference implementation
 - several prompts and interventions in one batch, and one at a time
 - decoding with a cache, and recomputing the whole sequence for every token
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mapflow.harness.verification.model_under_test import Finding, ModelUnderTest
+from mapflow.model_adapters.inference.start_checks import own_logits
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Segment, TokenLayout
 from mapflow.model_adapters.interventions.inspection.noise import NOISE, distance
 from mapflow.model_adapters.interventions.kernels.attention import EAGER
@@ -26,8 +27,7 @@ def check_own_forward(subject: ModelUnderTest) -> Iterator[Finding]:
     """`full` against the model with its own attention function restored."""
     bound = NOISE[subject.dtype].logits
     for index, prepared in enumerate(subject.prepared):
-        with subject.attention("sdpa"):
-            own = subject.model.plain_logits(prepared)
+        own = own_logits(subject.model, prepared)
         apart = distance(subject.logits("full", index), own)
         name = prepared.question.question_id
         detail = f"question {name!r}: {apart:.1e} apart, bound {bound:.0e}"

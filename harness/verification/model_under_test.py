@@ -6,18 +6,21 @@ layer's output.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from mapflow.model_adapters.inference.start_checks import attention_of
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, apply, parse_intervention
 from mapflow.model_adapters.interventions.execution.batch_masks import BatchMasks
+from mapflow.model_adapters.interventions.inspection.noise import NOISE
 from mapflow.model_adapters.interventions.kernels.edges import Edges, LayerMasks
 from mapflow.model_adapters.interventions.language.own_edges import OwnEdges
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
@@ -80,6 +83,22 @@ class ModelUnderTest:
         """The edges that the model has for each question."""
         return [self.model.decoder.own_edges(inputs) for inputs in self.inputs]
 
+    def reaches(self, compiled: Compiled, layer: int) -> bool:
+        """Whether the model has an edge in a 0-based layer that this intervention cuts there."""
+        whole = replace(compiled, allowed=np.ones_like(compiled.allowed))
+        return bool((whole.token_mask(layer) & ~compiled.token_mask(layer)).any())
+
+    def changed(
+        self, one: Float[Tensor, "*shape hidden"], base: Float[Tensor, "*shape hidden"]
+    ) -> Bool[Tensor, "*shape"]:
+        """Positions whose hidden states differ: by a bit, or by more than rounding where layers
+        choose experts for each token and so change the shapes that kernels get.
+        """
+        if self.model.decoder.found.exact:
+            return (one != base).any(-1)
+        apart = (one.double() - base.double()).norm(dim=-1)
+        return apart > NOISE[self.dtype].logits * base.double().norm(dim=-1)
+
     def logits(self, text: str, question: int = 0) -> Float[Tensor, " vocab"]:
         """Float32 logits at the last position, as the instrument computes them."""
         (logits,) = self.model.decoder.answer_logits(
@@ -117,16 +136,9 @@ class ModelUnderTest:
             )
         return torch.stack(kept)
 
-    @contextmanager
-    def attention(self, name: str) -> Iterator[None]:
+    def attention(self, name: str) -> AbstractContextManager[None]:
         """Within this context the language model uses another attention function."""
-        core = self.model.decoder.core
-        usual = str(core.config._attn_implementation)
-        core.set_attn_implementation(name)
-        try:
-            yield
-        finally:
-            core.set_attn_implementation(usual)
+        return attention_of(self.model, name)
 
 
 class ExplicitMasks:

@@ -14,7 +14,11 @@ from mapflow.harness.verification.equality import (
     check_reference,
 )
 from mapflow.harness.verification.layout import check_layout
-from mapflow.harness.verification.locality import check_causality, check_layers
+from mapflow.harness.verification.locality import (
+    check_causality,
+    check_isolation,
+    check_layers,
+)
 from mapflow.harness.verification.model_under_test import Finding, ModelUnderTest
 from mapflow.harness.verification.probe import probe_questions
 from mapflow.model_adapters.video_llm import VideoLLM
@@ -27,6 +31,7 @@ CHECKS: dict[str, Check] = {
     "own forward": check_own_forward,
     "layers": check_layers,
     "causality": check_causality,
+    "isolation": check_isolation,
     "reference": check_reference,
     "batching": check_batching,
     "cached decoding": check_decoding,

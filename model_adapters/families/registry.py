@@ -156,6 +156,7 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     device: str | Mapping[str, Any] | None = None,
     lora: str | Path | None = None,
+    allow_uncut_layers: bool = False,
     **options: Any,
 ) -> VideoLLM:
     """Loads a checkpoint of a family.
@@ -167,6 +168,8 @@ def load_model(
         device: one device, "auto" for several, or module prefix → device; by default this process's
             GPU, else the CPU.
         lora: LoRA folder on top of the checkpoint.
+        allow_uncut_layers: load also a model with layers that mix positions outside attention. Cuts
+            act in the attention that there is; the model's name says which layers they are.
         options: what the family's `load` takes besides, such as `vision_attention`; values may be
             text. The model's name tells those apart that differ from the default.
 
@@ -174,18 +177,25 @@ def load_model(
     load, and as `VideoLLM.load` does.
     """
     from mapflow.model_adapters.checkpoints.network_loading import default_device
+    from mapflow.model_adapters.interventions.inspection.layers import (
+        numbered,
+        uncut_layers_allowed,
+    )
 
     model = family(name)
     typed = checked_options(name, model, options)
-    loaded = model.load(
-        checkpoint(name, pretrained),
-        dtype=dtype,
-        device_map=device or default_device(),
-        lora=lora,
-        **typed,
-    )
+    with uncut_layers_allowed(allow_uncut_layers):
+        loaded = model.load(
+            checkpoint(name, pretrained),
+            dtype=dtype,
+            device_map=device or default_device(),
+            lora=lora,
+            **typed,
+        )
     defaults = {key: one.default for key, one in family_options(model).items()}
     loaded.arguments = {**defaults, **typed}
     others = {key: value for key, value in typed.items() if value != defaults[key]}
+    if loaded.decoder.found.uncut:
+        others["uncut_layers"] = numbered(loaded.decoder.found.uncut)
     loaded.name += "".join(variant(key, value) for key, value in others.items())
     return loaded

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -23,6 +23,7 @@ from mapflow.model_adapters.inference.memory_limit import (
     unless_too_large,
 )
 from mapflow.model_adapters.inference.question_loading import load_ahead
+from mapflow.model_adapters.inference.start_checks import start_checks
 from mapflow.model_adapters.inference.subject import weights_dtype
 from mapflow.model_adapters.interventions import Intervention
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
@@ -167,25 +168,30 @@ def run_questions(
         or any((question.question_id, name) not in folder.answered for name in work.names(question))
     }
     with tqdm(total=len(waiting), desc=title, unit="q", disable=not show) as bar:
-        for question, records in _computed(work, waiting.values()):
+        for question, records in _computed(work, waiting.values(), folder):
             if folder is not None:
                 folder.append(record for record in records if record.key not in folder.answered)
             bar.update()
             yield question, records
 
 
-def _computed(work: Work[R], questions: Iterable[Question]) -> Iterator[tuple[Question, list[R]]]:
-    begun = _begun(work, questions)
+def _computed(
+    work: Work[R], questions: Iterable[Question], folder: RunFolder[R] | None
+) -> Iterator[tuple[Question, list[R]]]:
+    begun = _begun(work, questions, folder)
     later = work.reads_later and work.model.decoder.device.type == "cuda"
     for read in one_behind(begun) if later else begun:
         yield from read()
 
 
 def _begun(
-    work: Work[R], questions: Iterable[Question]
+    work: Work[R], questions: Iterable[Question], folder: RunFolder[R] | None
 ) -> Iterator[Callable[[], list[tuple[Question, list[R]]]]]:
-    """Starts batch after batch; each function yielded waits for the records of its batch."""
-    size = work.batch_size
+    """Starts batch after batch; each function yielded waits for the records of its batch.
+
+    The first question that can be asked is also asked for the start checks of the folder's run.
+    """
+    size, checked = work.batch_size, folder is None
 
     def begin(batch: Sequence[Prepared]) -> Callable[[], list[tuple[Question, list[R]]]]:
         read = work.begin(batch)
@@ -200,11 +206,31 @@ def _begun(
         if isinstance(prepared, Exception):
             yield failed(question, _reason(work.model, prepared))
         else:
+            if folder is not None and not checked:
+                checked = _check_start(work.model, prepared, folder)
             window.append(prepared)
         if len(window) == (1 if size == 1 else WINDOW * size):
             yield from map(begin, batches_by_length(window, size))
             window = []
     yield from map(begin, batches_by_length(window, size))
+
+
+def _check_start(model: VideoLLM, prepared: Prepared, folder: RunFolder[Any]) -> bool:
+    """The start checks with this question, into the manifest; False if it cannot be asked.
+
+    Raises MapflowError if the model fails them.
+    """
+    try:
+        (inputs,) = model.embed([prepared])
+    except Exception:  # the question's own trouble, which is reported when it is asked
+        return False
+    try:
+        folder.describe(start_checks(model, prepared, inputs))
+    except Exception as error:
+        if out_of_memory(error):
+            return False
+        raise
+    return True
 
 
 def batches_by_length(window: Sequence[Prepared], size: int) -> list[list[Prepared]]:

@@ -50,6 +50,7 @@ class MapflowModel(lmms):
         records: folder for records.jsonl and manifest.json; by default no records are written.
         dtype, device, device_map: see `families.registry.load_model`.
         lora: folder of a LoRA adapter on top of the checkpoint.
+        allow_uncut_layers: see `load_model`.
     """
 
     model_name: ClassVar[str]
@@ -66,6 +67,7 @@ class MapflowModel(lmms):
         device_map: str | None = None,
         lora: str | None = None,
         max_batch_size: int | str | None = None,
+        allow_uncut_layers: bool | str = False,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -94,6 +96,7 @@ class MapflowModel(lmms):
             dtype=dtype,
             device=device_map or device,
             lora=lora,
+            allow_uncut_layers=str(allow_uncut_layers).lower() == "true",
             **options,
         )
         n_layers = self.video_llm.decoder.n_layers

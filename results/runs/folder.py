@@ -82,6 +82,12 @@ class RunFolder(Generic[R]):
         with _writing(self.folder), in_turn(self.folder):
             write_json(self.folder / ASKED, joined(self.folder, self._job, questions, sizes))
 
+    def describe(self, values: Mapping[str, Any]) -> None:
+        """Adds entries to the manifest, or replaces them. Raises MapflowError as `__init__`."""
+        with _writing(self.folder), in_turn(self.folder):
+            manifest = read_json(self.folder / MANIFEST)
+            write_json(self.folder / MANIFEST, {**manifest, **values})
+
     def append(self, records: Iterable[R]) -> None:
         """All of them in one write: other workers' lines never interleave. Raises MapflowError on
         a full disk."""

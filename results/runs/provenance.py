@@ -68,6 +68,12 @@ def disagreements(baseline: Run, treatment: Run) -> list[str]:
     return found
 
 
+def uncut_note(manifest: Mapping[str, Any]) -> str | None:
+    """The sentence that belongs below every table of a run whose model has uncut layers."""
+    said = manifest.get("uncut_layers")
+    return f"Note: {said}." if isinstance(said, str) else None
+
+
 def _changed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """The values that both sides recorded and that differ."""
     return ", ".join(
@@ -124,6 +130,7 @@ def manifest_lines(
             for name, value in (identity.get("model_args") or {}).items()
         ),
         f"digest {digest}" if digest else "digest not recorded",
+        *filter(None, [manifest.get("uncut_layers")]),
         f"protocol {protocol}" if protocol else "protocol not recorded",
         f"seeds {', '.join(map(str, seeds)) or 'none'}",
         f"{identity.get('dtype', 'dtype not recorded')} on"

@@ -12,7 +12,7 @@ padding mask is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -31,7 +31,11 @@ from mapflow.model_adapters.interventions.inspection.layers import (
     inspect_layers,
     select_attention,
 )
-from mapflow.model_adapters.interventions.inspection.tail import equals_head, own_logits
+from mapflow.model_adapters.interventions.inspection.tail import (
+    equals_head,
+    own_logits,
+    replaced_forward,
+)
 from mapflow.model_adapters.interventions.kernels.attention import apply
 from mapflow.model_adapters.interventions.kernels.edges import Edges
 from mapflow.model_adapters.interventions.language.intervention import Compiled
@@ -174,6 +178,7 @@ class Decoder:
         """The edges that the model has for this prompt; None for causal attention in all layers.
 
         The model's own forward makes the masks; its layers record theirs and do nothing else.
+        Layers without attention have no edges.
         """
         found: list[Tensor | None] = []
 
@@ -185,8 +190,11 @@ class Decoder:
         batch = inputs.embeds[None]
         with ExitStack() as stack:
             for layer in self.layers:
-                stack.enter_context(_replaced_forward(layer, record))
+                stack.enter_context(replaced_forward(layer, record))
             self.core(inputs_embeds=batch, use_cache=False, **self._keywords(inputs, batch))
+        if len(self.found.attends) < len(found):
+            none = batch.new_zeros(1, 1, len(inputs), len(inputs), dtype=torch.bool)
+            found = [one if n in self.found.attends else none for n, one in enumerate(found)]
         if all(mask is None for mask in found):
             return None
         shared = {id(mask): mask[0, 0] for mask in found if mask is not None}
@@ -373,19 +381,6 @@ class _Branches:
             )
 
         return widen
-
-
-@contextmanager
-def _replaced_forward(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """The layer with another forward; accelerate may have set one before."""
-    earlier = vars(layer).get("forward")
-    layer.forward = forward
-    try:
-        yield
-    finally:
-        del layer.forward
-        if earlier is not None:
-            layer.forward = earlier
 
 
 def _by_depth(items: Sequence[Compiled], depths: Sequence[int]) -> list[list[int]]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mapflow.model_adapters.interventions.inspection.noise import NOISE, distance
+from mapflow.model_adapters.interventions.inspection.tail import replaced_forward
 from mapflow.model_adapters.interventions.kernels.attention import SDPA, apply
 from mapflow.model_adapters.interventions.kernels.edges import DenseEdges, Edges, Mask
 from mapflow.results.contract.errors import MapflowError
@@ -197,8 +198,7 @@ class _Probe:
         with ExitStack() as stack:
             for number, layer in enumerate(self.layers):
                 if number not in self.only:
-                    layer.forward = self._skipped
-                    stack.callback(delattr, layer, "forward")
+                    stack.enter_context(replaced_forward(layer, self._skipped))
                     continue
                 own = _OfLayer(self, number)
                 stack.callback(layer.register_forward_pre_hook(own.before, with_kwargs=True).remove)

@@ -7,6 +7,8 @@ with a decoder that returns the given hidden states.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,23 +23,30 @@ ROWS = 3
 """Random rows on which the model's tail is compared with its head alone."""
 
 
+@contextmanager
+def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
+    """Within this block the module computes `forward`; its hooks stay."""
+    earlier = vars(module).get("forward")  # accelerate sets one on models spread over devices
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if earlier is not None:
+            module.forward = earlier
+
+
 def own_logits(
     model: PreTrainedModel, core: PreTrainedModel, hidden: Float[Tensor, "row hidden"]
 ) -> Float[Tensor, "row vocab"]:
     """The model's own logits of hidden states that its decoder `core` might have returned."""
     given = BaseModelOutputWithPast(last_hidden_state=hidden[None])  # pyright: ignore[reportArgumentType]
-    earlier = vars(core).get("forward")  # accelerate sets one on models spread over devices
 
     def answer(*_: Any, **__: Any) -> BaseModelOutputWithPast:
         return given
 
-    core.forward = answer
-    try:
+    with replaced_forward(core, answer):
         return model(inputs_embeds=hidden[None], use_cache=False).logits[0]
-    finally:
-        del core.forward
-        if earlier is not None:
-            core.forward = earlier
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
@@ -86,7 +86,7 @@ def recording_attention(
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
     value: Float[Tensor, "batch kv_heads key value_dim"],
-    attention_mask: Bool[Tensor, "batch head query key"] | None,
+    attention_mask: Shaped[Tensor, "#batch #heads query key"] | None,
     **options: Any,
 ) -> tuple[Float[Tensor, "batch query heads value_dim"], None]:
     """`sdpa_attention`, which also records the weights of the active reading's positions."""

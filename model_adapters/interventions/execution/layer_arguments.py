@@ -166,7 +166,17 @@ class KeysKnown(Exception):
     """Ends a layer's call as soon as its keys and values are computed."""
 
 
-class KeyValueProbe:
+class _StandIn:
+    """A cache of which layers may ask for `update` alone."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotIncremental(
+            f"decoder layers of this model ask their cache for {name!r}, which the incremental"
+            " executor does not know: run its interventions one by one"
+        )
+
+
+class KeyValueProbe(_StandIn):
     """Records the layer's keys and values and ends the call."""
 
     keys: Keys
@@ -177,7 +187,7 @@ class KeyValueProbe:
         raise KeysKnown
 
 
-class RecordingCache:
+class RecordingCache(_StandIn):
     """Records the layer's keys and values, and returns them unchanged."""
 
     keys: Keys
@@ -188,7 +198,7 @@ class RecordingCache:
         return keys, values
 
 
-class ReplayCache:
+class ReplayCache(_StandIn):
     """Returns given keys and values, the queries' own among them, instead of the layer's."""
 
     def __init__(self, keys: Keys, values: Keys) -> None:
@@ -198,7 +208,7 @@ class ReplayCache:
         return self.keys, self.values
 
 
-class PrefixedCache:
+class PrefixedCache(_StandIn):
     """Returns the trunk's keys and values, which all branches share, before the layer's."""
 
     def __init__(self, keys: Keys, values: Keys) -> None:

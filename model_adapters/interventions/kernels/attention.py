@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -77,7 +77,7 @@ def active_edges(
     module: nn.Module,
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
-    padding: Bool[Tensor, "batch head query key"] | None,
+    padding: Bool[Tensor, "#batch #head query key"] | None,
 ) -> Edges | None:
     """The active masks' edges joined with the model's own mask; None where nothing is cut."""
     masks = _active.get()
@@ -94,7 +94,7 @@ def sdpa_attention(
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
     value: Float[Tensor, "batch kv_heads key value_dim"],
-    attention_mask: Bool[Tensor, "#batch #heads query key"] | None,
+    attention_mask: Shaped[Tensor, "#batch #heads query key"] | None,
     **options: Any,
 ) -> tuple[Float[Tensor, "batch query heads value_dim"], None]:
     """sdpa under the active masks. Query positions without any key give zeros.
@@ -120,7 +120,7 @@ def reference_attention(
     query: Float[Tensor, "batch heads query dim"],
     key: Float[Tensor, "batch kv_heads key dim"],
     value: Float[Tensor, "batch kv_heads key value_dim"],
-    attention_mask: Bool[Tensor, "#batch #heads query key"] | None,
+    attention_mask: Shaped[Tensor, "#batch #heads query key"] | None,
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Float[Tensor, "batch query heads value_dim"], Float[Tensor, "batch heads query key"]]:

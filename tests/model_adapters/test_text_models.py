@@ -75,10 +75,7 @@ def test_text_models_equal_own_hooks_on_eager_attention(architecture, tmp_path, 
     model = HfVideo.load(write_text_model(tmp_path, architecture))
     prepared = model.encode(ask(), clip())
     (inputs,) = model.embed([prepared])
-    visible = model.decoder.visible(len(prepared.layout))
-    compiled = [
-        parse_intervention(text).compile(prepared.layout, 4, None, "q", visible) for text in ROUTES
-    ]
+    compiled = model.compile_all([*map(parse_intervention, ROUTES)], prepared, inputs)
     slow = [own_hooks(model, prepared, minus_infinity(one), monkeypatch) for one in compiled]
     fast = {"batch": model.decoder.answer_logits([inputs], [compiled])[0]}
     fast["generation"] = model.decoder.generate(inputs, compiled, 1)[1]
@@ -127,13 +124,12 @@ def test_with_consent_only_layers_with_attention_have_edges(hybrid):
     assert cut.p_target != pytest.approx(full.p_target, rel=1e-3)
     found = start_checks.start_checks(model, prepared, model.embed([prepared])[0])
     assert found["checks"]["isolation"]["isolated"] is False
-    with pytest.raises(MapflowError, match="layer 1 has fewer"):
-        answer(model, [prepared], [parse_intervention("random:ratio=0.1,seed=1")])
 
 
 def test_the_flag_gives_consent_and_every_table_says_so(hybrid, tmp_path, capsys):
-    command = ["trace", "--model", "mapflow_hf", "--pretrained", str(hybrid), "--limit", "1",
-               "--task", "mapflow_motion_direction", "--device", "cpu"]  # fmt: skip
+    command = ["trace", "--samples", "all", "--model", "mapflow_hf", "--limit", "1"]
+    command += ["--pretrained", str(hybrid), "--task", "mapflow_motion_direction"]
+    command += ["--device", "cpu"]
     assert main([*command, "--output_path", str(tmp_path / "no")]) == 2
     assert "mix positions without attention" in capsys.readouterr().err
     out = str(tmp_path / "yes")

@@ -121,6 +121,12 @@ def ablation_table(
         f"Baseline: {baseline.intervention} ({baseline.model}),"
         f" {percent(rows[0]['baseline_accuracy'])} %.",
         *sentences,
+        *(
+            f"{name}: two seeds have one degree of freedom between them, so the interval is wide"
+            " wherever they differ; five seeds show far more."
+            for name, runs in conditions.items()
+            if len(runs) == 2
+        ),
         "Differences to the baseline in points; several seeds are one condition: their mean, with"
         " the variance between"
         " seeds in the interval; spread is the standard deviation of the seeds' accuracies.",

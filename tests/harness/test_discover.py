@@ -25,6 +25,7 @@ from mapflow.harness.analyses.discovery.rules import (
     hull,
     marginal_costs,
 )
+from mapflow.harness.analyses.discovery.run import _judged
 from mapflow.harness.analyses.sweep import Sweep
 from mapflow.harness.cli.main import main
 from mapflow.harness.reporting.bundled_figures import pathway_table
@@ -35,6 +36,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.records.record import Record
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.runs.folder import RunFolder, read_records
+from mapflow.results.statistics import RunOutcomes, compare_runs
 
 N_LAYERS = 28
 
@@ -363,3 +365,26 @@ def test_mistakes_are_one_line_and_exit_2(tmp_path, words, said, capsys):
     assert main(["discover", *task, *words, "--output_path", str(tmp_path / "x")]) == 2
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
+
+
+def test_verdicts_of_all_rules_are_one_family():
+    """Each rule and threshold was judged alone; equal ranges are one comparison, though."""
+    ids = np.arange(2000)
+    full = RunOutcomes("full", ids, ids < 1200)
+
+    def scored(rule: str, threshold: float, last: int) -> Scored:
+        cut = (ids >= 57) & (ids < 1240)
+        spans = dict.fromkeys(PATHWAYS, LayerSpan(1, last))
+        found = Found(rule, threshold, spans)
+        one = compare_runs(full, RunOutcomes(f"{rule} ({threshold:g} %)", ids, cut))
+        return Scored(found, (found, found), one, 0.5)
+
+    alone = scored("paper", -3, 4)
+    assert alone.comparison.non_inferiority.verdict == "non-inferior"
+    some = [alone, scored("hull", -3, 4), *(scored("marginal", -k, k) for k in (5, 6, 7, 8))]
+    judged = _judged([*some, replace(alone, comparison=None)])
+    assert [one.comparison.non_inferiority.family for one in judged[:-1]] == [5] * 6
+    assert {one.comparison.non_inferiority.verdict for one in judged[:-1]} == {"inconclusive"}
+    assert [one.comparison.treatment for one in judged[:2]] == ["paper (-3 %)", "hull (-3 %)"]
+    assert judged[-1].comparison is None
+    assert "family of all 5 policies" in describe(judged, Sample("correct", 1, 2))

@@ -1,5 +1,7 @@
 """Verdicts of several comparisons are one family's; sentences say what holds, and nothing else."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -290,6 +292,10 @@ def test_long_ids_are_refused_where_records_are_read_and_questions_made(tmp_path
         with pytest.raises(MapflowError, match=r"bytes, the most are 1,024"):
             a_question(**{name: "é" * (MOST_ID_BYTES // 2 + 1)})
     assert a_question(question_id="é" * (MOST_ID_BYTES // 2)).question_id
+    samples = tmp_path / "samples_one.jsonl"
+    samples.write_text(json.dumps({"doc_id": LONG, "exact_match": 1}) + "\n", encoding="utf-8")
+    with pytest.raises(MapflowError, match=r"bytes, the most are 1,024"):
+        read_runs(samples)
 
 
 def test_codes_are_those_of_the_sorted_names():

@@ -1,5 +1,6 @@
 """The statistics' page shows what the code computes."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -14,6 +15,24 @@ def test_the_table_of_published_claims_is_the_computed_one(monkeypatch):
 
     assert claims_table() in PAGE.read_text(encoding="utf-8")
     del sys.modules["published_claims"]
+
+
+def test_the_tables_of_the_calibration_are_those_of_the_counts(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "calibration"))
+    from draw_calibration import MEASURED, failures, holds, named, summary
+    from settings import LIMIT, settings
+
+    rows = json.loads(MEASURED.read_text(encoding="utf-8"))
+    text = PAGE.read_text(encoding="utf-8")
+    for table in (summary(rows), failures(rows), named(rows)):
+        assert table in text
+    assert {row["panel"] for row in rows} == set(LIMIT)
+    known = {(one.panel, one.name): one.held_out for one in settings()}
+    assert all(known[row["panel"], row["setting"]] == row["held_out"] for row in rows)
+    for panel in ("ten treatments at the margin", "several seeds as one condition"):
+        assert all(holds(row) for row in rows if row["panel"] == panel)
+    for name in ("draw_calibration", "settings", "simulated_runs"):
+        sys.modules.pop(name, None)
 
 
 def test_the_page_names_only_what_exists():

@@ -65,7 +65,7 @@ class Sweep(QuestionAnalysis[SweepRecord]):
             " and routes such as video->stem; repeatable (default: vql-to-ql)",
         )
         parser.add_argument(
-            "--window", type=int, default=9, metavar="K", help="layers per window (default: 9)"
+            "--window", type=int, metavar="K", help="layers per window (default: 9)"
         )
         parser.add_argument("--style", choices=STYLES, default="center", help="default: center")
         add_samples(parser)
@@ -82,14 +82,21 @@ class Sweep(QuestionAnalysis[SweepRecord]):
 
     @classmethod
     def from_options(cls, options: argparse.Namespace) -> Sweep:
-        if options.window < 1:
+        from mapflow.model_adapters.interventions.language.layers import SIZED_STYLES
+
+        if options.window is not None and options.window < 1:
             raise MapflowError(f"--window {options.window} must be at least 1 layer")
+        if options.window is not None and options.style not in SIZED_STYLES:
+            raise MapflowError(
+                f"--window {options.window} cannot act on --style {options.style}, whose windows"
+                " reach to the first or the last layer: leave it out"
+            )
         if not 0 <= options.audit <= 1:
             raise MapflowError(f"--audit {options.audit:g} is outside 0..1")
         return cls(
             routes=tuple(parse_routes(options.routes or ["vql-to-ql"])),
             style=options.style,
-            size=options.window,
+            size=options.window or 9,
             samples=options.samples,
             audit=options.audit,
             memory_budget=chosen_memory_budget(options),

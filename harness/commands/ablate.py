@@ -17,6 +17,9 @@ from mapflow.harness.cli.arguments import chosen_margin
 from mapflow.harness.cli.table_output import add_comparison, add_output, write_tables
 from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
 
+INTERVENTIONS, SEEDS = "full,effective,random", "0,1,2"
+"""The grid that runs by default."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
@@ -29,13 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", metavar="DIR", help="run the grid, into this folder")
     parser.add_argument(
         "--interventions",
-        default="full,effective,random",
         metavar="A,B…",
-        help="of the grid to run (default: %(default)s); random ones are run for every seed and"
-        " ratio",
+        help=f"of the grid to run (default: {INTERVENTIONS}); random ones are run for every seed"
+        " and ratio",
     )
     parser.add_argument(
-        "--seeds", default="0,1,2", metavar="N,N…", help="of random ones (default: %(default)s)"
+        "--seeds", metavar="N,N…", help=f"of random ones in the grid (default: {SEEDS})"
     )
     parser.add_argument(
         "--ratios", metavar="R,R…", help="of random ones (default: as many edges as effective cuts)"
@@ -55,8 +57,17 @@ def run(options: argparse.Namespace) -> int:
     if not options.run and not options.runs:
         raise MapflowError("name folders of runs to report, or --run DIR to run the grid")
     words, code = options.runs, 0
+    given = [name for name in ("interventions", "seeds", "ratios") if getattr(options, name)]
+    if given and not options.run:
+        raise MapflowError(f"--{given[0]} is of a grid to run: add --run DIR, or leave it out")
     if options.run:
-        texts = grid(options.interventions, options.seeds, options.ratios)
+        interventions = options.interventions or INTERVENTIONS
+        texts = grid(interventions, options.seeds or SEEDS, options.ratios)
+        drawn = [name for name in given if name != "interventions"]
+        if drawn and not any("random" in text for text in texts):
+            raise MapflowError(
+                f"--{drawn[0]} is of random interventions, and {interventions!r} names none"
+            )
         code = _run_grid(texts, options.run, options.runs)
         if code not in (0, QUESTIONS_MISSING):
             return code

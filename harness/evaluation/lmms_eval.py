@@ -17,6 +17,7 @@ from typing import Any
 
 from mapflow.harness.cli.endings import run_command
 from mapflow.harness.evaluation import upstream
+from mapflow.harness.evaluation.refused_flags import check_flags
 from mapflow.harness.evaluation.run_output import RunOutput
 from mapflow.model_adapters.families.model_args import (
     COMMON,
@@ -30,7 +31,7 @@ from mapflow.model_adapters.lmms.requested import request_generation
 from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, USAGE_ERROR, MapflowError
 from mapflow.tasks.lmms_files import write_task_files
 
-LMMS = ("intervention", "batch_size", "max_batch_size")
+LMMS = ("intervention",)
 """Arguments of lmms-eval's model classes (`model_adapters/lmms/models.py`) beside the family's."""
 
 
@@ -228,6 +229,7 @@ class _Command:
             raise MapflowError(f"--intervention needs a model named mapflow_…, not {args.model!r}")
         self._model = args.model if _is_ours(args.model) else None
         if self._model is not None:
+            check_flags(args)
             request_generation(_generation(args.gen_kwargs))
         given = self._model_args(args) if self._model is not None else {}
         bundled = args.model == BUNDLED_MODEL and "pretrained" not in given
@@ -244,6 +246,13 @@ class _Command:
         given = parse_model_args(str(args.model_args or ""))
         if "records" in given:
             raise MapflowError("records= in --model_args is what --output_path is for: use that")
+        for name in ("batch_size", "max_batch_size"):
+            if name in given:
+                raise MapflowError(f"{name}= in --model_args is what --batch_size is for: use that")
+        if args.device and {"device", "device_map"} & given.keys():
+            raise MapflowError(
+                f"--device {args.device} and a device in --model_args: keep one of them"
+            )
         if "intervention" in given and self._interventions:
             raise MapflowError("--intervention and intervention= in --model_args: keep one of them")
         elsewhere = {*COMMON, *LMMS, "trust_remote_code"}  # the model class checks these

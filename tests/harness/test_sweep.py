@@ -222,16 +222,12 @@ def test_another_window_does_not_go_into_the_same_folder(whole, capsys):
 
 
 @pytest.mark.parametrize("style", ["top-down", "bottom-up"])
-def test_a_style_without_a_window_takes_its_run_up_whatever_the_window(
-    tmp_path, style, monkeypatch
-):
+def test_a_style_without_a_window_refuses_one(tmp_path, style, capsys):
     words = ("--task", TASK, "--routes", "question->last", "--limit", "1", "--style", style)
     assert sweep(tmp_path / "s", *words) == 0
-    expected = lines(tmp_path / "s")
-    monkeypatch.setattr(Sweep, "measure", None)
-    assert sweep(tmp_path / "s", *words, "--window", "3") == 0, "nothing is asked again"
-    assert lines(tmp_path / "s") == expected
-    assert json.loads(expected[0])["window"] is None
+    assert json.loads(lines(tmp_path / "s")[0])["window"] is None
+    assert sweep(tmp_path / "t", *words, "--window", "3") == 2
+    assert f"--window 3 cannot act on --style {style}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("samples", "runs"), [("all", 1), ("correct", 2)])

@@ -19,6 +19,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +59,8 @@ class TaskScoring:
         own = inspect.unwrap(type(task).process_results)  # without five retries of two seconds
         self._process = own.__get__(task)
         task.process_results = self._process_for_lmms_eval
+        if network_client(task.config.process_results) and find_spec("openai"):
+            import_module("openai")  # so that the guard sees its constructors
 
     def metrics(self, document: Any, text: str) -> dict[str, Any] | None:
         """What the task's `process_results` makes of a model's text; None if it needs a network.

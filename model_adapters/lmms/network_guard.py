@@ -6,6 +6,7 @@ noted: an answer whose scoring attempted it has no score.
 
 from __future__ import annotations
 
+import inspect
 import socket
 import sys
 import threading
@@ -39,7 +40,7 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
     Raises AttributeError if `owner` has no such name.
     """
-    original = getattr(owner, name)
+    original = inspect.getattr_static(owner, name)  # a class's static method stays one
     setattr(owner, name, value)
     try:
         yield
@@ -85,34 +86,48 @@ def _entrances() -> list[tuple[Any, str]]:
         (socket, "getaddrinfo"),
         (socket, "create_connection"),
     ]
-    for module, names in (("openai", ("OpenAI", "AzureOpenAI")), (_JUDGES, ("get_server",))):
-        loaded = sys.modules.get(module)
-        for name in names if loaded else ():
-            value = getattr(loaded, name)
-            found.append((value, "__init__") if isinstance(value, type) else (loaded, name))
+    if openai := sys.modules.get("openai"):
+        found += [(openai.OpenAI, "__init__"), (openai.AzureOpenAI, "__init__")]
+    if judges := sys.modules.get(_JUDGES):
+        found += [(judges, "get_server"), (judges.ProviderFactory, "create_provider")]
     return found
 
 
-def network_client(function: Any, seen: set[int] | None = None) -> str | None:
+def network_client(function: Any) -> str | None:
     """The package through which a task's function may reach the network, None if none is found.
 
-    Follows the names that the function uses to other functions of lmms-eval's tasks.
+    Follows the names that the function uses to functions and classes of lmms-eval.
     """
-    seen = set() if seen is None else seen
-    function = getattr(function, "func", function)  # functools.partial
-    function = getattr(function, "__func__", function)
-    if not isinstance(function, FunctionType) or id(function) in seen:
+    return _client(function, set())
+
+
+def _client(used: Any, seen: set[int]) -> str | None:
+    used = getattr(used, "func", used)  # functools.partial
+    used = getattr(used, "__func__", used)
+    if id(used) in seen:
         return None
-    seen.add(id(function))
-    for name in sorted(_names(function.__code__)):
-        value = function.__globals__.get(name)
+    seen.add(id(used))
+    if isinstance(used, type):
+        own = [getattr(one, "__func__", one) for one in vars(used).values()]
+        found = (_client(one, seen) for one in own if isinstance(one, FunctionType))
+        return next(filter(None, found), None)
+    if not isinstance(used, FunctionType):
+        return None
+    for name in sorted(_names(used.__code__)):
+        value = used.__globals__.get(name)
         package = value.__name__ if isinstance(value, ModuleType) else _package(value)
-        if package.partition(".")[0] in CLIENTS or package.startswith(_JUDGES):
-            return package.partition(".")[0] if not package.startswith(_JUDGES) else _JUDGES
-        if value is None and name in CLIENTS:  # imported inside the function
-            return name
-        if isinstance(value, FunctionType) and (inner := network_client(value, seen)):
-            return inner
+        if package.startswith(_JUDGES):
+            return _JUDGES
+        if package.partition(".")[0] in CLIENTS:
+            return package.partition(".")[0]
+        if value is None and name.partition(".")[0] in CLIENTS:  # imported inside the function
+            return name.partition(".")[0]
+        if value is None and name.startswith(_JUDGES):
+            return _JUDGES
+        if package.startswith("lmms_eval.") and not isinstance(value, ModuleType):
+            inner = value if isinstance(value, (type, FunctionType)) else type(value)
+            if found := _client(inner, seen):
+                return found
     return None
 
 

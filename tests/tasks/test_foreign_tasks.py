@@ -1,5 +1,6 @@
 """lmms-eval's own tasks with our models: their own scoring for every intervention, or a refusal."""
 
+import importlib
 import json
 import os
 import random
@@ -13,6 +14,7 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from mapflow.model_adapters.lmms.foreign_tasks import TaskScoring
 from mapflow.model_adapters.lmms.generation import Generation, read_generation
 from mapflow.model_adapters.lmms.models import with_generation
+from mapflow.model_adapters.lmms.network_guard import network_client
 from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import foreign_question
@@ -157,6 +159,26 @@ def test_scores_depend_on_the_question_alone_and_failed_questions_have_none(scor
     assert len(drawn) == 1
     assert scoring.task.process_results(document, [NOT_ASKED]) == {}
     assert scoring.task.process_results(document, ["B"])["lvb_acc"]["parsed_pred"] == "B"
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "judged"),
+    [
+        ("mmvu", "mmvu_process_results", True),  # through a verifier, in open questions
+        ("videoevalpro", "videoevalpro_process_results", True),
+        ("capability", "capability_aggregate_precision", True),  # through a class
+        ("videochatgpt", "videochatgpt_aggregate_consistency", True),
+        ("egoschema", "egoschema_aggregate_mc", True),  # submits to a server
+        ("egoschema", "egoschema_aggregate_score", False),
+        ("mlvu", "mlvu_process_results", False),
+        ("perceptiontest.val", "perceptiontest_val_process_results_mc", False),
+        ("nextqa", "nextqa_mc_process_results", False),
+    ],
+)
+def test_functions_that_reach_the_network_are_found(monkeypatch, module, function, judged):
+    monkeypatch.setenv("HF_HOME", "x")
+    found = importlib.import_module(f"lmms_eval.tasks.{module}.utils")
+    assert (network_client(getattr(found, function)) is not None) == judged
 
 
 @pytest.mark.parametrize(

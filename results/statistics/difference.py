@@ -43,6 +43,8 @@ Verdict = Literal["non-inferior", "inferior", "inconclusive"]
 DEFAULT_MARGIN = 0.02
 STEPS = 64
 """Points on each side at which limits are looked for before they are refined."""
+MANY = 100
+"""Videos, weighted by their questions, above which the score always grows with the distance."""
 
 
 def restricted_loss(gained: Real, lost: Real, n: Real, difference: Real) -> float:
@@ -63,7 +65,8 @@ class PairedDifference:
 
     gained, lost: questions right under the treatment, or the baseline, only; n: all questions. All
         three are sums of weights (1 per question in a plain mean) and may be fractional.
-    squares, crossed, sizes: sums over clusters of (net gain)², net gain × size, and size².
+    squares, crossed, sizes: sums over clusters of (net gain)², net gain × size, and size²; own: the
+        same sums over single questions.
     seed_variance, seed_freedom: variance of the mean between seeds and its degrees of freedom, if
         the treatment is the mean of several seeds (`seeds.seed_condition`).
     """
@@ -74,6 +77,7 @@ class PairedDifference:
     squares: float
     crossed: float
     sizes: float
+    own: tuple[float, float, float]
     seed_variance: float = 0.0
     seed_freedom: int = 0
 
@@ -89,15 +93,19 @@ class PairedDifference:
             raise MapflowError(
                 f"{gained:g} gained and {lost:g} lost of {n:g} questions are not a paired table"
             )
-        clustered = (design_effect * (gained + lost), design_effect * (gained - lost))
-        return cls(gained, lost, n, *clustered, design_effect * n)
+        own = (gained + lost, gained - lost, n)
+        return cls(gained, lost, n, *(design_effect * one for one in own), own)
 
     @property
     def estimate(self) -> float:
         return (self.gained - self.lost) / self.n
 
     def design_effect(self, difference: Real) -> float:
-        """The variance by cluster over that of independent questions, around `difference`."""
+        """The variance by cluster over that of independent questions, around `difference`.
+
+        At least that of the same questions in clusters of one, so a video in which a loss and a
+        gain cancel does not count as certainty.
+        """
         apart = (
             self.gained * (1 - difference) ** 2
             + self.lost * (1 + difference) ** 2
@@ -105,11 +113,32 @@ class PairedDifference:
         )
         if apart <= 1e-14 * self.n:  # nothing varies: the questions of a cluster count as one
             return self.sizes / self.n
-        by_cluster = self.squares - 2 * difference * self.crossed + difference**2 * self.sizes
+        sums = ((self.squares, self.crossed, self.sizes), self.own)
+        by_cluster = max(
+            squares - 2 * difference * crossed + difference**2 * sizes
+            for squares, crossed, sizes in sums
+        )
         return max(by_cluster / apart, 1e-9)
 
     def score(self, difference: Real) -> float:
-        """A standard normal value if the true difference is `difference`; decreasing in it."""
+        """A standard normal value if the true difference is `difference`; decreasing in it.
+
+        With few and very unequal clusters, differences further away can fit better again. They
+        stay rejected: the score is the furthest on the way from the estimate.
+        """
+        found, reach = self._score_at(difference), abs(difference - self.estimate)
+        if self.n**2 > MANY * self.sizes:
+            return found
+        way = [one for one in self._way(difference) if abs(one - self.estimate) < reach]
+        return max([found, *map(self._score_at, way)], key=abs)
+
+    def _way(self, towards: Real) -> list[float]:
+        """Points from the estimate to −1 or 1, closer to each other near the estimate."""
+        estimate = self.estimate
+        bound = (1.0 if towards > estimate else -1.0) * (1 - 1e-12)
+        return [estimate + (bound - estimate) * (k / STEPS) ** 3 for k in range(1, STEPS + 1)]
+
+    def _score_at(self, difference: Real) -> float:
         score = self._score_of_questions(difference)
         distance = self.estimate - difference
         if self.seed_variance == 0 or distance == 0 or score * distance <= 0:
@@ -118,7 +147,13 @@ class PairedDifference:
 
     def _score_of_questions(self, difference: Real) -> float:
         if difference < 0:
-            mirrored = replace(self, gained=self.lost, lost=self.gained, crossed=-self.crossed)
+            mirrored = replace(
+                self,
+                gained=self.lost,
+                lost=self.gained,
+                crossed=-self.crossed,
+                own=(self.own[0], -self.own[1], self.own[2]),
+            )
             return -mirrored._score_of_questions(-difference)
         if difference >= 1:
             return 0.0 if self.estimate == difference else -math.inf
@@ -162,10 +197,9 @@ class PairedDifference:
         if abs(estimate - bound) < 1e-12:
             return bound
         before = estimate
-        for step in range(1, STEPS + 1):
-            here = estimate + (bound * (1 - 1e-12) - estimate) * (step / STEPS) ** 3
-            if (self.score(here) - target) * target >= 0:
-                return float(brentq(lambda d: self.score(d) - target, before, here, xtol=1e-13))
+        for here in self._way(bound):
+            if (self._score_at(here) - target) * target >= 0:
+                return float(brentq(lambda d: self._score_at(d) - target, before, here, xtol=1e-13))
             before = here
         return bound
 
@@ -210,18 +244,12 @@ def _of_sums(
     lost: float,
     cluster: Int[np.ndarray, " n"] | None,
 ) -> PairedDifference:
+    own = (float(net @ net), float(net @ weight), float(weight @ weight))
+    n, sums = float(weight.sum()), own
     if cluster is not None:
         net, size = cluster_sums(net, cluster), cluster_sums(weight, cluster)
-    else:
-        size = weight
-    return PairedDifference(
-        gained,
-        lost,
-        float(weight.sum()),
-        float(net @ net),
-        float(net @ size),
-        float(size @ size),
-    )
+        sums = (float(net @ net), float(net @ size), float(size @ size))
+    return PairedDifference(gained, lost, n, *sums, own)
 
 
 def _mid_p_score(n: float, gain: float, loss: float, net: float) -> float:

@@ -134,7 +134,7 @@ def test_a_sweep_s_drop_is_that_of_the_questions_answered_right():
     # Wilson's equation at the limit, times the design effect of two videos (0 and 1 of 2 kept)
     for share in (1 + first.low / 100, 1 + first.high / 100):
         apart = (1 - share) ** 2 + 3 * share**2
-        effect = ((0 - 2 * share) ** 2 + (1 - 2 * share) ** 2) / apart
+        effect = max(1.0, ((0 - 2 * share) ** 2 + (1 - 2 * share) ** 2) / apart)
         variance = share * (1 - share) / 4 * effect
         assert (0.25 - share) ** 2 == pytest.approx(1.959964**2 * variance, rel=1e-5)
     assert second.high == 0 and second.low < -40  # two videos show little

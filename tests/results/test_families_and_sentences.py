@@ -25,10 +25,10 @@ from mapflow.results.tables.comparison import (
     compare_groups,
     compare_with_baseline,
     comparison_table,
-    subtask_table,
 )
 from mapflow.results.tables.formats import render
 from mapflow.results.tables.leaderboard import leaderboard
+from mapflow.results.tables.subtasks import subtask_table
 from tests.results.run_folders import answers, write_run
 
 N = 2000

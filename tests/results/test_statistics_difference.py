@@ -10,6 +10,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics import (
     PairedDifference,
     RunOutcomes,
+    accuracy,
     compare_runs,
     macro_accuracy,
     macro_difference,
@@ -121,7 +122,9 @@ def test_swapped_runs_mirror_the_result(case, value):
 @settings(max_examples=80, deadline=None)
 @given(runs)
 def test_the_test_ignores_whose_videos_unchanged_questions_share_and_their_order(case):
+    """From eight videos on: with fewer, a nearer difference may fit worse than none."""
     difference, cluster, rng = drawn(case)
+    assume(cluster.max() >= 7)
     elsewhere = cluster.copy()
     unchanged = np.flatnonzero(difference == 0)
     elsewhere[unchanged] = rng.integers(0, cluster.max() + 4, len(unchanged))
@@ -172,6 +175,24 @@ def test_one_flip_has_one_p_value_alone_clustered_and_as_macro_average():
         assert found.strata is not None
         p_values += [found.test.p_value, found.strata.macro.test.p_value]
     assert p_values == pytest.approx([p_values[0]] * 5, rel=1e-9)
+
+
+def test_a_huge_unchanged_video_does_not_choose_the_p_value():
+    difference = np.repeat([-1, 0], [5, 95])
+    alone = paired_difference(difference, np.arange(100)).p_value()
+    together = paired_difference(difference, np.minimum(np.arange(100), 5))
+    assert together.p_value() == pytest.approx(alone, rel=1e-9)
+    assert together.interval().low < -0.5, "one video holds nearly all questions"
+
+
+def test_gains_and_losses_that_cancel_within_videos_are_no_certainty():
+    difference = np.repeat([1, -1, 0], [1, 1, 38])
+    found = paired_difference(difference, np.arange(40) // 2).interval()
+    plain = paired_difference(difference).interval()
+    assert found.low <= plain.low and found.high >= plain.high
+    half = accuracy(np.arange(60) % 2 == 0, np.arange(60) // 2)
+    alone = accuracy(np.arange(60) % 2 == 0)
+    assert (half.low, half.high) == pytest.approx((alone.low, alone.high), abs=1e-9)
 
 
 def test_five_changed_videos_can_be_significant():

@@ -140,7 +140,7 @@ def draw(rows: list[Row], path: Path) -> None:
         axis.tick_params(axis="x", labelsize=7)
         axis.spines[["top", "right", "left"]].set_visible(False)
     axes[-1].set_xlabel("measured rate, % (filled: developed on; hollow: held out)", fontsize=8)
-    axes[-1].set_xlim(0, 12)
+    axes[-1].set_xlim(0, 14)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

@@ -178,9 +178,11 @@ def _expanded(chat: Chat, text: str, tokenizer: PreTrainedTokenizerBase) -> list
 
 
 def tokens_per_frame(
-    shown: Bool[Tensor, " n"], vision: Mapping[str, Tensor], n_frames: int
+    shown: Bool[Tensor, " n"], vision: Mapping[str, Tensor], n_frames: int, merge: int = 1
 ) -> list[int]:
     """Number of video tokens of each frame: equal, a remainder (a line end) goes to the last.
+
+    `merge` is the side, in patches, of one video token.
 
     Exceptions are in `vision`: a temporal grid that differs from the number of source frames
     (`video_grid_thw`), and tokens dropped as too similar to the previous frame
@@ -191,7 +193,12 @@ def tokens_per_frame(
     kept = vision.get("video_compression_mask")
     if kept is not None and kept.numel() % frames == 0:
         return kept.view(frames, -1).sum(1).tolist()
-    each, rest = divmod(int(shown.sum()), frames)
+    total = int(shown.sum())
+    if grid is not None:
+        # a model may merge steps of the grid further (Ernie 4.5 VL), which the counts show
+        step = int(grid[0, 1:].prod()) // merge**2
+        frames = total // step if step and total % step == 0 else frames
+    each, rest = divmod(total, frames)
     return [each] * (frames - 1) + [each + rest]
 
 

@@ -140,7 +140,8 @@ class HfVideo(VideoLLM):
         text, vision = self._process(chat, frames, times)
         ids = vision.pop("input_ids")[0]
         shown = torch.isin(ids, self._placeholder_ids())
-        sizes = tokens_per_frame(shown, vision, len(frames))
+        merge = int(getattr(self.processor.video_processor, "merge_size", 1) or 1)
+        sizes = tokens_per_frame(shown, vision, len(frames), merge)
         layout = chat_layout(chat, text, ids, self.tokenizer, shown, sizes, question)
         return self.prepared(question, Conversation(chat.text, ids, layout), vision, indices)
 

@@ -35,8 +35,8 @@ class BatchMasks:
 
     `allowed` has one more segment than the prompts: padding and generated keys, whose edges are all
     allowed. `segment_of` gives the segment of each padded position; `last` is each prompt's last
-    position. `causal` is False for models whose own mask, which every layer's edges are joined
-    with, lets queries attend to later keys.
+    position. `causal[layer]` is False where the model's own mask, which the layer's edges are
+    joined with, lets queries attend to later keys; None means that no layer has such a mask.
     """
 
     def __init__(
@@ -46,10 +46,11 @@ class BatchMasks:
         last: Int[Tensor, " batch"],
         blocked: Blocked | None = None,
         device: torch.device | str = "cpu",
-        causal: bool = True,
+        causal: Sequence[bool] | None = None,
     ) -> None:
-        self.blocked, self.causal = blocked, causal
-        self._same_as = _first_equal_layers(allowed)
+        self.blocked = blocked
+        self.causal = [True] * allowed.shape[1] if causal is None else list(causal)
+        self._same_as = _first_equal_layers(allowed, self.causal)
         self._full = allowed.flatten(2).all(-1).all(0).tolist()
         prompts = [
             _over_stretches(*prompt)
@@ -58,7 +59,7 @@ class BatchMasks:
         self._may_be_empty = np.any(
             [without_keys(own).any(-1) for own, _ in prompts], axis=0
         ).tolist()
-        self._stretches = prompts[0] if len(prompts) == 1 and causal else None
+        self._stretches = prompts[0] if len(prompts) == 1 and all(self.causal) else None
         self._masks: dict[tuple[int, int, int], Edges] = {}
         self.allowed = allowed.to(device, non_blocking=True)
         self.segment_of = segment_of.to(device, non_blocking=True)
@@ -108,7 +109,10 @@ class BatchMasks:
             torch.tensor(stops) - 1,
             blocked if random else None,
             device,
-            all(item.own is None or item.own.causal for item in compiled),
+            [
+                all(item.own is None or item.own.is_causal(layer) for item in compiled)
+                for layer in range(compiled[0].n_layers)
+            ],
         )
 
     def mask(self, layer: int, n_queries: int, n_keys: int) -> Edges | None:
@@ -131,7 +135,9 @@ class BatchMasks:
     def dense(self, layer: int, n_queries: int, n_keys: int) -> DenseEdges:
         """As `mask`, but always one explicit mask, also where nothing is cut."""
         queries = torch.arange(n_keys - n_queries, n_keys, device=self.device)
-        may_be_empty = self._may_be_empty[layer] or self.blocked is not None or not self.causal
+        may_be_empty = (
+            self._may_be_empty[layer] or self.blocked is not None or not self.causal[layer]
+        )
         return DenseEdges(self._mask_of(layer, queries, n_keys), may_be_empty)
 
     def _build(self, layer: int, n_queries: int, n_keys: int) -> Edges:
@@ -157,7 +163,9 @@ class BatchMasks:
         sources = torch.cat([self.segment_of, torch.full_like(generated, free)], 1)[:, :n_keys]
         mask = torch.cat(
             [
-                segment_mask(allowed[None, layer], (query, target), (position, source), self.causal)
+                segment_mask(
+                    allowed[None, layer], (query, target), (position, source), self.causal[layer]
+                )
                 for allowed, target, source in zip(self.allowed, targets, sources, strict=True)
             ]
         )
@@ -170,11 +178,13 @@ class BatchMasks:
         return mask[:, None]
 
 
-def _first_equal_layers(allowed: Bool[Tensor, "batch layer target source"]) -> list[int]:
+def _first_equal_layers(
+    allowed: Bool[Tensor, "batch layer target source"], causal: Sequence[bool]
+) -> list[int]:
     """For each layer the first one with the same cuts, so that their mask is made once."""
-    first: dict[bytes, int] = {}
+    first: dict[tuple[bytes, bool], int] = {}
     return [
-        first.setdefault(allowed[:, layer].numpy().tobytes(), layer)
+        first.setdefault((allowed[:, layer].numpy().tobytes(), causal[layer]), layer)
         for layer in range(allowed.shape[1])
     ]
 

@@ -13,7 +13,7 @@ padding mask is needed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,11 +31,8 @@ from mapflow.model_adapters.interventions.inspection.layers import (
     inspect_layers,
     select_attention,
 )
-from mapflow.model_adapters.interventions.inspection.tail import (
-    equals_head,
-    own_logits,
-    replaced_forward,
-)
+from mapflow.model_adapters.interventions.inspection.own_masks import own_edges
+from mapflow.model_adapters.interventions.inspection.tail import equals_head, own_logits
 from mapflow.model_adapters.interventions.kernels.attention import apply
 from mapflow.model_adapters.interventions.kernels.edges import Edges
 from mapflow.model_adapters.interventions.language.intervention import Compiled
@@ -88,6 +85,8 @@ class Decoder:
         depths = {item.depth for own in compiled for item in own}
         if len(depths) > 1:
             return self._answer_logits_by_depth(inputs, compiled, sorted(depths))
+        for one, own in zip(inputs, compiled, strict=True):
+            _check_edges(one, own)
         items = [(prompt, item) for prompt, own in enumerate(compiled) for item in own]
         branches = _Branches(
             [prompt for prompt, _ in items], [item for _, item in items], len(inputs), self.device
@@ -124,6 +123,7 @@ class Decoder:
         positions attend to the prompt as its last position does, and to generated keys freely.
         Unused keys are not kept.
         """
+        _check_edges(inputs, compiled)
         depths = sorted({item.depth for item in compiled})
         if len(depths) > 1:
             parts = _by_depth(compiled, depths)
@@ -177,28 +177,11 @@ class Decoder:
     def own_edges(self, inputs: DecoderInputs) -> OwnEdges | None:
         """The edges that the model has for this prompt; None for causal attention in all layers.
 
-        The model's own forward makes the masks; its layers record theirs and do nothing else.
         Layers without attention have no edges.
         """
-        found: list[Tensor | None] = []
-
-        def record(hidden_states: Tensor, *_: Any, attention_mask: Any = None, **__: Any) -> Any:
-            found.append(attention_mask)
-            extras = self.found.extras
-            return hidden_states if extras is None else (hidden_states, *[None] * extras)
-
         batch = inputs.embeds[None]
-        with ExitStack() as stack:
-            for layer in self.layers:
-                stack.enter_context(replaced_forward(layer, record))
-            self.core(inputs_embeds=batch, use_cache=False, **self._keywords(inputs, batch))
-        if len(self.found.attends) < len(found):
-            none = batch.new_zeros(1, 1, len(inputs), len(inputs), dtype=torch.bool)
-            found = [one if n in self.found.attends else none for n, one in enumerate(found)]
-        if all(mask is None for mask in found):
-            return None
-        shared = {id(mask): mask[0, 0] for mask in found if mask is not None}
-        return OwnEdges([None if mask is None else shared[id(mask)] for mask in found])
+        keywords = self._keywords(inputs, batch)
+        return own_edges(self.core, self.layers, self.found, batch, keywords)
 
     def _keywords(
         self, inputs: DecoderInputs, batch: Float[Tensor, "prompt n hidden"]
@@ -381,6 +364,14 @@ class _Branches:
             )
 
         return widen
+
+
+def _check_edges(inputs: DecoderInputs, compiled: Sequence[Compiled]) -> None:
+    """Raises ValueError for cuts that were compiled without the mask that comes with the prompt."""
+    if inputs.attention_mask is not None and any(
+        item.own is None and (item.random or not item.allowed.all()) for item in compiled
+    ):
+        raise ValueError("the prompt has a mask of its own: compile with decoder.own_edges(inputs)")
 
 
 def _by_depth(items: Sequence[Compiled], depths: Sequence[int]) -> list[list[int]]:

@@ -36,17 +36,29 @@ def replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
             module.forward = earlier
 
 
+class _Given(BaseModelOutputWithPast):
+    """A decoder's output without what some models add to it, such as router logits."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
 def own_logits(
     model: PreTrainedModel, core: PreTrainedModel, hidden: Float[Tensor, "row hidden"]
 ) -> Float[Tensor, "row vocab"]:
     """The model's own logits of hidden states that its decoder `core` might have returned."""
-    given = BaseModelOutputWithPast(last_hidden_state=hidden[None])  # pyright: ignore[reportArgumentType]
+    given = _Given(last_hidden_state=hidden[None])  # pyright: ignore[reportArgumentType]
 
     def answer(*_: Any, **__: Any) -> BaseModelOutputWithPast:
         return given
 
     with replaced_forward(core, answer):
-        return model(inputs_embeds=hidden[None], use_cache=False).logits[0]
+        try:
+            return model(inputs_embeds=hidden[None], use_cache=False).logits[0]
+        except RuntimeError:  # Gemma's small models look embeddings up in their table
+            ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+            return model(input_ids=ids, use_cache=False).logits[0]
 
 
 @torch.no_grad()

@@ -27,7 +27,16 @@ class OwnEdges:
         distinct = {id(mask): mask for mask in masks if mask is not None}
         self._totals = {key: int(mask.sum()) for key, mask in distinct.items()}
         self._pairs: dict[tuple[int, bytes], Int[np.ndarray, "target source"]] = {}
-        self.causal = not any(bool(mask.triu(1).any()) for mask in distinct.values())
+        self._later = {key for key, mask in distinct.items() if bool(mask.triu(1).any())}
+
+    @property
+    def causal(self) -> bool:
+        """Whether no layer attends to later keys."""
+        return not self._later
+
+    def is_causal(self, layer: int) -> bool:
+        """Whether a layer does not attend to later keys."""
+        return id(self.masks[layer]) not in self._later
 
     def mask(self, layer: int, n: int) -> Bool[Tensor, "query key"]:
         """The edges of a layer for a prompt of `n` positions, on the CPU."""

@@ -1,7 +1,7 @@
 """Route: `source -> target`, a named bundle of attention edges (keys of source, queries of target).
 
-`cross-frame` is the one route that two names cannot express: every frame attends to the frames
-before it.
+`cross-frame` is the one route that two names cannot express: every frame attends to the other
+frames: those before it, and later ones in models whose frames attend in both directions.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Route:
         """True for the (target, source) segment pairs that the route covers in this prompt."""
         if self.source == CROSS_FRAME:
             frame = np.array([s.index if s.kind == "frame" else -1 for s in layout.segments])
-            return (frame[None] >= 0) & (frame[:, None] > frame[None])
+            both = (frame[None] >= 0) & (frame[:, None] >= 0)
+            return both & (frame[:, None] != frame[None])
         return layout.select(self.target)[:, None] & layout.select(self.source)[None]
 
     def __str__(self) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mapflow.harness.api.answer import Answer
 from mapflow.harness.api.display import html_table
 from mapflow.model_adapters.checkpoints.folder import architecture_of, find_folder
+from mapflow.model_adapters.families.model_args import COMMON
 from mapflow.model_adapters.families.registry import (
     BUNDLED,
     BUNDLED_MODEL,
@@ -55,6 +56,8 @@ def load(
     """
     name = family or (BUNDLED_MODEL if path is None else _family_of(path))
     bundled = path is None or Path(path).resolve().parent == BUNDLED.parent.resolve()
+    if own := (model_args or {}).keys() & {*COMMON, "allow_uncut_layers"}:
+        raise MapflowError(f"model_args names {min(own)!r}, which is an argument of load itself")
     video_llm = load_model(
         name,
         path,

@@ -31,7 +31,7 @@ from mapflow.model_adapters.lmms.requested import request_generation
 from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, USAGE_ERROR, MapflowError
 from mapflow.tasks.lmms_files import write_task_files
 
-LMMS = ("intervention",)
+LMMS = ("intervention", "allow_uncut_layers")
 """Arguments of lmms-eval's model classes (`model_adapters/lmms/models.py`) beside the family's."""
 
 

@@ -4,6 +4,7 @@ those they are for.
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from mapflow.harness.analyses.discovery.rules import (
     hull,
     marginal_costs,
 )
-from mapflow.harness.analyses.discovery.run import _judged
+from mapflow.harness.analyses.discovery.run import Discovery, _judged
 from mapflow.harness.analyses.sweep import Sweep
 from mapflow.harness.cli.main import main
 from mapflow.harness.reporting.bundled_figures import pathway_table
@@ -288,6 +289,15 @@ def test_ranges_are_found_on_questions_answered_right_and_files_say_so(found, ca
     assert said in (found / "marginal" / "pathways.yaml").read_text()
     paper = {row["threshold"]: row for row in report["found"] if row["rule"] == "paper"}
     assert all(paper[-3]["ranges"].values()), "found without the wrong question"
+
+
+def test_the_default_is_the_setting_of_the_paper():
+    """Table E: windows of 9 layers, bins of 5, below −5 %, on questions answered right."""
+    parser = argparse.ArgumentParser()
+    Discovery.add_arguments(parser)
+    found = Discovery.from_options(parser.parse_args(["--output_path", "x"]))
+    setting = (found.window, found.bin_size, found.threshold, found.samples)
+    assert setting == (9, 5, -5.0, "correct")
 
 
 def test_a_half_without_a_policy_has_no_score_and_the_table_says_so(found):

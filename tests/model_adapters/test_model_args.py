@@ -105,6 +105,8 @@ def test_an_analysis_runs_the_model_that_its_arguments_name(folder, tmp_path):
         model_args={"vision_attention": "isolated"},
     )
     assert same.name == "tiny+isolated-vision-attention"
+    with pytest.raises(MapflowError, match="'dtype', which is an argument of load itself"):
+        mapflow.load(folder, family="mapflow_videollama3", model_args={"dtype": "float64"})
 
 
 @pytest.mark.parametrize(

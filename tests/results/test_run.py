@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.model_names import model_name
 from mapflow.results.runs.run import labels, model_names, read_runs
 from mapflow.results.tables.leaderboard import leaderboard
 from tests.results.records import a_record
@@ -133,6 +134,22 @@ def test_names_tell_apart_how_a_checkpoint_was_run(tmp_path):
     assert labels([plain, half]) == ["tiny (float32)", "tiny (bfloat16)"]
     rows = leaderboard([plain, half]).rows
     assert [row["model"] for row in rows[:2]] == ["tiny (float32)", "tiny (bfloat16)"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ("pretrained=DIR,vision_attention=released", "DIR"),
+        ("pretrained=DIR,vision_attention=isolated", "DIR+isolated-vision-attention"),
+        ("pretrained=DIR", "DIR+unrecorded-vision-attention"),
+    ],
+)
+def test_sample_logs_name_the_variant_that_was_typed(arguments, name):
+    """Logs hold no defaults, and those of VideoLLaMA3 have changed: then it is not known."""
+    identity = {"model": "mapflow_videollama3", "checkpoint": "DIR"}
+    manifest = {"identity": identity, "model_args": arguments, "logged_by": "lmms-eval"}
+    assert model_name(manifest, "folder") == name
+    assert model_name({**manifest, "identity": {"model": "mapflow_hf"}}, "folder") == "mapflow_hf"
 
 
 SAMPLE = {

@@ -75,8 +75,13 @@ class JsonlRecord:
 
     @property
     def benchmark(self) -> str:
-        """The benchmark, which the question's id begins with."""
-        return self.question_id.partition("/")[0]
+        """The benchmark, which the question's id begins with.
+
+        lmms-eval's own tasks are marked: its `tomato` and `videomme` ask and score otherwise than
+        the benchmarks of these names here. Ids of their questions begin with the task.
+        """
+        first = self.question_id.partition("/")[0]
+        return f"{first} (lmms-eval)" if first == self.task else first
 
     def to_line(self) -> str:
         """One line of JSON, without the newline. Raises ValueError on NaN and infinity."""

@@ -15,6 +15,7 @@ from mapflow.results.tables.formats import FORMATS, render
 from mapflow.results.tables.leaderboard import leaderboard, letter_display
 from mapflow.results.tables.published import published_for
 from mapflow.results.tables.summary import summarize
+from tests.results.records import a_record
 from tests.results.run_folders import answers, write_run
 
 GOOD, ALSO_GOOD, BAD = [1] * 60 + [0] * 20, [1] * 59 + [0] * 21, [0] * 60 + [1] * 20
@@ -170,3 +171,13 @@ def test_every_format_prints_it(tmp_path, how):
     assert "effective" in render(
         [board(tmp_path, answers("full", GOOD), answers("effective", BAD))], how
     )
+
+
+def test_lmms_evals_own_task_of_a_benchmarks_name_is_another_benchmark(tmp_path):
+    """Its `tomato` words and scores questions otherwise, so no paper's row stands beside it."""
+    theirs = [
+        a_record(n, question_id=f"tomato/{n:06d}", task="tomato", protocol="task") for n in range(3)
+    ]
+    (run,) = read_runs(write_run(tmp_path / "theirs", theirs))
+    assert run.benchmark == "tomato (lmms-eval)"
+    assert not any(row.get("paper") for row in leaderboard([run]).rows)

@@ -207,7 +207,7 @@ def test_our_tasks_sample_logs_pair_with_our_records(tmp_path):
 )
 def test_other_tasks_are_read_by_their_one_score(tmp_path, metrics, right):
     (run,) = read_runs(write_samples(tmp_path, "foreign", [{**SAMPLE, "doc_id": 7, **metrics}]))
-    assert run.question_id.tolist() == ["foreign/000007"] and run.benchmark == "foreign"
+    assert run.question_id.tolist() == ["foreign/000007"] and run.benchmark == "foreign (lmms-eval)"
     assert run.correct.tolist() == [right] and run.video_id is None and run.valid is None
 
 
@@ -216,8 +216,8 @@ def test_numbers_in_sample_logs_may_be_text(tmp_path):
         write_samples(tmp_path, task, [{**SAMPLE, "doc_id": "7", "acc": 1.0}])
     runs = read_runs(tmp_path)
     assert [(run.benchmark, run.question_id.tolist()) for run in runs] == [
-        ("one", ["one/7"]),
-        ("two", ["two/7"]),
+        ("one (lmms-eval)", ["one/7"]),
+        ("two (lmms-eval)", ["two/7"]),
     ]
     write_samples(
         tmp_path, "one", [{**SAMPLE, "doc_id": number, "acc": 1.0} for number in (7, "000007")]

@@ -78,8 +78,9 @@ def test_other_tasks_are_scored_by_their_own_rules_under_every_intervention(tmp_
     judged = full["own_yes_no/000000"]  # neither yes nor no: lmms-eval would ask a judge
     assert (judged.scores, judged.correct, judged.p_target) == (None, None, None)
     summary = json.loads((out / "summary.json").read_text())
-    assert summary.keys() == {f"own_{name}" for name in DOCUMENTS}
-    for task, by_intervention in summary.items():
+    assert summary.keys() == {f"own_{name} (lmms-eval)" for name in DOCUMENTS}
+    for title, by_intervention in summary.items():
+        task = title.partition(" ")[0]
         for name in ("full", "effective"):
             own = by_intervention[name]
             judged = task == "own_yes_no"

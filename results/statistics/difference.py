@@ -93,8 +93,8 @@ class PairedDifference:
             raise MapflowError(
                 f"{gained:g} gained and {lost:g} lost of {n:g} questions are not a paired table"
             )
-        own = (gained + lost, gained - lost, n)
-        return cls(gained, lost, n, *(design_effect * one for one in own), own)
+        own, k = (gained + lost, gained - lost, n), design_effect
+        return cls(gained, lost, n, k * own[0], k * own[1], k * own[2], own)
 
     @property
     def estimate(self) -> float:

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from mapflow.model_adapters.interventions import Segment, TokenLayout
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import PromptStyle, Question
+from mapflow.results.contract.visible_text import counted
 
 # Priority of the kinds for a token that lies in two pieces. The authors' code counts such a token
 # as question, stem or option if one of its characters lies there. Other kinds (system, template,
@@ -113,7 +114,8 @@ def offsets_of(
             (i for i, both in enumerate(zip(received, ids, strict=False)) if both[0] != both[1]), 0
         )
         raise MapflowError(
-            f"the model would receive {len(received)} tokens for a text of {len(ids)} (they differ"
+            f"the model would receive {counted(len(received), 'token')} for a text of {len(ids)}"
+            f" (they differ"
             f" from token {place + 1} on: {_shown(received[place:], tokenizer)} instead of"
             f" {_shown(ids[place:], tokenizer)}), so no token can be named: use a processor and a"
             " tokenizer that add special tokens at the beginning only"

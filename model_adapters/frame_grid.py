@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mapflow.model_adapters.interventions import TokenLayout
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import counted
 
 
 class View(NamedTuple):
@@ -50,7 +51,8 @@ def token_grid(
             own = own[:size]
         if len(own) != size:
             raise MapflowError(
-                f"frame[{frame}] has {len(own)} tokens, not {rows} × {columns}, so where they lie"
+                f"frame[{frame}] has {counted(len(own), 'token')}, not {rows} × {columns}, so"
+                f" where they lie"
                 " on the picture is not known"
             )
         grids.append(own.view(rows, columns))

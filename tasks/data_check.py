@@ -17,6 +17,7 @@ from tabulate import tabulate
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import sha256
 from mapflow.results.contract.question import Question
+from mapflow.results.contract.visible_text import counted
 from mapflow.tasks.benchmark import Benchmark, chance_level
 from mapflow.tasks.data_folder import DataFolder, is_file
 
@@ -161,7 +162,7 @@ def _check_subtask(
 
 def _count_problem(questions: Sequence[Question], expected: int) -> str | None:
     n = len(questions)
-    return None if n == expected else f"{n} questions where {expected} are published"
+    return None if n == expected else f"{counted(n, 'question')} where {expected:,} are published"
 
 
 def _verify(checksums: Path, root: Path) -> tuple[list[str], int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import counted
 from mapflow.tasks.benchmark import Benchmark
 from mapflow.tasks.data_folder import DataFolder, Layout, fetched_folder, local_folder
 
@@ -103,7 +104,7 @@ def render_prepare(benchmark: Benchmark, folder: DataFolder, unpacked: list[Unpa
     """One line per zip file, and which files must be fetched by hand."""
     lines = []
     for one in unpacked:
-        what = f"{one.files:,} files unpacked into" if one.files else "nothing new for"
+        what = f"{counted(one.files, 'file')} unpacked into" if one.files else "nothing new for"
         lines.append(f"{one.archive.name}: {what} {one.folder}")
     by_hand = benchmark.layout.by_hand.format(root=folder.root)
     return "\n".join([*(lines or ["no zip files"]), by_hand])

@@ -46,6 +46,15 @@ def benchmark_sizes() -> dict[str, int]:
     return {one.name: sum(one.counts.values()) for one in BENCHMARKS.values()}
 
 
+def task_sizes() -> dict[str, int]:
+    """Name of every subtask's task → its number of questions, as published."""
+    return {
+        f"{one.task}_{subtask}": n
+        for one in BENCHMARKS.values()
+        for subtask, n in one.counts.items()
+    }
+
+
 def benchmarks_with_files() -> dict[str, Benchmark]:
     """The benchmarks whose files users bring, by name."""
     return {one.name: one for one in BENCHMARKS.values() if one.has_own_files}

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
 from mapflow.results.contract.question import Question
-from mapflow.results.records.base import NOT_FINITE, JsonlRecord
+from mapflow.results.records.base import NOT_FINITE, JsonlRecord, by_benchmark
+from mapflow.tasks.registry import benchmark_titles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,11 +164,30 @@ class QuestionAnalysis(Analysis, Generic[R]):
         """Further entries of the manifest."""
         return {}
 
-    def save(self, summary: Sequence[Any], folder: Path) -> None:
-        """Writes summary.json, an entry per name."""
+    def summaries(self, records: Sequence[R]) -> dict[str, Sequence[Any]]:
+        """Benchmark → summary of its records: means over several benchmarks mean nothing."""
+        groups = by_benchmark(records) or {"": []}
+        return {benchmark: self.summarize(own) for benchmark, own in groups.items()}
+
+    def tables(self, summaries: Mapping[str, Sequence[Any]]) -> str:
+        """One table per benchmark, each under its title; a single one without."""
+        if len(summaries) == 1:
+            return self.table(next(iter(summaries.values())))
+        titles = benchmark_titles()
+        return "\n\n".join(
+            f"{titles.get(benchmark, benchmark)}\n{self.table(summary)}"
+            for benchmark, summary in summaries.items()
+        )
+
+    def save(self, summaries: Mapping[str, Sequence[Any]], folder: Path) -> None:
+        """Writes summary.json: an entry per name; with several benchmarks, one such block each."""
         from mapflow.results.runs.folder import SUMMARY, write_json
 
-        write_json(folder / SUMMARY, {one.name: one.to_json() for one in summary})
+        blocks = {
+            benchmark: {one.name: one.to_json() for one in summary}
+            for benchmark, summary in summaries.items()
+        }
+        write_json(folder / SUMMARY, next(iter(blocks.values())) if len(blocks) == 1 else blocks)
 
     def draw_overlays(self, subject: Subject, records: Sequence[R], folder: Path) -> None:
         """Draws records on the frames of the questions, if the analysis was asked to."""
@@ -186,15 +206,16 @@ class QuestionAnalysis(Analysis, Generic[R]):
         records = run_analysis(fitted, subject, folder)
         if records is None:
             return 0  # the last process to finish writes the summary
-        summary = fitted.summarize(records)
-        print(fitted.table(summary))
+        summaries = fitted.summaries(records)
+        print(fitted.tables(summaries))
         print(f"\nquestions ({fitted.samples}): {counted(records)}\n{fitted.note}: {folder}")
         if said := uncut_note(read_json(folder / MANIFEST)):
             print(said)
-        fitted.save(summary, folder)
+        fitted.save(summaries, folder)
         fitted.draw_overlays(subject, records, folder)
         failed = any(one.error for one in records if one.key[1] in fitted.names)
-        return fitted.verdict(summary, subject.model) or (QUESTIONS_MISSING if failed else 0)
+        verdicts = [fitted.verdict(summary, subject.model) for summary in summaries.values()]
+        return max(verdicts) or (QUESTIONS_MISSING if failed else 0)
 
     def record(self, question: Question, name: str, **values: Any) -> R:
         return self.RECORD.of(question, name, **self.fields(question), **values)  # pyright: ignore[reportReturnType]

@@ -24,6 +24,7 @@ from mapflow.model_adapters.video.reader import read_frames
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Clip
+from mapflow.results.contract.visible_text import counted
 from mapflow.results.figures import (
     AttentionOverlay,
     LensOverlay,
@@ -158,7 +159,8 @@ def _ran(record: AttentionRecord | LensRecord, depth: int, layers: LayerSpan) ->
     """The 0-based layers of `layers` that ran; prints a line if an early exit skips some."""
     if layers.last > depth:
         tqdm.write(
-            f"question {record.question_id}: {record.intervention} ran {depth} layers, so no"
+            f"question {record.question_id}: {record.intervention} ran"
+            f" {counted(depth, 'layer')}, so no"
             " later one is drawn",
             file=sys.stderr,
         )

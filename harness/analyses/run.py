@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from mapflow.results.contract.question import Question
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.runs.claim import in_turn
 from mapflow.results.runs.folder import RunFolder, read_records, sort_records
+from mapflow.tasks.registry import task_sizes
 
 R = TypeVar("R", bound=JsonlRecord)
 
@@ -73,7 +74,7 @@ class Shard:
 def run_analysis(
     analysis: Measurement[R], subject: Subject, folder: Path, shard: Shard | None = None
 ) -> list[R] | None:
-    """All records of the folder, sorted; None while other processes still have questions to answer.
+    """The records of the questions asked, sorted; None while other processes have some to answer.
 
     `analysis` is fitted to the subject's model, `shard` by default this process's. Raises
     MapflowError if the folder holds another run or cannot be written.
@@ -97,11 +98,18 @@ def run_analysis(
                 tqdm.write(line, file=sys.stderr)
         return analysis.left_out(model, prepared) or analysis.measure(model, prepared)
 
+    run.note_asked([(one.task, one.question_id) for one in subject.questions], _sizes(subject))
     work = OneByOne(model, analysis.names, measure, analysis.failed)
     mine = shard.share(subject.questions)
     deque(run_questions(work, mine, run, show=shard.rank == 0), maxlen=0)
     expected = {(one.question_id, name) for one in subject.questions for name in analysis.names}
     return _all_records(folder, kind, expected)
+
+
+def _sizes(subject: Subject) -> dict[str, int]:
+    """Task → its number of questions as published, or else as asked."""
+    asked = Counter(one.task for one in subject.questions)
+    return asked | {task: n for task, n in task_sizes().items() if task in asked}
 
 
 def _all_records(folder: Path, kind: type[R], expected: set[tuple[str, str]]) -> list[R] | None:
@@ -110,4 +118,5 @@ def _all_records(folder: Path, kind: type[R], expected: set[tuple[str, str]]) ->
         if not expected <= {record.key for record in records}:
             return None
         sort_records(folder, kind)
-    return records
+    asked = {question for question, _ in expected}
+    return [record for record in records if record.question_id in asked]

@@ -23,6 +23,7 @@ from mapflow.harness.cli.arguments import (
 )
 from mapflow.results.contract.errors import FAILED, MapflowError
 from mapflow.results.contract.question import Question
+from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.sweep import SweepRecord, SweepSummary, summarize_sweep, sweep_table
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ class Sweep(QuestionAnalysis[SweepRecord]):
         compiled = self._compiled(model, prepared, inputs)
         planned = plan_windows(model, inputs, compiled, self.memory_budget)
         routes, n_layers = len(self.routes), model.decoder.n_layers
-        size = f"{routes} routes × {n_layers} layers on {len(prepared.layout):,} positions"
+        cuts = f"{counted(routes, 'route')} × {counted(n_layers, 'layer')}"
+        size = f"{cuts} on {counted(len(prepared.layout), 'position')}"
         return [f"plan: {size}: {planned}", *(f"plan: {note}" for note in planned.notes)]
 
     def measure(self, model: VideoLLM, prepared: Prepared) -> list[SweepRecord]:
@@ -200,7 +202,8 @@ class Sweep(QuestionAnalysis[SweepRecord]):
         bound, largest = NOISE[dtype].probability, max(differences)
         windows = sum(one.audited for one in summary)
         print(
-            f"audit: {windows} windows checked against one forward pass each; largest difference"
+            f"audit: {counted(windows, 'window')} checked against one forward pass each; largest"
+            f" difference"
             f" {largest:.1e}, {'within' if largest <= bound else 'BEYOND'} the noise of"
             f" {str(dtype).removeprefix('torch.')} ({bound:.0e})"
         )

@@ -27,6 +27,7 @@ from mapflow.model_adapters.interventions.language.layers import WindowStyle
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import Question
+from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.base import JsonlRecord
 
 if TYPE_CHECKING:
@@ -39,17 +40,19 @@ R = TypeVar("R", bound=JsonlRecord)
 class AnalysisResult(Generic[R]):
     """The records of one analysis, one per question and intervention or route.
 
-    Attributes: `records`; `analysis`, the settings; `summary`, means over questions.
+    Attributes: `records`; `analysis`, the settings; `summary`, means over questions; `summaries`,
+    the same by benchmark (`summary` is the first benchmark's).
     """
 
     def __init__(self, analysis: QuestionAnalysis[R], records: Sequence[R]) -> None:
         self.analysis, self.records = analysis, list(records)
-        self.summary = analysis.summarize(self.records)
+        self.summaries = analysis.summaries(self.records)
+        self.summary = next(iter(self.summaries.values()))
 
     @property
     def table(self) -> str:
         """The table that the command prints."""
-        return self.analysis.table(self.summary)
+        return self.analysis.tables(self.summaries)
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row per record, one column per field; curves are tuples with one entry per layer."""
@@ -63,7 +66,7 @@ class AnalysisResult(Generic[R]):
 
     def __repr__(self) -> str:
         kind = type(self.analysis).__name__
-        return f"<{kind}: {len(self.records)} records>\n{self.table}"
+        return f"<{kind}: {counted(len(self.records), 'record')}>\n{self.table}"
 
     def _repr_html_(self) -> str:
         image = io.BytesIO()

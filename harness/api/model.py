@@ -23,6 +23,7 @@ from mapflow.model_adapters.video_llm import VideoLLM
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import LETTERS, Clip, Question
+from mapflow.results.contract.visible_text import counted
 from mapflow.tasks.registry import BENCHMARKS
 
 if TYPE_CHECKING:
@@ -180,7 +181,8 @@ class Model:
     def __repr__(self) -> str:
         dtype = str(next(self.video_llm.model.parameters()).dtype).removeprefix("torch.")
         device = self.video_llm.decoder.device
-        return f"<Model {self.name}: {self.family}, {self.n_layers} layers, {dtype} on {device}>"
+        layers = counted(self.n_layers, "layer")
+        return f"<Model {self.name}: {self.family}, {layers}, {dtype} on {device}>"
 
     def _repr_html_(self) -> str:
         ranges = str(self.pathways).replace(",", ", ") if self.pathways else "not known"

@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from mapflow.harness.cli.arguments import at_least
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import counted
 
 if TYPE_CHECKING:
     from mapflow.model_adapters.interventions import Compiled, Intervention, PathwayRanges
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         drawn.append((intervention, compiled))
         print(intervention.describe(pathways))
         rows = [
-            ["prompt", f"{len(layout):,} positions × {options.layers} layers"],
+            ["prompt", f"{counted(len(layout), 'position')} × {counted(options.layers, 'layer')}"],
             [
                 "edges kept",
                 f"{compiled.edges_kept:,} of {compiled.edges_total:,}"

@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from mapflow.results.figures import save_figure
     from mapflow.results.figures.saving import check_suffix
-    from mapflow.results.runs.folder import read_records
+    from mapflow.results.records.base import by_benchmark
+    from mapflow.results.runs.folder import reported_records
+    from mapflow.tasks.registry import benchmark_titles
 
     if options.output:
         check_suffix(options.output)
@@ -62,13 +64,19 @@ def run(options: argparse.Namespace) -> int:
     if options.words and not kind.TAKES_WORDS:
         takes = " or ".join(one for one, each in kinds.items() if each.TAKES_WORDS)
         raise MapflowError(f"--words is for a {takes}; {str(folder)!r} is a {name}")
-    records = [one for place in options.folders for one in read_records(place, kind.RECORD)]
+    records = [one for place in options.folders for one in reported_records(place, kind.RECORD)]
     order = [one for place in options.folders for one in _order(place)]
-    drawn = kind.figure(records, order, options.title, options.words)
-    for note in drawn.notes:
-        print(note)
     output = options.output or folder / f"{kind.FIGURE}.png"
-    print(f"written: {', '.join(map(str, save_figure(drawn.figure, output, drawn.rows)))}")
+    groups = by_benchmark(records)
+    for benchmark, own in groups.items():
+        # A mean over several benchmarks would mean nothing: each has a figure of its own.
+        several = len(groups) > 1
+        title = options.title or (benchmark_titles().get(benchmark, benchmark) if several else "")
+        drawn = kind.figure(own, order, title, options.words)
+        for note in drawn.notes:
+            print(note)
+        file = output.with_stem(f"{output.stem}-{benchmark}") if several else output
+        print(f"written: {', '.join(map(str, save_figure(drawn.figure, file, drawn.rows)))}")
     return 0
 
 
@@ -105,4 +113,7 @@ def _order(folder: Path) -> list[str]:
 
     manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
     summary = read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else {}
+    blocks = summary.values()
+    if blocks and all("n" not in block for block in blocks):  # one block per benchmark
+        summary = dict.fromkeys(name for block in blocks for name in block)
     return [str(name) for name in manifest.get("interventions") or summary]

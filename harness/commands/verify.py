@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mapflow.harness.cli.arguments import add_checkpoint_arguments, chosen_model
+from mapflow.results.contract.visible_text import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     model = chosen_model(options)
     dtype = str(weights_dtype(model)).removeprefix("torch.")
     print(
-        f"{options.model} {model.name}: {model.decoder.n_layers} layers, {dtype} on"
+        f"{options.model} {model.name}: {counted(model.decoder.n_layers, 'layer')}, {dtype} on"
         f" {model.decoder.device}"
     )
     passed = []

@@ -14,7 +14,7 @@ from mapflow.results.contract.files import read_json
 from mapflow.results.figures import PolicyDiagram, RoutePanel, route_panels
 from mapflow.results.records.sweep import SweepRecord, drop_text
 from mapflow.results.report import ReportContents, SweepFigure
-from mapflow.results.runs.folder import MANIFEST, read_records
+from mapflow.results.runs.folder import MANIFEST, reported_records
 from mapflow.results.runs.model_names import model_name
 from mapflow.results.runs.provenance import manifest_lines
 from mapflow.results.runs.run import Run, open_records
@@ -27,6 +27,7 @@ from mapflow.results.tables.comparison import (
 from mapflow.results.tables.formats import Column, Row, Table
 from mapflow.results.tables.leaderboard import leaderboards
 from mapflow.results.tables.subtasks import subtask_table
+from mapflow.tasks.registry import benchmark_titles
 
 
 def report_contents(
@@ -65,7 +66,7 @@ def report_contents(
         comparisons=tables,
         warnings=[*warnings, *_table_warnings([*boards, *tables])],
         policies=[diagram for source in sources for diagram in _policies(source)],
-        sweeps=[_sweep_figure(source) for source in sweeps],
+        sweeps=[figure for source in sweeps for figure in _sweep_figures(source)],
     )
 
 
@@ -116,17 +117,25 @@ def _drop_table(curves: Sequence[RoutePanel]) -> Table:
     return Table("Accuracy drop", columns, rows)
 
 
-def _sweep_figure(source: Path) -> SweepFigure:
+def _sweep_figures(source: Path) -> list[SweepFigure]:
+    """One figure per benchmark."""
     manifest = read_json(source / MANIFEST) if (source / MANIFEST).is_file() else {}
     identity = manifest.get("identity") or {}
     window = ", ".join(
         f"{name} {identity[name]}" for name in ("style", "window", "samples") if identity.get(name)
     )
     model = model_name(manifest, source.name)
-    curves = route_panels(read_records(source, SweepRecord))
-    return SweepFigure(
-        f"{model}: {window}" if window else model,
-        curves,
-        _drop_table(curves),
-        [(source.name, "; ".join(manifest_lines(manifest)))],
-    )
+    caption, titles = f"{model}: {window}" if window else model, benchmark_titles()
+    groups = by_benchmark(reported_records(source, SweepRecord))
+    figures = []
+    for benchmark, records in groups.items():
+        curves = route_panels(records)
+        figures.append(
+            SweepFigure(
+                f"{caption}, {titles.get(benchmark, benchmark)}" if len(groups) > 1 else caption,
+                curves,
+                _drop_table(curves),
+                [(source.name, "; ".join(manifest_lines(manifest)))],
+            )
+        )
+    return figures

@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
+from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.record import Record
 from mapflow.results.report import Answer, ViewedQuestion, ViewerData
 from mapflow.results.runs.run import Run, labels, open_records
@@ -146,7 +147,7 @@ def _add_frames(
             " those with flipped answers first."
         )
     if missing:
-        notes.append(f"{missing:,} videos could not be read on this machine.")
+        notes.append(f"{counted(missing, 'video')} could not be read on this machine.")
     return notes
 
 

@@ -18,6 +18,7 @@ from mapflow.model_adapters.inference.start_checks import own_logits
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Segment, TokenLayout
 from mapflow.model_adapters.interventions.inspection.noise import NOISE, distance
 from mapflow.model_adapters.interventions.kernels.attention import EAGER
+from mapflow.results.contract.visible_text import counted
 
 NEW_TOKENS = 5
 GENERATED = Segment("last", 1)
@@ -87,7 +88,8 @@ def check_decoding(subject: ModelUnderTest) -> Iterator[Finding]:
             ((logits,),) = decoder.answer_logits([longer], [[with_positions(compiled, step)]])
             behind = (logits.max() - logits[token]) / logits.abs().max().clamp_min(1e-30)
             worst = max(worst, float(behind))
-        detail = f"{name}: {len(tokens)} tokens, at most {worst:.1e} below the recomputed best"
+        written = counted(len(tokens), "token")
+        detail = f"{name}: {written}, at most {worst:.1e} below the recomputed best"
         passed = len(tokens) == NEW_TOKENS and worst <= bound
         yield Finding("cached decoding", passed, f"{detail}, bound {bound:.0e}")
 

@@ -34,7 +34,8 @@ def check_layout(subject: ModelUnderTest) -> Iterator[Finding]:
             }.items()
             if wrong
         ]
-        detail = f"question {name!r}: {len(layout)} positions in {len(layout.segments)} segments"
+        segments = counted(len(layout.segments), "segment")
+        detail = f"question {name!r}: {counted(len(layout), 'position')} in {segments}"
         yield Finding("layout", not problems, "; ".join(problems) or f"{detail}, each named once")
         yield _video_finding(subject, prepared, inputs)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from mapflow.harness.verification.model_under_test import ExplicitMasks, Finding, ModelUnderTest
 from mapflow.model_adapters.inference.start_checks import isolation
 from mapflow.model_adapters.interventions import Compiled
+from mapflow.results.contract.visible_text import counted
 
 CUT = "video->question"
 ROUTES = ("frame[0]->frame[1]", "video->stem", "option[0]->template", "video->last", "stem->last")
@@ -39,7 +40,7 @@ def check_layers(subject: ModelUnderTest) -> Iterator[Finding]:
     yield Finding(
         "layer numbers",
         in_order,
-        f"each of {len(attends)} layers asks for its own mask"
+        f"each of {counted(len(attends), 'layer')} asks for its own mask"
         if in_order
         else f"layers ask for the masks of {[layer + 1 for layer in asked]}, not of"
         f" {[layer + 1 for layer in attends]}",
@@ -57,7 +58,8 @@ def check_layers(subject: ModelUnderTest) -> Iterator[Finding]:
     yield Finding(
         "layers reached",
         not wrong,
-        "; ".join(wrong[:3]) or f"a cut in each of {len(attends)} layers acts there first",
+        "; ".join(wrong[:3])
+        or f"a cut in each of {counted(len(attends), 'layer')} acts there first",
     )
     masks = ExplicitMasks(subject.compiled("question->video+last->question"), device)
     same = not subject.changed(subject.residual(masks), base).any()

@@ -35,6 +35,7 @@ from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import foreign_question
 from mapflow.results.contract.question import Clip, Question
+from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.record import Record
 from mapflow.results.runs.folder import RunFolder, read_records
 from mapflow.results.runs.provenance import git_state
@@ -103,7 +104,7 @@ class MapflowModel(lmms):
         self.interventions = fit_interventions(self.interventions, self.video_llm)
         for one in self.interventions:
             if one.scaled_from:
-                said = f"layer ranges of {one.scaled_from}, scaled to {n_layers} layers"
+                said = f"layer ranges of {one.scaled_from}, scaled to {counted(n_layers, 'layer')}"
                 print(
                     f"{self.model_name}: {one} takes the {said}: {one.describe(None)}", flush=True
                 )
@@ -216,7 +217,8 @@ class MapflowModel(lmms):
             return self._foreign(request, document, "")[0], f"{type(error).__name__}: {error}"
         if len(visuals) != 1:
             raise MapflowError(
-                f"task {task!r} shows {len(visuals)} visuals in a question; one video is supported"
+                f"task {task!r} shows {counted(len(visuals), 'visual')} in a question; one video"
+                f" is supported"
             )
         if isinstance(visuals[0], Question):
             return self._own(visuals[0], options, owner), None

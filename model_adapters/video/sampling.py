@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import counted
 
 FRAME_TOLERANCE = 1e-6
 """In frames. A bound that equals a frame's time (12 / 29.97 s) must not be rounded past that
@@ -106,7 +107,7 @@ def _check_request(
     if n < 1:
         raise MapflowError(f"cannot sample {n} frames: ask for at least 1")
     if n_frames < 1:
-        raise MapflowError(f"cannot sample from a video of {n_frames} frames")
+        raise MapflowError(f"cannot sample from a video of {counted(n_frames, 'frame')}")
     check_bounds(start, end)
     if (start is not None or end is not None) and not (math.isfinite(fps) and fps > 0):
         raise MapflowError(
@@ -120,7 +121,7 @@ def _check_inside(
     if first >= n_frames:
         raise MapflowError(
             f"clip bounds start={start} s, end={end} s begin after the last frame"
-            f" ({n_frames} frames at {fps:g} a second end at {n_frames / fps:.3f} s)"
+            f" ({counted(n_frames, 'frame')} at {fps:g} a second end at {n_frames / fps:.3f} s)"
         )
 
 

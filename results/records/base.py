@@ -75,12 +75,14 @@ class JsonlRecord:
 
     @property
     def benchmark(self) -> str:
-        """The benchmark, which the question's id begins with.
+        """The benchmark, which the question's id begins with; else the task.
 
         lmms-eval's own tasks are marked: its `tomato` and `videomme` ask and score otherwise than
         the benchmarks of these names here. Ids of their questions begin with the task.
         """
-        first = self.question_id.partition("/")[0]
+        first, slash, _ = self.question_id.partition("/")
+        if not slash:
+            return self.task
         return f"{first} (lmms-eval)" if first == self.task else first
 
     def to_line(self) -> str:
@@ -123,6 +125,14 @@ class Summary:
             for field, value in asdict(self).items()  # pyright: ignore[reportArgumentType]
             if field != self.NAMED_BY
         }
+
+
+def by_benchmark(records: Iterable[Kind]) -> dict[str, list[Kind]]:
+    """Benchmark → its records, in order of first appearance."""
+    groups: dict[str, list[Kind]] = {}
+    for record in records:
+        groups.setdefault(record.benchmark, []).append(record)
+    return groups
 
 
 def means(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:

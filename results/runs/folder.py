@@ -23,7 +23,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.records.record import Record
-from mapflow.results.runs.asked import ASKED, joined
+from mapflow.results.runs.asked import ASKED, joined, read_asked, was_asked
 from mapflow.results.runs.claim import claim, in_turn, job_identity
 
 RECORDS, MANIFEST, SUMMARY = Record.FILE, "manifest.json", "summary.json"
@@ -188,6 +188,12 @@ def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: i
                 if earlier is None or earlier.error is not None:
                     by_key[record.key] = record
     return [by_key[key] for key in sorted(by_key)]
+
+
+def reported_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
+    """`read_records`, of the questions that the last command asked (`asked.py`)."""
+    asked = read_asked(folder)
+    return [record for record in read_records(folder, kind) if was_asked(record, asked)]
 
 
 def sort_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import coded
+from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import read_asked, was_asked
 from mapflow.results.runs.folder import MANIFEST, RECORDS
@@ -293,7 +294,7 @@ def _run(
 def share_text(run: Run) -> str:
     """The share of the benchmark that a run has answered: "20 of 320 questions (6.2 %)"."""
     total = run.total or run.n
-    return f"{run.n:,} of {total:,} questions ({100 * run.n / total:.1f} %)"
+    return f"{run.n:,} of {counted(total, 'question')} ({100 * run.n / total:.1f} %)"
 
 
 def incomplete_note(runs: Sequence[Run]) -> list[str]:

@@ -159,7 +159,7 @@ def all_differ(runs: Sequence[Run], intersect: bool) -> str:
         test = cochran_q(together.correct, together.cluster if together.clustered else None)
     except MapflowError as error:
         return f"{about}: {error}."
-    return f"{about}: p {p_text(test.p_value)} ({test.method}, {together.n:,} questions)."
+    return f"{about}: p {p_text(test.p_value)} ({test.method}, {count(together.n, 'question')})."
 
 
 def comparison_tables(

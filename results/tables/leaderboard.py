@@ -178,7 +178,7 @@ def _sources(rows: Sequence[Row]) -> list[str]:
 def _micro(run: Run) -> float:
     if not run.n:
         raise MapflowError(
-            f"{str(run.source)!r}: none of the {run.errors:,} questions could be asked under"
+            f"{str(run.source)!r}: none of the {count(run.errors, 'question')} could be asked under"
             f" {run.intervention!r}"
         )
     return float(run.correct[~run.failed].mean())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,16 @@ def test_a_second_start_adds_what_is_missing(command, runs, tmp_path, monkeypatc
     (folder / KINDS[command].FILE).write_text(f"{first}\n{second[:40]}")
     assert mapflow(command, folder) == 0
     assert (folder / KINDS[command].FILE).read_text() == whole
+
+
+def test_a_continued_folder_reports_what_was_asked_last(runs, tmp_path, capsys):
+    folder = tmp_path / "trace"
+    shutil.copytree(runs["trace"], folder)
+    assert mapflow("trace", folder, "--task", TASK, "--limit", "1") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert next(line for line in shown if line.split()[:1] == ["n"]).split()[1] == "1"
+    assert json.loads((folder / "summary.json").read_text())["full"]["n"] == 1
+    assert len({one.question_id for one in read_records(folder, TraceRecord)}) == 2
 
 
 @pytest.mark.parametrize("command", KINDS)

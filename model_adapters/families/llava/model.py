@@ -24,6 +24,7 @@ from mapflow.model_adapters.video.resizing import ImagePreprocessing
 from mapflow.model_adapters.video_llm import Prepared
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
+from mapflow.results.contract.visible_text import counted
 
 USER, ASSISTANT = " USER: ", " ASSISTANT:"
 
@@ -59,7 +60,8 @@ class LlavaVideo(ReleasedVideoLLM[LlavaNetwork, ImagePreprocessing]):
         """
         if not len(frames) or len(frames) % self.network.n_frames:
             raise MapflowError(
-                f"{self.name} takes {self.network.n_frames} frames or a multiple of them,"
+                f"{self.name} takes {counted(self.network.n_frames, 'frame')} or a multiple of"
+                f" them,"
                 f" not {len(frames)}"
             )
         return {"pixel_values": self.preprocessing(frames)}

@@ -179,15 +179,22 @@ class QuestionAnalysis(Analysis, Generic[R]):
             for benchmark, summary in summaries.items()
         )
 
-    def save(self, summaries: Mapping[str, Sequence[Any]], folder: Path) -> None:
-        """Writes summary.json: an entry per name; with several benchmarks, one such block each."""
+    def save(self, summary: Sequence[Any], folder: Path) -> None:
+        """Writes summary.json, an entry per name."""
         from mapflow.results.runs.folder import SUMMARY, write_json
 
-        blocks = {
-            benchmark: {one.name: one.to_json() for one in summary}
-            for benchmark, summary in summaries.items()
-        }
-        write_json(folder / SUMMARY, next(iter(blocks.values())) if len(blocks) == 1 else blocks)
+        write_json(folder / SUMMARY, {one.name: one.to_json() for one in summary})
+
+    def save_all(self, summaries: Mapping[str, Sequence[Any]], folder: Path) -> None:
+        """`save`; with several benchmarks, into a folder for each."""
+        from mapflow.results.runs.folder import SUMMARY
+
+        for benchmark, summary in summaries.items():
+            place = folder if len(summaries) == 1 else folder / benchmark
+            place.mkdir(exist_ok=True)
+            self.save(summary, place)
+        if len(summaries) > 1:
+            (folder / SUMMARY).unlink(missing_ok=True)  # of an earlier command with one benchmark
 
     def draw_overlays(self, subject: Subject, records: Sequence[R], folder: Path) -> None:
         """Draws records on the frames of the questions, if the analysis was asked to."""
@@ -211,7 +218,7 @@ class QuestionAnalysis(Analysis, Generic[R]):
         print(f"\nquestions ({fitted.samples}): {counted(records)}\n{fitted.note}: {folder}")
         if said := uncut_note(read_json(folder / MANIFEST)):
             print(said)
-        fitted.save(summaries, folder)
+        fitted.save_all(summaries, folder)
         fitted.draw_overlays(subject, records, folder)
         failed = any(one.error for one in records if one.key[1] in fitted.names)
         verdicts = [fitted.verdict(summary, subject.model) for summary in summaries.values()]

@@ -196,11 +196,8 @@ class Lens(InterventionAnalysis[LensRecord]):
     def table(self, summary: Sequence[Frequency]) -> str:
         return frequency_table(summary)
 
-    def save(self, summaries: Mapping[str, Sequence[Frequency]], folder: Path) -> None:
-        """One frequency.csv; with several benchmarks, one for each."""
-        for benchmark, summary in summaries.items():
-            name = "frequency.csv" if len(summaries) == 1 else f"frequency-{benchmark}.csv"
-            write_text(folder / name, frequency_csv(summary))
+    def save(self, summary: Sequence[Frequency], folder: Path) -> None:
+        write_text(folder / "frequency.csv", frequency_csv(summary))
 
     def draw_overlays(self, subject: Subject, records: Sequence[LensRecord], folder: Path) -> None:
         from mapflow.harness.analyses.overlays import draw_lens

@@ -112,8 +112,7 @@ def _order(folder: Path) -> list[str]:
     from mapflow.results.runs.folder import MANIFEST, SUMMARY
 
     manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
-    summary = read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else {}
-    blocks = summary.values()
-    if blocks and all("n" not in block for block in blocks):  # one block per benchmark
-        summary = dict.fromkeys(name for block in blocks for name in block)
-    return [str(name) for name in manifest.get("interventions") or summary]
+    # An analysis of several benchmarks has a summary in a folder for each.
+    summary = next(iter([*folder.glob(SUMMARY), *sorted(folder.glob(f"*/{SUMMARY}"))]), None)
+    named = manifest.get("interventions") or (read_json(summary) if summary else {})
+    return [str(name) for name in named]

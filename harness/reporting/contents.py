@@ -12,6 +12,7 @@ from mapflow.harness.reporting.viewer import viewer_data
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.figures import PolicyDiagram, RoutePanel, route_panels
+from mapflow.results.records.base import by_benchmark
 from mapflow.results.records.sweep import SweepRecord, drop_text
 from mapflow.results.report import ReportContents, SweepFigure
 from mapflow.results.runs.folder import MANIFEST, reported_records

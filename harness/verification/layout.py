@@ -9,6 +9,7 @@ import torch
 from mapflow.harness.verification.model_under_test import Finding, ModelUnderTest
 from mapflow.model_adapters.interventions import DecoderInputs, TokenLayout
 from mapflow.model_adapters.video_llm import Prepared
+from mapflow.results.contract.visible_text import counted
 
 
 def check_layout(subject: ModelUnderTest) -> Iterator[Finding]:
@@ -16,7 +17,7 @@ def check_layout(subject: ModelUnderTest) -> Iterator[Finding]:
     for prepared, inputs in zip(subject.prepared, subject.inputs, strict=True):
         layout, name = prepared.layout, prepared.question.question_id
         lengths = {len(layout), len(prepared.input_ids), len(inputs)}
-        counted = torch.stack(
+        owners = torch.stack(
             [layout.positions(str(s)).bincount(minlength=len(layout)) for s in layout.segments]
         )
         n_options = len(prepared.question.options)
@@ -25,7 +26,7 @@ def check_layout(subject: ModelUnderTest) -> Iterator[Finding]:
             for text, wrong in {
                 f"lengths differ: {sorted(lengths)} for layout, ids and embeddings": len(lengths)
                 > 1,
-                "a position has no segment or several": not bool((counted.sum(0) == 1).all()),
+                "a position has no segment or several": not bool((owners.sum(0) == 1).all()),
                 "`last` is not the last position alone": layout.positions("last").tolist()
                 != [len(layout) - 1],
                 "not every option has a segment": sum(s.kind == "option" for s in layout.segments)

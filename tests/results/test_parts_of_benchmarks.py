@@ -171,9 +171,11 @@ def test_analyses_do_not_pool_benchmarks(tmp_path):
         "tvbench": (0.75,),
     }
     assert trace.tables(summaries).count("base answer") == 2
-    trace.save(summaries, tmp_path)
-    content = json.loads((tmp_path / "summary.json").read_text())
-    assert content["motion"]["full"]["n"] == content["tvbench"]["full"]["n"] == 1
+    (tmp_path / "summary.json").write_text("of an earlier command")
+    trace.save_all(summaries, tmp_path)
+    assert not (tmp_path / "summary.json").exists()
+    for name in ("motion", "tvbench"):
+        assert json.loads((tmp_path / name / "summary.json").read_text())["full"]["n"] == 1
 
 
 def test_sizes_are_the_published_ones():

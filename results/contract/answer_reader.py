@@ -181,10 +181,16 @@ def _denied(clause: _Clause) -> set[int]:
             not after
             or token.among(words.WRONG)
             or any(one.among(words.COPULA) for one in about)
-            or (token.kind == "other" and len(about) <= 1)
+            or (token.kind == "other" and len(about) <= 1 and not _denies_next(tokens, k))
         )
         denied |= {before[-1]} if back else set(after)
     return denied
+
+
+def _denies_next(tokens: list[Token], k: int) -> bool:
+    """Whether the negation at k belongs to the mention right after it."""
+    following = tokens[k + 1].kind == "mention" if k + 1 < len(tokens) else False
+    return following and tokens[k].text.endswith(words.PREFIXED)
 
 
 def _level(clause: _Clause, i: int) -> int | None:
@@ -194,7 +200,9 @@ def _level(clause: _Clause, i: int) -> int | None:
     named = any(token.among(words.ANSWER) for token in before)
     option = any(token.among(words.OPTION) for token in before)
     final = any(token.among(words.FINAL) for token in before)
-    cued = all(_is_cue(token) for token in before) and (bool(before) or tokens[i].by_letter)
+    leading = [token for token in before if not token.among(words.JOIN)]
+    leading = [token for token in leading if token.text not in FILLERS]
+    cued = all(_is_cue(token) for token in before) and bool(leading or tokens[i].by_letter)
     predicate = tokens[i].by_letter and any(
         token.among(words.PREDICATE)
         or (token.kind == "other" and token.among(words.CHOOSE | words.ANSWER))
@@ -204,7 +212,7 @@ def _level(clause: _Clause, i: int) -> int | None:
         named
         or (option and final)
         or any(token.among(words.CHOOSE) for token in before)
-        or (cued and (not after or bool(before)))
+        or (cued and (not after or after[0].denies or (bool(before) and tokens[i].by_letter)))
         or predicate
     )
     several = any(token.kind == "mention" for token in before)

@@ -38,7 +38,7 @@ _UNITS = frozenset("+#%°")
 ENDS, SOFT, COMMAS = frozenset(".!?;。।؟…"), frozenset(":-–—=→"), frozenset(",、،/&+")
 _WITH_SPACES = re.compile("[\u0370-\u0dff]")
 FILLERS = frozenset(
-    "the a an with for on to la el lo le die der das het o é de".split()  # noqa: SIM905
+    "the a an with for on to towards toward la el lo le die der das het o é de".split()  # noqa: SIM905
 )
 _PHRASES = tuple(
     (re.compile(rf"\b(?:{phrase})\b", re.IGNORECASE), meaning)
@@ -371,7 +371,7 @@ def _next_mention(tokens: list[Token], i: int, token: Token) -> tuple[int | None
                 return (k, True) if _list_goes_on(tokens, k) else (None, False)
             join = between[0].among(words.JOIN) or between[0].text in COMMAS
             filled = all(
-                one.among(words.JOIN | words.OPTION) or one.text in COMMAS | FILLERS
+                one.among(words.JOIN | words.OPTION | words.HEDGE) or one.text in COMMAS | FILLERS
                 for one in between
             )
             return (k, True) if join and filled else (None, False)

@@ -28,11 +28,11 @@ OPTION = _words("""
 """Nouns for an option."""
 
 CHOOSE = _words("""
-    choose chose select selected pick picked go going say vote opt choosing
-    selecting settle meant elijo elegir elegiría escojo selecciono choisis
-    choisirais sélectionne wähle wählen nehme escolho seleciono scelgo kies
-    wybieram seçiyorum memilih chọn 选 選 选择 選擇 选择了 選び 선택 고르 выбираю выберу चुन
-    أختار اختار เลือก
+    lean leaning inclined choose chose select selected pick picked go going
+    say vote opt choosing selecting settle meant elijo elegir elegiría escojo
+    selecciono choisis choisirais sélectionne wähle wählen nehme escolho
+    seleciono scelgo kies wybieram seçiyorum memilih chọn 选 選 选择 選擇 选择了 選び 선택
+    고르 выбираю выберу चुन أختار اختار เลือก
 """)
 """Verbs that choose."""
 
@@ -85,6 +85,9 @@ NEGATION = _words("""
 """)
 """Words that deny what follows, or what they are said of."""
 
+PREFIXED = ("不是", "并非", "而非", "不", "не", "ليس", "ليست", "ไม่", "không phải")
+"""Negations that stand before what they deny, in languages that may also put them after it."""
+
 WRONG = _words("""
     wrong incorrect false impossible unlikely implausible invalid inaccurate
     contradicts ruled eliminated excluded rejected incorrecta incorrecto falso
@@ -111,9 +114,10 @@ HEDGE = _words("""
 
 TURN = _words("""
     but however actually wait sorry correction rather oops instead meant edit
-    update revised pero sino aber sondern mais plutôt mas
-    porém però invece maar fakat tetapi nhưng 但 但是 不过 不過 然而 而是
-    更正 等等 しかし いや 하지만 그러나 но а लेकिन बल्कि لكن بل แต่
+    update revised pero sino aber sondern mais plutôt mas porém però invece
+    maar fakat tetapi nhưng 但 但是 不过 不過 然而
+    而是 更正 等等 しかし いや 하지만 그러나 но а लेकिन
+    बल्कि لكن بل แต่
 """)
 """Words after which a statement replaces earlier ones: "the answer is A, but …"."""
 
@@ -148,7 +152,7 @@ PHRASES = {
     "on second thoughts?": "actually",
     "(?:with)?out (?:a|any) doubt|no (?:doubt|question)": "surely",
     "not only": "",
-    "anything but": "not",
+    "(?:all|any|every)(?:thing|one)? (?:but|except)": "not",
     "(?:rule|rules|ruled|ruling) out": "exclude",
     "(?:is|are) (?:ruled )?out": "is wrong",
     "(?:looks?|seems) like": "seems",

@@ -11,7 +11,7 @@ from mapflow.results.statistics.accuracy import (
     chance_level_test,
     wilson,
 )
-from mapflow.results.statistics.clusters import cluster_sums, kish_design_effect
+from mapflow.results.statistics.clusters import cluster_bootstrap, cluster_sums, kish_design_effect
 from mapflow.results.statistics.cochran import Cells, cochran_q, count_cells
 from mapflow.results.statistics.compare import (
     FEW_CLUSTERS,
@@ -49,7 +49,6 @@ from mapflow.results.statistics.power import (
     power_of_non_inferiority,
     questions_needed,
 )
-from mapflow.results.statistics.resampling import cluster_bootstrap
 from mapflow.results.statistics.seeds import SeedCondition, seed_condition
 from mapflow.results.statistics.subtasks import (
     MacroDifference,

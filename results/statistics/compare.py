@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.accuracy import accuracy
-from mapflow.results.statistics.clusters import cluster_sums
+from mapflow.results.statistics.clusters import cluster_bootstrap, cluster_sums
 from mapflow.results.statistics.cochran import Cells, count_cells
 from mapflow.results.statistics.difference import (
     DEFAULT_MARGIN,
@@ -38,7 +38,6 @@ from mapflow.results.statistics.estimates import (
 )
 from mapflow.results.statistics.multiplicity import holm
 from mapflow.results.statistics.pairing import RunOutcomes, pair
-from mapflow.results.statistics.resampling import cluster_bootstrap
 from mapflow.results.statistics.subtasks import (
     MacroDifference,
     MantelHaenszel,

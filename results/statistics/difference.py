@@ -37,6 +37,7 @@ from scipy.special import log_ndtr, ndtri_exp, stdtrit
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.clusters import cluster_sums
 from mapflow.results.statistics.estimates import NEGLIGIBLE, Interval, Real, Test, check_fraction
+from mapflow.results.statistics.mid_p import mid_p_score, restricted_loss
 from mapflow.results.statistics.multiplicity import holm
 
 Verdict = Literal["non-inferior", "inferior", "inconclusive"]
@@ -45,18 +46,6 @@ STEPS = 64
 """Points on each side at which limits are looked for before they are refined."""
 MANY = 100
 """Videos, weighted by their questions, above which the score always grows with the distance."""
-
-
-def restricted_loss(gained: Real, lost: Real, n: Real, difference: Real) -> float:
-    """The most likely probability of a lost question if that of a gained one is `difference` more.
-
-    difference: from 0 to 1. Source: Tango (1998), Statistics in Medicine 17:891-908, equation 26:
-    the positive root of 2n·q² + b·q + c = 0.
-    """
-    b = (2 * n - gained + lost) * difference - gained - lost
-    c = -lost * difference * (1 - difference)
-    radical = math.sqrt(max(b * b - 8 * n * c, 0.0))
-    return (-2 * c / (b + radical) if b + radical > 0 else 0.0) if b > 0 else (radical - b) / 4 / n
 
 
 @dataclass(frozen=True)
@@ -123,14 +112,19 @@ class PairedDifference:
     def score(self, difference: Real) -> float:
         """A standard normal value if the true difference is `difference`; decreasing in it.
 
-        With few and very unequal clusters, differences further away can fit better again. They
-        stay rejected: the score is the furthest on the way from the estimate.
+        With few or very unequal clusters, differences further away can fit better again. Then
+        nearer ones are not rejected either: the score is the smallest from there on.
         """
         found, reach = self._score_at(difference), abs(difference - self.estimate)
-        if self.n**2 > MANY * self.sizes:
+        if self._monotone:
             return found
-        way = [one for one in self._way(difference) if abs(one - self.estimate) < reach]
-        return max([found, *map(self._score_at, way)], key=abs)
+        beyond = [one for one in self._way(difference) if abs(one - self.estimate) > reach]
+        return min([found, *map(self._score_at, beyond)], key=abs)
+
+    @property
+    def _monotone(self) -> bool:
+        """Whether there are enough videos for the score to grow with the distance everywhere."""
+        return self.n**2 > MANY * self.sizes
 
     def _way(self, towards: Real) -> list[float]:
         """Points from the estimate to −1 or 1, closer to each other near the estimate."""
@@ -162,7 +156,7 @@ class PairedDifference:
         if gained + lost == 0:  # exact: half the probability that no question changes
             return float(ndtri_exp(math.log(0.5) + n * math.log1p(-difference)))
         loss = min(max(restricted_loss(gained, lost, n, difference), 0.0), 1.0)
-        return _mid_p_score(n, min(loss + difference, 1.0), loss, gained - lost)
+        return mid_p_score(n, min(loss + difference, 1.0), loss, gained - lost)
 
     def tails(self, difference: Real) -> tuple[float, float]:
         """One-sided p-values of "at most `difference`" and "at least `difference`"."""
@@ -192,16 +186,23 @@ class PairedDifference:
         return ", ".join(["score test", *parts])
 
     def _limit(self, bound: float, target: float) -> float:
-        """The first difference on the way to `bound` that has this score, or `bound`."""
-        estimate = self.estimate
-        if abs(estimate - bound) < 1e-12:
+        """The last difference on the way to `bound` that is not rejected."""
+        if abs(self.estimate - bound) < 1e-12:
             return bound
-        before = estimate
-        for here in self._way(bound):
-            if (self._score_at(here) - target) * target >= 0:
-                return float(brentq(lambda d: self._score_at(d) - target, before, here, xtol=1e-13))
-            before = here
-        return bound
+        way = [self.estimate, *self._way(bound)]
+
+        def accepted(k: int) -> bool:
+            return (self._score_at(way[k]) - target) * target < 0
+
+        steps = range(1, len(way))
+        if self._monotone:
+            last = next((k - 1 for k in steps if not accepted(k)), len(way) - 1)
+        else:
+            last = next((k for k in reversed(steps) if accepted(k)), 0)
+        if last == len(way) - 1 or not accepted(last):
+            return bound if last else self.estimate
+        ends = way[last : last + 2]
+        return float(brentq(lambda one: self._score_at(one) - target, *ends, xtol=1e-13))
 
 
 def paired_difference(
@@ -250,54 +251,6 @@ def _of_sums(
         net, size = cluster_sums(net, cluster), cluster_sums(weight, cluster)
         sums = (float(net @ net), float(net @ size), float(size @ size))
     return PairedDifference(gained, lost, n, *sums, own)
-
-
-def _mid_p_score(n: float, gain: float, loss: float, net: float) -> float:
-    """The standard normal value whose upper tail is the mid-p value of `net` or more.
-
-    `net` is gained − lost questions of `n`, with probabilities `gain` and `loss`. Adding a uniform
-    variable of one step's width turns the tail into the mid-p value; its saddlepoint is found by
-    Newton's method. Source: Barndorff-Nielsen (1986), Biometrika 73:307-322.
-    """
-    mean, spread = n * (gain - loss), n * (gain + loss - (gain - loss) ** 2) + 1 / 12
-    low, high, u = -700.0, 700.0, max(-3.0, min(3.0, (net - mean) / spread))
-    for _ in range(200):
-        value, slope, curvature = _cumulants(u, n, gain, loss)
-        low, high = (low, u) if slope > net else (u, high)
-        step = u - (slope - net) / curvature
-        step = step if low < step < high else (low + high) / 2
-        if abs(step - u) <= 1e-13 * max(1.0, abs(u)):
-            break
-        u = step
-    value, _, curvature = _cumulants(u, n, gain, loss)
-    w = math.copysign(math.sqrt(max(2 * (u * net - value), 0.0)), u)
-    if abs(w) < 1e-4:  # the formula's limit at the mean
-        mean, both = gain - loss, gain + loss
-        return w + n * (mean - 3 * mean * both + 2 * mean**3) / spread**1.5 / 6
-    return w + math.log(u * math.sqrt(curvature) / w) / w
-
-
-def _cumulants(u: float, n: float, gain: float, loss: float) -> tuple[float, float, float]:
-    """The cumulant generating function of the smoothed net gain at `u`, and two derivatives."""
-    a, sign = abs(u), math.copysign(1.0, u)
-    towards, against = (gain, loss) if u >= 0 else (loss, gain)
-    shrink = math.exp(-a)
-    total = towards + max(1 - gain - loss, 0.0) * shrink + against * shrink**2
-    up, down = towards / total, against * shrink**2 / total
-    if a < 1e-2:
-        smooth = (a * a / 24 - a**4 / 2880, a / 12 - a**3 / 720, 1 / 12 - a * a / 240)
-    else:
-        rest = -math.expm1(-a)
-        smooth = (
-            a / 2 + math.log(rest / a),
-            (1 + shrink) / rest / 2 - 1 / a,
-            1 / a**2 - shrink / rest**2,
-        )
-    return (
-        n * (math.log(total) + a) + smooth[0],
-        n * sign * (up - down) + sign * smooth[1],
-        n * (up + down - (up - down) ** 2) + smooth[2],
-    )
 
 
 def _with_seeds(score: float, distance: float, found: PairedDifference) -> float:

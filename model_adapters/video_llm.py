@@ -156,6 +156,13 @@ class VideoLLM(ABC):
         """Decoder inputs of each prompt, with the video tokens in place; every clip is encoded
         once."""
 
+    def continued(
+        self, prepared: Prepared, inputs: DecoderInputs, tokens: Sequence[int]
+    ) -> DecoderInputs:
+        """Decoder inputs of the prompt followed by text tokens, as if they had been generated."""
+        table = self.decoder.core.get_input_embeddings()
+        return inputs.followed_by(table(torch.tensor(tokens, device=self.decoder.device)))
+
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """Tokens that end a generated answer. A family adds those that close a turn."""

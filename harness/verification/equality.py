@@ -18,6 +18,7 @@ from mapflow.model_adapters.inference.start_checks import own_logits
 from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Segment, TokenLayout
 from mapflow.model_adapters.interventions.inspection.noise import NOISE, distance
 from mapflow.model_adapters.interventions.kernels.attention import EAGER
+from mapflow.model_adapters.interventions.language.own_edges import OwnEdges
 from mapflow.results.contract.visible_text import counted
 
 NEW_TOKENS = 5
@@ -85,7 +86,8 @@ def check_decoding(subject: ModelUnderTest) -> Iterator[Finding]:
         worst = 0.0
         for step, token in enumerate(tokens):
             longer = with_tokens(subject, inputs, tokens[:step])
-            ((logits,),) = decoder.answer_logits([longer], [[with_positions(compiled, step)]])
+            own = decoder.own_edges(longer) if longer.special else None
+            ((logits,),) = decoder.answer_logits([longer], [[with_positions(compiled, step, own)]])
             behind = (logits.max() - logits[token]) / logits.abs().max().clamp_min(1e-30)
             worst = max(worst, float(behind))
         written = counted(len(tokens), "token")
@@ -97,15 +99,16 @@ def check_decoding(subject: ModelUnderTest) -> Iterator[Finding]:
 def with_tokens(
     subject: ModelUnderTest, inputs: DecoderInputs, tokens: Sequence[int]
 ) -> DecoderInputs:
-    """The prompt followed by text tokens."""
+    """The first prompt followed by text tokens."""
     if not tokens:
         return inputs
-    table = subject.model.decoder.core.get_input_embeddings()
-    return inputs.followed_by(table(torch.tensor(tokens, device=subject.model.decoder.device)))
+    return subject.model.continued(subject.prepared[0], inputs, tokens)
 
 
-def with_positions(compiled: Compiled, n: int) -> Compiled:
+def with_positions(compiled: Compiled, n: int, own: OwnEdges | None = None) -> Compiled:
     """The intervention on a prompt with `n` generated positions after it.
+
+    `own` are the model's own edges of the longer prompt, where it has a mask of its own.
 
     Generated positions attend to the prompt as its last position does, and freely to each other.
     """
@@ -117,4 +120,4 @@ def with_positions(compiled: Compiled, n: int) -> Compiled:
     longer[:, -1, :-1] = allowed[:, last]
     segment_of = np.pad(layout.segment_of, (0, n), constant_values=len(layout.segments))
     segments = (*layout.segments, GENERATED)
-    return Compiled(TokenLayout(segments, segment_of, layout.true_option), longer)
+    return Compiled(TokenLayout(segments, segment_of, layout.true_option), longer, own=own)

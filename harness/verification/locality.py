@@ -16,6 +16,7 @@ from torch import Tensor
 from mapflow.harness.verification.model_under_test import ExplicitMasks, Finding, ModelUnderTest
 from mapflow.model_adapters.inference.start_checks import isolation
 from mapflow.model_adapters.interventions import Compiled
+from mapflow.model_adapters.interventions.language.own_edges import OwnEdges
 from mapflow.results.contract.visible_text import counted
 
 CUT = "video->question"
@@ -118,12 +119,13 @@ def influenced_positions(compiled: Compiled) -> Bool[Tensor, "layer n"]:
     layer.
     """
     n = len(compiled.layout)
-    causal = torch.ones(n, n, dtype=torch.bool).tril()
     changed = torch.zeros(n, dtype=torch.bool)
     by_layer = []
+    own = compiled.own or OwnEdges([None] * compiled.n_layers)
     for layer in range(compiled.n_layers):
         mask = compiled.token_mask(layer)
-        changed = changed | (mask & changed).any(1) | (causal & ~mask).any(1)
+        exist = own.mask(layer, n)
+        changed = changed | (mask & changed).any(1) | (exist & ~mask).any(1)
         by_layer.append(changed)
     return torch.stack(by_layer)
 

@@ -1,4 +1,4 @@
-"""Any video model of transformers: Qwen-VL, LLaVA-OneVision, InternVL, SmolVLM and others.
+"""Video models of transformers: Qwen-VL, LLaVA-OneVision, InternVL, Gemma, Molmo and others.
 
 The checkpoint's processor and chat template make the tokens, character offsets name them
 (`chat.py`), and the model's own forward computes the decoder inputs (`capture.py`). Models that do
@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mapflow.model_adapters.checkpoints.lora import checkpoint_identity, find_base
@@ -167,6 +169,24 @@ class HfVideo(VideoLLM):
             f" {len(text)} tokens, or other embeddings than its own of the text, so no position can"
             " be named; write an adapter for this model (model_adapters/README.md)"
         )
+
+    @torch.inference_mode()
+    def continued(
+        self, prepared: Prepared, inputs: DecoderInputs, tokens: Sequence[int]
+    ) -> DecoderInputs:
+        """A mask or arguments of the model's own are computed for the longer prompt."""
+        if not inputs.special:
+            return super().continued(prepared, inputs, tokens)
+        shape = (1, len(prepared.input_ids))
+        vision = {
+            name: pad(value, (0, len(tokens)), value=int(name == "attention_mask"))
+            if tuple(value.shape) == shape  # one number for each position; 0 is text
+            else value
+            for name, value in prepared.vision.items()
+        }
+        ids = torch.cat([prepared.input_ids, torch.tensor(tokens)])
+        longer = replace(prepared, input_ids=ids, vision=vision)
+        return decoder_inputs(self.model, self._inputs(longer))
 
     @torch.inference_mode()
     def plain_logits(self, prepared: Prepared) -> Float[Tensor, " vocab"]:

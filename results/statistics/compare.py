@@ -120,10 +120,15 @@ class Comparison:
         open_verdict = self.non_inferiority.verdict == "inconclusive" and not self.direction
         if self.cells.gained + self.cells.lost == 0:
             notes.append("No question changed between the runs.")
-        elif self.changed_clusters < FEW_FLIPS and open_verdict:
+        elif self.changed_clusters < FEW_FLIPS and (open_verdict or clustered):
             changed = count(self.changed_clusters, "video" if clustered else "question")
             said = "its" if self.changed_clusters == 1 else "their"
-            notes.append(f"Only {changed} changed {said} score, so little can be said either way.")
+            so = (
+                "so little can be said either way."
+                if open_verdict
+                else "and the interval assumes that other videos would not change as a whole."
+            )
+            notes.append(f"Only {changed} changed {said} score, {so}")
         if self.non_inferiority.verdict == "inconclusive":
             notes.append(detectable(self.difference))
         return tuple(notes)

@@ -182,6 +182,9 @@ def test_a_verdict_is_not_contradicted_by_a_note():
     """ "So little can be said either way" stood beside non-inferior and inferior."""
     assert judged(3, 2).non_inferiority.verdict == "non-inferior"
     assert not any("either way" in note for note in judged(3, 2).notes)
+    shared = judged(3, 2, video_id=np.arange(N) // 4)
+    assert shared.non_inferiority.verdict == "non-inferior"
+    assert any("would not change as a whole" in note for note in shared.notes)
 
 
 def test_one_is_singular(tmp_path):

@@ -163,6 +163,6 @@ def test_a_name_that_is_no_word_is_refused_and_kept_from_lmms_eval(site):
 
 def test_an_unknown_family_is_refused_with_the_known_ones():
     with pytest.raises(
-        MapflowError, match="unknown model family 'mapflow_lava'; known: mapflow_ll"
+        MapflowError, match="unknown model family 'mapflow_lava'; did you mean 'mapflow_llava'"
     ):
         family("mapflow_lava")

@@ -45,7 +45,7 @@ def policy_diagrams(manifest: Mapping[str, Any], example: Record | None) -> list
     example: any answered record with edge counts; without one, diagrams hold expressions only.
     """
     expressions: Mapping[str, str] = manifest.get("interventions") or {}
-    n_layers = depth(example) if example else None
+    n_layers = manifest.get("layers") or (depth(example) if example else None)
     if n_layers is None or example is None:
         note = "Not drawn: the records do not show how many layers the model has."
         return [PolicyDiagram(name, text, note=note) for name, text in expressions.items()]

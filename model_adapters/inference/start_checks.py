@@ -26,7 +26,7 @@ from mapflow.results.contract.errors import MapflowError
 
 @torch.inference_mode()
 def start_checks(model: VideoLLM, prepared: Prepared, inputs: DecoderInputs) -> dict[str, Any]:
-    """Entries of the manifest: `checks`, and `uncut_layers` where there are any.
+    """Entries of the manifest: `checks`, `layers`, and `uncut_layers` where there are any.
 
     Four forward passes of one prompt. `inputs` are those of `prepared`. Raises MapflowError if the
     run without cuts is not the model's own, or if the video reaches the answer although it is cut.
@@ -35,15 +35,16 @@ def start_checks(model: VideoLLM, prepared: Prepared, inputs: DecoderInputs) -> 
     checks: dict[str, Any] = {"question": prepared.question.question_id}
     checks["own_forward"] = _own_forward(model, prepared, inputs)
     checks["isolation"] = isolation(model, prepared, inputs)
+    about = {"checks": checks, "layers": model.decoder.n_layers}
     if found.mixing:
-        return {"checks": checks, "uncut_layers": uncut_note(model)}
+        return {**about, "uncut_layers": uncut_note(model)}
     if checks["isolation"] and not checks["isolation"]["isolated"]:
         raise MapflowError(
             f"{model.name}: with the video cut from everything in all layers, other pixels still"
             f" change the logits by {checks['isolation']['max_difference']:.1e}: information flows"
             " outside the attention that is cut, so this model cannot be run"
         )
-    return {"checks": checks}
+    return about
 
 
 def uncut_note(model: VideoLLM) -> str:

@@ -65,7 +65,8 @@ def disagreements(baseline: Run, treatment: Run) -> list[str]:
         found.append(
             f"Warning: both checkpoints are called {baseline.model}, but their weights differ."
         )
-    return found
+    notes = (uncut_note(run.manifest) for run in (baseline, treatment))
+    return [*found, *dict.fromkeys(note for note in notes if note)]
 
 
 def uncut_note(manifest: Mapping[str, Any]) -> str | None:

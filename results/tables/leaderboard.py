@@ -14,7 +14,7 @@ from jaxtyping import Bool
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import coded
-from mapflow.results.runs.provenance import disagreements, provenance
+from mapflow.results.runs.provenance import disagreements, provenance, uncut_note
 from mapflow.results.runs.run import Run, labels, model_names, share_text
 from mapflow.results.statistics import (
     FEW_CLUSTERS,
@@ -67,6 +67,11 @@ def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
         f"{model} {run.intervention} is incomplete: {share_text(run)}; it is not ranked."
         for run, model in zip(own, models, strict=True)
         if not run.complete
+    ]
+    notes += [
+        f"{model} {run.intervention}: {said}"
+        for run, model in zip(own, models, strict=True)
+        if (said := uncut_note(run.manifest))
     ]
     notes += _between_runs(own)
     notes += list(dict.fromkeys(_few_videos(run) for run in own if _few_videos(run)))

@@ -17,6 +17,9 @@ from test_hf import ask, clip
 from text_models import REFUSED, RUN, write_text_model
 
 from mapflow.harness.cli.main import main
+from mapflow.harness.verification import ModelUnderTest, verify
+from mapflow.harness.verification.locality import check_isolation
+from mapflow.harness.verification.probe import probe_questions
 from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.families.registry import load_model
 from mapflow.model_adapters.inference import run_loop, start_checks
@@ -138,6 +141,21 @@ def test_the_flag_gives_consent_and_every_table_says_so(hybrid, tmp_path, capsys
     manifest = read_json(Path(out) / "manifest.json")
     assert manifest["uncut_layers"].startswith("layers 1,3 mix")
     assert manifest["checks"]["own_forward"]["relative"] <= 1e-4
+
+
+@pytest.mark.parametrize("architecture", ["Starcoder2Config", "MiMoV2FlashConfig"])
+def test_verify_passes_windows_and_experts(architecture, tmp_path):
+    model = HfVideo.load(write_text_model(tmp_path, architecture))
+    findings = [*verify(model)]
+    assert [str(one) for one in findings if not one.passed] == []
+    assert {one.check for one in findings} >= {"isolation", "layers reached", "causality"}
+
+
+def test_verify_fails_what_gets_round_the_cuts(tmp_path):
+    folder = write_text_model(tmp_path, "FalconH1Config")
+    model = load_model("mapflow_hf", folder, device="cpu", allow_uncut_layers=True)
+    subject = ModelUnderTest.of(model, probe_questions(tmp_path))
+    assert [one.passed for one in check_isolation(subject)] == [False, False]
 
 
 @pytest.fixture

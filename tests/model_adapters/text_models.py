@@ -26,6 +26,12 @@ STATES = {
     "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1,
 }  # fmt: skip
 
+VERIFIED: dict[str, dict[str, Any]] = {
+    "MiMoV2FlashConfig": {
+        "head_dim": 8, "v_head_dim": 8, "sliding_window": 16, "n_routed_experts": 4,
+        "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+    },
+}  # fmt: skip
 RUN: dict[str, dict[str, Any]] = {
     "Cohere2Config": {**WINDOWED, "logit_scale": 0.25},
     "GraniteConfig": {
@@ -112,7 +118,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 def internvl_with(config_class: str) -> tuple[Any, Any]:
     """InternVL's model and processor around this text model."""
-    changes = RUN[config_class] if config_class in RUN else REFUSED[config_class][0]
+    changes = (RUN | VERIFIED).get(config_class) or REFUSED.get(config_class, ({}, ""))[0]
     named = {
         "start_image_token": "<img>", "end_image_token": "</img>",
         "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>",

@@ -127,16 +127,15 @@ def isolation(model: VideoLLM, prepared: Prepared, inputs: DecoderInputs) -> dic
 
 
 def _other_pixels(prepared: Prepared) -> dict[str, Tensor]:
-    """Noise within the range of the pixels."""
+    """Noise within the range of the pixels, which some processors hand on as bytes."""
     generator = torch.Generator().manual_seed(0)
-    return {
-        name: torch.rand(value.shape, generator=generator).to(value)
-        * (value.max() - value.min()).clamp_min(1)
-        + value.min()
-        if (value.is_floating_point() or value.dtype == torch.uint8) and value.numel()
-        else value
-        for name, value in prepared.vision.items()
-    }
+    found = dict(prepared.vision)
+    for name, value in found.items():
+        if value.numel() and (value.is_floating_point() or value.dtype == torch.uint8):
+            low, high = float(value.min()), float(value.max())
+            noise = torch.rand(value.shape, generator=generator)
+            found[name] = (low + noise * max(high - low, 1.0)).to(value)
+    return found
 
 
 def _compiled(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -29,6 +28,7 @@ from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import Question
 from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.base import JsonlRecord
+from mapflow.results.runs.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import pandas
@@ -193,7 +193,7 @@ def _run(
     analysis.check(questions)
     fitted = analysis.fitted(model.video_llm)
     with contextlib.ExitStack() as stack:
-        folder = output_path or stack.enter_context(tempfile.TemporaryDirectory())
+        folder = output_path or stack.enter_context(temporary_folder())
         records = run_analysis(fitted, subject, Path(folder))
     if records is None:
         raise MapflowError(f"other processes still write into {str(output_path)!r}: wait for them")

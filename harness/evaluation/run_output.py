@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,10 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import read_asked, was_asked
-from mapflow.results.runs.claim import claim
+from mapflow.results.runs.claim import Claim, claim
 from mapflow.results.runs.folder import MANIFEST, SUMMARY, sort_records, write_json
 from mapflow.results.runs.provenance import uncut_note
+from mapflow.results.runs.temporary import shared_temporary
 from mapflow.results.tables.summary import Summary, summaries_json, summarize, summary_blocks
 from mapflow.tasks.registry import benchmark_sizes, benchmark_titles
 
@@ -32,7 +32,11 @@ class RunOutput:
 
     def __init__(self, output_path: str | None) -> None:
         self._kept = output_path is not None
-        self.folder = Path(output_path) if output_path is not None else _temporary_folder()
+        self._claim: Claim | None = None
+        if output_path is not None:
+            self.folder = Path(output_path)
+        else:
+            self.folder, self._claim = _temporary_folder()
         if "," in str(self.folder):
             raise MapflowError(
                 f"--output_path {str(self.folder)!r} must not contain a comma,"
@@ -95,14 +99,13 @@ def _own_scores(records: Sequence[Record]) -> Mapping[str, Mapping[str, dict[str
     return own_scores(records)
 
 
-def _temporary_folder() -> Path:
-    """A folder that all ranks of a run share; rank 0 removes it at exit."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        folder = Path(tempfile.mkdtemp(prefix="mapflow-"))
-    else:
-        job = (os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_PORT"))
-        folder = Path(tempfile.gettempdir()) / "-".join(["mapflow", *job, str(os.getppid())])
-        folder.mkdir(mode=0o700, exist_ok=True)
+def _temporary_folder() -> tuple[Path, Claim]:
+    """A folder that all ranks of a run share, and its claim; rank 0 removes it at exit."""
+    job = None
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        names = (os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_PORT"))
+        job = "-".join([*names, str(os.getppid())])
+    folder, held = shared_temporary(job)
     if os.environ.get("RANK", "0") == "0":
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return folder, held

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from mapflow.harness.verification.cleanliness import check_cleanliness
 from mapflow.harness.verification.equality import (
@@ -23,6 +21,7 @@ from mapflow.harness.verification.model_under_test import Finding, ModelUnderTes
 from mapflow.harness.verification.probe import probe_questions
 from mapflow.model_adapters.video_llm import VideoLLM
 from mapflow.results.contract.question import Question
+from mapflow.results.runs.temporary import temporary_folder
 
 Check = Callable[[ModelUnderTest], Iterator[Finding]]
 
@@ -46,8 +45,8 @@ def verify(model: VideoLLM, questions: Sequence[Question] | None = None) -> Iter
     Raises MapflowError if the model cannot prepare the questions at all.
     """
     if questions is None:
-        with tempfile.TemporaryDirectory() as folder:
-            subject = ModelUnderTest.of(model, probe_questions(Path(folder)))
+        with temporary_folder() as folder:
+            subject = ModelUnderTest.of(model, probe_questions(folder))
     else:
         subject = ModelUnderTest.of(model, questions)
     for name, check in CHECKS.items():

@@ -181,11 +181,11 @@ def _canvases(
 ) -> Iterator[tuple[str, OverlayCanvas]]:
     """The canvas of each question whose id is in `drawn`; prints why a question cannot be drawn."""
     chosen = [question for question in subject.questions if question.question_id in drawn]
-    (folder / FOLDER).mkdir(exist_ok=True)
     for question in tqdm(chosen, desc="overlays", unit="q"):
         try:
             canvas = question_canvas(subject.model, subject.model.prepare(question))
         except MapflowError as error:
             tqdm.write(f"no overlay of question {question.question_id}: {error}", file=sys.stderr)
             continue
+        (folder / FOLDER).mkdir(exist_ok=True)
         yield question.question_id, canvas

@@ -15,8 +15,8 @@ from typing import Any, NoReturn, Protocol
 
 from mapflow.harness.analyses.registry import ANALYSES
 from mapflow.harness.cli.endings import run_command
-from mapflow.results.contract.errors import USAGE_ERROR
-from mapflow.results.contract.visible_text import shortened, visible
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import shortened
 
 COMMANDS = {
     "explain": "what an intervention cuts: layers, edges, and the remaining paths from video to the"
@@ -62,8 +62,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors are one line; the flags are in the help."""
 
     def error(self, message: str) -> NoReturn:
-        text = shortened(visible(message), 500)
-        self.exit(USAGE_ERROR, f"{self.prog}: error: {text}; --help lists all flags\n")
+        raise MapflowError(f"{shortened(message, 500)}; --help lists all flags")
 
 
 def _run(arguments: list[str]) -> int:

@@ -156,7 +156,7 @@ def test_a_finished_run_is_drawn_without_being_asked_again(folder, monkeypatch, 
         ("attention", ("--intervention", "video->last@99"), "99"),
         ("attention", ("--overlay", "99"), "--overlay 99: layer 99 is outside 1..12"),
         ("attention", ("--overlay", "x"), "--overlay x: layers 'x' are not of the form 6-15 or 7"),
-        ("attention", ("--limit", "0"), "limit 0 must be at least 1"),
+        ("attention", ("--limit", "0"), "must be a whole number of at least 1"),
         ("lens", ("--overlay", "0"), "--overlay 0: layers 0-0 must count up from 1"),
     ],
 )

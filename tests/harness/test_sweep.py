@@ -256,7 +256,7 @@ def test_the_plain_run_is_the_windows_trunk_unless_it_decides_first(model, sampl
         (("--routes", "video->option[7]"), "names 'option[7]', but question"),
         (("--routes", "frame[99]->last"), "cannot be swept: this prompt has no 'frame[99]'"),
         (("--window", "0"), "--window 0 must be at least 1"),
-        (("--limit", "0"), "limit 0 must be at least 1"),
+        (("--limit", "0"), "must be a whole number of at least 1"),
         (("--audit", "1.5"), "--audit 1.5 is outside 0..1"),
         (("--memory-budget", "lots"), "--memory-budget 'lots' is not a size"),
         (("--task", "mapflow_nothing"), "unknown task 'mapflow_nothing'"),

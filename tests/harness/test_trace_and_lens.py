@@ -286,7 +286,7 @@ def test_open_questions_have_no_false_options():
 @pytest.mark.parametrize(
     ("command", "words", "said"),
     [
-        ("trace", ("--limit", "0"), "limit 0 must be at least 1"),
+        ("trace", ("--limit", "0"), "must be a whole number of at least 1"),
         ("trace", ("--intervention", "nothing-such"), "nothing-such"),
         ("trace", ("--intervention", "video->last@99"), "99"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 from mapflow.model_adapters.conversation import Text, Video, tokenize, user_pieces
@@ -36,21 +37,49 @@ PIECES = [
 
 class Cutter:
     """In place of a tokenizer: cuts text anywhere, names every token by its number; placeholders
-    are usually whole.
+    are usually whole. What it passes on is now and then not what it has cut.
     """
+
+    all_special_ids = (2,)
 
     def __init__(self, random: Random) -> None:
         self._random = random
+        self._cuts: dict[str, SimpleNamespace] = {}
+        self.honest = True
 
-    def __call__(self, text: str, return_offsets_mapping: bool) -> dict[str, list[Any]]:
-        random, at, ids = self._random, 0, [2]
-        offsets: list[tuple[int, int]] = [(0, 0)]
+    @property
+    def backend_tokenizer(self) -> Cutter:
+        return self
+
+    def encode(self, text: str, add_special_tokens: bool) -> SimpleNamespace:
+        """Tokens without a start token; the same for the same text."""
+        assert not add_special_tokens
+        if text not in self._cuts:
+            self._cuts[text] = self._cut(text)
+        return self._cuts[text]
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [f"<{one}>" for one in ids]
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        random = self._random
+        ids = [*[2] * int(random.random() * 3), *self.encode(text, add_special_tokens=False).ids]
+        if random.random() < 0.05:
+            self.honest = False
+            at = 1 + int(random.random() * len(ids))
+            ids = random.choice([[*ids, 2], ids[:-1], [*ids[:at], 3, *ids[at:]], [3, *ids]])
+        return {"input_ids": ids}
+
+    def _cut(self, text: str) -> SimpleNamespace:
+        random, at = self._random, 0
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
         respects = random.random() < 0.9
         while at < len(text):
             if respects and text.startswith(PLACEHOLDER, at):
                 end, token = at + len(PLACEHOLDER), 1
             else:
-                end, token = min(len(text), at + 1 + int(random.random() ** 2 * 5)), 3 + len(ids)
+                end, token = min(len(text), at + 1 + int(random.random() ** 2 * 5)), 4 + len(ids)
                 if respects and (place := text.find(PLACEHOLDER, at, end + len(PLACEHOLDER))) >= 0:
                     end = min(end, place)
             offsets += [(at, end)] * (
@@ -58,7 +87,7 @@ class Cutter:
             )  # bytes of one character share its offsets
             ids += [token] * (len(offsets) - len(ids))
             at = end
-        return {"input_ids": ids, "offset_mapping": offsets}
+        return SimpleNamespace(ids=ids, offsets=offsets)
 
 
 def layouts(random: Random) -> Any:
@@ -102,6 +131,7 @@ def layouts(random: Random) -> Any:
     ]
     cutter = Cutter(random)
     conversation = tokenize(cutter, pieces, question)  # pyright: ignore[reportArgumentType]
+    assert cutter.honest
     layout, ids = conversation.layout, conversation.input_ids.tolist()
     names = [layout.segments[index] for index in layout.segment_of.tolist()]
     assert conversation.text == "".join(piece.text for piece in pieces)

@@ -4,6 +4,9 @@ A task's `process_results` turns an answer into metrics, and its aggregations tu
 all questions into scores. Both are called here, without a network and without randomness that
 depends on anything but the question. A metric of one question is what the aggregation makes of that
 question alone. The right option is the one letter that the task's own scoring counts as right.
+
+A question is right or wrong if its scoring tells its options apart, or, without options, if the
+metric is an accuracy that no near miss of an answer gets a part of. Others have scores only.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ import inspect
 import io
 import math
 import random
+import re
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -29,17 +34,30 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.reasoning import parse_reasoning_tags_config, strip_reasoning_tags
 from loguru import logger
 
-from mapflow.model_adapters.lmms.generation import read_generation
+from mapflow.model_adapters.lmms.generation import task_generation
 from mapflow.model_adapters.lmms.network_guard import network_client, no_network
 from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.question import Question
+from mapflow.results.contract.foreign_prompt import document_options
+from mapflow.results.contract.question import LETTERS
+from mapflow.results.contract.visible_text import quoted
 from mapflow.results.records.record import Record
 
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
 """The default of lmms-eval's --reasoning_tags."""
 PROBES = ("A", "B", "yes", "no")
 """Answers that rules without a judge can score, in multiple choice and in yes/no tasks."""
+
+NEAR_MISSES_OF = 8
+"""Documents of a task without options whose near misses are scored."""
+
+_ACCURACY = re.compile(r"(^|_)(acc|accuracy|exact_?match|em)($|_|\d)", re.IGNORECASE)
+_GOLD = re.compile(
+    r"((correct|right|true|gold|gt|ground_?truth)_?)?(answer|option|choice|label|target)(_?text)?"
+    r"|gold|gt|ground_?truth",
+    re.IGNORECASE,
+)
+"""Names of fields that hold a document's right answer."""
 
 _scoring = threading.RLock()
 
@@ -105,25 +123,73 @@ class TaskScoring:
         """The row of one of the task's questions."""
         return self.task.eval_docs_no_media[int(question_id.rpartition("/")[2])]
 
-    def right_option(self, document: Any, question: Question) -> int | None:
-        """The one option whose mark alone counts as right; None if there is not exactly one."""
-        right = []
-        for index, mark in enumerate(question.letters):
-            try:
-                scores = self.scores(document, mark)
-            except MapflowError:
-                return None
-            if scores is None:
-                return None
-            if self._main(scores) in (1, 100):
-                right.append(index)
-        return right[0] if len(right) == 1 else None
+    def right_options(
+        self, document: Any, marks: Sequence[str], options: Sequence[str]
+    ) -> list[int]:
+        """The options whose mark alone counts as right; where no mark does, those whose text does.
 
-    def score(self, record: Record, document: Any) -> Record:
+        Empty without options and if nothing here can score them. Raises MapflowError if the
+        document contradicts the task's scoring: its answer is the text of another option.
+        """
+        right: list[int] = []
+        for answers in (marks, options):
+            try:
+                scores = [self.scores(document, answer) for answer in answers]
+            except MapflowError:
+                continue
+            right = [i for i, one in enumerate(scores) if one and self._main(one) in (1, 100)]
+            if right:
+                break
+        for field in self._fields_of_texts if right else ():
+            stated = _places(document, field)
+            if stated and not set(stated) & set(right):
+                counted, meant = quoted(options[right[0]]), quoted(options[stated[0]])
+                raise self._refused(
+                    f"where a document's {field!r} is {meant}, the text of an option, its scoring"
+                    f" counts the option {counted}, as if {meant} were a letter or a number"
+                )
+        return right
+
+    def _check_texts(self) -> None:
+        """Raises MapflowError if a document contradicts the scoring, see `right_options`."""
+        for document in self.task.eval_docs_no_media if self._fields_of_texts else ():
+            if any(len(str(document[field])) <= 2 for field in self._fields_of_texts):
+                options = document_options(document)
+                self.right_options(document, LETTERS[: len(options)], options)
+
+    @cached_property
+    def _fields_of_texts(self) -> list[str]:
+        """Fields of the right answer that hold the text of an option in every document."""
+        documents = self.task.eval_docs_no_media
+        first = next(iter(documents), None)
+        names = [name for name in first or () if _GOLD.fullmatch(name)]
+        return [name for name in names if all(_places(one, name) for one in documents)]
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether answers to questions without options are right or wrong, and nothing between.
+
+        The metric must be an accuracy by name, and none of the near misses of the documents' own
+        texts and numbers may get a part of it.
+        """
+        first = next((name for name in self.task.aggregation()), "")
+        if not _ACCURACY.search(first):
+            return False
+        for _, document in zip(range(NEAR_MISSES_OF), self.task.eval_docs_no_media, strict=False):
+            for answer in _near_misses(document):
+                try:
+                    scores = self.scores(document, answer)
+                except MapflowError:
+                    continue
+                if scores and self._main(scores) not in (0, 1, 100):
+                    return False
+        return True
+
+    def score(self, record: Record, document: Any, *, right_or_wrong: bool) -> Record:
         """The record with the task's own scores; an error record if its scoring fails.
 
-        `correct` follows the task's first metric where that is 0 or 1 (or 100); otherwise it is
-        None, as for an answer that only a judge could score.
+        `correct` follows the task's first metric if the question is `right_or_wrong`; otherwise it
+        is None, as for an answer that only a judge could score.
         """
         if record.error is not None:
             return record
@@ -140,7 +206,8 @@ class TaskScoring:
             self.unscored += 1
             return replace(record, correct=None, scores=None)
         main = self._main(scores)
-        return replace(record, correct=main > 0 if main in (0, 1, 100) else None, scores=scores)
+        decided = right_or_wrong and main in (0, 1, 100)
+        return replace(record, correct=main > 0 if decided else None, scores=scores)
 
     def check(self) -> None:
         """Raises MapflowError for a task that these models cannot answer or nothing here can score.
@@ -152,22 +219,24 @@ class TaskScoring:
                 f"task {self.name!r} has the output type {self.task.OUTPUT_TYPE!r}; models here"
                 " answer tasks of type generate_until"
             )
-        read_generation(
-            self.task.config.generation_kwargs or {},
-            f"generation_kwargs of task {self.name!r}",
-            from_task=True,
-        )
+        task_generation(self.task.config.generation_kwargs or {}, self.name)
         for metric, function in self.task.aggregation().items():
             if client := network_client(function):
-                raise self._judged(f"metric {metric!r} is computed over the network ({client})")
+                raise self._refused(
+                    f"metric {metric!r} is computed over the network ({client}), which mapflow"
+                    " never does"
+                )
         process = self.task.config.process_results
         if (client := network_client(process)) and not self._scored_by_rules():
-            raise self._judged(f"its answers are scored over the network ({client})")
+            raise self._refused(
+                f"its answers are scored over the network ({client}), which mapflow never does"
+            )
+        self._check_texts()
 
-    def _judged(self, why: str) -> MapflowError:
+    def _refused(self, why: str) -> MapflowError:
         return MapflowError(
-            f"task {self.name!r} is refused: {why}, which mapflow never does; leave it out, or ask"
-            " its questions as a task with rules of its own"
+            f"task {self.name!r} is refused: {why}; leave it out, or ask its questions as a task"
+            " with rules of its own (`mapflow_…`)"
         )
 
     def _scored_by_rules(self) -> bool:
@@ -261,6 +330,36 @@ def own_scores(records: Sequence[Record]) -> dict[str, dict[str, dict[str, float
         if own is not None and (found := tasks[task].aggregate(own)):
             scores.setdefault(intervention, {})[task] = found
     return scores
+
+
+def _places(document: Mapping[str, Any], field: str) -> list[int]:
+    """The options of a document whose text its field holds, in the options' own type."""
+    value, options = document.get(field), document_options(document)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return []
+    if not isinstance(value, str) and not any(
+        isinstance(one, list) and value in one for one in document.values()
+    ):
+        return []  # a number among texts is an index
+    return [i for i, one in enumerate(options) if _plain(one) == _plain(str(value))]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _near_misses(document: Any) -> Iterator[str]:
+    """Texts and numbers of a document, whole, in part and slightly off, as answers."""
+    for value in document.values() if isinstance(document, Mapping) else ():
+        text = str(value)
+        if not isinstance(value, (str, int, float, list)) or not 0 < len(text) <= 500:
+            continue
+        words = text.split()
+        half = " ".join(words[: (len(words) + 1) // 2])
+        yield from (text, text[:-1], half, f"{text} {text}")
+        with contextlib.suppress(ValueError):
+            number = float(text)
+            yield from (f"{changed:g}" for changed in (number + 1, number * 1.1, number * 0.8))
 
 
 def _first_text(result: Any) -> Any:

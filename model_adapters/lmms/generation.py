@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mapflow.model_adapters.lmms.requested import requested_generation
 from mapflow.results.contract.errors import MapflowError
 
 LENGTHS = ("max_new_tokens", "max_gen_toks", "max_tokens")
@@ -63,9 +64,25 @@ def read_generation(
         neutral, advice = _NEUTRAL[name]
         if not neutral(value):
             raise MapflowError(f"{source}: {name}={value!r} is not supported: {advice}")
-    lengths = [_length(given[name], name, source) for name in LENGTHS if name in given]
+    lengths = {name: _length(given[name], name, source) for name in LENGTHS if name in given}
+    if len(set(lengths.values())) > 1:
+        said = " and ".join(f"{name}={value}" for name, value in lengths.items())
+        raise MapflowError(f"{source}: {said} name different lengths; give one of them")
     stops = [stop for name in STOPS for stop in _stops(given.get(name, ()), name, source)]
-    return Generation(min(lengths, default=None), tuple(dict.fromkeys(stops)))
+    return Generation(next(iter(lengths.values()), None), tuple(dict.fromkeys(stops)))
+
+
+def task_generation(settings: Mapping[str, Any], task: str) -> Generation:
+    """The settings of another task's question: the command's --gen_kwargs before the task's own.
+
+    lmms-eval mixes both into `settings`, where two spellings of one setting stand side by side.
+    Raises as `read_generation`.
+    """
+    command = requested_generation() or Generation()
+    replaced = (*(LENGTHS if command.max_new_tokens else ()), *(STOPS if command.until else ()))
+    rest = {name: value for name, value in settings.items() if name not in replaced}
+    own = read_generation(rest, f"generation_kwargs of task {task!r}", from_task=True)
+    return Generation(command.max_new_tokens or own.max_new_tokens, command.until or own.until)
 
 
 def _length(value: Any, name: str, source: str) -> int:

@@ -29,7 +29,7 @@ from mapflow.model_adapters.inference.subject import (
 )
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.model_adapters.lmms.foreign_tasks import TaskScoring, scoring_of
-from mapflow.model_adapters.lmms.generation import DEFAULT_LENGTH, Generation, read_generation
+from mapflow.model_adapters.lmms.generation import DEFAULT_LENGTH, Generation, task_generation
 from mapflow.model_adapters.lmms.requested import requested, requested_generation
 from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.errors import MapflowError
@@ -108,7 +108,7 @@ class MapflowModel(lmms):
                 print(
                     f"{self.model_name}: {one} takes the {said}: {one.describe(None)}", flush=True
                 )
-        self._scored: dict[str, tuple[TaskScoring, Any]] = {}
+        self._scored: dict[str, tuple[TaskScoring, Any, bool]] = {}
         self._first: dict[str, Record] = {}
         self.device = self.video_llm.decoder.device  # read by lmms-eval if several processes run
         self.run = RunFolder(Path(records), self._identity(), self._about()) if records else None
@@ -195,10 +195,10 @@ class MapflowModel(lmms):
 
     def _finish(self, record: Record) -> Record:
         """The record of another task's question with the task's own scores."""
-        scoring, document = self._scored.get(record.question_id, (None, None))
-        if scoring is None:
+        if record.question_id not in self._scored:
             return record
-        return scoring.score(record, document)
+        scoring, document, right_or_wrong = self._scored[record.question_id]
+        return scoring.score(record, document, right_or_wrong=right_or_wrong)
 
     def _question(self, request: Instance) -> tuple[Question, str | None]:
         """The question of one of our tasks as it is; for other tasks it is parsed from the prompt.
@@ -267,7 +267,7 @@ class MapflowModel(lmms):
     def _foreign(self, request: Instance, document: Any, video: str) -> tuple[Question, str | None]:
         """A question of another task, and why its prompt is not understood, if so."""
         prompt, options, doc_to_visual, doc_id, task, _ = request.args
-        generation = read_generation(options, f"generation_kwargs of task {task!r}", from_task=True)
+        generation = task_generation(options, task)
         owner = getattr(doc_to_visual, "__self__", None)
         scoring = None if owner is None else scoring_of(owner)
 
@@ -289,9 +289,13 @@ class MapflowModel(lmms):
             return parsed({}), str(error)
         if scoring is None:
             return question, None
-        self._scored[question.question_id] = scoring, document
-        right = scoring.right_option(document, question)
-        return question if right is None else replace(question, target=right), None
+        right = scoring.right_options(document, question.letters, question.options)
+        if question.options:
+            right_or_wrong = 0 < len(right) < len(question.options)
+        else:
+            right_or_wrong = scoring.exact
+        self._scored[question.question_id] = scoring, document, right_or_wrong
+        return replace(question, target=right[0]) if len(right) == 1 else question, None
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Not supported: upstream's likelihood requests have no video position to score; use

@@ -77,6 +77,24 @@ TASKS: Mapping[str, tuple[str, dict[str, str], Sequence[tuple[str, str]]]] = {
         },
         [("gpt_eval_score", "activitynetqa_aggregate_score")],
     ),
+    "tvbench": (
+        "tvbench",
+        {
+            "doc_to_visual": "tvbench_doc_to_visual",
+            "doc_to_text": "tvbench_doc_to_text",
+            "process_results": "tvbench_process_results",
+        },
+        [("tvbench_acc", "mean")],
+    ),
+    "egotempo": (
+        "egotempo",
+        {
+            "doc_to_visual": "egotempo_doc_to_visual",
+            "doc_to_text": "egotempo_doc_to_text",
+            "process_results": "egotempo_process_results",
+        },
+        [("egotempo_anls", "egotempo_aggregate_results")],
+    ),
 }
 """Short name → lmms-eval's folder, the task's functions, its metrics with their aggregations."""
 
@@ -107,7 +125,7 @@ def write_tasks(root: Path, documents: Mapping[str, Sequence[Mapping[str, Any]]]
             "generation_kwargs: {max_new_tokens: 4, temperature: 0, do_sample: false}",
             "metric_list:",
             *(
-                f"- {{metric: {metric}, aggregation: !function {UTILS.format(module, function)},"
+                f"- {{metric: {metric}, aggregation: {_function(module, function)},"
                 " higher_is_better: true}"
                 for metric, function in metrics
             ),
@@ -115,6 +133,10 @@ def write_tasks(root: Path, documents: Mapping[str, Sequence[Mapping[str, Any]]]
         ]
         (folder / f"own_{name}.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def _function(module: str, name: str) -> str:
+    return name if name == "mean" else f"!function {UTILS.format(module, name)}"
 
 
 def write_videos(hf_home: Path) -> None:

@@ -6,19 +6,27 @@ import os
 import random
 import subprocess
 import sys
+from contextvars import copy_context
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from lmms_eval.tasks import TaskManager, get_task_dict
 
 from mapflow.model_adapters.lmms.foreign_tasks import TaskScoring
-from mapflow.model_adapters.lmms.generation import Generation, read_generation
+from mapflow.model_adapters.lmms.generation import (
+    Generation,
+    read_generation,
+    task_generation,
+)
 from mapflow.model_adapters.lmms.models import with_generation
 from mapflow.model_adapters.lmms.network_guard import network_client
+from mapflow.model_adapters.lmms.requested import request_generation
 from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import foreign_question
 from mapflow.results.contract.question import Clip
+from mapflow.results.records.record import Record
 from mapflow.results.runs.folder import read_records
 from mapflow.results.runs.run import read_runs
 from mapflow.tasks.registry import load_questions
@@ -41,6 +49,18 @@ def run(tmp_path, tasks, documents, *more):
         check=False,
     )
 
+
+RECORD = Record(
+    question_id="x/000000",
+    video_id="v",
+    task="x",
+    intervention="full",
+    seed=None,
+    protocol="task",
+    n_options=0,
+    target="",
+    valid=True,
+)
 
 DOCUMENTS = {
     "mvbench": [
@@ -121,17 +141,73 @@ def question_of(scoring, document):
 
 
 def test_the_right_option_is_the_one_that_the_task_counts(scorings):
-    expected = {"mvbench": [2, 1, 1], "longvideobench": [1, 0, 0], "videomme": [2, 0]}
+    expected = {"mvbench": [[2], [1], [1]], "longvideobench": [[1], [0], [0]]}
+    expected["videomme"] = [[2], [0]]
     documents = {name: DOCUMENTS[name] for name in expected}
     documents["longvideobench"] = [
         *documents["longvideobench"],
         foreign.longvideobench("clip0", ["1", "2"], -1),  # as in the test split: not published
     ]
-    expected["longvideobench"].append(None)
+    expected["longvideobench"].append([])
     for name, scoring in scorings(documents).items():
         rows = [scoring.document(f"{name}/{number}") for number in range(len(documents[name]))]
-        found = [scoring.right_option(row, question_of(scoring, row)) for row in rows]
+        questions = [question_of(scoring, row) for row in rows]
+        found = [
+            scoring.right_options(row, question.letters, question.options)
+            for row, question in zip(rows, questions, strict=True)
+        ]
         assert found == expected[name]
+
+
+def test_documents_that_contradict_their_scoring_are_refused(scorings):
+    """lmms-eval's TVBench takes the answer "2" for an index and "A" for a letter."""
+    directions = ["left", "up", "right", "down"]
+    cases = [
+        (["1", "2", "3", "4"], "2", False),
+        (["0", "3", "2", "1"], "3", False),
+        (["C", "A", "B"], "A", False),
+        (["zero", "3 balls", "2 balls"], "3 balls", True),
+        (directions, "right", True),
+        (["A", "B", "C"], "B", True),
+    ]
+    for candidates, answer, agrees in cases:
+        rows = [
+            foreign.mvbench("clip0", directions, "up"),
+            foreign.mvbench("c", candidates, answer),
+        ]
+        scoring = scorings({"tvbench": rows})["tvbench"]
+        if agrees:
+            scoring.check()
+            continue
+        refused = rf"^task 'own_tvbench' is refused: where a document's 'answer' is '{answer}',"
+        with pytest.raises(MapflowError, match=refused):
+            scoring.check()
+    # an answer field that holds letters elsewhere holds letters here, too
+    rows = [foreign.mvbench("clip0", directions, "B"), foreign.mvbench("c", ["B", "A"], "A")]
+    scorings({"tvbench": rows})["tvbench"].check()
+
+
+def test_tasks_that_are_not_right_or_wrong_have_no_accuracy_even_where_scores_are_zero(scorings):
+    """EgoTempo's score is a similarity that is exactly 0 for weak answers; the name is no help."""
+    rows = [{"question": "What does he take?", "answer": "a big cup", "question_type": "x"}]
+    found = scorings({"egotempo": rows, "yes_no": DOCUMENTS["yes_no"]})
+    assert (found["egotempo"].exact, found["yes_no"].exact) == (False, True)
+    graded = {}
+    for name, right_or_wrong in (("egotempo", False), ("yes_no", True)):
+        document = found[name].document("x/0")
+        for answer in ("yes", "a big cup", "no"):
+            record = replace(RECORD, prediction=answer)
+            scored = found[name].score(record, document, right_or_wrong=right_or_wrong)
+            graded[name, answer] = scored.correct, scored.scores
+    assert graded["egotempo", "no"] == (None, {"egotempo_anls": 0.0})
+    assert graded["egotempo", "a big cup"] == (None, {"egotempo_anls": 1.0})
+    assert graded["yes_no", "yes"][0] is True and graded["yes_no", "no"][0] is False
+    scoring = found["egotempo"]
+    scoring.task.aggregation = lambda: {"egotempo_accuracy": lambda items: items[0]["score"]}
+    process = scoring._process
+    scoring._process = lambda *given: {"egotempo_accuracy": process(*given)["egotempo_anls"]}
+    vars(scoring).pop("exact")
+    assert not scoring.exact
 
 
 def test_a_judge_is_never_asked(scorings):
@@ -223,6 +299,29 @@ def test_a_tasks_own_settings():
     assert read_generation(greedy, "task", from_task=True) == Generation(5)
     with pytest.raises(MapflowError, match=r"temperature=0\.5"):
         read_generation({"temperature": 0.5}, "task", from_task=True)
+
+
+def test_gen_kwargs_act_on_other_tasks_in_every_spelling():
+    """lmms-eval mixes them into the task's own settings."""
+
+    def asked(own, **command):
+        request_generation(read_generation(command, "--gen_kwargs"))
+        return task_generation({**own, **command}, "x")
+
+    own = {"max_new_tokens": 16, "until": ["\n"], "temperature": 0}
+
+    def all_asked():
+        assert asked(own) == Generation(16, ("\n",))
+        for name in ("max_new_tokens", "max_gen_toks", "max_tokens"):
+            assert asked(own, **{name: 64}) == Generation(64, ("\n",))
+            assert asked(own, **{name: 4}) == Generation(4, ("\n",))
+        for name in ("until", "stop", "stop_sequences"):
+            assert asked(own, **{name: "."}) == Generation(16, (".",))
+
+    copy_context().run(all_asked)
+    for source in ("--gen_kwargs", "task"):
+        with pytest.raises(MapflowError, match="max_new_tokens=16 and max_tokens=64 name diff"):
+            read_generation({"max_new_tokens": 16, "max_tokens": 64}, source)
 
 
 def test_a_longer_answer_is_scored_as_its_protocol_says():

@@ -202,7 +202,7 @@ class _Probe:
                     continue
                 own = _OfLayer(self, number)
                 stack.callback(layer.register_forward_pre_hook(own.before, with_kwargs=True).remove)
-                stack.callback(layer.register_forward_hook(own.after).remove)
+                stack.callback(layer.register_forward_hook(own.after, with_kwargs=True).remove)
             yield
 
     def _skipped(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
@@ -237,10 +237,15 @@ class _OfLayer:
             return (hidden, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": hidden}
 
-    def after(self, module: nn.Module, args: Any, output: Any) -> None:
+    def after(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
         found = self.probe.found
         found.extras = len(output) - 1 if isinstance(output, tuple) else None
         hidden = output[0] if isinstance(output, tuple) else output
+        # both rows share the calls of experts, so a row's rounding shows beside another row
+        again = self._beside_itself(module, args, kwargs)
+        found.exact &= torch.equal(hidden.select(-3, 0), again.select(-3, 0))
         kept = ~self.probe.changed.to(hidden.device)
         one, other = (hidden.select(-3, row)[..., kept, :] for row in (0, 1))
         if torch.equal(one, other):
@@ -250,6 +255,17 @@ class _OfLayer:
         share = distance(written + (other - one), written)
         if share > NOISE[hidden.dtype].logits:
             found.mixing[self.number] = share
+
+    def _beside_itself(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor:
+        """The layer's output where the second row is a copy of the first."""
+        hidden = torch.stack([self.arriving] * 2, -3)
+        if args:
+            output = module.forward(hidden, *args[1:], **kwargs)
+        else:
+            output = module.forward(**{**kwargs, "hidden_states": hidden})
+        return output[0] if isinstance(output, tuple) else output
 
 
 class _Own(DenseEdges):

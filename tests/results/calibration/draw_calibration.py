@@ -25,8 +25,10 @@ Row = dict
 def gather(folder: Path) -> None:
     """Writes measured.json from one file per setting, in the order of the settings."""
     found = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")]
-    order = {(one.panel, one.name): i for i, one in enumerate(settings())}
+    order = {(one.panel, one.name): (i, one.held_out) for i, one in enumerate(settings())}
     found.sort(key=lambda row: order[row["panel"], row["setting"]])
+    for row in found:
+        row["held_out"] = order[row["panel"], row["setting"]][1]
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in found)
     MEASURED.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
@@ -56,7 +58,7 @@ def summary(rows: list[Row]) -> str:
             continue
         new = [row for row in own if row["held_out"]]
         shown, held = (_range(sorted(map(rate, some))) for some in (own, new))
-        error = 100 * (0.05 * 0.95 / own[0]["repetitions"]) ** 0.5
+        error = 100 * (0.05 * 0.95 / min(row["repetitions"] for row in own)) ** 0.5
         lines.append(
             f"| {panel} | {limit:g} | {shown} | {held} |"
             f" {sum(map(holds, own))} of {len(own)} | {error:.2f} |"

@@ -18,7 +18,7 @@ from settings import LIMIT, settings
 
 MEASURED = Path(__file__).with_name("measured.json")
 ROOM = Path(__file__).parents[3] / "results" / "statistics"
-GREEN, RED, GREY = "#0b6e4f", "#b5484c", "0.6"
+GREEN, RED, END = "#0b6e4f", "#b5484c", 14.0
 Row = dict
 
 
@@ -129,7 +129,7 @@ def draw(rows: list[Row], path: Path) -> None:
         for held_out, face in ((False, None), (True, "none")):
             dots = [(i, row) for i, row in enumerate(own) if row["held_out"] == held_out]
             axis.scatter(
-                [rate(row) for _, row in dots],
+                [min(rate(row), END) for _, row in dots],
                 [i / max(1, len(own) - 1) for i, _ in dots],
                 s=14,
                 linewidths=0.8,
@@ -141,8 +141,11 @@ def draw(rows: list[Row], path: Path) -> None:
         axis.set_ylim(-0.15, 1.15)
         axis.tick_params(axis="x", labelsize=7)
         axis.spines[["top", "right", "left"]].set_visible(False)
-    axes[-1].set_xlabel("measured rate, % (filled: developed on; hollow: held out)", fontsize=8)
-    axes[-1].set_xlim(0, 14)
+    axes[-1].set_xlabel(
+        "measured rate, % (filled: developed on; hollow: held out; beyond 14 at the edge)",
+        fontsize=8,
+    )
+    axes[-1].set_xlim(0, END + 0.2)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

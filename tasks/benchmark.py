@@ -52,13 +52,14 @@ class Benchmark:
 
     name: in task names (`mapflow_<name>_<subtask>`) and question ids; title: in tables.
     layout: how the publisher lays out the files.
-    counts: questions per subtask, as published.
+    counts: questions per subtask, as published; None where only the total is.
     chance_micro, chance_macro: expected accuracy of a uniform guess in percent over the complete
         set, by question and by subtask; None where none is published.
     read_row: turns (row, subtask, question id) into an Entry.
     select: which questions (number, row) of a subtask a row of its file is (subtask, number, row);
         by default each row is one.
     suffixes: what follows a video's name in the file's name; the first that is there counts.
+    total: all questions, as published; by default the sum of `counts`.
     folder: the benchmark's package folder, which holds `prompts.yaml`.
     bundled: the folder of its data files where they come with mapflow, else None.
     categories: groups of questions across subtasks that get an accuracy each.
@@ -68,7 +69,7 @@ class Benchmark:
     name: str
     title: str
     layout: Layout
-    counts: Mapping[str, int]
+    counts: Mapping[str, int | None]
     chance_micro: float | None
     chance_macro: float | None
     read_row: Callable[[Row, str, str], Entry]
@@ -78,6 +79,18 @@ class Benchmark:
     micro: bool = True
     select: Callable[[str, str, Row], Iterable[tuple[str, Row]]] | None = None
     suffixes: tuple[str, ...] = ("",)
+    total: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.total is None) == (None in self.counts.values()):
+            raise ValueError(
+                f"{self.name}: give the total where counts are unknown, and only there"
+            )
+
+    @property
+    def size(self) -> int:
+        """The number of all questions."""
+        return self.total or sum(n for n in self.counts.values() if n is not None)
 
     @property
     def task(self) -> str:

@@ -31,7 +31,8 @@ TOLERANCE = 0.005
 class SubtaskCheck:
     """One subtask.
 
-    expected: questions as published; questions: None where the question file is absent.
+    expected: questions as published, None where only the benchmark's total is.
+    questions: None where the question file is absent.
     chance: expected accuracy of a uniform guess, 0 to 1.
     found, packed, missing: videos in the folder, in a zip file and in neither, each counted once.
     undecodable: name → reason, of the videos found; None where none was decoded.
@@ -39,7 +40,7 @@ class SubtaskCheck:
     """
 
     subtask: str
-    expected: int
+    expected: int | None
     questions: int | None = None
     chance: float | None = None
     found: int = 0
@@ -50,10 +51,9 @@ class SubtaskCheck:
 
     @property
     def complete(self) -> bool:
-        """Every question and video is there, and no video failed to decode."""
-        return self.questions == self.expected and not (
-            self.problem or self.missing or self.undecodable
-        )
+        """Every question and video is there, as far as is known, and no video failed to decode."""
+        there = bool(self.questions) and self.expected in (None, self.questions)
+        return there and not (self.problem or self.missing or self.undecodable)
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class DataCheck:
     def complete(self) -> bool:
         return (
             all(check.complete for check in self.subtasks)
+            and self.questions == self.benchmark.size
             and self.chance_as_published is True
             and not self.checksums
         )
@@ -160,9 +161,11 @@ def _check_subtask(
     )
 
 
-def _count_problem(questions: Sequence[Question], expected: int) -> str | None:
+def _count_problem(questions: Sequence[Question], expected: int | None) -> str | None:
     n = len(questions)
-    return None if n == expected else f"{counted(n, 'question')} where {expected:,} are published"
+    if expected is None or n == expected:
+        return None
+    return f"{counted(n, 'question')} where {expected:,} are published"
 
 
 def _verify(checksums: Path, root: Path) -> tuple[list[str], int]:
@@ -234,26 +237,22 @@ def render_check(check: DataCheck, examples: int = 3) -> str:
 
 def _row(check: SubtaskCheck, tried: bool) -> list[str]:
     if check.questions is None:
-        return [check.subtask, "–", str(check.expected), *["–"] * (4 + tried)]
+        return [check.subtask, "–", _known(check.expected), *["–"] * (4 + tried)]
     videos = check.found + check.packed + len(check.missing)
-    counts = [
-        check.questions,
-        check.expected,
-        videos,
-        check.found,
-        check.packed,
-        len(check.missing),
-    ]
+    counts = [check.questions, check.expected, videos, check.found, check.packed]
     return [
         check.subtask,
-        *map(str, counts),
+        *map(_known, [*counts, len(check.missing)]),
         *([str(len(check.undecodable or ()))] if tried else []),
     ]
 
 
+def _known(number: int | None) -> str:
+    return "–" if number is None else str(number)
+
+
 def _totals(check: DataCheck) -> list[str]:
-    expected = sum(subtask.expected for subtask in check.subtasks)
-    lines = [f"questions: {check.questions:,} of {expected:,}"]
+    lines = [f"questions: {check.questions:,} of {check.benchmark.size:,}"]
     published = check.benchmark
     for name, value, target in (
         ("macro", check.chance_macro, published.chance_macro),

@@ -43,15 +43,16 @@ def benchmark_titles() -> dict[str, str]:
 
 def benchmark_sizes() -> dict[str, int]:
     """Benchmark name → its number of questions, as published."""
-    return {one.name: sum(one.counts.values()) for one in BENCHMARKS.values()}
+    return {one.name: one.size for one in BENCHMARKS.values()}
 
 
 def task_sizes() -> dict[str, int]:
-    """Name of every subtask's task → its number of questions, as published."""
+    """Name of a subtask's task → its number of questions, where that is published."""
     return {
         f"{one.task}_{subtask}": n
         for one in BENCHMARKS.values()
         for subtask, n in one.counts.items()
+        if n is not None
     }
 
 

@@ -65,9 +65,9 @@ class Record(JsonlRecord):
     n_right: int | None = None
 
     @property
-    def chance(self) -> float:
-        """Accuracy of a uniform guess on this question."""
-        return (self.n_right or 1) / self.n_options if self.n_options else 0.0
+    def chance(self) -> float | None:
+        """Accuracy of a uniform guess on this question; None without options to guess among."""
+        return (self.n_right or 1) / self.n_options if self.n_options else None
 
 
 def log_margin(probabilities: dict[str, float]) -> float | None:

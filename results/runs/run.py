@@ -49,6 +49,7 @@ class Run:
     the right answer's text. Unknown values: `n_options` 0 (also for open-ended questions), edges
     NaN, `frames` 0 (otherwise a fingerprint of the shown frames), `video_id` and `valid` None.
     `title` is the benchmark's name in tables, `total` the number of its questions, if known.
+    `left_out` names benchmarks of the same place whose answers are not right or wrong.
     """
 
     source: Path
@@ -71,6 +72,7 @@ class Run:
     frames: Int[np.ndarray, " n"]
     title: str
     total: int | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
@@ -120,16 +122,22 @@ def read_runs(
 
     `place` is a run folder, a folder of lmms-eval's sample logs, or one of those logs. `titles`
     maps benchmarks to their names in tables (default: the benchmark itself), `sizes` to their
-    numbers of questions (default: what the run has noted). Raises MapflowError
-    for any other place, for broken or contradictory lines, and for a place without answers.
+    numbers of questions (default: what the run has noted). Benchmarks whose answers are not all
+    right or wrong are left out, which `left_out` tells. Raises MapflowError for any other place,
+    for broken or contradictory lines, without answers, and where nothing else is there.
     """
     manifest, records = open_records(place)
     grouped: dict[tuple[str, str], dict[str, _Answer]] = {}
     about: dict[tuple[str, str], tuple[int | None, str]] = {}
+    unscored: dict[str, str] = {}
     for record in records:
         for name in ("question_id", "intervention"):
             if not isinstance(getattr(record, name), str):
                 raise MapflowError(f"{place}: {name} is {getattr(record, name)!r}, not text")
+        if record.correct is None and record.error is None:
+            unscored.setdefault(record.benchmark, record.task)
+        if record.benchmark in unscored:
+            continue
         key = (record.intervention, record.benchmark)
         rows = grouped.setdefault(key, {})
         about.setdefault(key, (record.seed, record.protocol))
@@ -147,6 +155,13 @@ def read_runs(
                 f"{place}: protocols {about[key][1]!r} and {record.protocol!r} are mixed under"
                 f" {record.intervention!r}; keep one protocol a run"
             )
+    grouped = {key: rows for key, rows in grouped.items() if key[1] not in unscored}
+    if unscored and not grouped:
+        raise MapflowError(
+            f"{str(place)!r}: answers to task {next(iter(unscored.values()))!r} are not right or"
+            " wrong, which comparisons and leaderboards need; summary.json has the task's own"
+            " scores, if it computes any"
+        )
     if not grouped:
         raise MapflowError(f"{str(place)!r} holds no answers yet; there is nothing to compare")
     order = {name: i for i, name in enumerate(manifest.get("interventions") or {})}
@@ -164,6 +179,7 @@ def read_runs(
             grouped.pop(key),
             title=titles.get(key[1], key[1]),
             total=totals.get(key[1]),
+            left_out=tuple(titles.get(one, one) for one in unscored),
         )
         for key in keys
     ]
@@ -223,11 +239,6 @@ def _answer(record: Record, where: str) -> _Answer:
     failed = record.error is not None
     if not all(isinstance(text, str) for text in (record.task, record.target)):
         raise MapflowError(f"{where}: task and target must be text")
-    if not failed and record.correct is None and record.valid is not None:
-        raise MapflowError(
-            f"{where}: answers to task {record.task!r} are not right or wrong, which comparisons"
-            " and leaderboards need; summary.json has the task's own scores, if it computes any"
-        )
     if not failed and not isinstance(record.correct, bool):
         raise MapflowError(
             f"{where}: correct is {record.correct!r}, neither true nor false, without an error"
@@ -263,6 +274,7 @@ def _run(
     rows: Mapping[str, _Answer],
     title: str,
     total: int | None,
+    left_out: tuple[str, ...],
 ) -> Run:
     answers = rows.values()
     videos = [one.video_id for one in answers]
@@ -288,6 +300,7 @@ def _run(
         frames=np.array([one.frames for one in answers], dtype=np.int64),
         title=title,
         total=total,
+        left_out=left_out,
     )
 
 
@@ -298,10 +311,25 @@ def share_text(run: Run) -> str:
 
 
 def incomplete_note(runs: Sequence[Run]) -> list[str]:
-    """A note for tables about runs of one benchmark that leave out questions of it."""
+    """Notes for tables about runs of one benchmark that leave out questions of it, or others."""
     named = zip(labels(runs), runs, strict=True)
     said = "; ".join(f"{name} {share_text(run)}" for name, run in named if not run.complete)
-    return [f"Incomplete on {runs[0].title}: {said}."] if said else []
+    return [
+        *([f"Incomplete on {runs[0].title}: {said}."] if said else []),
+        *left_out_notes(runs),
+    ]
+
+
+def left_out_notes(runs: Sequence[Run]) -> list[str]:
+    """One note per place with benchmarks that tables cannot show."""
+    return list(
+        dict.fromkeys(
+            f"Left out of {run.source}: {', '.join(run.left_out)}, whose answers are not right or"
+            " wrong (the task's own scores, if any: summary.json)."
+            for run in runs
+            if run.left_out
+        )
+    )
 
 
 def labels(runs: Sequence[Run]) -> list[str]:

@@ -67,11 +67,16 @@ def sample_manifest(files: list[Path]) -> dict[str, Any]:
     }
 
 
+class _Unscored(MapflowError):
+    """A sample that is neither right nor wrong."""
+
+
 def read_samples(files: list[Path], intervention: str) -> Iterator[Record]:
     """One record per sample.
 
     Raises MapflowError, naming file and line, for a line that is not a sample and for a sample
-    without a single score of 0 or 1.
+    without a single score of 0 or 1. Beside other logs, a log with such a sample yields a record
+    without `correct` instead.
     """
     for path in files:
         found = FILE_NAME.fullmatch(path.name)
@@ -79,7 +84,13 @@ def read_samples(files: list[Path], intervention: str) -> Iterator[Record]:
         seen: set[str] = set()
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                record = _record(line, f"{path}:{number}", task, intervention)
+                try:
+                    record = _record(line, f"{path}:{number}", task, intervention)
+                except _Unscored:
+                    if len(files) == 1:
+                        raise
+                    yield Record(f"{task}/", "", task, intervention, None, "", 0, "")
+                    break
                 if record.question_id in seen:
                     raise MapflowError(
                         f"{path}:{number}: question {record.question_id!r} is there twice; keep"
@@ -143,7 +154,7 @@ def _score(sample: Mapping[str, Any], where: str) -> bool:
             }
             if len(set(found.values())) == 1:
                 return bool(next(iter(found.values())))
-    raise MapflowError(
+    raise _Unscored(
         f"{where}: no single score of 0 or 1 among {', '.join(map(str, plain)) or 'no fields'}"
         f" (looked for {', '.join(SCORES)}); only such tasks can be compared"
     )

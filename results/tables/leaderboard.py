@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import coded
 from mapflow.results.runs.provenance import disagreements, provenance, uncut_note
-from mapflow.results.runs.run import Run, labels, model_names, share_text
+from mapflow.results.runs.run import Run, labels, left_out_notes, model_names, share_text
 from mapflow.results.statistics import (
     FEW_CLUSTERS,
     accuracy,
@@ -73,6 +73,7 @@ def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
         for run, model in zip(own, models, strict=True)
         if (said := uncut_note(run.manifest))
     ]
+    notes += left_out_notes(own)
     notes += _between_runs(own)
     notes += list(dict.fromkeys(_few_videos(run) for run in own if _few_videos(run)))
     notes += [

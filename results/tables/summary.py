@@ -21,8 +21,8 @@ class Summary:
     `n` questions are answered, of the `of` that the benchmark has (None: unknown). Accuracies and
     rates are fractions. Edges count one head, are summed over layers and averaged over questions.
     A task whose answers are not all right or wrong has no accuracy, and then there is no macro or
-    micro average; `tasks` names all tasks. `scores` holds, per task, the mean of each metric that
-    the task computes itself.
+    micro average; without options in every question there is no chance. `tasks` names all tasks.
+    `scores` holds, per task, the mean of each metric that the task computes itself.
     """
 
     intervention: str
@@ -122,15 +122,16 @@ def _summary(intervention: str, records: list[Record]) -> Summary:
     }
     accuracy = {task: _mean(r.correct for r in own) for task, own in graded.items()}
     complete = len(graded) == len(by_task)
+    guessable = complete and all(record.chance is not None for record in answered)
     return Summary(
         intervention=intervention,
         accuracy={task: value for task, value in accuracy.items() if value is not None},
         macro=_mean(accuracy.values()) if complete else None,
         micro=_mean(r.correct for r in answered) if complete else None,
         chance_macro=_mean(_mean(r.chance for r in own) for own in by_task.values())
-        if complete
+        if guessable
         else None,
-        chance_micro=_mean(r.chance for r in answered) if complete else None,
+        chance_micro=_mean(r.chance for r in answered) if guessable else None,
         edges_kept=_mean(r.edges_kept for r in answered),
         edges_total=_mean(r.edges_total for r in answered),
         n=len(answered),

@@ -11,6 +11,7 @@ from mapflow.tasks.data_folder import Layout
 from mapflow.tasks.rows import Entry, Row, file_name_of, text_of
 
 COUNTS = {"consistency": 998, "generic": 1996, "temporal": 499}
+"""As in the card of the data set lmms-lab/VideoChatGPT."""
 
 
 def select(subtask: str, number: str, row: Row) -> Iterator[tuple[str, Row]]:

@@ -13,20 +13,20 @@ from mapflow.tasks.benchmark import Benchmark
 from mapflow.tasks.data_folder import Layout
 from mapflow.tasks.rows import Entry, Row, file_name_of, options_of, text_of
 
-COUNTS = {
-    "action_reasoning": 285,
-    "action_recognition": 313,
-    "attribute_perception": 222,
-    "counting_problem": 268,
-    "information_synopsis": 323,
-    "ocr_problems": 139,
-    "object_reasoning": 454,
-    "object_recognition": 354,
-    "spatial_perception": 54,
-    "spatial_reasoning": 56,
-    "temporal_perception": 55,
-    "temporal_reasoning": 177,
-}
+SUBTASKS = (
+    "action_reasoning",
+    "action_recognition",
+    "attribute_perception",
+    "counting_problem",
+    "information_synopsis",
+    "ocr_problems",
+    "object_reasoning",
+    "object_recognition",
+    "spatial_perception",
+    "spatial_reasoning",
+    "temporal_perception",
+    "temporal_reasoning",
+)
 
 
 def select(subtask: str, number: str, row: Row) -> Iterator[tuple[str, Row]]:
@@ -69,14 +69,15 @@ BENCHMARK = Benchmark(
     layout=Layout(
         name="videomme",
         published_as="Video-MME",
-        questions=dict.fromkeys(COUNTS, "videomme/test-00000-of-00001.parquet"),
-        videos=dict.fromkeys(COUNTS, "data"),
+        questions=dict.fromkeys(SUBTASKS, "videomme/test-00000-of-00001.parquet"),
+        videos=dict.fromkeys(SUBTASKS, "data"),
         by_hand=(
             "Video-MME is at https://huggingface.co/datasets/lmms-lab/Video-MME: put videomme/ into"
             " {root} and unpack the videos_chunked_*.zip files there, which gives {root}/data/"
         ),
     ),
-    counts=COUNTS,
+    counts=dict.fromkeys(SUBTASKS),
+    total=2700,
     chance_micro=25.0,
     chance_macro=25.0,
     read_row=read_row,

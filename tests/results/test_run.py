@@ -1,6 +1,7 @@
 """A folder becomes columns; what is broken or contradictory is refused by name, never counted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.model_names import model_name
 from mapflow.results.runs.run import labels, model_names, read_runs
+from mapflow.results.tables.ablation import ablation_table
+from mapflow.results.tables.comparison import compare_groups, comparison_tables
 from mapflow.results.tables.leaderboard import leaderboard
 from tests.results.records import a_record
 from tests.results.run_folders import answers, write_run
@@ -233,6 +236,36 @@ def test_numbers_in_sample_logs_may_be_text(tmp_path):
 def test_tasks_without_one_score_are_refused(tmp_path, metrics):
     with pytest.raises(MapflowError, match=r"samples_foreign\.jsonl:1: no single score of 0 or 1"):
         read_runs(write_samples(tmp_path, "foreign", [{**SAMPLE, **metrics}]))
+
+
+def test_benchmarks_that_are_not_right_or_wrong_are_left_out_with_a_note(tmp_path):
+    """In records and in sample logs; refused only if nothing else is there."""
+    free = {"question_id": "captions/{:04d}", "task": "captions"}
+    records = [
+        record
+        for name in ("full", "effective")
+        for record in (*answers(name, [1, 0, 1, 1]), *answers(name, [1, 0], **free))
+    ]
+    unscored = [
+        replace(one, correct=None) if one.question_id == "captions/0001" else one for one in records
+    ]
+    runs = read_runs(write_run(tmp_path / "run", unscored))
+    assert [(one.intervention, one.benchmark, one.n) for one in runs] == [
+        ("full", "tvbench", 4),
+        ("effective", "tvbench", 4),
+    ]
+    said = "captions (lmms-eval), whose answers are not right or wrong"
+    tables = [leaderboard(runs), *comparison_tables(compare_groups([runs]))]
+    for table in (*tables, ablation_table(runs[0], runs[1:])):
+        assert sum(said in note for note in table.notes) == 1
+    write_samples(tmp_path / "logs", "captions", [{**SAMPLE, "bleu": 0.3}])
+    write_samples(tmp_path / "logs", "foreign", [{**SAMPLE, "acc": 1.0}])
+    (run,) = read_runs(tmp_path / "logs")
+    assert run.benchmark == "foreign (lmms-eval)" and said in leaderboard([run]).notes[0]
+    with pytest.raises(MapflowError, match="'captions' are not right or wrong"):
+        read_runs(
+            write_run(tmp_path / "alone", [one for one in unscored if one.task == "captions"])
+        )
 
 
 def test_the_newest_log_of_a_task_counts_and_two_folders_are_refused(tmp_path):

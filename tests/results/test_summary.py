@@ -102,6 +102,18 @@ def test_a_task_that_is_not_right_or_wrong_has_scores_and_no_accuracy():
     assert summarize([*free, unscored])[0].scores == {}
 
 
+def test_open_ended_questions_have_no_chance():
+    """A guess has nothing to choose from; 0.0 would be a claim."""
+    (found,) = summarize([a_record(n, n_options=0, target="two") for n in range(2)])
+    assert (found.chance_macro, found.chance_micro) == (None, None) and found.micro is not None
+    assert a_record(0, n_options=0, target="two").chance is None
+    header, _, row = summary_table([found]).splitlines()
+    cells = dict(zip(header.split(), row.split(), strict=False))
+    assert cells["chance"] == "–" and cells["micro"] != "–"
+    (mixed,) = summarize([a_record(0), a_record(1, n_options=0, target="two")])
+    assert mixed.chance_micro is None
+
+
 def test_scores_are_written_only_where_there_are_some():
     assert "scores" not in a_record().to_line()
     scored = a_record(scores={"acc": 1.0})

@@ -1,6 +1,7 @@
 """`data check` counts what is there; `data prepare` unpacks it; neither fetches unasked."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,13 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.data_check import check_data, render_check
 from mapflow.tasks.data_folder import DataFolder, local_folder
 from mapflow.tasks.data_prepare import fetch, folder_to_prepare, prepare_data, render_prepare
-from mapflow.tasks.registry import BENCHMARKS, benchmark_with_files, load_questions
+from mapflow.tasks.registry import (
+    BENCHMARKS,
+    benchmark_sizes,
+    benchmark_with_files,
+    load_questions,
+    task_sizes,
+)
 
 from .folders import put, tomato_row, tvbench_row, write_tomato, write_tvbench, write_zip
 
@@ -79,17 +86,23 @@ OPTIONS = {"action_antonym": 2, "action_sequence": 2, "object_shuffle": 3, "scen
 """Of TVBench's subtasks; the others have four."""
 
 
+PUBLISHED = {
+    name: {subtask: n for subtask, n in BENCHMARKS[name].counts.items() if n is not None}
+    for name in ("tvbench", "tomato")
+}
+
+
 def complete(root: Path, name: str) -> DataFolder:
     """A folder with the published numbers of questions and options, and every video."""
     one = BENCHMARKS[name]
     if name == "tvbench":
-        for subtask, n in one.counts.items():
+        for subtask, n in PUBLISHED[name].items():
             options = [str(number) for number in range(OPTIONS.get(subtask, 4))]
             row = tvbench_row(candidates=options, answer="1", start=0.0, end=1.0)
             write_tvbench(root, {subtask: [row] * n})
             put(root / "video" / subtask / "clip.mp4")
     else:
-        for subtask, n in one.counts.items():
+        for subtask, n in PUBLISHED[name].items():
             file = Path(one.layout.questions[subtask]).stem
             write_tomato(root, {file: [tomato_row(options=list("12345"))] * n})
         put(root / "videos/human/0001-00.mp4")
@@ -102,6 +115,36 @@ def test_a_complete_folder(tmp_path):
     assert (round(check.chance_macro or 0, 2), round(check.chance_micro or 0, 2)) == (33.33, 35.07)
     assert check.chance_as_published and check.complete
     assert render_check(check).endswith("\ncomplete")
+
+
+def test_where_only_the_total_is_published_the_total_is_compared(tmp_path):
+    """Numbers of questions by category are not published for Video-MME and LongVideoBench."""
+    for name, total in (("videomme", 2700), ("longvideobench", 1337)):
+        assert set(BENCHMARKS[name].counts.values()) == {None}
+        assert benchmark_sizes()[name] == total
+        assert not any(task.startswith(f"mapflow_{name}_") for task in task_sizes())
+    one = BENCHMARKS["longvideobench"]
+    put(tmp_path / "videos" / "clip.mp4")
+    kinds = list(one.counts)
+    for n in (len(kinds), 1337, 1338):
+        rows = [
+            {
+                "question_category": kinds[i % len(kinds)].upper(),
+                "candidates": ["one", "two"],
+                "video_path": "clip.mp4",
+                "question": "How many?",
+                "correct_choice": 0,
+                "duration": 4.0,
+            }
+            for i in range(n)
+        ]
+        (tmp_path / "lvb_val.json").write_text(json.dumps(rows), encoding="utf-8")
+        check = check_data(one, folder(tmp_path, one), lambda _: None)
+        assert check.complete == (n == 1337)
+        text = render_check(check)
+        assert f"questions: {n:,} of 1,337" in text
+        row = next(line.split() for line in text.splitlines() if line.startswith("e2o "))
+        assert row[1:3] == [str(check.subtasks[0].questions), "–"]
 
 
 def test_chance_that_differs_is_said(tmp_path):

@@ -157,6 +157,7 @@ class _Command:
         self._allow_uncut = own.allow_uncut_layers
         self._include_defaults = True
         self._model: str | None = None  # its name, if it is one of ours
+        self._asked: list[str] = []
         self._tasks: list[str] = []
         self._finished: list[RunOutput] = []
         self.code = 0
@@ -165,11 +166,14 @@ class _Command:
     def wrap_task_manager(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """lmms-eval's task manager; unknown tasks are refused with the nearest name.
 
-        It reads its own thousand tasks only if one that is not mapflow's is asked for.
+        It reads its own thousand tasks only if one is asked for that neither mapflow nor a folder
+        of `--include_path` has.
         """
 
         def task_manager(*args: Any, **kwargs: Any) -> Any:
-            manager = original(*args, include_defaults=self._include_defaults, **kwargs)
+            manager = original(*args, include_defaults=False, **kwargs)
+            if self._include_defaults and not set(self._asked) <= {*manager.all_subtasks}:
+                manager = original(*args, include_defaults=True, **kwargs)
             for name in self._tasks:
                 if not Path(name).exists() and not manager.match_tasks([name]):
                     close = difflib.get_close_matches(name, manager.all_tasks, n=1)
@@ -266,6 +270,7 @@ class _Command:
         included = [included] if isinstance(included, str) else included
         args.include_path = [*included, str(write_task_files())]
         names = args.tasks.split(",")
+        self._asked = names
         self._tasks = [name for name in names if name not in upstream.LISTINGS]
         self._include_defaults = not all(name.startswith("mapflow_") for name in names)
         if output is not None:

@@ -29,12 +29,18 @@ def start_checks(model: VideoLLM, prepared: Prepared, inputs: DecoderInputs) -> 
     """Entries of the manifest: `checks`, `layers`, and `uncut_layers` where there are any.
 
     Four forward passes of one prompt. `inputs` are those of `prepared`. Raises MapflowError if the
-    run without cuts is not the model's own, or if the video reaches the answer although it is cut.
+    run without cuts is not the model's own, if the video reaches the answer although it is cut, or
+    if it does not reach the language model at all.
     """
     found = model.decoder.found
     checks: dict[str, Any] = {"question": prepared.question.question_id}
     checks["own_forward"] = _own_forward(model, prepared, inputs)
     checks["isolation"] = isolation(model, prepared, inputs)
+    if checks["isolation"] is None and any(one.kind == "frame" for one in prepared.layout.segments):
+        raise MapflowError(
+            f"{model.name}: other pixels change nothing that its language model receives, so it"
+            " does not see the video: this model cannot be run"
+        )
     about = {"checks": checks, "layers": model.decoder.n_layers}
     if found.mixing:
         return {**about, "uncut_layers": uncut_note(model)}

@@ -205,3 +205,26 @@ def test_a_video_that_gets_round_its_cuts_is_refused(plain, tmp_path):
     )
     with pytest.raises(MapflowError, match="other pixels still change the logits"):
         run(plain, tmp_path / "run")
+
+
+def test_a_model_that_does_not_see_the_video_is_refused(plain, tmp_path):
+    """Its own forward does not see it either, so nothing else would show it."""
+    for name, parameter in plain.model.named_parameters():
+        if "multi_modal_projector" in name:
+            parameter.data.zero_()
+    with pytest.raises(MapflowError, match="other pixels change nothing"):
+        run(plain, tmp_path / "run")
+    assert (tmp_path / "run" / "records.jsonl").read_text() == ""
+
+
+def test_pixels_in_a_list_are_refused_and_not_dropped(plain, monkeypatch):
+    usual = type(plain.processor).__call__
+
+    def listed(self, *args, **kwargs):
+        batch = usual(self, *args, **kwargs)
+        batch["pixel_values"] = [*batch["pixel_values"]]
+        return batch
+
+    monkeypatch.setattr(type(plain.processor), "__call__", listed)
+    with pytest.raises(MapflowError, match="returns pixel_values in several tensors"):
+        plain.encode(ask(), clip())

@@ -62,7 +62,7 @@ def _understood(arrived: Mapping[str, Any], core: nn.Module, name: str) -> Decod
     shown: Tensor | None = known.pop("visual_pos_masks", None)
     deep: list[Tensor] | None = known.pop("deepstack_visual_embeds", None)
     arguments = {
-        key: value for key, value in known.items() if key not in IGNORED and _holds_tensors(value)
+        key: value for key, value in known.items() if key not in IGNORED and holds_tensors(value)
     }
     strangers = [key for key, value in arguments.items() if not _of_one_prompt(value, len(embeds))]
     if isinstance(mask, Tensor) and mask.ndim == 2 and bool(mask.bool().all()):
@@ -98,9 +98,10 @@ def _of_one_prompt(value: Any, n: int) -> bool:
     return isinstance(value, Tensor) and value.ndim > 1 and value.shape[:2] == (1, n)
 
 
-def _holds_tensors(value: Any) -> bool:
+def holds_tensors(value: Any) -> bool:
+    """Whether it is a tensor, or has one within nested lists or mappings."""
     if isinstance(value, Mapping):
-        return any(map(_holds_tensors, value.values()))
+        return any(map(holds_tensors, value.values()))
     if isinstance(value, list | tuple):
-        return any(map(_holds_tensors, value))
+        return any(map(holds_tensors, value))
     return isinstance(value, Tensor)

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mapflow.model_adapters.checkpoints.lora import checkpoint_identity, find_base
 from mapflow.model_adapters.checkpoints.network_loading import resolve_dtype
 from mapflow.model_adapters.conversation import Conversation, next_token_id
-from mapflow.model_adapters.families.hf.capture import decoder_inputs
+from mapflow.model_adapters.families.hf.capture import decoder_inputs, holds_tensors
 from mapflow.model_adapters.families.hf.chat import Chat, chat_layout, render, tokens_per_frame
 from mapflow.model_adapters.families.hf.loading import (
     empty_model,
@@ -256,6 +256,14 @@ class HfVideo(VideoLLM):
                 " be named; write an adapter for this model (model_adapters/README.md)"
             )
         inputs = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        if lost := sorted(
+            name for name in batch.keys() - inputs.keys() if holds_tensors(batch[name])
+        ):
+            raise MapflowError(
+                f"{type(self.processor).__name__} returns {', '.join(lost)} in several tensors,"
+                " which this adapter does not hand on; write an adapter for this model"
+                " (model_adapters/README.md)"
+            )
         return listening.texts[-1], inputs
 
     def _placeholder_ids(self) -> Tensor:

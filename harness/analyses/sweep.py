@@ -24,7 +24,8 @@ from mapflow.harness.cli.arguments import (
 from mapflow.results.contract.errors import FAILED, MapflowError
 from mapflow.results.contract.question import Question
 from mapflow.results.contract.visible_text import counted
-from mapflow.results.records.sweep import SweepRecord, SweepSummary, summarize_sweep, sweep_table
+from mapflow.results.records.sweep import SweepRecord
+from mapflow.results.tables.sweeps import SweepSummary, summarize_sweep, sweep_table
 
 if TYPE_CHECKING:
     from mapflow.harness.analyses.samples import Samples

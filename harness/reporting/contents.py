@@ -13,7 +13,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.figures import PolicyDiagram, RoutePanel, route_panels
 from mapflow.results.records.base import by_benchmark
-from mapflow.results.records.sweep import SweepRecord, drop_text
+from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.report import ReportContents, SweepFigure
 from mapflow.results.runs.folder import MANIFEST, reported_records
 from mapflow.results.runs.model_names import model_name
@@ -28,6 +28,7 @@ from mapflow.results.tables.comparison import (
 from mapflow.results.tables.formats import Column, Row, Table
 from mapflow.results.tables.leaderboard import leaderboards
 from mapflow.results.tables.subtasks import subtask_table
+from mapflow.results.tables.sweeps import drop_text
 from mapflow.tasks.registry import benchmark_titles
 
 

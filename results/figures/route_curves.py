@@ -16,8 +16,9 @@ import numpy as np
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import coded
 from mapflow.results.figures.panels import pen
-from mapflow.results.records.sweep import SweepRecord, accuracy_drops
+from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.statistics import Interval, simultaneous_bands
+from mapflow.results.tables.sweeps import accuracy_drops
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

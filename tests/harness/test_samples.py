@@ -21,9 +21,10 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Clip, Question
 from mapflow.results.records.attention import AttentionRecord
 from mapflow.results.records.lens import LensRecord
-from mapflow.results.records.sweep import SweepRecord, accuracy_drops
+from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.records.trace import TraceRecord
 from mapflow.results.runs.folder import read_records
+from mapflow.results.tables.sweeps import accuracy_drops
 
 TASK = "mapflow_motion_direction"
 EARLIER = Path(__file__).with_name("earlier_runs")

@@ -25,13 +25,13 @@ from mapflow.results.contract.errors import FAILED, MapflowError
 from mapflow.results.contract.question import Question
 from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.sweep import SweepRecord
-from mapflow.results.tables.sweeps import SweepSummary, summarize_sweep, sweep_table
 
 if TYPE_CHECKING:
     from mapflow.harness.analyses.samples import Samples
     from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Route
     from mapflow.model_adapters.interventions.language.layers import WindowStyle
     from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+    from mapflow.results.tables.sweeps import SweepSummary
 
 STYLES = ("center", "inverse", "top-down", "bottom-up")
 
@@ -186,9 +186,13 @@ class Sweep(QuestionAnalysis[SweepRecord]):
             return model.compile_all(windows, prepared, inputs)
 
     def summarize(self, records: Sequence[SweepRecord]) -> list[SweepSummary]:
+        from mapflow.results.tables.sweeps import summarize_sweep
+
         return [summarize_sweep(records, name) for name in self.names]
 
     def table(self, summary: Sequence[SweepSummary]) -> str:
+        from mapflow.results.tables.sweeps import sweep_table
+
         return sweep_table(summary)
 
     def verdict(self, summary: Sequence[SweepSummary], model: VideoLLM) -> int:

@@ -29,6 +29,7 @@ from mapflow.results.contract.question import Question
 from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.runs.temporary import temporary_folder
+from mapflow.tasks.registry import benchmark_titles
 
 if TYPE_CHECKING:
     import pandas
@@ -40,14 +41,17 @@ R = TypeVar("R", bound=JsonlRecord)
 class AnalysisResult(Generic[R]):
     """The records of one analysis, one per question and intervention or route.
 
-    Attributes: `records`; `analysis`, the settings; `summary`, means over questions; `summaries`,
-    the same by benchmark (`summary` is the first benchmark's).
+    Attributes: `records`; `analysis`, the settings; `summaries`, means over questions by benchmark.
     """
 
     def __init__(self, analysis: QuestionAnalysis[R], records: Sequence[R]) -> None:
         self.analysis, self.records = analysis, list(records)
         self.summaries = analysis.summaries(self.records)
-        self.summary = next(iter(self.summaries.values()))
+
+    @property
+    def summary(self) -> Sequence[Any]:
+        """Means over questions. Raises MapflowError for several benchmarks."""
+        return self.summaries[self._one_of(None)]
 
     @property
     def table(self) -> str:
@@ -60,20 +64,41 @@ class AnalysisResult(Generic[R]):
 
         return pandas.DataFrame([vars(record) for record in self.records])
 
-    def plot(self, title: str = "") -> Figure:
-        """Mean curves over layers with 95 % bands, as `mapflow figure` draws them."""
-        return self.analysis.figure(self.records, list(self.analysis.names), title).figure
+    def plot(self, title: str = "", benchmark: str | None = None) -> Figure:
+        """Mean curves over layers with 95 % bands, as `mapflow figure` draws them.
+
+        benchmark: a key of `summaries`. Raises MapflowError if it is missing with several
+        benchmarks, whose mean would mean nothing.
+        """
+        chosen = self._one_of(benchmark)
+        own = [record for record in self.records if record.benchmark == chosen or not chosen]
+        return self.analysis.figure(own, list(self.analysis.names), title).figure
+
+    def _one_of(self, benchmark: str | None) -> str:
+        names = list(self.summaries)
+        if benchmark is None and len(names) == 1:
+            return names[0]
+        if benchmark not in names:
+            asked = "several benchmarks" if benchmark is None else f"no benchmark {benchmark!r}"
+            raise MapflowError(
+                f"the records are of {asked}: choose one of {', '.join(names)}, e.g."
+                f" .plot(benchmark={names[0]!r}) or .summaries[{names[0]!r}]"
+            )
+        return benchmark
 
     def __repr__(self) -> str:
         kind = type(self.analysis).__name__
         return f"<{kind}: {counted(len(self.records), 'record')}>\n{self.table}"
 
     def _repr_html_(self) -> str:
-        image = io.BytesIO()
-        self.plot().savefig(image, format="png", bbox_inches="tight")
-        picture = b64encode(image.getvalue()).decode("ascii")
-        name = escape(type(self.analysis).__name__)
-        shown = f'<img alt="{name}" src="data:image/png;base64,{picture}">'
+        several, shown = len(self.summaries) > 1, ""
+        for benchmark in self.summaries:
+            title = benchmark_titles().get(benchmark, benchmark) if several else ""
+            image = io.BytesIO()
+            self.plot(title, benchmark).savefig(image, format="png", bbox_inches="tight")
+            picture = b64encode(image.getvalue()).decode("ascii")
+            name = escape(f"{type(self.analysis).__name__} {title}".strip())
+            shown += f'<img alt="{name}" src="data:image/png;base64,{picture}">'
         return f"{shown}<pre>{escape(self.table)}</pre>"
 
 
@@ -176,6 +201,7 @@ def discover(
     its discovery.json holds.
     """
     analysis = Discovery(window, bin_size, threshold, margin / 100, samples=_known(samples))
+    analysis.check(questions)
     with contextlib.redirect_stdout(io.StringIO()):  # tables, which the returned rows repeat
         analysis.run(_subject(model, questions), Path(output_path))
     return read_json(Path(output_path) / "discovery.json")

@@ -27,6 +27,18 @@ NOT_FINITE = "the model's logits are not finite"
 """The error of a question whose logits hold NaN or infinity."""
 
 
+def benchmark_of(question_id: str, task: str) -> str:
+    """The benchmark, which a question's id begins with; else the task.
+
+    lmms-eval's own tasks are marked: its `tomato` and `videomme` ask and score otherwise than the
+    benchmarks of these names here. Ids of their questions begin with the task.
+    """
+    first, slash, _ = question_id.partition("/")
+    if not slash:
+        return task
+    return f"{first} (lmms-eval)" if first == task else first
+
+
 class JsonlRecord:
     """Base of the frozen dataclasses that a folder keeps, one per line of `FILE`.
 
@@ -75,15 +87,8 @@ class JsonlRecord:
 
     @property
     def benchmark(self) -> str:
-        """The benchmark, which the question's id begins with; else the task.
-
-        lmms-eval's own tasks are marked: its `tomato` and `videomme` ask and score otherwise than
-        the benchmarks of these names here. Ids of their questions begin with the task.
-        """
-        first, slash, _ = self.question_id.partition("/")
-        if not slash:
-            return self.task
-        return f"{first} (lmms-eval)" if first == self.task else first
+        """As `benchmark_of`."""
+        return benchmark_of(self.question_id, self.task)
 
     def to_line(self) -> str:
         """One line of JSON, without the newline. Raises ValueError on NaN and infinity."""

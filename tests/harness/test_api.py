@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,23 @@ def test_every_analysis_returns_records_a_table_and_a_figure(model, questions, a
     assert result.plot().axes
     assert result.table in repr(result)
     assert result._repr_html_().startswith("<img")
+
+
+def test_several_benchmarks_have_a_figure_each_and_no_common_ranges(model, questions, tmp_path):
+    """One curve and one set of ranges were made of both."""
+    other = [replace(one, question_id=f"other/{one.question_id}") for one in questions[:1]]
+    result = mapflow.trace(model, [*questions, *other])
+    assert list(result.summaries) == ["motion", "other"]
+    drawn = result.plot(benchmark="other").axes[0].lines[0].get_ydata()
+    alone = mapflow.trace(model, other).plot().axes[0].lines[0].get_ydata()
+    np.testing.assert_allclose(drawn, alone, atol=1e-5)
+    assert result._repr_html_().count("<img") == 2
+    for wrong in (result.plot, lambda: result.summary, lambda: result.plot(benchmark="none")):
+        with pytest.raises(mapflow.MapflowError, match="choose one of motion, other"):
+            wrong()
+    with pytest.raises(mapflow.MapflowError, match="not on motion and other together"):
+        mapflow.discover(model, [*questions, *other], tmp_path / "found")
+    assert not (tmp_path / "found").exists()
 
 
 def test_records_of_a_folder_are_a_data_frame(model, questions, tmp_path):

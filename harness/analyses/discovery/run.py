@@ -33,6 +33,7 @@ from mapflow.harness.cli.arguments import (
 )
 from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
 from mapflow.results.contract.question import Question
+from mapflow.results.records.base import benchmark_of
 from mapflow.results.records.record import Record
 from mapflow.results.records.sweep import SweepRecord
 
@@ -114,6 +115,16 @@ class Discovery(Analysis):
             chosen_memory_budget(options),
             options.samples,
         )
+
+    def check(self, questions: Sequence[Question]) -> None:
+        """Also refuses several benchmarks: their ranges, scores and verdicts are not one."""
+        super().check(questions)
+        benchmarks = dict.fromkeys(benchmark_of(one.question_id, one.task) for one in questions)
+        if len(benchmarks) > 1:
+            raise MapflowError(
+                f"discover finds ranges on one benchmark, not on {' and '.join(benchmarks)}"
+                " together: run it once for each, with an --output_path of its own"
+            )
 
     def run(self, subject: Subject, folder: Path) -> int:
         """Prints the table and writes the policies. Exit code: 0, or 3 if questions failed."""

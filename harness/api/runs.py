@@ -110,9 +110,10 @@ def compare(
         raise MapflowError("name at least one run folder, e.g. mapflow.compare('RUN')")
     if not 0 < margin < 100:
         raise MapflowError(f"margin={margin:g} must lie between 0 and 100 points, e.g. margin=2")
-    groups = compared_runs([str(run) for run in runs], baseline, intersect=intersect)
+    words = [str(run) for run in runs]
+    groups, left_out = compared_runs(words, baseline, intersect=intersect)
     pairs = compare_groups(groups, margin=margin / 100, intersect=intersect)
     together = {
         group[0].benchmark: all_differ(group, intersect) for group in groups if len(group) > 2
     }
-    return Comparison(comparison_tables(pairs, together))
+    return Comparison(comparison_tables(pairs, together, left_out))

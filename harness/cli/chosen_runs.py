@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.run import Run, read_runs
@@ -20,17 +21,24 @@ def all_runs(words: Sequence[str]) -> list[Run]:
     return [run for word in words for run in _named(word)]
 
 
+class Compared(NamedTuple):
+    """`groups`: one list per benchmark, its baseline first; `notes`: benchmarks left out."""
+
+    groups: list[list[Run]]
+    notes: list[str]
+
+
 def compared_runs(
     words: Sequence[str], baseline: str | None = None, *, intersect: bool = False
-) -> list[list[Run]]:
-    """One list per benchmark, its baseline first.
+) -> Compared:
+    """The runs to compare, by benchmark.
 
     Of a single folder its interventions are compared, and `baseline` names one of them; of several
     folders one run each. Raises MapflowError if a word is ambiguous, or if a run lacks the
     baseline's benchmark, unless `intersect`.
     """
     if len(words) == 1:
-        return with_baseline(_named(words[0]), baseline)
+        return Compared(with_baseline(_named(words[0]), baseline), [])
     if baseline is not None:
         raise MapflowError(
             f"--baseline {baseline!r} belongs to a single folder; of several runs the first is the"
@@ -54,7 +62,16 @@ def compared_runs(
         )
     if not groups:
         raise MapflowError(f"{' and '.join(words)} have no benchmark in common: nothing to compare")
-    return groups
+    left_out: dict[str, list[str]] = {}
+    for word, runs in zip(words, by_word, strict=True):
+        for benchmark in runs.keys() - {group[0].benchmark for group in groups}:
+            run = runs[benchmark]
+            left_out.setdefault(run.title, []).append(f"{run.n:,} of {word}")
+    notes = [
+        f"{title} is left out, as not all runs have answers to it: {', '.join(counts)}."
+        for title, counts in sorted(left_out.items())
+    ]
+    return Compared(groups, notes)
 
 
 def with_baseline(runs: Sequence[Run], baseline: str | None) -> list[list[Run]]:

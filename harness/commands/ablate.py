@@ -72,12 +72,10 @@ def run(options: argparse.Namespace) -> int:
         if code not in (0, QUESTIONS_MISSING):
             return code
         words = [options.run]
-    from mapflow.results.tables.ablation import ablation_table
+    from mapflow.results.tables.ablation import ablation_tables
 
-    tables = [
-        ablation_table(baseline, treatments, margin=allowed, intersect=options.intersect)
-        for baseline, *treatments in with_baseline(all_runs(words), options.baseline)
-    ]
+    groups = with_baseline(all_runs(words), options.baseline)
+    tables = ablation_tables(groups, margin=allowed, intersect=options.intersect)
     write_tables(tables, options)
     return code
 

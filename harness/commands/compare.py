@@ -34,14 +34,14 @@ def run(options: argparse.Namespace) -> int:
     )
     from mapflow.results.tables.subtasks import subtask_tables
 
-    groups = compared_runs(options.runs, options.baseline, intersect=options.intersect)
+    groups, left_out = compared_runs(options.runs, options.baseline, intersect=options.intersect)
     pairs = compare_groups(groups, margin=chosen_margin(options), intersect=options.intersect)
     together = {
         group[0].benchmark: all_differ(group, options.intersect)
         for group in groups
         if len(group) > 2
     }
-    tables = comparison_tables(pairs, together)
+    tables = comparison_tables(pairs, together, left_out)
     if options.subtasks:
         tables += subtask_tables(pairs)
     write_tables(tables, options)

@@ -19,11 +19,13 @@ from mapflow.results.runs.folder import MANIFEST, reported_records
 from mapflow.results.runs.model_names import model_name
 from mapflow.results.runs.provenance import manifest_lines
 from mapflow.results.runs.run import Run, open_records
-from mapflow.results.tables.ablation import ablation_table
+from mapflow.results.tables.ablation import ablation_tables
 from mapflow.results.tables.comparison import (
+    ComparedPair,
     all_differ,
-    compare_groups,
+    compare_with_baseline,
     comparison_table,
+    corrected,
 )
 from mapflow.results.tables.formats import Column, Row, Table
 from mapflow.results.tables.leaderboard import leaderboards
@@ -52,13 +54,20 @@ def report_contents(
     Raises MapflowError for a baseline that no run has.
     """
     groups = [group for group in with_baseline(runs, baseline) if len(group) > 1]
-    tables: list[Table] = []
     warnings: list[str] = []
+    compared: list[tuple[Sequence[Run], list[ComparedPair]]] = []
     for group in groups:
         try:
-            tables += _compared(group, margin, intersect)
+            pairs = compare_with_baseline(group[0], group[1:], margin=margin, intersect=intersect)
+            compared.append((group, pairs))
         except MapflowError as error:
             warnings.append(f"{group[0].title} is not compared: {error}.")
+    ablations: list[Table | None] = [None] * len(compared)
+    try:
+        ablations = _ablations([group for group, _ in compared], margin, intersect)
+    except MapflowError as error:
+        warnings.append(f"Seeds are not shown as one condition: {error}.")
+    tables = _comparisons(compared, ablations, intersect)
     sources = list(dict.fromkeys(run.source for run in runs))
     boards = leaderboards(runs)
     return ReportContents(
@@ -72,14 +81,36 @@ def report_contents(
     )
 
 
-def _compared(group: Sequence[Run], margin: float, intersect: bool) -> list[Table]:
-    pairs = compare_groups([group], margin=margin, intersect=intersect)
-    together = [all_differ(group, intersect)] if len(group) > 2 else []
-    tables = [comparison_table(pairs, together)]
-    if (subtasks := subtask_table(pairs)).rows:
-        tables.append(subtasks)
-    if sum(run.seed is not None for run in group) > 1 and len({run.source for run in group}) == 1:
-        tables.append(ablation_table(group[0], group[1:], margin=margin, intersect=intersect))
+def _ablations(
+    groups: Sequence[Sequence[Run]], margin: float, intersect: bool
+) -> list[Table | None]:
+    """The ablation of each group that has several seeds, all from one folder; else None."""
+    seeds = [
+        sum(run.seed is not None for run in group) > 1 and len({run.source for run in group}) == 1
+        for group in groups
+    ]
+    own = [group for group, several in zip(groups, seeds, strict=True) if several]
+    tables = iter(ablation_tables(own, margin=margin, intersect=intersect))
+    return [next(tables) if several else None for several in seeds]
+
+
+def _comparisons(
+    compared: Sequence[tuple[Sequence[Run], Sequence[ComparedPair]]],
+    ablations: Sequence[Table | None],
+    intersect: bool,
+) -> list[Table]:
+    """The tables of every benchmark; one family over all of them, as in `mapflow compare`."""
+    judged = iter(corrected([pair for _, pairs in compared for pair in pairs]))
+    tables: list[Table] = []
+    for (group, pairs), ablation in zip(compared, ablations, strict=True):
+        own = [next(judged) for _ in pairs]
+        tables.append(
+            comparison_table(own, [all_differ(group, intersect)] if len(group) > 2 else [])
+        )
+        if (subtasks := subtask_table(own)).rows:
+            tables.append(subtasks)
+        if ablation:
+            tables.append(ablation)
     return tables
 
 

@@ -171,13 +171,18 @@ def check_ids(where: str, question_id: object, video_id: object, task: object) -
     Other types than text are not checked here.
     """
     for name, value in (("id", question_id), ("video id", video_id), ("task", task)):
-        if isinstance(value, str) and 4 * len(value) > MOST_ID_BYTES:
-            n = len(value.encode("utf-8", "surrogatepass"))
-            if n > MOST_ID_BYTES:
-                raise MapflowError(
-                    f"{where}: {name} {quoted(value)} has {n:,} bytes, the most are"
-                    f" {MOST_ID_BYTES:,}; shorten it in the benchmark's files"
-                )
+        check_id(where, name, value)
+
+
+def check_id(where: str, name: str, value: object) -> None:
+    """`check_ids` of one id; `name` says what it identifies."""
+    if isinstance(value, str) and 4 * len(value) > MOST_ID_BYTES:
+        n = len(value.encode("utf-8", "surrogatepass"))
+        if n > MOST_ID_BYTES:
+            raise MapflowError(
+                f"{where}: {name} {quoted(value)} has {n:,} bytes, the most are"
+                f" {MOST_ID_BYTES:,}; shorten it in the benchmark's files"
+            )
 
 
 def coded(ids: Iterable[str]) -> tuple[list[str], list[int]]:

@@ -69,6 +69,18 @@ def disagreements(baseline: Run, treatment: Run) -> list[str]:
     return [*found, *dict.fromkeys(note for note in notes if note)]
 
 
+def other_model(baseline: Run, treatment: Run) -> str:
+    """How the models of two runs differ, as far as both folders say; empty for one model."""
+    ours, theirs = (
+        {"model": run.model, "adapter": identity.get("model"), "weights": identity.get("digest")}
+        | {f"argument {name}": value for name, value in (identity.get("model_args") or {}).items()}
+        if (identity := run.manifest.get("identity") or {}).get("model")
+        else {}
+        for run in (baseline, treatment)
+    )
+    return _changed(ours, theirs)
+
+
 def uncut_note(manifest: Mapping[str, Any]) -> str | None:
     """The sentence that belongs below every table of a run whose model has uncut layers."""
     said = manifest.get("uncut_layers")

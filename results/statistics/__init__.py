@@ -22,6 +22,7 @@ from mapflow.results.statistics.compare import (
     detectable,
     few_videos,
     judge,
+    judge_macros,
     judge_together,
     sentence,
 )
@@ -49,7 +50,12 @@ from mapflow.results.statistics.power import (
     power_of_non_inferiority,
     questions_needed,
 )
-from mapflow.results.statistics.seeds import SeedCondition, seed_condition
+from mapflow.results.statistics.seeds import (
+    SeedCondition,
+    seed_condition,
+    seeds_drop,
+    seeds_macro_difference,
+)
 from mapflow.results.statistics.subtasks import (
     MacroDifference,
     MantelHaenszel,
@@ -98,6 +104,7 @@ __all__ = [
     "holm",
     "homogeneity",
     "judge",
+    "judge_macros",
     "judge_together",
     "kish_design_effect",
     "largest_non_inferior_discordance",
@@ -114,6 +121,8 @@ __all__ = [
     "power_of_non_inferiority",
     "questions_needed",
     "seed_condition",
+    "seeds_drop",
+    "seeds_macro_difference",
     "sentence",
     "simultaneous_bands",
     "stratum_differences",

@@ -71,7 +71,7 @@ class Comparison:
     """Treatment − baseline over the questions that both runs answered, as fractions.
 
     left_out: questions of the baseline and the treatment that the other run lacks.
-    changed_clusters: videos with a net gain or loss.
+    changed_clusters: videos with a question that was lost or gained.
     difference, test: the test, and the interval that inverts it.
     p_holm: the p-value of `test`, corrected for the comparisons made together; the verdict in
         `non_inferiority` is corrected likewise (`judge_together`).
@@ -122,7 +122,8 @@ class Comparison:
             notes.append("No question changed between the runs.")
         elif self.changed_clusters < FEW_FLIPS and (open_verdict or clustered):
             changed = count(self.changed_clusters, "video" if clustered else "question")
-            said = "its" if self.changed_clusters == 1 else "their"
+            changed = f"questions of {changed}" if clustered else changed
+            said = "its" if changed == "1 question" else "their"
             so = (
                 "so little can be said either way."
                 if open_verdict
@@ -186,7 +187,7 @@ def compare_runs(
         n=paired.n,
         n_clusters=paired.n_clusters,
         left_out=(paired.left_out[0], paired.left_out[1]),
-        changed_clusters=int(np.count_nonzero(cluster_sums(difference, paired.cluster))),
+        changed_clusters=int(np.count_nonzero(cluster_sums(abs(difference), paired.cluster))),
         cells=count_cells(before, after),
         baseline_accuracy=accuracy(before, cluster, confidence),
         treatment_accuracy=accuracy(after, cluster, confidence),
@@ -213,28 +214,33 @@ def judge_together(found: Sequence[Comparison]) -> list[Comparison]:
         [one.non_inferiority for one in found],
     )
     same = holm(np.array([one.equivalence.p_value for one in found]))
-    macros = [one.strata.macro for one in found if one.strata]
-    macro_holm, macro_claims = judge(
-        [macro.interval.estimate for macro in macros],
-        [macro.test.p_value for macro in macros],
-        [macro.non_inferiority for macro in macros],
-    )
-    judged = iter(
-        [
-            replace(macro, p_holm=p, non_inferiority=claim)
-            for macro, p, claim in zip(macros, macro_holm, macro_claims, strict=True)
-        ]
-    )
+    macros = judge_macros([one.strata.macro if one.strata else None for one in found])
     return [
         replace(
             one,
             p_holm=p,
             non_inferiority=claim,
             equivalence=replace(one.equivalence, equivalent=bool(equal < one.equivalence.alpha)),
-            strata=one.strata and replace(one.strata, macro=next(judged)),
+            strata=replace(one.strata, macro=macro) if one.strata and macro else None,
         )
-        for one, p, claim, equal in zip(found, p_holm, claims, same, strict=True)
+        for one, p, claim, equal, macro in zip(found, p_holm, claims, same, macros, strict=True)
     ]
+
+
+def judge_macros(macros: Sequence[MacroDifference | None]) -> list[MacroDifference | None]:
+    """Macro averages as one family; None for a comparison without subtasks, which counts not."""
+    known = [macro for macro in macros if macro]
+    judged = zip(
+        known,
+        *judge(
+            [macro.interval.estimate for macro in known],
+            [macro.test.p_value for macro in known],
+            [macro.non_inferiority for macro in known],
+        ),
+        strict=True,
+    )
+    corrected = iter([replace(one, p_holm=p, non_inferiority=claim) for one, p, claim in judged])
+    return [next(corrected) if macro else None for macro in macros]
 
 
 def judge(

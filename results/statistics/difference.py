@@ -231,10 +231,15 @@ def mean_difference(
     cluster: Int[np.ndarray, " n"] | None,
     seed_variance: float,
     seed_freedom: int,
+    weight: Float[np.ndarray, " n"] | None = None,
 ) -> PairedDifference:
-    """The sums for a mean over seeds; `gained` and `lost` are shares of the seeds."""
-    net, size = gained - lost, np.ones(len(gained))
-    found = _of_sums(net, size, float(gained.sum()), float(lost.sum()), cluster)
+    """The sums for a mean over seeds; `gained` and `lost` are shares of the seeds.
+
+    weight: as in `paired_difference`.
+    """
+    size = np.ones(len(gained)) if weight is None else weight
+    net, up, down = (gained - lost) * size, float(gained @ size), float(lost @ size)
+    found = _of_sums(net, size, up, down, cluster)
     return replace(found, seed_variance=seed_variance, seed_freedom=seed_freedom)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.question import coded
+from mapflow.results.contract.question import check_id, coded
 from mapflow.results.contract.visible_text import quoted
 from mapflow.results.statistics.estimates import count
 
@@ -193,6 +193,7 @@ def _text(run: RunOutcomes, field: str, values: Column) -> np.ndarray:
     """The column as strings, kept as objects: each takes its own length, not that of the longest.
 
     Lists are converted by way of objects, as NumPy would turn a NaN among strings into text.
+    Raises MapflowError for missing values, and for ids longer than `MOST_ID_BYTES`.
     """
     column = values if isinstance(values, np.ndarray) else np.array(values, dtype=object)
     _check_length(run, field, column)
@@ -203,7 +204,11 @@ def _text(run: RunOutcomes, field: str, values: Column) -> np.ndarray:
                 f"run {run.name!r} has no {field} in row {missing[0] + 1} ({len(missing)} such in"
                 " all); complete the column or leave it out"
             )
-    return np.array([one if type(one) is str else str(one) for one in column.tolist()], object)
+    texts = [one if type(one) is str else str(one) for one in column.tolist()]
+    if field != "gold":  # the text of an answer, not an id
+        for one in texts:
+            check_id(f"run {run.name!r}", field, one)
+    return np.array(texts, object)
 
 
 def _check_length(run: RunOutcomes, field: str, column: np.ndarray) -> None:

@@ -20,8 +20,13 @@ from jaxtyping import Bool, Float, Int
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.accuracy import mean_accuracy
-from mapflow.results.statistics.difference import PairedDifference, mean_difference
+from mapflow.results.statistics.difference import (
+    DEFAULT_MARGIN,
+    PairedDifference,
+    mean_difference,
+)
 from mapflow.results.statistics.estimates import Interval, Real, Test, check_fraction
+from mapflow.results.statistics.subtasks import MacroDifference, macro_of_sums, macro_weight
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,61 @@ def seed_condition(
             "all questions are about one video; the comparison needs at least two clusters"
         )
     accuracies = seeds.mean(axis=1)
-    variance = float(accuracies.var(ddof=1)) / k
-    gained, lost = (~baseline & seeds).mean(axis=0), (baseline & ~seeds).mean(axis=0)
-    counted = mean_difference(gained, lost, cluster, variance, k - 1)
+    counted = _counted(baseline, seeds, cluster)
     return SeedCondition(
         accuracies,
         float(accuracies.std(ddof=1)),
-        mean_accuracy(seeds.mean(axis=0), cluster, variance, k - 1, confidence),
+        _accuracy(seeds, cluster, confidence),
         counted,
         counted.interval(confidence),
         counted.test(),
     )
+
+
+def seeds_drop(
+    baseline: Bool[np.ndarray, " n"],
+    seeds: Bool[np.ndarray, "seeds n"],
+    cluster: Int[np.ndarray, " n"] | None = None,
+    confidence: Real = 0.95,
+) -> Interval | None:
+    """`accuracy_drop` of several seeds as one condition, between −1 and 0 as that of a single run.
+
+    None if the baseline answers no question right.
+    """
+    if not baseline.any():
+        return None
+    own = None if cluster is None else cluster[baseline]
+    kept = _accuracy(seeds[:, baseline], own, confidence)
+    return Interval(kept.estimate - 1, kept.low - 1, kept.high - 1, confidence, kept.method)
+
+
+def seeds_macro_difference(
+    baseline: Bool[np.ndarray, " n"],
+    seeds: Bool[np.ndarray, "seeds n"],
+    task: Int[np.ndarray, " n"],
+    cluster: Int[np.ndarray, " n"] | None = None,
+    *,
+    margin: Real = DEFAULT_MARGIN,
+    confidence: Real = 0.95,
+) -> MacroDifference:
+    """`macro_difference` of several seeds as one condition."""
+    return macro_of_sums(_counted(baseline, seeds, cluster, macro_weight(task)), margin, confidence)
+
+
+def _counted(
+    baseline: Bool[np.ndarray, " n"],
+    seeds: Bool[np.ndarray, "seeds n"],
+    cluster: Int[np.ndarray, " n"] | None,
+    weight: Float[np.ndarray, " n"] | None = None,
+) -> PairedDifference:
+    gained, lost = (~baseline & seeds).mean(axis=0), (baseline & ~seeds).mean(axis=0)
+    values = seeds if weight is None else seeds * weight
+    variance = float(values.mean(axis=1).var(ddof=1)) / len(seeds)
+    return mean_difference(gained, lost, cluster, variance, len(seeds) - 1, weight)
+
+
+def _accuracy(
+    seeds: Bool[np.ndarray, "seeds n"], cluster: Int[np.ndarray, " n"] | None, confidence: Real
+) -> Interval:
+    variance = float(seeds.mean(axis=1).var(ddof=1)) / len(seeds)
+    return mean_accuracy(seeds.mean(axis=0), cluster, variance, len(seeds) - 1, confidence)

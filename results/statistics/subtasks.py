@@ -33,6 +33,7 @@ from mapflow.results.statistics.cochran import Cells, count_cells
 from mapflow.results.statistics.difference import (
     DEFAULT_MARGIN,
     NonInferiority,
+    PairedDifference,
     non_inferiority,
     paired_difference,
 )
@@ -203,12 +204,20 @@ def macro_difference(
     confidence: Real = 0.95,
 ) -> MacroDifference:
     """The mean of the subtasks' differences; `margin` is that of its verdict."""
+    counted = paired_difference(difference, cluster, macro_weight(task))
+    return macro_of_sums(counted, margin, confidence)
+
+
+def macro_weight(task: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The weights, with mean 1, under which a mean over questions is that over subtasks."""
     size = np.bincount(task)
-    weight = len(task) / (np.count_nonzero(size) * size[task])
-    counted = paired_difference(difference, cluster, weight)
-    interval, test = counted.interval(confidence), counted.test()
-    claim = non_inferiority(counted, margin, confidence)
-    return MacroDifference(interval, test, test.p_value, claim)
+    return len(task) / (np.count_nonzero(size) * size[task])
+
+
+def macro_of_sums(counted: PairedDifference, margin: Real, confidence: Real) -> MacroDifference:
+    """The interval, test and verdict of sums that are weighted by `macro_weight`."""
+    test, claim = counted.test(), non_inferiority(counted, margin, confidence)
+    return MacroDifference(counted.interval(confidence), test, test.p_value, claim)
 
 
 def _mover(

@@ -8,32 +8,38 @@ verdicts are corrected as one family (Holm).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations, product
-from typing import Any
-
-import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.runs.provenance import disagreements, provenance
+from mapflow.results.runs.provenance import disagreements, other_model, provenance
 from mapflow.results.runs.run import Run, incomplete_note
 from mapflow.results.statistics import (
     Interval,
+    MacroDifference,
     NonInferiority,
-    PairedRuns,
     accuracy,
     claim,
+    count,
     detectable,
     judge,
+    judge_macros,
     non_inferiority,
     points,
     seed_condition,
+    seeds_drop,
+    seeds_macro_difference,
 )
 from mapflow.results.tables.comparison import (
     DROP_NOTE,
+    MACRO_COLUMNS,
     compare_with_baseline,
+    drop_row,
     drop_text,
     drop_values,
+    macro_sentence,
+    macro_values,
     p_text,
     paired,
 )
@@ -52,14 +58,71 @@ def condition_of(run: Run) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Condition:
+    """One condition against its baseline, not yet corrected for its family.
+
+    `left_out` counts each run's questions that another run lacks.
+    """
+
+    name: str
+    runs: Sequence[Run]
+    row: Row
+    difference: Interval
+    alone: NonInferiority
+    macro: MacroDifference | None
+    left_out: Mapping[str, int]
+
+
 def ablation_table(
     baseline: Run, treatments: Sequence[Run], *, margin: float = 0.02, intersect: bool = False
 ) -> Table:
-    """One row per condition among `treatments`, which share the baseline's model and benchmark.
+    """`ablation_tables` of one benchmark."""
+    (table,) = ablation_tables([[baseline, *treatments]], margin=margin, intersect=intersect)
+    return table
 
-    Raises MapflowError without a treatment, if two runs have the same condition and seed, and
-    for input that the comparison refuses.
+
+def ablation_tables(
+    groups: Sequence[Sequence[Run]], *, margin: float = 0.02, intersect: bool = False
+) -> list[Table]:
+    """One table per group (the runs of one benchmark, baseline first), one row per condition.
+
+    All conditions of all groups are corrected as one family, as in `compare_groups`.
+
+    Raises MapflowError without a treatment; for runs of another model than the baseline's; if two
+    runs have the same intervention; and for input that the comparison refuses.
     """
+    found = [
+        [
+            _condition(group[0], name, runs, margin, intersect)
+            for name, runs in _conditions(*group).items()
+        ]
+        for group in groups
+    ]
+    every = [one for own in found for one in own]
+    judged = zip(
+        *judge(
+            [one.difference.estimate for one in every],
+            [one.row["p"] for one in every],
+            [one.alone for one in every],
+        ),
+        strict=True,
+    )
+    macros = judge_macros([one.macro for one in every])
+    corrected = [
+        (one, p, verdict, macro)
+        for one, (p, verdict), macro in zip(every, judged, macros, strict=True)
+    ]
+    family = _family([group[0].title for group in groups], len(every), margin)
+    tables = []
+    for group, own in zip(groups, found, strict=True):
+        tables.append(_table(group, corrected[: len(own)], family))
+        corrected = corrected[len(own) :]
+    return tables
+
+
+def _conditions(baseline: Run, *treatments: Run) -> dict[str, list[Run]]:
+    """Condition → its runs. Raises as `ablation_tables`."""
     if not treatments:
         raise MapflowError(
             f"only {baseline.intervention!r} was run on {baseline.title}: nothing to compare it"
@@ -67,6 +130,17 @@ def ablation_table(
         )
     conditions: dict[str, list[Run]] = {}
     for run in treatments:
+        if other := other_model(baseline, run):
+            raise MapflowError(
+                f"ablate compares interventions of one model, but {str(baseline.source)!r} and"
+                f" {str(run.source)!r} differ ({other}); compare models with mapflow compare"
+            )
+        if run.intervention == baseline.intervention:
+            raise MapflowError(
+                f"the baseline {baseline.intervention!r} is there more than once, in"
+                f" {str(baseline.source)!r} and {str(run.source)!r}; name it once, e.g. as"
+                " folder:intervention, or use mapflow compare"
+            )
         conditions.setdefault(condition_of(run), []).append(run)
     for name, runs in conditions.items():
         seeds = [run.seed for run in runs]
@@ -76,29 +150,55 @@ def ablation_table(
             raise MapflowError(
                 f"{said} is there more than once; name folders of one model, without repeated runs"
             )
-    found = [_row(baseline, name, runs, margin, intersect) for name, runs in conditions.items()]
-    p_values, claims = judge(
-        [difference.estimate for _, difference, _ in found],
-        [row["p"] for row, *_ in found],
-        [alone for *_, alone in found],
-    )
+    return conditions
+
+
+def _family(titles: Sequence[str], conditions: int, margin: float) -> str:
+    """Which conditions the p-values and verdicts are corrected for."""
+    said = "p (Holm) and verdict are those of the one condition: nothing is corrected"
+    if conditions > 1:
+        benchmarks = f" on {' and '.join(titles)}" if len(titles) > 1 else ""
+        said = (
+            f"p (Holm) and verdicts are corrected for the family of all {conditions}"
+            f" conditions{benchmarks}; those of macro averages are a family likewise"
+        )
+    return f"Margin {margin * 100:g} point{'s' * (margin != 0.01)}; {said}."
+
+
+def _table(
+    group: Sequence[Run],
+    corrected: Sequence[tuple[_Condition, float, NonInferiority, MacroDifference | None]],
+    family: str,
+) -> Table:
+    """The table of one benchmark: conditions with corrected p-value, verdict, macro average."""
+    baseline, about = group[0], f"{group[0].intervention} on {group[0].title}"
+    conditions = {one.name: one.runs for one, *_ in corrected}
     rows: list[Row] = []
     sentences: list[str] = []
-    for (row, difference, _), p, verdict in zip(found, p_values, claims, strict=True):
+    for one, p, verdict, macro in corrected:
         rows.append(
             {
-                **row,
+                **one.row,
                 "p_holm": p,
                 "verdict": verdict.verdict,
                 "p_non_inferior": verdict.p_value,
                 "p_non_inferior_holm": verdict.p_holm,
                 "family": verdict.family,
+                **macro_values(macro),
             }
         )
-        about = f"{baseline.intervention} on {baseline.title}"
-        sentences.append(f"{claim(row['condition'], about, difference, p, verdict)}.")
+        sentences.append(f"{claim(one.name, about, one.difference, p, verdict)}.")
         if verdict.verdict == "inconclusive":
-            sentences[-1] += f" {detectable(difference)}"
+            sentences[-1] += f" {detectable(one.difference)}"
+        if macro:
+            sentences.append(macro_sentence(one.name, about, macro))
+    left_out = [
+        f"{one.name}: only the {count(one.row['n'], 'question')} that all its runs answered"
+        f" {'is' if one.row['n'] == 1 else 'are'} compared; left out:"
+        f" {' and '.join(f'{n:,} of {name}' for name, n in one.left_out.items() if n)}."
+        for one, *_ in corrected
+        if any(one.left_out.values())
+    ]
     warnings = [
         f"{one}: {warning}"
         for i, (name, runs) in enumerate(conditions.items())
@@ -112,15 +212,11 @@ def ablation_table(
         )
         for warning in dict.fromkeys(w for pair in pairs for w in disagreements(*pair))
     ]
-    corrected = (
-        f"p (Holm) and verdicts are corrected for the family of all {len(rows)} conditions"
-        if len(rows) > 1
-        else "p (Holm) and verdict are those of the one condition: nothing is corrected"
-    )
     notes = [
         f"Baseline: {baseline.intervention} ({baseline.model}),"
         f" {percent(rows[0]['baseline_accuracy'])} %.",
         *sentences,
+        *left_out,
         *(
             f"{name}: two seeds have one degree of freedom between them, so the interval is wide"
             " wherever they differ; five seeds show far more."
@@ -130,24 +226,26 @@ def ablation_table(
         "Differences to the baseline in points; several seeds are one condition: their mean, with"
         " the variance between"
         " seeds in the interval; spread is the standard deviation of the seeds' accuracies.",
-        f"Margin {margin * 100:g} point{'s' * (margin != 0.01)}; {corrected}.",
+        family,
         DROP_NOTE,
-        *incomplete_note([baseline, *treatments]),
+        *incomplete_note(group),
         *warnings,
     ]
-    title = f"Ablation on {baseline.title}"
-    return Table(title, _COLUMNS, rows, notes, provenance([baseline, *treatments]))
+    columns = _COLUMNS
+    if any(macro for *_, macro in corrected):
+        columns = (*_COLUMNS, *MACRO_COLUMNS)
+    return Table(f"Ablation on {baseline.title}", columns, rows, notes, provenance(group))
 
 
-def _row(
+def _condition(
     baseline: Run, name: str, runs: Sequence[Run], margin: float, intersect: bool
-) -> tuple[Row, Interval, NonInferiority]:
-    """The row without what its family decides, the difference, and the verdict alone."""
+) -> _Condition:
     if len(runs) == 1:
         (one,) = compare_with_baseline(
             baseline, runs, margin=margin, intersect=intersect, names=(baseline.intervention, name)
         )
-        found, drop = one.comparison, drop_values(one.together)
+        found, together = one.comparison, one.together
+        drop, macro = drop_values(together), found.strata and found.strata.macro
         difference, test, n = found.difference, found.test, found.n
         alone = found.non_inferiority
         at, before, spread = found.treatment_accuracy, found.baseline_accuracy.estimate, None
@@ -156,18 +254,16 @@ def _row(
         names = [baseline.intervention, *(run.intervention for run in runs)]
         together = paired([baseline, *runs], names, intersect)
         cluster = together.cluster if together.clustered else None
-        seeds = together.correct[1:]
-        condition = seed_condition(together.correct[0], seeds, cluster)
+        first, seeds = together.correct[0], together.correct[1:]
+        condition = seed_condition(first, seeds, cluster)
         difference, test, n = condition.difference, condition.test, together.n
         alone = non_inferiority(condition.counted, margin)
-        at, before, spread = (
-            condition.accuracy,
-            accuracy(together.correct[0]).estimate,
-            condition.between_seeds,
-        )
-        lost = float((together.correct[0] & ~seeds).sum() / len(seeds))
-        gained = float((~together.correct[0] & seeds).sum() / len(seeds))
-        drop = _seeds_drop(together)
+        at, before, spread = condition.accuracy, accuracy(first).estimate, condition.between_seeds
+        lost = float((first & ~seeds).sum() / len(seeds))
+        gained = float((~first & seeds).sum() / len(seeds))
+        drop, macro = drop_row(seeds_drop(first, seeds, cluster), int(first.sum())), None
+        if together.task is not None and len(together.task_names) > 1:
+            macro = seeds_macro_difference(first, seeds, together.task, cluster, margin=margin)
     row: Row = {
         "condition": name,
         "benchmark": baseline.title,
@@ -188,26 +284,8 @@ def _row(
         "n": n,
         "of": baseline.total,
     }
-    return row, difference, alone
-
-
-def _seeds_drop(together: PairedRuns) -> Row:
-    """`drop_values` of several seeds as one condition: the baseline's right questions alone.
-
-    Without an interval if fewer than two videos are left.
-    """
-    right = together.correct[0]
-    seeds, n_right = together.correct[1:, right], int(right.sum())
-    values: dict[str, Any] = {"n_right": n_right, "drop": None, "drop_low": None, "drop_high": None}
-    if not n_right:
-        return values
-    values["drop"] = float(seeds.mean()) - 1
-    cluster = together.cluster[right] if together.clustered else None
-    try:
-        found = seed_condition(np.ones(n_right, dtype=bool), seeds, cluster).difference
-    except MapflowError:
-        return values
-    return {**values, "drop_low": found.low, "drop_high": found.high}
+    left_out = dict(zip(together.names, together.left_out, strict=True))
+    return _Condition(name, runs, row, difference, alone, macro, left_out)
 
 
 _COLUMNS: tuple[Column[Row], ...] = (

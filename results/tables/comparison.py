@@ -16,6 +16,8 @@ from mapflow.results.runs.provenance import disagreements, provenance
 from mapflow.results.runs.run import Run, incomplete_note, labels
 from mapflow.results.statistics import (
     Comparison,
+    Interval,
+    MacroDifference,
     PairedRuns,
     RunOutcomes,
     accuracy_drop,
@@ -78,7 +80,7 @@ def compare_with_baseline(
         _compare(baseline, treatment, (first, name), margin, intersect)
         for treatment, name in zip(treatments, others, strict=True)
     ]
-    return _corrected(pairs)
+    return corrected(pairs)
 
 
 def compare_groups(
@@ -93,10 +95,11 @@ def compare_groups(
         for baseline, *treatments in groups
         for pair in compare_with_baseline(baseline, treatments, margin=margin, intersect=intersect)
     ]
-    return _corrected(pairs)
+    return corrected(pairs)
 
 
-def _corrected(pairs: Sequence[ComparedPair]) -> list[ComparedPair]:
+def corrected(pairs: Sequence[ComparedPair]) -> list[ComparedPair]:
+    """The same pairs with p-values and verdicts corrected as one family."""
     judged = judge_together([one.comparison for one in pairs])
     return [replace(one, comparison=found) for one, found in zip(pairs, judged, strict=True)]
 
@@ -163,13 +166,18 @@ def all_differ(runs: Sequence[Run], intersect: bool) -> str:
 
 
 def comparison_tables(
-    pairs: Sequence[ComparedPair], together: Mapping[str, str] | None = None
+    pairs: Sequence[ComparedPair],
+    together: Mapping[str, str] | None = None,
+    left_out: Sequence[str] = (),
 ) -> list[Table]:
-    """One `comparison_table` per benchmark; `together` has a note for some of the benchmarks."""
+    """One `comparison_table` per benchmark; `together` has a note for some of the benchmarks.
+
+    `left_out` are notes for all tables.
+    """
     tables = []
     for benchmark, own in by_benchmark(pairs).items():
         more = [(together or {})[benchmark]] if benchmark in (together or {}) else []
-        tables.append(comparison_table(own, more))
+        tables.append(comparison_table(own, [*more, *left_out]))
     return titled(tables, pairs)
 
 
@@ -203,8 +211,15 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
                 f" other and {'is' if one.not_asked == 1 else 'are'} left out."
             )
         notes += [f"{about}: {note}" for note in (*one.comparison.notes, *one.warnings)]
-    macros = [one for one in pairs if one.comparison.strata]
-    notes += [_macro_sentence(one) for one in macros]
+    macros = [
+        (one, one.comparison.strata.macro) for one in pairs if one.comparison.strata is not None
+    ]
+    notes += [
+        macro_sentence(
+            one.comparison.treatment, f"{one.comparison.baseline} on {one.treatment.title}", macro
+        )
+        for one, macro in macros
+    ]
     for benchmark in dict.fromkeys(one.baseline.benchmark for one in pairs):
         own = [one for one in pairs if one.baseline.benchmark == benchmark]
         notes += incomplete_note([own[0].baseline, *(one.treatment for one in own)])
@@ -213,7 +228,7 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
     notes += [
         "Differences in points, with the interval that inverts the test; methods:"
         f" {' | '.join(methods)}.",
-        *dict.fromkeys(_family(one.comparison) for one in pairs),
+        *dict.fromkeys(_family(one.comparison, len(pairs)) for one in pairs),
     ]
     notes.append(DROP_NOTE)
     runs = [run for one in pairs for run in (one.baseline, one.treatment)]
@@ -226,24 +241,21 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
     )
 
 
-def _family(found: Comparison) -> str:
-    """Which comparisons the p-values and verdicts are corrected for."""
+def _family(found: Comparison, shown: int) -> str:
+    """Which comparisons the p-values and verdicts are corrected for, of which `shown` are here."""
     family = found.non_inferiority.family
     if family == 1:
         return "p (Holm) and verdict are those of the one comparison: nothing is corrected."
     return (
         f"p (Holm) and verdicts are corrected for the family of all {family} comparisons with a"
-        " baseline made together; those of macro averages are a family likewise. Intervals and p"
+        f" baseline made together{', on all benchmarks' * (family > shown)}; those of macro"
+        " averages are a family likewise. Intervals and p"
         " are each comparison's own."
     )
 
 
-def _macro_sentence(one: ComparedPair) -> str:
-    found = one.comparison
-    assert found.strata is not None
-    macro = found.strata.macro
-    names = (f"{found.treatment}", f"{found.baseline} on {one.treatment.title}")
-    said = claim(*names, macro.interval, macro.p_holm, macro.non_inferiority)
+def macro_sentence(treatment: str, baseline: str, macro: MacroDifference) -> str:
+    said = claim(treatment, baseline, macro.interval, macro.p_holm, macro.non_inferiority)
     power = ""
     if macro.non_inferiority.verdict == "inconclusive":
         power = f" {detectable(macro.interval)}"
@@ -282,13 +294,12 @@ def _row(one: ComparedPair) -> Row:
         "not_asked": one.not_asked,
         "left_out_baseline": found.left_out[0],
         "left_out_treatment": found.left_out[1],
-        **_macro(found),
+        **macro_values(found.strata and found.strata.macro),
     }
 
 
-def _macro(found: Comparison) -> Row:
+def macro_values(macro: MacroDifference | None) -> Row:
     """The macro average's values; all None without subtasks."""
-    macro = found.strata and found.strata.macro
     against = macro and macro.non_inferiority
     return {
         "macro_difference": macro and macro.interval.estimate,
@@ -313,9 +324,14 @@ def drop_values(together: PairedRuns, task: str | None = None) -> Row:
     before, after = together.correct[:, chosen]
     cluster = together.cluster[chosen] if together.clustered else None
     drop = accuracy_drop(before, after, cluster)
+    return drop_row(drop, int(before.sum()))
+
+
+def drop_row(drop: Interval | None, n_right: int) -> Row:
+    """The values of `drop_values`."""
     limits = (None,) * 3 if drop is None else (drop.estimate, drop.low, drop.high)
     return {
-        "n_right": int(before.sum()),
+        "n_right": n_right,
         **dict(zip(("drop", "drop_low", "drop_high"), limits, strict=True)),
     }
 
@@ -341,6 +357,13 @@ def p_text(p: float, equals: str = "= ") -> str:
     return "< 0.001" if p < 0.001 else f"{equals}{p:.3f}"
 
 
+MACRO_COLUMNS: tuple[Column[Row], ...] = (
+    Column("macro difference", lambda r: _or_dash(r["macro_difference"], points)),
+    Column("macro p (Holm)", lambda r: _or_dash(r["p_macro_holm"], lambda p: p_text(p, ""))),
+    Column("macro verdict", lambda r: r["macro_verdict"] or "–", right=False),
+)
+"""The columns of `macro_values`, for tables with subtasks."""
+
 COLUMNS: tuple[Column[Row], ...] = (
     Column("treatment", lambda r: r["treatment"], right=False),
     Column("baseline", lambda r: r["baseline"], right=False),
@@ -356,9 +379,7 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("p", lambda r: p_text(r["p"], "")),
     Column("p (Holm)", lambda r: p_text(r["p_holm"], "")),
     Column("verdict", lambda r: r["verdict"], right=False),
-    Column("macro difference", lambda r: _or_dash(r["macro_difference"], points)),
-    Column("macro p (Holm)", lambda r: _or_dash(r["p_macro_holm"], lambda p: p_text(p, ""))),
-    Column("macro verdict", lambda r: r["macro_verdict"] or "–", right=False),
+    *MACRO_COLUMNS,
 )
 """What `comparison_table` shows, in this order. Raw values for CSV and JSON come from `_row`."""
 

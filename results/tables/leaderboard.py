@@ -77,8 +77,8 @@ def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
     notes += _between_runs(own)
     notes += list(dict.fromkeys(_few_videos(run) for run in own if _few_videos(run)))
     notes += [
-        "Runs of a benchmark that share a letter do not differ significantly (paired, Holm,"
-        f" {alpha:.0%}).",
+        "Runs of a benchmark that share a letter do not differ significantly in micro accuracy,"
+        f" by which runs are ordered (paired, Holm, {alpha:.0%}).",
         "Accuracy in percent: micro over questions with its 95 % interval (Wilson, by video),"
         " macro over subtasks.",
         *(f"Paper rows, neither tested nor ranked: {source}." for source in _sources(rows)),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import mapflow
 from mapflow.harness.cli.chosen_runs import compared_runs
 from mapflow.harness.cli.main import main
 from mapflow.harness.commands import ablate
@@ -100,8 +101,32 @@ def test_benchmarks_that_only_one_run_has_need_intersect(folder, tmp_path):
         with pytest.raises(MapflowError, match=r"has no answers to 'tomato'.*--intersect"):
             compared_runs(words)
         assert [
-            [run.benchmark for run in group] for group in compared_runs(words, intersect=True)
+            [run.benchmark for run in group]
+            for group in compared_runs(words, intersect=True).groups
         ] == [["tvbench", "tvbench"]]
+
+
+def test_a_benchmark_that_intersect_leaves_out_is_noted(folder, tmp_path, capsys):
+    """The table showed TVBench alone, without a word about 40 answers to TOMATO."""
+    more = answers("full", FULL) + answers("full", FULL, question_id="tomato/one/{:04d}")
+    other = write_run(tmp_path / "two", more)
+    note = f"TOMATO is left out, as not all runs have answers to it: 40 of {other}."
+    for words in ([f"{folder}:full", str(other)], [str(other), f"{folder}:full"]):
+        assert main(["compare", *words, "--intersect", "--format", "csv"]) == 0
+        assert note in capsys.readouterr().out
+        assert note in mapflow.compare(*words, intersect=True).sentences
+    assert main(["compare", *words[::-1][:1], f"{folder}:effective", "--format", "csv"]) == 0
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_ablate_refuses_folders_of_several_models(folder, tmp_path, capsys):
+    other = write_run(
+        tmp_path / "other", answers("effective", EFFECTIVE), identity={"checkpoint": "big"}
+    )
+    assert main(["ablate", f"{folder}:full", str(other)]) == 2
+    error = capsys.readouterr().err
+    assert "ablate compares interventions of one model" in error and error.count("\n") == 1
+    assert "model tiny and big" in error and "mapflow compare" in error
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """A grid against its baseline: seeds are one condition, and the numbers are the statistics
 library's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,71 @@ def test_one_seed_twice_is_refused(tmp_path):
         ablation_table(baseline, [*treatments, treatments[-1]])
     with pytest.raises(MapflowError, match="condition 'effective' is there more than once"):
         ablation_table(baseline, [*treatments, treatments[0]])
+
+
+def test_other_models_and_the_baselines_own_intervention_are_refused(tmp_path):
+    """The difference of two models was presented as that of an intervention."""
+    baseline, *treatments = a_grid(tmp_path / "one")
+    for about, said in (
+        ({"checkpoint": "big"}, "model tiny and big"),
+        ({"digest": "f" * 64}, "weights 0123"),
+        ({"model": "mapflow_hf"}, "adapter mapflow_llava and mapflow_hf"),
+        ({"model_args": {"vision_attention": "isolated"}}, "argument vision_attention"),
+    ):
+        records = answers("effective", FULL)
+        place = write_run(tmp_path / said.split()[1], records, identity=about)
+        if "model_args" in about:
+            args = {"vision_attention": "released"}
+            full = write_run(
+                tmp_path / "args", answers("full", FULL), identity={"model_args": args}
+            )
+            (baseline,) = read_runs(full)
+        with pytest.raises(MapflowError, match=f"of one model, but .*{said}.*mapflow compare"):
+            ablation_table(baseline, read_runs(place))
+    baseline, *treatments = a_grid(tmp_path / "two")
+    (again,) = read_runs(write_run(tmp_path / "again", answers("full", FULL[::-1])))
+    with pytest.raises(MapflowError, match="baseline 'full' is there more than once"):
+        ablation_table(baseline, [*treatments, again])
+
+
+def test_protocols_that_differ_are_warned_of(tmp_path):
+    (full,) = read_runs(write_run(tmp_path / "a", answers("full", FULL)))
+    cut = write_run(tmp_path / "b", answers("effective", FULL, protocol="official"))
+    notes = "\n".join(ablation_table(full, read_runs(cut)).notes)
+    assert "effective: Warning: protocols differ (paper and official)" in notes
+
+
+def test_a_condition_of_several_seeds_has_a_macro_verdict(tmp_path):
+    """With subtasks of one size the macro average is the plain one; else each counts the same."""
+    for tasks, equal in ((lambda i: i % 4, True), (lambda i: i % 10 > 7, False)):
+        records = [
+            replace(one, task=f"t_{int(tasks(int(one.question_id[-4:])))}")
+            for name, correct in (
+                ("full", FULL),
+                ("effective", [0, *FULL[1:]]),
+                *((f"random:seed={k}", own) for k, own in enumerate(SEEDS)),
+            )
+            for one in answers(name, correct, seed=int(name[-1]) if name[-1].isdigit() else None)
+        ]
+        baseline, *treatments = read_runs(write_run(tmp_path / str(equal), records))
+        table = ablation_table(baseline, treatments)
+        row = table.rows[1]
+        code = np.array([int(tasks(i)) for i in range(100)])
+        shares = np.array(SEEDS).mean(0) - FULL
+        expected = np.mean([shares[code == one].mean() for one in np.unique(code)])
+        assert row["macro_difference"] == pytest.approx(expected)
+        assert row["macro_low"] < expected < row["macro_high"]
+        assert row["macro_verdict"] == "inferior"
+        if equal:
+            found = (row["macro_low"], row["macro_high"], row["p_macro"])
+            plain = (row["difference_low"], row["difference_high"], row["p"])
+            assert found == pytest.approx(plain)
+        p_values = np.array([one["p_macro"] for one in table.rows])
+        assert [one["p_macro_holm"] for one in table.rows] == holm(p_values).tolist()
+        assert "macro verdict" in [column.head for column in table.columns]
+        assert any(
+            note.startswith("Macro average over subtasks: random is") for note in table.notes
+        )
 
 
 def test_nothing_to_compare_is_refused(tmp_path):

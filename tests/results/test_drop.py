@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mapflow.results.runs.run import read_runs
-from mapflow.results.statistics import accuracy, accuracy_drop, seed_condition
+from mapflow.results.statistics import accuracy, accuracy_drop, seed_condition, seeds_drop
 from mapflow.results.tables.ablation import ablation_table
 from mapflow.results.tables.comparison import (
     compare_with_baseline,
@@ -78,9 +78,26 @@ def test_several_seeds_are_one_condition_over_the_right_questions(tmp_path):
     baseline, *treatments = read_runs(write_run(tmp_path, records))
     (row,) = ablation_table(baseline, treatments).rows
     kept = np.array(seeds, bool)[:, :60]
-    expected = seed_condition(np.ones(60, bool), kept, np.arange(60) // 2).difference
+    expected = seed_condition(np.ones(60, bool), kept, np.arange(60) // 2).accuracy
     assert row["drop"] == pytest.approx(kept.mean() - 1)
-    assert (row["drop_low"], row["drop_high"]) == pytest.approx((expected.low, expected.high))
+    limits = (expected.low - 1, expected.high - 1)
+    assert (row["drop_low"], row["drop_high"]) == pytest.approx(limits)
+
+
+@pytest.mark.parametrize("lost", [(0, 0), (1, 1), (10, 20), (50, 50), (0, 50), (0, 0, 0, 25)])
+def test_the_drop_of_several_seeds_is_never_a_gain_and_that_of_one_run_if_they_agree(lost):
+    """Two seeds that lose nothing had limits of -25.9 and +25.9 points; 10 and 20, of +97.9."""
+    right, cluster = np.ones(50, bool), np.arange(50) // 2
+    seeds = np.stack([np.arange(50) >= n for n in lost])
+    found = seeds_drop(right, seeds, cluster)
+    assert found is not None
+    assert -1 <= found.low <= found.estimate <= found.high <= 0
+    assert found.estimate == pytest.approx(-np.mean(lost) / 50)
+    if len(set(lost)) == 1:
+        alone = accuracy_drop(right, seeds[0], cluster)
+        assert alone is not None
+        assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+    assert seeds_drop(~right, seeds, cluster) is None
 
 
 def _split(runs):

@@ -1,10 +1,13 @@
 """Verdicts of several comparisons are one family's; sentences say what holds, and nothing else."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from mapflow.harness.cli.main import main
+from mapflow.harness.reporting.contents import report_contents
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import MOST_ID_BYTES, Clip, Question, coded
 from mapflow.results.runs.run import read_runs
@@ -108,6 +111,47 @@ def test_families_span_benchmarks_and_inferior_verdicts_are_corrected_too(tmp_pa
     assert again.verdict == "inconclusive" and again.p_inferior_holm > 0.025
 
 
+def both_benchmarks(folder, task="t_{}"):
+    """A folder whose `cut` is inferior on TVBench alone, but not as one of two comparisons."""
+    records = []
+    for ids, cut in (("tvbench/one/{:04d}", flipped(129, 60)), ("tomato/one/{:04d}", FULL)):
+        for name, correct in (("full", FULL), ("cut", cut)):
+            own = answers(name, correct, video_id="v/{}.mp4", question_id=ids)
+            records += [replace(one, task=task.format(i % 4)) for i, one in enumerate(own)]
+    return write_run(folder, records)
+
+
+def test_compare_ablate_and_report_give_one_datum_one_verdict(tmp_path, capsys):
+    """`ablate` judged each benchmark alone: "inferior", where `compare` said "inconclusive"."""
+    folder = both_benchmarks(tmp_path / "run")
+    (alone,) = compare_groups([[run for run in read_runs(folder) if run.benchmark == "tvbench"]])
+    assert alone.comparison.non_inferiority.verdict == "inferior"
+    rows = {}
+    for command in ("compare", "ablate"):
+        assert main([command, str(folder), "--format", "json"]) == 0
+        tables = json.loads(capsys.readouterr().out)
+        rows[command] = [table["rows"][0] for table in tables]
+        assert {"compare": "made together, on all benchmarks", "ablate": "on TVBench and TOMATO"}[
+            command
+        ] in str(tables[0])
+    for one, other in zip(rows["compare"], rows["ablate"], strict=True):
+        for name in ("p", "p_holm", "verdict", "family", "macro_verdict", "p_macro_holm"):
+            assert one[name] == other[name]
+    assert rows["compare"][0]["verdict"] == "inconclusive" and rows["ablate"][0]["family"] == 2
+    assert rows["ablate"][0]["macro_verdict"] == "inconclusive"
+    contents = report_contents(
+        read_runs(folder),
+        title="",
+        baseline=None,
+        margin=0.02,
+        intersect=False,
+        data=None,
+        n_pictured=0,
+    )
+    (reported,) = [one for one in contents.comparisons[0].rows if one["treatment"] == "cut"]
+    assert (reported["verdict"], reported["family"]) == ("inconclusive", 2)
+
+
 def test_subtasks_of_all_treatments_are_one_family(tmp_path):
     records = []
     for name, correct in (("full", FULL), ("a", flipped(12, 0)), ("b", flipped(0, 7))):
@@ -187,6 +231,17 @@ def test_a_verdict_is_not_contradicted_by_a_note():
     assert any("would not change as a whole" in note for note in shared.notes)
 
 
+def test_a_video_with_a_loss_and_a_gain_counts_as_changed():
+    """ "Only 0 videos changed their score" stood beside "1 lost, 1 gained"."""
+    ids, video = np.arange(40), np.arange(40) // 2
+    full = RunOutcomes("full", ids, [1, 0] + [1] * 38, video_id=video)
+    cut = RunOutcomes("cut", ids, [0, 1] + [1] * 38, video_id=video)
+    found = compare_runs(full, cut)
+    assert (found.cells.lost, found.cells.gained, found.changed_clusters) == (1, 1, 1)
+    said = "Only questions of 1 video changed their score, so little can be said either way."
+    assert said in found.notes
+
+
 def test_one_is_singular(tmp_path):
     full, cut = runs_of(tmp_path / "a", full=[1] * 30 + [0], cut=[0] + [1] * 29 + [None])
     text = text_of(compare_with_baseline(full, [cut]))
@@ -256,15 +311,31 @@ def test_a_long_id_costs_its_own_length_only():
     """One id of 20,000 characters among 120,000 took 9.7 GB: 80 kB for each of the others."""
     import tracemalloc
 
-    ids = [LONG, *map(str, range(3000))]
-    correct = np.ones(3001, bool)
+    ids = ["q" * MOST_ID_BYTES, *map(str, range(12_000))]
+    correct = np.ones(12_001, bool)
     tracemalloc.start()
     first = RunOutcomes("a", ids, correct, video_id=ids, gold=ids)
     paired = compare_runs(first, RunOutcomes("b", ids, correct))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert paired.n == 3001
-    assert peak < 20e6, "fixed-width arrays take 240 MB each"
+    assert paired.n == 12_001
+    assert peak < 20e6, "fixed-width arrays take 49 MB each"
+
+
+@pytest.mark.parametrize("field", ["question_id", "video_id", "task"])
+def test_the_statistics_refuse_long_ids_too(field):
+    """Only records, sample logs and questions did."""
+    columns = {"question_id": ["a", "b"], "correct": [1, 0]}
+    for length, refused in ((MOST_ID_BYTES, False), (MOST_ID_BYTES + 1, True)):
+        run = RunOutcomes("full", **{**columns, field: ["q" * length, "b"]})
+        if not refused:
+            assert compare_runs(run, run).n == 2
+            continue
+        with pytest.raises(MapflowError, match=rf"run 'full': {field} .*most are 1,024") as error:
+            compare_runs(run, run)
+        assert "\n" not in str(error.value)
+    answer = RunOutcomes("full", **columns, gold=["g" * 2000, "b"])
+    assert compare_runs(answer, answer).n == 2  # the text of an answer is not an id
 
 
 def a_question(**ids):

@@ -271,7 +271,7 @@ class MapflowModel(lmms):
         owner = getattr(doc_to_visual, "__self__", None)
         scoring = None if owner is None else scoring_of(owner)
 
-        def parsed(document: Any) -> Question:
+        def parsed(prompt: str, document: Any) -> Question:
             return foreign_question(
                 prompt,
                 question_id=f"{task}/{doc_id:06d}",
@@ -284,9 +284,9 @@ class MapflowModel(lmms):
             )
 
         try:
-            question = parsed(document)
+            question = parsed(prompt, document)
         except MapflowError as error:
-            return parsed({}), str(error)
+            return parsed("", {}), str(error)  # what an error record needs
         if scoring is None:
             return question, None
         right = scoring.right_options(document, question.letters, question.options)

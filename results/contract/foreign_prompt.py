@@ -11,6 +11,9 @@
    start of the stem. The stem is the document's question if the prompt contains it. Otherwise
    instructions ("Select the best answer …") and everything before the last of them are template.
 4. Everything after the options is template. Without options the whole prompt is the stem.
+5. Refused where this would be a guess: a prompt that asks for an option without a series that is
+   recognised, series with gaps, a last series that is shorter than an earlier one, and a series
+   that is not the document's.
 
 The texts of the parts, joined, are the prompt.
 """
@@ -20,7 +23,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mapflow.results.contract.errors import MapflowError
@@ -55,6 +58,11 @@ _INSTRUCTION = re.compile(
     r"|(?:this|the) video(?:'s)? subtitles are\b.*)$",
     re.IGNORECASE,
 )
+_ASKS = re.compile(
+    r"\b(?:select|choose|pick|respond|answer|reply|give|provide|output|return)\b[^?\n]*"
+    r"\b(?:options?|letters?|choices?)\b[^?\n]*(?:\n|$)|选项",
+    re.IGNORECASE,
+)
 _EDGES = " \t\r\n.,;:!?。，；：！？"
 
 Span = tuple[int, int]
@@ -62,11 +70,15 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class _Found:
-    """A series of options: their kind and marks, and start, text start and end of each."""
+    """A series of options: their kind and marks, and start, text start and end of each.
+
+    `stray` is a mark of the same form that would have belonged to it, had none been left out.
+    """
 
     kind: str
     marks: tuple[str, ...]
     spans: tuple[tuple[int, int, int], ...]
+    stray: str | None = None
 
     def texts(self, prompt: str) -> list[str]:
         return [prompt[text:end] for _, text, end in self.spans]
@@ -183,14 +195,43 @@ def _find_options(prompt: str, listed: Sequence[str]) -> _Found | None:
                 f" ({quoted(listed[0])}, …) in a form that is not recognised; known are lines like"
                 " 'A. x', '(A) x', 'A) x', 'A: x', 'a. x' and '1. x'"
             )
-    for found in (lines, inline):
-        for kind in ("capital", "small", "number"):
-            own = [one for one in found if one.kind == kind]
-            if kind == "number":
-                own = [one for one in own if _OPTIONS_LABEL.search(prompt, 0, one.spans[0][0])]
-            if own:
-                return max(own, key=lambda one: (len(one.spans), one.spans[0][0]))
+    found = _chosen(prompt, lines) or _chosen(prompt, inline)
+    if found and listed:
+        raise MapflowError(
+            f"the prompt shows the options {_shown(found.texts(prompt))}, the task's document lists"
+            f" {_shown(listed)}"
+        )
+    if found and found.stray:
+        raise MapflowError(
+            f"the prompt has the options {', '.join(found.marks)} and a line {found.stray!r} in"
+            " the same form, so options are missing or in another order"
+        )
+    if found is None and _ASKS.search(prompt):
+        raise MapflowError(
+            "the prompt asks for an option, and its options are in a form that is not recognised;"
+            " known are lines like 'A. x', '(A) x', 'A) x', 'A: x', 'a. x' and '1. x'"
+        )
+    return found
+
+
+def _chosen(prompt: str, found: Sequence[_Found]) -> _Found | None:
+    """The last series of the first kind that there is. Raises MapflowError if one is longer."""
+    for kind in ("capital", "small", "number"):
+        own = [one for one in found if one.kind == kind]
+        if kind == "number":
+            own = [one for one in own if _OPTIONS_LABEL.search(prompt, 0, one.spans[0][0])]
+        if own and max(len(one.spans) for one in own) > len(own[-1].spans):
+            raise MapflowError(
+                f"the prompt has several series of options, the last of {len(own[-1].spans)} after"
+                " a longer one; which are the question's is not known"
+            )
+        if own:
+            return own[-1]
     return None
+
+
+def _shown(texts: Sequence[str]) -> str:
+    return ", ".join(quoted(one) for one in texts[:3]) + (", …" if len(texts) > 3 else "")
 
 
 def _all_series(prompt: str) -> tuple[list[_Found], list[_Found]]:
@@ -214,12 +255,19 @@ def _series(
     prompt: str, kind: str, order: Sequence[str], marks: Sequence[re.Match[str]]
 ) -> list[_Found]:
     runs: list[list[re.Match[str]]] = []
+    strays: dict[int, str] = {}
     for mark in marks:
         if mark[1] == order[0]:
             runs.append([mark])
         elif runs and [mark[1]] == list(order[len(runs[-1]) :][:1]):
             runs[-1].append(mark)
-    return [_found(prompt, kind, run) for run in runs if len(run) > 1]
+        elif runs and mark[1] in order[len(runs[-1]) + 1 :][:2]:
+            strays.setdefault(len(runs) - 1, mark[1])
+    return [
+        replace(_found(prompt, kind, run), stray=strays.get(number))
+        for number, run in enumerate(runs)
+        if len(run) > 1
+    ]
 
 
 def _found(prompt: str, kind: str, run: Sequence[re.Match[str]]) -> _Found:

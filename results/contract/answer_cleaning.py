@@ -11,20 +11,33 @@ import re
 import unicodedata
 
 _THOUGHT = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|scratchpad|reflection|cot)"
-_OPEN = rf"[<◁\[]\s*\|?(?:begin_of_)?{_THOUGHT}\|?\s*[>▷\]]|<\|channel\|>\s*(?:analysis|commentary)"
-_CLOSE = (
-    rf"[<◁\[]\s*(?:/\s*|\|?end_of_){_THOUGHT}\|?\s*[>▷\]]|<\|channel\|>\s*final(?:<\|message\|>)?"
+_STEMS = (
+    "think|thought|reason|rational|plan|summar|caption|reflect|observ|descri|analy|scratch|percept"
+    "|perceiv|explain|explan|deliberat|consider"
 )
-_THOUGHTS = re.compile(rf"(?P<open>{_OPEN})|(?P<close>{_CLOSE})", re.IGNORECASE)
-_NAMES = r"(?:final[_ ]?)?(?:answer|ans|option|choice|prediction|response|result|solution)"
+_NAME = rf"(?:[\w:-]*(?:{_STEMS})[\w:-]*|cot)"  # of a tag: `seed:think`, `inner_thoughts`
+_OPEN = (
+    rf"<\s*\|?{_NAME}\|?\s*>|[◁\[]\s*\|?(?:begin_of_)?{_THOUGHT}\|?\s*[▷\]]"
+    r"|<\|channel\|>\s*(?:analysis|commentary)|<unused94>"
+)
+_CLOSE = (
+    rf"<\s*\|?/\s*{_NAME}\|?\s*>|<\s*\|?end_of_{_THOUGHT}\|?\s*>"
+    rf"|[◁\[]\s*(?:/\s*|\|?end_of_){_THOUGHT}\|?\s*[▷\]]"
+    r"|<\|channel\|>\s*final(?:<\|message\|>)?|<unused95>"
+)
+_THOUGHTS = re.compile(rf"(?P<close>{_CLOSE})|(?P<open>{_OPEN})", re.IGNORECASE)
+_NAMES = (
+    r"(?:final[_ ]?)?(?:answer|ans|option|choice|prediction|response|result|solution|conclusion)"
+)
 _ANSWER_TAG = re.compile(rf"<\s*{_NAMES}\s*>", re.IGNORECASE)
 _END = re.compile(
-    r"</s>|<(?:eos|end_of_turn|end_of_utterance)>"
+    r"</s>|[<\[](?:eos|eot|end_of_turn|end_of_utterance)[>\]]"
     r"|<\|(?:im_end|im_start|end|eo\w+|eot_id|eom_id|endof\w*|end.of.\w+|return|user)\|>",
     re.IGNORECASE,
 )
 _SPECIAL = re.compile(
-    r"<\|[^<>|]*\|>|</?(?:s|bos|eos|pad|unk|start_of_turn)>|\[/?INST\]", re.IGNORECASE
+    r"<\|[^<>|]*\|>|</?(?:s|bos|eos|pad|unk|start_of_turn)>|<0x[0-9a-f]{2}>|\[(?:/?INST|BOS|PAD)\]",
+    re.IGNORECASE,
 )
 _ROLE = re.compile(r"\s*(?:assistant|model|gpt|bot|ai)\s*(?::|\n)", re.IGNORECASE)
 _CONTAINERS = (
@@ -53,8 +66,13 @@ _MARKUP = (
 )
 
 
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&nbsp;": " ", "&amp;": "&"}
+
+
 def written_answer(text: str, *, first_line: bool = False) -> str:
     """The text that counts as the answer, or its first line; empty if the model only thought."""
+    for entity, sign in _ENTITIES.items():
+        text = text.replace(entity, sign)
     text = _ended(_without_thoughts(unicodedata.normalize("NFKC", text)))
     if first_line:
         lines = (written_answer(line) for line in text.splitlines())

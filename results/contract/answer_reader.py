@@ -6,7 +6,8 @@
 - Declared mentions decide. They must agree, unless a later one replaces the earlier ones: after
   "but", "wait" …, or because it is called the final answer. Hedged ones ("could be B", "A or B")
   count only if there are no firm ones. The letters of a list ("A: …", "B: …") declare nothing.
-- Without declarations all mentioned letters must agree; without letters, all mentioned texts.
+- Without declarations all mentioned letters must agree, and nothing may be said of them ("B is a
+  …"); without letters, all mentioned texts.
 - A letter with the text of another option, or a letter that no option has, names nothing.
 """
 
@@ -26,15 +27,14 @@ from mapflow.results.contract.answer_tokens import (
     Token,
 )
 
-_VERDICTS = words.NEGATION | words.WRONG | words.PREDICATE
-
 
 @dataclass
 class _Clause:
     """A stretch of tokens between punctuation or conjunctions.
 
     turn: a word such as "but" came before; reason: it explains ("because …"); question: it ends
-    with a question mark; starts, ends: at the start and the end of a line.
+    with a question mark; starts, ends: at the start and the end of a line; soft: a colon or dash
+    follows.
     """
 
     tokens: list[Token] = field(default_factory=list)
@@ -43,6 +43,8 @@ class _Clause:
     question: bool = False
     starts: bool = False
     ends: bool = False
+    soft: bool = False
+    mentioning: bool = False  # kept beside `mentions`, which takes time to count
 
     @property
     def mentions(self) -> list[int]:
@@ -50,20 +52,27 @@ class _Clause:
 
     @property
     def heads_line(self) -> bool:
-        """Nothing but a letter at the start of a line that goes on: an answer or a list's entry."""
-        return len(self.tokens) == 1 and self.tokens[0].by_letter and self.starts and not self.ends
+        """Nothing but a letter ("B", "Option B") at the start of a line, or before a colon, that
+        goes on: an answer or a list's entry."""
+        *noun, last = self.tokens
+        return (
+            last.by_letter
+            and all(token.among(words.OPTION) for token in noun)
+            and (self.starts or self.soft)
+            and not self.ends
+        )
 
 
 def named(text: str, options: Options) -> set[int]:
     """The options that the text names: their indices, and `NO_OPTION` for a letter beyond them."""
-    return options.whole(text) or _decided(_clauses(options.tokens(text)))
+    return options.whole(text) or _decided(_clauses(options.tokens(text), options.words))
 
 
 def _decided(clauses: list[_Clause]) -> set[int]:
     state: set[int] = set()
     level, turn, support = -1, False, -1
     mentions: list[tuple[Token, _Clause]] = []
-    heads = {clause.tokens[0].names for clause in clauses if clause.heads_line}
+    heads = {clause.tokens[-1].names for clause in clauses if clause.heads_line}
     for clause in clauses:
         turn = turn or clause.turn
         if clause.question:
@@ -81,11 +90,19 @@ def _decided(clauses: list[_Clause]) -> set[int]:
                 state |= token.names
             level, turn = max(level, own), False
     if not state:
-        letters = [token for token, _ in mentions if token.by_letter]
-        chosen = letters or [token for token, _ in mentions if not token.weak]
+        letters = [(token, clause) for token, clause in mentions if token.by_letter]
+        chosen = [token for token, clause in letters if not _is_described(clause, token)]
+        chosen = chosen if letters else [token for token, _ in mentions if not token.weak]
         state = {name for token in chosen for name in token.names}
         support = chosen[0].start if chosen else -1
     return _contradicted(state, support, mentions)
+
+
+def _is_described(clause: _Clause, token: Token) -> bool:
+    """Whether the clause says something of the letter ("B is a distractor"): it is known neither to
+    choose the letter nor to deny it."""
+    after = clause.tokens[clause.tokens.index(token) + 1 :]
+    return bool(after) and after[0].among(words.COPULA)
 
 
 def _contradicted(
@@ -102,11 +119,11 @@ def _contradicted(
     return state | later if len(later) == 1 else state
 
 
-def _clauses(tokens: list[Token]) -> list[_Clause]:
+def _clauses(tokens: list[Token], named: frozenset[str]) -> list[_Clause]:
     """Split at punctuation and conjunctions. A clause of cues alone ("Hence,") begins the next.
 
     A word such as "but" marks its clause; at the start of a sentence ("However, …"), all clauses
-    up to the next mention.
+    up to the next mention. Words of options (`named`) are no verdicts: "Option B: right".
     """
     found: list[_Clause] = []
     clause = _Clause(starts=True)
@@ -117,8 +134,11 @@ def _clauses(tokens: list[Token]) -> list[_Clause]:
         following = _Clause(starts=line, turn=open_turn)
         clause.ends = line
         verdict = after_soft and found and clause.tokens and not clause.mentions
-        if verdict and all(token.among(_VERDICTS) for token in clause.tokens):
-            found[-1].tokens += clause.tokens  # "A: no", "B, correct"
+        if verdict and all(
+            token.among(words.VERDICTS) and token.text not in named for token in clause.tokens
+        ):
+            found[-1].tokens += clause.tokens  # "A: no", "B, correct", "A? No."
+            found[-1].question = False
         elif clause.mentions:
             found.append(clause)
         elif carry and clause.tokens and all(_is_cue(token) for token in clause.tokens):
@@ -134,13 +154,14 @@ def _clauses(tokens: list[Token]) -> list[_Clause]:
             sentence_starts, after_soft = True, False
         elif token.kind == "sign" and token.text in ENDS:
             clause.question = token.text in "?؟"
+            asked = clause.question and bool(clause.mentions)
             close(line=after in ("", "\n"))
-            sentence_starts, after_soft = True, False
+            sentence_starts, after_soft = True, asked
         elif token.kind == "sign" and token.text in COMMAS | SOFT:
             if token.text in COMMAS or clause.mentions:
-                named = bool(clause.mentions)
+                mentioned, clause.soft = bool(clause.mentions), token.text in SOFT
                 close(carry=True)
-                after_soft = named
+                after_soft = mentioned
         else:
             if token.among(words.TURN) or (token.text == "no" and after == "," and sentence_starts):
                 close()
@@ -151,9 +172,10 @@ def _clauses(tokens: list[Token]) -> list[_Clause]:
                 clause.reason = True
             elif token.among(words.CONCLUDE | words.AGAINST):
                 close(carry=True)
-            elif token.among(words.JOIN) and clause.mentions:
+            elif token.among(words.JOIN) and clause.mentioning:
                 close()
             clause.tokens.append(token)
+            clause.mentioning = clause.mentioning or token.kind == "mention"
             sentence_starts = False
             open_turn = open_turn and token.kind != "mention"
     close(line=True)

@@ -8,19 +8,22 @@ one, and so is a letter with its text. A list of all options, letter and text, m
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mapflow.results.contract import answer_words as words
+from mapflow.results.contract.answer_mentions import (
+    WRAPPING,
+    number_names,
+    plain,
+    text_mentions,
+)
 from mapflow.results.contract.question import LETTERS
 
 NO_OPTION = -1
 """What a letter names that is not the letter of any option."""
 
-# Characters around an answer that mean nothing. "-" is not one of them: −4 is not 4.
-_WRAPPING = " \t\r\n.,;:!?'\"`*_()[]{}<>“”‘’…。、，！？「」『』【】《》।"
 _LATIN = "A-Za-z0-9\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 _OTHER = (
     "\u0370-\u060b\u060d-\u061a\u0620-\u0963\u0966-\u1dff\u2c00-\u2dff\u3041-\u30fa\u30fc-\ud7ff"
@@ -34,12 +37,15 @@ _TOKEN = re.compile(
     rf"|(?P<other>[{_OTHER}]+)"
     r"|(?P<sign>[^\s\"'`*_#>|“”‘’「」『』【】《》()\[\]{}])"
 )
+_PAIR = re.compile(r"\(?([A-Z])[.):]+\s*(.+)", re.DOTALL)
+_ITEM = re.compile(r"^\s*1[.)]\s+")  # "1) B"
 _UNITS = frozenset("+#%°")
 ENDS, SOFT, COMMAS = frozenset(".!?;。।؟…"), frozenset(":-–—=→"), frozenset(",、،/&+")
 _WITH_SPACES = re.compile("[\u0370-\u0dff]")
 FILLERS = frozenset(
     "the a an with for on to towards toward la el lo le die der das het o é de".split()  # noqa: SIM905
 )
+_ARTICLES = frozenset({"the", "la", "el", "le", "die", "das"})
 _PHRASES = tuple(
     (re.compile(rf"\b(?:{phrase})\b", re.IGNORECASE), meaning)
     for phrase, meaning in words.PHRASES.items()
@@ -69,11 +75,6 @@ _FOLLOWS = (
 _FOLLOWS_OTHER = _FOLLOWS | words.JOIN | words.OPTION | words.ANSWER | words.CHOOSE
 
 
-def plain(text: str) -> str:
-    """The text without case, surrounding punctuation and doubled spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_WRAPPING)
-
-
 @dataclass(frozen=True)
 class Token:
     """kind: mention, letter (a single one that is not known to be a mention), word, other, sign,
@@ -97,7 +98,10 @@ class Token:
         """Whether the word is in the vocabulary; runs of a script without spaces, if a word is
         in the run."""
         if self.kind in ("word", "sign"):
-            return self.text in vocabulary or self._last_part in vocabulary
+            if self.text in vocabulary or self.text.isalnum():
+                return self.text in vocabulary
+            own = self.text.removesuffix("'s").removesuffix("’s")
+            return own in vocabulary or self._last_part in vocabulary
         if self.kind != "other":
             return False
         if _WITH_SPACES.match(self.text):
@@ -125,46 +129,56 @@ class Token:
 class Options:
     """The options of one question, found in texts.
 
-    `names` are indices; of options with the same text the first stands for all.
+    `names` are indices; of options with the same text the first stands for all. `words` are the
+    words of all options, in lower case.
     """
 
     def __init__(self, options: Sequence[str]) -> None:
         self._options = tuple(options)
         self._first = [self._options.index(option) for option in self._options]
+        self._texts = [option.strip(WRAPPING) for option in self._options]
         self._plain = [plain(option) for option in self._options]
+        self.words = frozenset(word for option in self._plain for word in option.split())
 
     def tokens(self, text: str) -> list[Token]:
         """Words, punctuation and mentions of the text in order."""
         for phrase, meaning in _PHRASES:
-            text = phrase.sub(meaning, text)
+            if not any(phrase.search(option) for option in self._options):
+                text = phrase.sub(meaning, text)
         return self._joined(self._without_echo(self._valid(self._tokens(text))))
 
     def whole(self, text: str) -> set[int]:
-        bare = text.strip(_WRAPPING + "-–—")
+        if "1" not in self._plain:
+            text = _ITEM.sub("", text)
+        bare = text.strip(WRAPPING + "-–—")
         if len(bare) == 1 and bare.isascii() and bare.isalpha():
             index = LETTERS.index(bare.upper())
             if index < len(self._options):
                 names = self._letter(bare)
                 return {index} if len(names) == 1 else set(names)
+        paired = _PAIR.fullmatch(text.strip())
+        index = LETTERS.index(paired[1]) if paired else 0
+        if paired and plain(paired[2]) in self._plain[index : index + 1]:
+            return {self._first[index]}
         exact = {self._first[i] for i, o in enumerate(self._options) if o.strip() == text.strip()}
         wanted = plain(text)
         return exact or {
             self._first[i]
             for i, option in enumerate(self._plain)
-            if wanted and (option == wanted or wanted in _number_names(option))
+            if wanted and (option == wanted or wanted in number_names(option))
         }
 
     def _letter(self, letter: str) -> frozenset[int]:
-        """The option with this letter; a lower-case letter that is another option's text is
-        both."""
+        """The option with this letter; a letter that is another option's text is both."""
         index = LETTERS.index(letter.upper())
         named = {self._first[index]} if index < len(self._options) else {NO_OPTION}
-        if letter.islower() and letter in self._options:
-            named.add(self._options.index(letter))
+        for one in {letter, letter.upper()} if letter.islower() else {letter}:
+            if one in self._texts:
+                named.add(self._first[self._texts.index(one)])
         return frozenset(named)
 
     def _tokens(self, text: str) -> list[Token]:
-        texts, tokens, end = deque(self._text_mentions(text)), [], 0
+        texts, tokens, end = deque(text_mentions(text, self._options)), [], 0
         for found in _TOKEN.finditer(text):
             while texts and texts[0][0] <= found.start():
                 start, end, names, weak = texts.popleft()
@@ -189,7 +203,8 @@ class Options:
                     )
                 )
             elif self._is_ordinal(tokens, word):
-                index = words.ORDINALS.index(tokens.pop().text)
+                said = tokens.pop().text
+                index = words.ORDINALS.index(said) if said != "last" else len(self._options) - 1
                 tokens.append(
                     Token(
                         "mention", word, found.start(), self._letter(LETTERS[index]), by_letter=True
@@ -203,36 +218,11 @@ class Options:
 
     def _is_ordinal(self, tokens: list[Token], word: str) -> bool:
         """Whether the word ends "the second option"."""
-        return bool(tokens) and tokens[-1].text in words.ORDINALS and word.lower() in words.OPTION
-
-    def _text_mentions(self, text: str) -> list[tuple[int, int, frozenset[int], bool]]:
-        """(start, end, options, weak) of every option's text, except inside a longer one.
-
-        A number may be written as a word; "one", which is also a pronoun, is weak.
-        """
-        lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
-        spans: dict[tuple[int, int], set[int]] = {}
-        for index, option in enumerate(self._plain):
-            for wanted in {option, *_number_names(option)}:
-                if not wanted or (len(wanted) == 1 and wanted.isascii() and wanted.isalpha()):
-                    continue
-                pattern = r"\s+".join(map(re.escape, wanted.split()))
-                if re.match(r"[\w]", wanted[0]) and wanted[0] < "\u0e00":
-                    sign = r"(?<![-–−])(?<!\d[.,/:])" if wanted[0].isdigit() else ""
-                    pattern = rf"(?<![^\W\u0e00-\uffff]){sign}{pattern}"
-                if re.match(r"[\w]", wanted[-1]) and wanted[-1] < "\u0e00":
-                    pattern += r"(?![^\W\u0e00-\uffff])(?![.,/:–-]\d)(?!\s+(?:hundred|thousand)\b)"
-                for found in re.finditer(pattern, lowered):
-                    spans.setdefault(found.span(), set()).add(self._first[index])
-        outer: list[tuple[int, int, set[int]]] = []
-        for (start, end), names in sorted(spans.items(), key=lambda one: (one[0][0], -one[0][1])):
-            if not outer or end > outer[-1][1]:
-                outer.append((start, end, names))
-        mentions = []
-        for start, end, names in outer:
-            exact = {i for i in names if self._options[i].strip(_WRAPPING) == text[start:end]}
-            mentions.append((start, end, frozenset(exact or names), text[start:end] == "one"))
-        return mentions
+        return (
+            bool(tokens)
+            and tokens[-1].text in {*words.ORDINALS, "last"}
+            and word.lower() in words.OPTION
+        )
 
     def _valid(self, tokens: list[Token]) -> list[Token]:
         """Letters become mentions or words."""
@@ -248,12 +238,18 @@ class Options:
         token = tokens[i]
         before = tokens[i - 1] if i else None
         after = tokens[i + 1] if i + 1 < len(tokens) else None
-        starts = before is None or before.kind in ("line", "sign", "letter")
-        if after is not None and after.text in _UNITS and after.start == token.start + 1:
+        first = i - 1 if before is not None and before.text in _ARTICLES else i  # "La B es …"
+        starts = first == 0 or tokens[first - 1].kind in ("line", "sign", "letter")
+        plus = after is not None and after.text == "+"
+        sum_of_letters = plus and [one.kind for one in tokens[i + 2 : i + 3]] == ["letter"]
+        unit = after is not None and after.text in _UNITS and after.start == token.start + 1
+        if unit and not sum_of_letters:
             return False  # C++, C#
         line_start = before is None or before.kind == "line"
         ends = after is None or after.kind in ("line", "sign")
         beyond = token.names == {NO_OPTION}
+        if token.text == "I" and beyond and not ends and not token.marked:
+            return False  # the pronoun
         if token.marked:
             return token.text.isupper() or not beyond
         if token.text.islower():
@@ -267,11 +263,11 @@ class Options:
                 or (line_start and (token.closed or own_text))
                 or (line_start and (after is None or after.kind == "line"))
             )
-        if starts and ends:
+        if starts and ends and first == i:
             return True
         follows = after is not None and (
             after.kind == "letter"
-            or (after.kind == "mention" and after.names == token.names)
+            or (after.kind == "mention" and not self._is_article(tokens, i))
             or (after.kind == "word" and after.among(_FOLLOWS))
             or any(
                 one.kind == "other" and one.among(_FOLLOWS_OTHER) for one in tokens[i + 1 : i + 4]
@@ -286,12 +282,24 @@ class Options:
         starts = starts or (before is not None and before.among(_OPENINGS))
         return starts and (follows or ends) and (token.text != "I" or token.closed)
 
+    def _is_article(self, tokens: list[Token], i: int) -> bool:
+        """Whether "A" before an option's text is an article: "A pig", but not "A no"."""
+        nouns = words.VERDICTS.isdisjoint(self._plain)
+        return tokens[i].text == "A" and not tokens[i].closed and nouns
+
     def _without_echo(self, tokens: list[Token]) -> list[Token]:
-        """Without a list of all options, letter and text, in their order."""
+        """Without lists of all options in their order: letter and text, or letters alone."""
+        letters = [(i, True) for i in range(len(self._options))]
+        both = [pair for i, _ in letters for pair in ((i, True), (self._first[i], False))]
+        tokens = self._without(tokens, both, None)
+        return self._without(tokens, letters, words.JOIN | COMMAS) if len(letters) > 2 else tokens
+
+    def _without(
+        self, tokens: list[Token], expected: list[tuple[int, bool]], between: frozenset[str] | None
+    ) -> list[Token]:
+        """Without the mentions that are `expected` ((option, by letter)) if nothing but words of
+        `between` (None: but punctuation) is between them."""
         places = [i for i, token in enumerate(tokens) if token.kind == "mention"]
-        expected = [
-            pair for i in range(len(self._options)) for pair in ((i, True), (self._first[i], False))
-        ]
         size, kept, copied, k = len(expected), [], 0, 0
         while k + size <= len(places):
             window = places[k : k + size]
@@ -299,7 +307,9 @@ class Options:
                 tokens[at].by_letter == letter and self._first[index] in tokens[at].names
                 for at, (index, letter) in zip(window, expected, strict=True)
             ) and all(
-                token.kind in ("mention", "sign", "line")
+                token.kind == "mention"
+                or token.among(words.OPTION)
+                or (token.kind in ("sign", "line") if between is None else token.among(between))
                 for token in tokens[window[0] : window[-1] + 1]
             ):
                 kept += [*tokens[copied : window[0]], Token("line", "\n", tokens[window[0]].start)]
@@ -311,12 +321,12 @@ class Options:
     def _joined(self, tokens: list[Token]) -> list[Token]:
         """Mentions that are joined become one: "A or B", and a letter with its text."""
         found: list[Token] = []
-        i = 0
+        lists, i = _within_lists(tokens), 0
         while i < len(tokens):
             token = tokens[i]
             i += 1
             while token.kind == "mention":
-                j, joined = _next_mention(tokens, i, token)
+                j, joined = _next_mention(tokens, i, token, lists)
                 if j is None:
                     break
                 other = tokens[j]
@@ -332,15 +342,6 @@ class Options:
         return found
 
 
-def _number_names(option: str) -> set[str]:
-    """The other way to write a number: "3" for "three", "three" for "3"."""
-    if option in words.NUMBERS:
-        return {str(words.NUMBERS.index(option))}
-    if option.isascii() and option.isdecimal() and int(option[:4]) < len(words.NUMBERS):
-        return {words.NUMBERS[int(option)]} if len(option) < 3 else set()
-    return set()
-
-
 def is_led(tokens: list[Token], i: int) -> bool:
     """Whether a word that leads to an option precedes, articles and prepositions left out."""
     k = i - 1
@@ -352,7 +353,9 @@ def is_led(tokens: list[Token], i: int) -> bool:
     return k >= 0 and tokens[k].kind in ("word", "other") and tokens[k].among(_LEADS)
 
 
-def _next_mention(tokens: list[Token], i: int, token: Token) -> tuple[int | None, bool]:
+def _next_mention(
+    tokens: list[Token], i: int, token: Token, lists: set[int]
+) -> tuple[int | None, bool]:
     """The mention that is joined to the one before position i, and whether by "or", "and", ","."""
     if i >= len(tokens):
         return None, False
@@ -368,7 +371,7 @@ def _next_mention(tokens: list[Token], i: int, token: Token) -> tuple[int | None
                 if pair and (same or between[0].text != ","):
                     return k, False
             if [one.text for one in between] == [","]:
-                return (k, True) if _list_goes_on(tokens, k) else (None, False)
+                return (k, True) if k in lists else (None, False)
             join = between[0].among(words.JOIN) or between[0].text in COMMAS
             filled = all(
                 one.among(words.JOIN | words.OPTION | words.HEDGE) or one.text in COMMAS | FILLERS
@@ -381,14 +384,15 @@ def _next_mention(tokens: list[Token], i: int, token: Token) -> tuple[int | None
     return None, False
 
 
-def _list_goes_on(tokens: list[Token], k: int) -> bool:
-    """Whether the mention at k is within a list that ends with "and", "or" and a mention."""
-    for _ in LETTERS:
+def _within_lists(tokens: list[Token]) -> set[int]:
+    """The positions of mentions in a list that ends with "and", "or" and a mention."""
+    found: set[int] = set()
+    for k in range(len(tokens) - 2, -1, -1):
         rest = tokens[k + 1 : k + 4]
+        if tokens[k].kind != "mention" or not (rest[0].text == "," or rest[0].among(words.JOIN)):
+            continue
         following = next((i for i, one in enumerate(rest) if one.kind == "mention"), 0)
-        if not following or not (rest[0].among(words.JOIN) or rest[0].text == ","):
-            return False
-        if any(one.among(words.JOIN) for one in rest[:following]):
-            return True
-        k += 1 + following
-    return False
+        ends = any(one.among(words.JOIN) for one in rest[:following])
+        if following and (ends or k + 1 + following in found):
+            found.add(k)
+    return found

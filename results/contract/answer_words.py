@@ -12,9 +12,11 @@ def _words(text: str) -> frozenset[str]:
 ANSWER = _words("""
     answer answers ans response solution conclusion guess prediction respuesta
     contestación réponse reponse antwort lösung resposta risposta antwoord
-    svar svaret odpowiedź odpowiedz cevap yanıt jawaban jawabannya đáp
+    svar svaret vastaus válasz vastus atsakymas atbilde odgovor jibu
+    sagot απάντηση תשובה התשובה پاسخ উত্তর பதில் సమాధానం отговор отговорът
+    odpowiedź odpowiedz cevap yanıt jawaban jawabannya đáp
     răspunsul odpověď 答案 答え 回答 解答 正解 答 정답 답 ответ відповідь उत्तर जवाब الإجابة
-    الاجابة الجواب إجابة คำตอบ
+    الاجابة الجواب إجابة คำตอบ ตอบ
 """)
 """Nouns that announce the answer."""
 
@@ -55,6 +57,7 @@ LINK = _words("""
     è il penso credo het de ik denk är det jag tror jest on myślę bu adalah
     ialah yang là phải richtig correcta correcto correcte bonne bon richtige
     correta correto corretta giusta juiste benar doğru đúng poprawna tepat
+    er brzmi jest este yra je ay είναι היא הוא است হলো হল е rétt
     mejor meilleure beste melhor migliore 是 为 為 应 應 は が を : 은 는 이 가 это - है
     هي هو คือ 我认为 觉得 правильный верный सही الصحيحة الصحيح
 """)
@@ -63,20 +66,23 @@ LINK = _words("""
 COPULA = _words("""
     is are was were be lautet seems seem appears looks would could should can
     must does do did will es son est sont ist sind é são è sono zijn är isn't
-    aren't can't cannot doesn't
+    aren't can't cannot doesn't er jest este yra je
 """)
 
 PREDICATE = _words("""
     correct right true yes ✅ ✓ ✔ best answer accurate fits fit matches match
     describes appropriate better chosen reasonable richtig korrekt correcta
     correcto vraie correcte exacte bonne correta certo correto giusta corretta
-    juist doğru benar đúng poprawna stimmt 正确 正確 正しい 正解 对 對 最佳 合适 符合 答案 선택 정답
+    juist doğru benar đúng poprawna poprawne poprawny rätt riktigt riktig
+    rett oikein správně corect corectă likely
+    stimmt 正确 正確 正しい 正解 对 對 最佳 合适 符合 答案 선택 정답
     맞 верно верный правильно правильный правилен подходит सही صحيح صحيحة
     الصحيحة الصحيح ถูก です 입니다 だ है
 """)
 """What is said about the right option."""
 
 NEGATION = _words("""
+    doubt doubts doubtful disagree hardly fails fail lacks less least
     not no nor neither never cannot without except don't none nothing ruled
     rule ruling eliminate eliminated eliminates exclude excluded excludes
     reject rejected discard discarded rules weder ni ne pas non nicht kein
@@ -90,13 +96,18 @@ PREFIXED = ("不是", "并非", "而非", "不", "не", "ليس", "ليست", "
 
 WRONG = _words("""
     wrong incorrect false impossible unlikely implausible invalid inaccurate
-    contradicts ruled eliminated excluded rejected incorrecta incorrecto falso
+    contradicts contradicted improbable inconsistent
+    unsupported poor ruled eliminated excluded rejected incorrecta incorrecto falso
     falsa faux fausse incorrecte falsch inkorrekt errada errado incorreta
-    incorreto sbagliata sbagliato errata onjuist fout yanlış salah sai ❌ ✗ ✘ ×
+    incorreto fel feil forkert väärin väärä błędna błędne špatně greșit
+    λάθος שגוי sbagliata sbagliato errata onjuist fout yanlış salah sai ❌ ✗ ✘ ×
     错 錯 誤 间违 間違 틀렸 틀린 오답 неверно неверен неверный неправильно неправильный गलत
     خطأ خاطئ خاطئة ผิด
 """)
 """Adjectives that deny the option they are said of."""
+
+VERDICTS = PREDICATE | NEGATION | WRONG
+"""Words that say whether something holds."""
 
 NOT_NEGATIONS = ("不过", "不過", "不错", "不錯", "不仅", "非常", "除非", "没错", "沒錯", "無し")
 """Words that contain a negation and deny nothing."""
@@ -156,5 +167,13 @@ PHRASES = {
     "(?:rule|rules|ruled|ruling) out": "exclude",
     "(?:is|are) (?:ruled )?out": "is wrong",
     "(?:looks?|seems) like": "seems",
+    "(?:less|least) (?:likely|plausible|probable|convincing)": "unlikely",
+    "most (?:likely|plausible|probable|convincing|reasonable)": "best",
+    "(?:away|far) from": "not",
+    "out of the question": "wrong",
+    "(option|choice|answer)-(?=[a-z]\\b)": r"\1 ",
+    "1st": "first",
+    "2nd": "second",
+    "3rd": "third",
 }
 """What a phrase means that its words do not say."""

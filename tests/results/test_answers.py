@@ -57,7 +57,6 @@ SEVEN = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta")
         ("x", ("x", "x", "y"), 0),
         ("B", ("x", "x", "y"), 1),
         ("A. x", ("x", "x", "y"), 0),
-        ("A", ("B", "A"), 0),  # a letter is a letter, also where options are letters
         ("a cat", ("A dog", "A cat"), 1),
     ],
 )
@@ -216,6 +215,105 @@ def test_numbers_in_words(text, options, index):
 def test_a_lower_case_letter_that_is_another_options_text_is_ambiguous():
     assert parse_answer("b", ("l", "a", "b")) is None
     assert parse_answer("B", ("l", "a", "b")) == 1
+
+
+ASIDE = ("left", "right", "up", "down")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "index"),
+    [
+        ("The right answer is A.", ASIDE, 0),
+        ("The right option is D", ASIDE, 3),
+        ("A is right.", ASIDE, 0),
+        ("The right answer is right.", ASIDE, 1),
+        ("A isn't right.", ASIDE, None),
+        ("The correct answer is B", ("correct", "incorrect"), 1),
+        ("The true answer is B", ("True", "False"), 1),
+    ],
+)
+def test_an_options_text_that_describes_the_answer_is_no_mention(text, options, index):
+    assert parse_answer(text, options) == index
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("I have no idea", None),
+        ("No comment", None),
+        ("There is no way to tell", None),
+        ("A no", None),
+        ("B) yes", None),
+        ("Yes, there is no ball", 0),
+        ("No, there is no ball.", 1),
+    ],
+)
+def test_no_before_a_noun_is_not_the_option_no(text, index):
+    assert parse_answer(text, ("yes", "no")) == index
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("twenty-two", None),
+        ("one hundred and two", None),
+        ("two dozen", None),
+        ("minus two", None),
+        ("two out of three", None),
+        ("In frame 3", None),
+        ("1+1", None),
+        ("1 + 2 = 3", 1),
+        ("two red and one blue, so 3", 1),
+    ],
+)
+def test_a_part_of_a_larger_number_or_sum_is_no_mention(text, index):
+    assert parse_answer(text, COUNTS) == index
+
+
+@pytest.mark.parametrize("text", ["B", "The answer is B", "(B)", "b"])
+def test_a_letter_that_is_another_options_text_is_ambiguous(text):
+    assert parse_answer(text, ("B", "A", "C")) is None
+    assert parse_answer("A. B", ("B", "A", "C")) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I doubt it's B",
+        "B is improbable",
+        "B is a distractor",
+        "B can be dismissed",
+        "B är fel",
+        "less likely B",
+        "A+B",
+        "B left",
+        "B is a herring of another colour",
+    ],
+)
+def test_an_option_of_which_something_unknown_is_said_is_not_chosen(text):
+    assert parse_answer(text, ASIDE) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<SUMMARY>A</SUMMARY><CAPTION>A</CAPTION><REASONING>A</REASONING><CONCLUSION>C</CONCLUSION>",
+        "<seed:think>A</seed:think>C",
+        "<inner_thoughts>A</inner_thoughts>C",
+        "<unused94>thought\nA<unused95>C",
+        "&lt;think&gt;A&lt;/think&gt;C",
+        "C[EOS]",
+        "Options: A, B, C, D. I choose C.",
+        "Option A: left. Option B: right. Option C: up. Option D: down. It goes up. So it is C",
+        "The answer is (A) or (C), but I would go with (C).",
+        "Both A and C could fit; C is the most likely.",
+        "A? No. C? Yes.",
+        "Svaret er C",
+        "התשובה היא C",
+    ],
+)
+def test_common_forms_of_chats_and_other_models_are_read(text):
+    assert parse_answer(text, ASIDE) == 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ verdicts are corrected as one family (Holm).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -16,13 +16,16 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.provenance import disagreements, other_model, provenance
 from mapflow.results.runs.run import Run, incomplete_note
 from mapflow.results.statistics import (
+    FEW_CLUSTERS,
     Interval,
     MacroDifference,
     NonInferiority,
+    PairedRuns,
     accuracy,
     claim,
     count,
     detectable,
+    few_videos,
     judge,
     judge_macros,
     non_inferiority,
@@ -38,6 +41,7 @@ from mapflow.results.tables.comparison import (
     drop_row,
     drop_text,
     drop_values,
+    either_failed,
     macro_sentence,
     macro_values,
     p_text,
@@ -62,7 +66,7 @@ def condition_of(run: Run) -> str:
 class _Condition:
     """One condition against its baseline, not yet corrected for its family.
 
-    `left_out` counts each run's questions that another run lacks.
+    `notes` tell of questions that are left out, and of few videos.
     """
 
     name: str
@@ -71,7 +75,7 @@ class _Condition:
     difference: Interval
     alone: NonInferiority
     macro: MacroDifference | None
-    left_out: Mapping[str, int]
+    notes: Sequence[str]
 
 
 def ablation_table(
@@ -192,13 +196,6 @@ def _table(
             sentences[-1] += f" {detectable(one.difference)}"
         if macro:
             sentences.append(macro_sentence(one.name, about, macro))
-    left_out = [
-        f"{one.name}: only the {count(one.row['n'], 'question')} that all its runs answered"
-        f" {'is' if one.row['n'] == 1 else 'are'} compared; left out:"
-        f" {' and '.join(f'{n:,} of {name}' for name, n in one.left_out.items() if n)}."
-        for one, *_ in corrected
-        if any(one.left_out.values())
-    ]
     warnings = [
         f"{one}: {warning}"
         for i, (name, runs) in enumerate(conditions.items())
@@ -216,7 +213,7 @@ def _table(
         f"Baseline: {baseline.intervention} ({baseline.model}),"
         f" {percent(rows[0]['baseline_accuracy'])} %.",
         *sentences,
-        *left_out,
+        *(f"{one.name}: {note}" for one, *_ in corrected for note in one.notes),
         *(
             f"{name}: two seeds have one degree of freedom between them, so the interval is wide"
             " wherever they differ; five seeds show far more."
@@ -244,7 +241,7 @@ def _condition(
         (one,) = compare_with_baseline(
             baseline, runs, margin=margin, intersect=intersect, names=(baseline.intervention, name)
         )
-        found, together = one.comparison, one.together
+        found, together, failed = one.comparison, one.together, one.not_asked
         drop, macro = drop_values(together), found.strata and found.strata.macro
         difference, test, n = found.difference, found.test, found.n
         alone = found.non_inferiority
@@ -253,6 +250,7 @@ def _condition(
     else:
         names = [baseline.intervention, *(run.intervention for run in runs)]
         together = paired([baseline, *runs], names, intersect)
+        failed = len(either_failed([baseline, *runs], names, intersect))
         cluster = together.cluster if together.clustered else None
         first, seeds = together.correct[0], together.correct[1:]
         condition = seed_condition(first, seeds, cluster)
@@ -284,8 +282,27 @@ def _condition(
         "n": n,
         "of": baseline.total,
     }
-    left_out = dict(zip(together.names, together.left_out, strict=True))
-    return _Condition(name, runs, row, difference, alone, macro, left_out)
+    return _Condition(name, runs, row, difference, alone, macro, _notes(together, failed))
+
+
+def _notes(together: PairedRuns, failed: int) -> list[str]:
+    """What `mapflow compare` says, too: questions that are left out, and few videos."""
+    notes = []
+    if failed:
+        notes.append(
+            f"{count(failed, 'question')} could not be asked in one run or another and"
+            f" {'is' if failed == 1 else 'are'} left out."
+        )
+    if any(together.left_out):
+        named = zip(together.names, together.left_out, strict=True)
+        notes.append(
+            f"only {count(together.n, 'question')} that all its runs answered"
+            f" {'is' if together.n == 1 else 'are'} compared; left out:"
+            f" {' and '.join(f'{n:,} of {name}' for name, n in named if n)}."
+        )
+    if together.clustered and together.n_clusters < FEW_CLUSTERS:
+        notes.append(few_videos(together.n_clusters))
+    return notes
 
 
 _COLUMNS: tuple[Column[Row], ...] = (

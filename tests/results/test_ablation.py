@@ -108,6 +108,24 @@ def test_protocols_that_differ_are_warned_of(tmp_path):
     assert "effective: Warning: protocols differ (paper and official)" in notes
 
 
+def test_questions_left_out_and_few_videos_are_noted(tmp_path):
+    """Only `compare` said so; `ablate --intersect` left questions out without a word."""
+    right = [1] * 30 + [0] * 10
+    records = answers("full", right) + answers("effective", [None, *right[1:-4]])
+    for seed in (0, 1):
+        records += answers(f"random:seed={seed}", right[: 40 - 2 * seed], seed=seed)
+    full, *others = read_runs(write_run(tmp_path, records))
+    notes = "\n".join(ablation_table(full, others, intersect=True).notes)
+    for said in (
+        "effective: 1 question could not be asked in one run or another and is left out",
+        "effective: only 35 questions that all its runs answered are compared; left out: 4 of full",
+        "random: only 38 questions that all its runs answered are compared; left out: 2 of full"
+        " and 2 of random:seed=0.",
+        "random: Only 19 videos: intervals allow for that",
+    ):
+        assert said in notes
+
+
 def test_a_condition_of_several_seeds_has_a_macro_verdict(tmp_path):
     """With subtasks of one size the macro average is the plain one; else each counts the same."""
     for tasks, equal in ((lambda i: i % 4, True), (lambda i: i % 10 > 7, False)):

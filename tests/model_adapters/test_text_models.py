@@ -9,12 +9,13 @@ with the instrument, and its masks tell which edges a model has."""
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from test_hf import ask, clip
-from text_models import REFUSED, RUN, write_text_model
+from text_models import LENGTHS, REFUSED, RUN, by_length, write_text_model
 
 from mapflow.harness.cli.main import main
 from mapflow.harness.verification import ModelUnderTest, verify
@@ -228,3 +229,50 @@ def test_pixels_in_a_list_are_refused_and_not_dropped(plain, monkeypatch):
     monkeypatch.setattr(type(plain.processor), "__call__", listed)
     with pytest.raises(MapflowError, match="returns pixel_values in several tensors"):
         plain.encode(ask(), clip())
+
+
+@pytest.mark.parametrize("architecture", ["Gemma3nTextConfig", "GptOssConfig"])
+def test_written_tokens_are_the_models_own(architecture, tmp_path, monkeypatch):
+    """Gemma 3n does more with ids than with embeddings, which are what its wrapper hands on."""
+    shared = {"head_dim": 8, "num_kv_shared_layers": 2, "sliding_window": 16, "laurel_rank": 4}
+    more = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 420}
+    layers = {"layer_types": ["sliding_attention", "full_attention"] * 2, "altup_num_inputs": 2}
+    monkeypatch.setitem(
+        RUN, "Gemma3nTextConfig",
+        {**shared, **more, **layers, "activation_sparsity_pattern": [0.0] * 4},
+    )  # fmt: skip
+    model = HfVideo.load(write_text_model(tmp_path, architecture))
+    prepared = model.encode(ask(), clip())
+    (inputs,) = model.embed([prepared])
+    compiled = model.compile_all([parse_intervention("full")], prepared, inputs)
+    (written,), _ = model.decoder.generate(inputs, compiled, 6)
+    ids = prepared.input_ids
+    for token in written:
+        mask = torch.ones(1, len(ids), dtype=torch.long)
+        longer = replace(prepared, input_ids=ids, vision=prepared.vision | {"attention_mask": mask})
+        assert token == int(model.plain_logits(longer).argmax())
+        ids = torch.cat([ids, torch.tensor([token])])
+
+
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_other_prompts_do_not_change_rotary_tables(kind, tmp_path, monkeypatch):
+    """Neither those of the same batch nor those before it."""
+    monkeypatch.setitem(RUN, "LlamaConfig", by_length(kind))
+    model = HfVideo.load(write_text_model(tmp_path, "LlamaConfig"))
+    stems = ("Which way does the ball roll?", "Which way does the ball roll now, " * 3)
+    prepared = [model.encode(ask(stem), clip()) for stem in (*stems, stems[1] + "and now?")]
+    assert len(prepared[0].layout) < 110 < len(prepared[1].layout)
+    own = []
+    for one in prepared:
+        fresh = HfVideo.load(tmp_path)
+        own.append(fresh.plain_logits(one))
+    inputs = model.embed(prepared)
+    compiled = [
+        model.compile_all([parse_intervention("full")], *each)
+        for each in zip(prepared, inputs, strict=True)
+    ]
+    together = model.decoder.answer_logits(inputs, compiled)
+    for number in (2, 1, 0):
+        assert (together[number][0] - own[number]).abs().max() <= 1e-4
+        (after,) = model.decoder.answer_logits([inputs[number]], [compiled[number]])
+        assert (after[0] - own[number]).abs().max() <= 1e-4

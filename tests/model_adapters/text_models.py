@@ -32,6 +32,12 @@ VERIFIED: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2, "moe_intermediate_size": 16,
     },
 }  # fmt: skip
+LENGTHS = {
+    "longrope": {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4},
+    "dynamic": {"factor": 4.0},
+}
+"""Rotary scaling by the length of what is run, beyond 110 positions."""
+
 RUN: dict[str, dict[str, Any]] = {
     "Cohere2Config": {**WINDOWED, "logit_scale": 0.25},
     "GraniteConfig": {
@@ -114,6 +120,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "BloomConfig": ({"n_head": 4, "n_layer": 4}, "does not support transformers' attention"),
 }  # fmt: skip
 """Settings of architectures that are refused, and the reason."""
+
+
+def by_length(kind: str) -> dict[str, Any]:
+    """Settings of a text model whose rotary table changes beyond 110 positions."""
+    length = {"original_max_position_embeddings": 110}
+    rope = {"rope_type": kind, "rope_theta": 1e4, **length, **LENGTHS[kind]}
+    declared = 110 if kind == "dynamic" else 1024
+    return {**length, "rope_parameters": rope, "max_position_embeddings": declared}
 
 
 def internvl_with(config_class: str) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
@@ -32,6 +32,7 @@ from mapflow.model_adapters.interventions.inspection.layers import (
     select_attention,
 )
 from mapflow.model_adapters.interventions.inspection.own_masks import own_edges
+from mapflow.model_adapters.interventions.inspection.rotary import depends_on_length
 from mapflow.model_adapters.interventions.inspection.tail import equals_head, own_logits
 from mapflow.model_adapters.interventions.kernels.attention import apply
 from mapflow.model_adapters.interventions.kernels.edges import Edges
@@ -57,6 +58,7 @@ class Decoder:
         self.found = inspect_layers(self.core, self.layers)
         check_layers(self.found, self.layers, type(self.core).__name__)
         self._head: nn.Module = model.get_output_embeddings()  # pyright: ignore[reportAttributeAccessIssue]
+        self._any_length = not depends_on_length(self.core)
         self._has_tail = not equals_head(model, self.core, self._head)
 
     @property
@@ -77,9 +79,9 @@ class Decoder:
         `compiled[p]` are prompt p's interventions. The result equals one forward pass for every
         prompt and intervention (tests/interventions/test_decoder.py). Prompts with explicit
         position ids run one at a time, because the batch axis of their rotary tables differs
-        between models.
+        between models; so do all where these tables depend on the length.
         """
-        if len(inputs) > 1 and not all(item.plain for item in inputs):
+        if len(inputs) > 1 and not (self._any_length and all(item.plain for item in inputs)):
             pairs = zip(inputs, compiled, strict=True)
             return [logits for one, own in pairs for logits in self.answer_logits([one], [own])]
         depths = {item.depth for own in compiled for item in own}
@@ -164,7 +166,7 @@ class Decoder:
                 )
                 masks.generated = step + 1
                 hidden = self.core(
-                    input_ids=chosen[:, None].to(self.device),
+                    **self._written(chosen[:, None].to(self.device), inputs),
                     position_ids=position if axes == 1 else position.expand(axes, -1, -1),
                     past_key_values=cache,
                     use_cache=True,
@@ -172,6 +174,15 @@ class Decoder:
                 logits = self.logits(hidden[:, -1])
                 first[~logits.isfinite().all(-1)] = torch.nan
         return tokens, first
+
+    def _written(
+        self, ids: Int[Tensor, "intervention 1"], inputs: DecoderInputs
+    ) -> dict[str, Tensor]:
+        """Written tokens as the model hands on the prompt's: a core may do more with ids."""
+        if inputs.arguments:  # tensors that the core computes from ids, such as token types
+            return {"input_ids": ids}
+        table: Any = self.core.get_input_embeddings()
+        return {"inputs_embeds": table(ids)}
 
     @torch.inference_mode()
     def own_edges(self, inputs: DecoderInputs) -> OwnEdges | None:

@@ -92,6 +92,8 @@ def _decided(clauses: list[_Clause]) -> set[int]:
     if not state:
         letters = [(token, clause) for token, clause in mentions if token.by_letter]
         chosen = [token for token, clause in letters if not _is_described(clause, token)]
+        if letters and not chosen:
+            return set()
         chosen = chosen if letters else [token for token, _ in mentions if not token.weak]
         state = {name for token in chosen for name in token.names}
         support = chosen[0].start if chosen else -1

@@ -287,7 +287,7 @@ def test_a_letter_that_is_another_options_text_is_ambiguous(text):
         "less likely B",
         "A+B",
         "B left",
-        "B is a herring of another colour",
+        "B is moving left",
     ],
 )
 def test_an_option_of_which_something_unknown_is_said_is_not_chosen(text):

@@ -147,13 +147,13 @@ def test_several_benchmarks_have_a_figure_each_and_no_common_ranges(model, quest
     other = [replace(one, question_id=f"other/{one.question_id}") for one in questions[:1]]
     result = mapflow.trace(model, [*questions, *other])
     assert list(result.summaries) == ["motion", "other"]
-    drawn = result.plot(benchmark="other").axes[0].lines[0].get_ydata()
-    alone = mapflow.trace(model, other).plot().axes[0].lines[0].get_ydata()
-    np.testing.assert_allclose(drawn, alone, atol=1e-5)
     assert result._repr_html_().count("<img") == 2
     for wrong in (result.plot, lambda: result.summary, lambda: result.plot(benchmark="none")):
         with pytest.raises(mapflow.MapflowError, match="choose one of motion, other"):
             wrong()
+    drawn = result.plot(benchmark="other").axes[0].lines[0].get_ydata()
+    alone = mapflow.trace(model, other).plot().axes[0].lines[0].get_ydata()
+    np.testing.assert_allclose(drawn, alone, atol=1e-5)
     with pytest.raises(mapflow.MapflowError, match="not on motion and other together"):
         mapflow.discover(model, [*questions, *other], tmp_path / "found")
     assert not (tmp_path / "found").exists()

@@ -239,7 +239,13 @@ def test_the_plain_run_is_the_windows_trunk_unless_it_decides_first(model, sampl
     (first,) = wanted.left_out(model, prepared) or wanted.measure(model, prepared)
     assert first.correct, "a question that both kinds sweep"
     counted = []
-    hook = model.decoder.core.register_forward_pre_hook(lambda *_: counted.append(1))
+    first_layer = model.decoder.layers[0]
+
+    def count(*_):
+        if "forward" not in vars(first_layer):  # reading the model's masks runs no layer
+            counted.append(1)
+
+    hook = model.decoder.core.register_forward_pre_hook(count)
     try:
         (record,) = wanted.left_out(model, prepared) or wanted.measure(model, prepared)
     finally:

@@ -35,7 +35,7 @@ def visible_json(text: str) -> str:
     return _IN_LINES.sub(lambda match: _units(match[0]), text)
 
 
-def shortened(text: str, most: int = 2000) -> str:
+def shortened(text: str, most: int = 6000) -> str:
     """The text, or its beginning and end with the number of characters left out between them."""
     left_out = len(text) - most
     if left_out <= 0:

@@ -3,23 +3,25 @@ ends there."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_incremental_adapters import CHAT, frames
 from tiny_hf import FAMILIES, write_tiny_hf
+from tiny_hf_masks import OWN
 
 from mapflow.harness.analyses.lens import Lens
 from mapflow.harness.analyses.trace import Trace
 from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.interventions import (
     BatchMasks,
-    DecoderInputs,
     apply,
     parse_interventions,
 )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OWN])
 @torch.inference_mode()
 def test_families_of_transformers(tmp_path, family):
     """Rotary tables of several axes, and vectors added between layers, which are part of what the
@@ -35,17 +37,16 @@ def test_families_of_transformers(tmp_path, family):
     video = prepared.layout.positions("video")
     for intervention, trace, lens in zip(interventions, traces, lenses, strict=True):
         assert trace.error is None and len(trace.p_targets) == len(lens.ids) == n_layers
-        compiled = intervention.compile(prepared.layout, n_layers)
+        compiled = model.compile(intervention, prepared, inputs)
         for depth in range(1, n_layers + 1):
             added = {layer: vectors for layer, vectors in inputs.added.items() if layer < depth}
-            shorter = DecoderInputs(inputs.embeds, inputs.position_ids, added)
+            batch = inputs.embeds[None]
+            keywords = decoder._keywords(replace(inputs, added=added), batch)
             core.layers = layers[:depth]
             try:
                 with apply(BatchMasks.of([compiled])), decoder.adding_vectors(added):
                     hidden = core(
-                        inputs_embeds=shorter.embeds[None],
-                        position_ids=shorter.batched_position_ids,
-                        use_cache=False,
+                        inputs_embeds=batch, use_cache=False, **keywords
                     ).last_hidden_state[0]
             finally:
                 core.layers = layers

@@ -195,6 +195,9 @@ def test_a_clip_has_at_most_144_tokens_a_frame(tmp_path, frames):
     folder = write_tiny_videollama3(tmp_path)
     file = folder / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"max_tokens": 16384}))
+    config = folder / "config.json"
+    settings = json.loads(config.read_text()) | {"max_position_embeddings": 16384}
+    config.write_text(json.dumps(settings))
     shown = frames_for(frames, 14 * 15, 14 * 20)
 
     def tokens(**options: Any) -> int:

@@ -162,8 +162,8 @@ def internvl_with(config_class: str) -> tuple[Any, Any]:
 
 def write_text_model(folder: Path, config_class: str) -> Path:
     """The checkpoint folder of `internvl_with(config_class)`."""
-    tiny_hf.FAMILIES[config_class] = lambda layers: internvl_with(config_class)
+    tiny_hf.BUILDERS[config_class] = lambda layers: internvl_with(config_class)
     try:
         return write_tiny_hf(folder, config_class)
     finally:
-        del tiny_hf.FAMILIES[config_class]
+        del tiny_hf.BUILDERS[config_class]

@@ -278,9 +278,13 @@ FAMILIES: dict[str, Callable[[int], tuple[Any, Any]]] = {
 }  # fmt: skip
 
 
+BUILDERS = dict(FAMILIES)
+"""What `write_tiny_hf` can write: the families above, and what other test modules add."""
+
+
 def write_tiny_hf(folder: Path, family: str, layers: int = 4, seed: int = 0) -> Path:
     """A complete folder, with weights large enough that every part moves the logits."""
-    model, processor = FAMILIES[family](layers)
+    model, processor = BUILDERS[family](layers)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         scale = 0.25 if parameter.ndim > 1 else 0.1

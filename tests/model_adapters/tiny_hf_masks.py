@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import transformers as hf
-from tiny_hf import CHATML, FAMILIES, _ids, text_config, tokenizer
+from tiny_hf import BUILDERS, CHATML, _ids, text_config, tokenizer
 
 SQUARE = {"height": 16, "width": 16}
 
@@ -134,4 +134,4 @@ def ernie4_5_vl(layers: int) -> tuple[Any, Any]:
 
 
 OWN = {build.__name__: build for build in (gemma4, gemma4_small, molmo2, ernie4_5_vl)}
-FAMILIES.update(OWN)  # for `write_tiny_hf`
+BUILDERS.update(OWN)  # for `write_tiny_hf`

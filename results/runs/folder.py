@@ -65,7 +65,8 @@ class RunFolder(Generic[R]):
                     name: {**earlier.get(name, {}), **value} if isinstance(value, dict) else value
                     for name, value in about.items()
                 }
-                write_json(folder / MANIFEST, {"identity": identity, **grown})
+                # what the first questions showed (`describe`) stays where none is asked again
+                write_json(folder / MANIFEST, {**earlier, "identity": identity, **grown})
                 _drop_torn_line(self.file)
             self._file = self._open()
         self._job = job_identity()

@@ -314,3 +314,10 @@ def test_an_unfinished_file_that_is_a_link_is_not_followed(tmp_path):
     (tmp_path / ".summary.json.unfinished").symlink_to(precious)
     write_json(tmp_path / "summary.json", {"a": 1})
     assert precious.read_text() == "text" and not (tmp_path / "summary.json").is_symlink()
+
+
+def test_a_continued_run_keeps_what_was_described(tmp_path):
+    RunFolder(tmp_path, IDENTITY, {"command": ["x"]}).describe({"uncut_layers": "layers 1-2"})
+    RunFolder(tmp_path, IDENTITY, {"command": ["y"]})
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    assert manifest == {"identity": IDENTITY, "uncut_layers": "layers 1-2", "command": ["y"]}

@@ -30,6 +30,9 @@ _PART_AFTER = re.compile(
 _SUM = re.compile(
     rf"(?<![\w.,]){_ONE}(?:\s*(?:[+×*]|\b(?:plus|minus|times)\b)\s*{_ONE})+(?![\w])\s*[=≈]?"
 )
+_WORD = re.compile(r"[^\W\d_]+")
+_PREFIXED = re.compile(r"\b(anti|counter|non|un)[\s-]+([^\W\d_]{3,})", re.IGNORECASE)
+_BRITISH = re.compile(r"\banti-?\s?clockwise\b", re.IGNORECASE)
 _ARTICLES = ("a", "an", "the")
 _VERDICTS = words.PREDICATE | words.WRONG
 _NAMED = "|".join(sorted((words.ANSWER | words.OPTION | {"one"}), key=len, reverse=True))
@@ -47,6 +50,22 @@ _AFTER_NO = re.compile(
 def plain(text: str) -> str:
     """The text without case, surrounding punctuation and doubled spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(WRAPPING)
+
+
+def compounds_joined(texts: Sequence[str]) -> list[str]:
+    """An answer and its options, with "counter clockwise" and "non-moving" as one word each.
+
+    A prefix is joined to a word of an option, which alone would mean the contrary. "Anti-clockwise"
+    is British for "counter-clockwise".
+    """
+    known = {word for option in texts[1:] for word in _WORD.findall(option.lower())}
+
+    def joined(match: re.Match[str]) -> str:
+        whole = match[1] + match[2]
+        return whole if {match[2].lower(), whole.lower()} & known else match[0]
+
+    texts = [_PREFIXED.sub(joined, text) for text in texts]
+    return [_BRITISH.sub("counterclockwise", text) for text in texts]
 
 
 def number_names(option: str) -> set[str]:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 
 from mapflow.results.contract.answer_cleaning import written_answer
+from mapflow.results.contract.answer_mentions import compounds_joined
 from mapflow.results.contract.answer_reader import named
 from mapflow.results.contract.answer_tokens import NO_OPTION, Options
 from mapflow.results.contract.question import Question
@@ -37,7 +38,9 @@ def parse_answer(text: str, options: Sequence[str], *, first_line: bool = False)
     """
     if not options:
         return None
-    asked, text = Options(options), written_answer(text, first_line=first_line)
+    text = written_answer(text, first_line=first_line)
+    text, *options = compounds_joined([text, *options])
+    asked = Options(options)
     turn = _NEW_TURN.search(text)  # a model that goes on with the next question has answered
     found = (turn and named(text[: turn.start()], asked)) or named(text, asked)
     return min(found) if len(found) == 1 and NO_OPTION not in found else None

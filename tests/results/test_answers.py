@@ -355,3 +355,19 @@ def test_letter_and_text_agree(options, data):
 def test_any_text_is_an_option_or_none(text, options):
     index = parse_answer(text, options)
     assert index is None or 0 <= index < len(options)
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("It rotates counter clockwise.", 1),
+        ("Counterclockwise", 1),
+        ("anti-clockwise", 1),
+        ("B. anticlockwise", 1),
+        ("clockwise", 0),
+        ("un-clockwise", None),
+    ],
+)
+def test_a_prefix_makes_another_word_of_an_options_text(text, index):
+    assert parse_answer(text, ["Clockwise", "Counter-clockwise"]) == index
+    assert parse_answer("It is non-moving", ["moving", "falling"]) is None

@@ -43,7 +43,7 @@ def start_checks(model: VideoLLM, prepared: Prepared, inputs: DecoderInputs) -> 
         )
     about = {"checks": checks, "layers": model.decoder.n_layers}
     if found.mixing:
-        return {**about, "uncut_layers": uncut_note(model)}
+        return {**about, "uncut_layers": uncut_sentence(model)}
     if checks["isolation"] and not checks["isolation"]["isolated"]:
         raise MapflowError(
             f"{model.name}: with the video cut from everything in all layers, other pixels still"
@@ -53,18 +53,13 @@ def start_checks(model: VideoLLM, prepared: Prepared, inputs: DecoderInputs) -> 
     return about
 
 
-def uncut_note(model: VideoLLM) -> str:
+def uncut_sentence(model: VideoLLM) -> str:
     """One sentence about layers that mix positions where cuts do not act."""
     found = model.decoder.found
-    without = [layer for layer in found.uncut if layer not in found.attends]
-    beside = [layer for layer in found.uncut if layer in found.attends]
     parts = [
         f"layers {numbered(some)} {what}"
-        for some, what in (
-            (without, "mix positions without attention and have no edges"),
-            (beside, "mix positions besides their attention"),
-        )
-        if some
+        + ("" if found.attends.issuperset(some) else " and have no edges")
+        for some, what in found.uncut_groups
     ]
     return f"{' and '.join(parts)}: cuts do not act there (--allow-uncut-layers)"
 

@@ -65,6 +65,15 @@ class Layers:
     def uncut(self) -> list[int]:
         return sorted(self.mixing)
 
+    @property
+    def uncut_groups(self) -> list[tuple[list[int], str]]:
+        """The layers that cuts do not reach, and how they mix positions; no group is empty."""
+        groups = (
+            ([layer for layer in self.uncut if layer not in self.attends], "without attention"),
+            ([layer for layer in self.uncut if layer in self.attends], "besides their attention"),
+        )
+        return [(some, f"mix positions {how}") for some, how in groups if some]
+
 
 def select_attention(core: PreTrainedModel) -> None:
     """Switches a decoder to our attention function. Raises MapflowError if it offers no choice."""
@@ -122,15 +131,9 @@ def check_layers(found: Layers, layers: nn.ModuleList, name: str) -> None:
             f" ({_kinds(layers, range(len(layers)))}) never call the attention function"
         )
     if found.mixing and not _consent.get():
-        without = [layer for layer in found.uncut if layer not in found.attends]
-        beside = [layer for layer in found.uncut if layer in found.attends]
         parts = [
             f"layers {numbered(some)} ({_kinds(layers, some)}) {what}"
-            for some, what in (
-                (without, "mix positions without attention"),
-                (beside, "mix positions besides their attention"),
-            )
-            if some
+            for some, what in found.uncut_groups
         ]
         raise MapflowError(
             f"{name}: {' and '.join(parts)}, so cutting attention edges does not cut what flows"

@@ -215,7 +215,7 @@ class QuestionAnalysis(Analysis, Generic[R]):
             return 0  # the last process to finish writes the summary
         summaries = fitted.summaries(records)
         print(fitted.tables(summaries))
-        print(f"\nquestions ({fitted.samples}): {counted(records)}\n{fitted.note}: {folder}")
+        print(f"\nquestions ({fitted.samples}): {sample_counts(records)}\n{fitted.note}: {folder}")
         if said := uncut_note(read_json(folder / MANIFEST)):
             print(said)
         fitted.save_all(summaries, folder)
@@ -288,7 +288,7 @@ class InterventionAnalysis(QuestionAnalysis[R]):
             return model.compile_all(interventions, prepared, inputs)
 
 
-def counted(records: Sequence[JsonlRecord]) -> str:
+def sample_counts(records: Sequence[JsonlRecord]) -> str:
     """How many questions of these records were measured, left out by --samples, and failed."""
     questions = {one.question_id: one for one in records}
     failed = {one.question_id for one in records if one.error is not None}

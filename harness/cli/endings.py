@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
@@ -37,11 +37,11 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-def run_command(program: str, body: Callable[[], int], resumes: Callable[[], bool]) -> int:
+def run_command(program: str, body: Callable[[], int], arguments: Sequence[str]) -> int:
     """Runs the body of a command and returns the exit code.
 
     program: the name that begins error lines.
-    resumes: after an interruption, whether the same command would go on from what was written.
+    arguments: of the command; with --output_path, an interrupted one can be continued.
 
     MapflowError, signals and a standard output that is closed, full or no longer read end the
     command; other exceptions pass through.
@@ -53,7 +53,7 @@ def run_command(program: str, body: Callable[[], int], resumes: Callable[[], boo
         return USAGE_ERROR
     sys.stdout, sys.stderr = _watched(sys.stdout), _watched(sys.stderr)
     try:
-        return _ended(program, body, resumes)
+        return _ended(program, body, arguments)
     except OutputLost as lost:
         if lost.reader_ended:
             return CLOSED_PIPE
@@ -61,7 +61,7 @@ def run_command(program: str, body: Callable[[], int], resumes: Callable[[], boo
         return USAGE_ERROR
 
 
-def _ended(program: str, body: Callable[[], int], resumes: Callable[[], bool]) -> int:
+def _ended(program: str, body: Callable[[], int], arguments: Sequence[str]) -> int:
     try:
         with interruptible():
             try:
@@ -76,7 +76,8 @@ def _ended(program: str, body: Callable[[], int], resumes: Callable[[], bool]) -
             "; what was written so far is kept, and with the same --output_path the same command"
             " goes on from there"
         )
-        print(f"\n{program}: {stop}{kept if resumes() else ''}", file=sys.stderr)
+        resumes = any(one.startswith("--output_path") for one in arguments)
+        print(f"\n{program}: {stop}{kept if resumes else ''}", file=sys.stderr)
         return stop.exit_code
 
 

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(
         " ".join(["mapflow", *known]),
         lambda: _run(arguments),
-        resumes=lambda: any(one.startswith("--output_path") for one in arguments),
+        arguments,
     )
 
 

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = run_command(
         "lmms_eval",
         lambda: _run(arguments),
-        resumes=lambda: any(one.startswith("--output_path") for one in arguments),
+        arguments,
     )
     if code and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()

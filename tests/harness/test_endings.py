@@ -111,7 +111,7 @@ def test_a_reader_that_has_ended_stops_the_command_without_a_word(unbuffered):
 
 
 def test_a_narrow_encoding_keeps_the_signs_of_numbers():
-    body = "run_command('mapflow', lambda: print('1 × 2') or 0, resumes=lambda: False)"
+    body = "run_command('mapflow', lambda: print('1 × 2') or 0, arguments=())"
     ran = subprocess.run(
         [sys.executable, "-c", f"from mapflow.harness.cli.endings import run_command\n{body}"],
         capture_output=True,
@@ -128,7 +128,7 @@ def test_a_command_that_keeps_nothing_does_not_promise_to_go_on(capsys):
         signal.raise_signal(signal.SIGTERM)
         return 0
 
-    assert run_command("mapflow report", body, resumes=lambda: False) == 143
+    assert run_command("mapflow report", body, arguments=()) == 143
     assert capsys.readouterr().err == "\nmapflow report: interrupted by SIGTERM\n"
 
 

@@ -119,7 +119,7 @@ def family(name: str) -> type[VideoLLM]:
 
 
 def check_family(name: str) -> None:
-    """Raises MapflowError if there is no such family; imports nothing."""
+    """Raises MapflowError if the family is not registered, without importing any family."""
     if name not in families():
         close = difflib.get_close_matches(name[:100], families(), n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(families())}"

@@ -129,8 +129,10 @@ def _pattern(wanted: str, head: str | None = None) -> str:
 def _is_part(
     wanted: str, lowered: str, text: str, span: tuple[int, int], sums: list[tuple[int, int]]
 ) -> bool:
-    """Whether the words belong to something else that is said: a larger number or a sum, "the right
-    answer", "A is right", "no idea"."""
+    """Whether an option's text is part of a longer phrase with another meaning.
+
+    Examples: a larger number or a sum, "the right answer", "A is right", "no idea".
+    """
     start, end = span
     before, after = lowered[max(0, start - 40) : start], lowered[end : end + 40]
     if wanted in words.NUMBERS or wanted.isdecimal():

@@ -79,7 +79,7 @@ PREDICATE = _words("""
     맞 верно верный правильно правильный правилен подходит सही صحيح صحيحة
     الصحيحة الصحيح ถูก です 입니다 だ है
 """)
-"""What is said about the right option."""
+"""Predicates of the right option, as in "B is correct"."""
 
 NEGATION = _words("""
     doubt doubts doubtful disagree hardly fails fail lacks less least
@@ -121,7 +121,7 @@ HEDGE = _words("""
     peut-être pourrait vielleicht könnte talvez poderia forse potrebbe
     misschien może belki mungkin 可能 也许 或许 也 かもしれ 아마 возможно может शायद ربما
 """)
-"""Words that leave the statement open; it counts only if there is no firm one."""
+"""Words that mark a statement as uncertain; it counts only if there is no certain one."""
 
 TURN = _words("""
     but however actually wait sorry correction rather oops instead meant edit

@@ -7,7 +7,7 @@ The rules, in order:
 3. The rest is read clause by clause (`answer_reader.py`): which options are mentioned, denied,
    declared to be the answer.
 
-Whatever is then not exactly one option is no answer: the parser never guesses.
+A text that does not name exactly one option is invalid. The parser does not guess.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Temporary run folders that do not outlive a killed process for long.
+"""Temporary run folders, and the removal of those that killed processes left behind.
 
-A process claims its folder while it works in it. Those that nobody claims any more were left behind
-by killed processes; the next command removes them.
+A process claims its folder while it works in it. The next command removes folders that no process
+claims.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ YOUNG = 60.0
 
 
 def shared_temporary(job: str | None = None) -> tuple[Path, Claim]:
-    """A new folder and this process's claim of it, which lasts as long as the object is kept.
+    """Makes a folder; returns it and this process's claim, which lasts while the object is kept.
 
     `job` names a folder that several processes share. Folders that killed processes left behind are
     removed. Raises OSError if no folder can be made.

@@ -20,8 +20,8 @@ class Summary:
 
     `n` questions are answered, of the `of` that the benchmark has (None: unknown). Accuracies and
     rates are fractions. Edges count one head, are summed over layers and averaged over questions.
-    A task whose answers are not all right or wrong has no accuracy, and then there is no macro or
-    micro average; without options in every question there is no chance. `tasks` names all tasks.
+    `tasks` names all tasks. A task has no accuracy if some of its answers are neither right nor
+    wrong; macro and micro are then None. Chance is None if a question has no options.
     `scores` holds, per task, the mean of each metric that the task computes itself.
     """
 

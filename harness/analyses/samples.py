@@ -31,8 +31,7 @@ def is_right(model: VideoLLM, prepared: Prepared, token: int) -> bool:
     """
     question, text = prepared.question, model.text([token]).lower()
     if isinstance(question.target, str):
-        right = model.text([prepared.target_id]).lower()
-        return token == prepared.target_id or (text == right and text != "")
+        return model.begins_right(prepared, token)
     letters = [letter.lower() for letter in question.letters]
     return text in letters and (
         question.options[letters.index(text)] == question.options[question.target]

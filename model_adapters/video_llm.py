@@ -178,8 +178,10 @@ class VideoLLM(ABC):
 
         Both are decoded and compared in lower case, as in the authors' code.
         """
-        known = prepared.target_id >= 0
-        return known and self.text([token]).lower() == self.text([prepared.target_id]).lower()
+        if prepared.target_id < 0:  # no expected answer is known
+            return False
+        text, right = (self.text([one]).lower() for one in (token, prepared.target_id))
+        return token == prepared.target_id or (text == right and text != "")
 
     def token_grid(self, prepared: Prepared) -> Int[Tensor, "frame row column"]:
         """Positions of each frame segment's tokens, as they lie on the part of the picture that

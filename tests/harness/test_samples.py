@@ -6,6 +6,7 @@ The bundled model answers two of these three questions right.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 import mapflow
 from mapflow.harness.analyses.samples import is_right
 from mapflow.harness.cli.main import main
+from mapflow.model_adapters.video_llm import VideoLLM
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Clip, Question
 from mapflow.results.records.attention import AttentionRecord
@@ -89,6 +91,7 @@ def test_an_answer_is_right_in_any_case_and_by_the_option_s_text():
     """Paper: the decoded argmax, in lower case, equals the decoded gold token in lower case."""
     words = ["A", "a", "B", "C", "Left", "left", "right", ""]
     model: Any = SimpleNamespace(text=lambda ids: words[ids[0]])
+    model.begins_right = partial(VideoLLM.begins_right, model)
     options = ("up", "down", "up")
     choice = Question("q", "v", "t", Clip("v.mp4"), "?", options, 0, "paper", {})
     open_ended = Question("q", "v", "t", Clip("v.mp4"), "?", (), "left", "paper", {})

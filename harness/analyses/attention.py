@@ -3,7 +3,7 @@
 The query positions are those of one segment, the last token by default. Under any intervention, so
 a knockout can be compared with the baseline run.
 
-    mapflow attention --intervention "full,video->question@2-8" --rows question --output_path maps/
+    mapflow attention --intervention full,video:question@2-8 --rows question --output_path maps/
 """
 
 from __future__ import annotations
@@ -154,16 +154,13 @@ class AttentionMaps(InterventionAnalysis[AttentionRecord]):
 
 def check_rows(name: str) -> str:
     """The segment's name, trimmed. Raises MapflowError for a name that no segment has."""
-    from mapflow.model_adapters.interventions import Route
     from mapflow.model_adapters.interventions.language.layout import SELECTORS
+    from mapflow.model_adapters.interventions.language.route import is_segment
 
-    try:
-        return Route.parse(f"video->{name}").target
-    except MapflowError:
+    if not is_segment(name.strip()):
         known = ", ".join(SELECTORS)
-        raise MapflowError(
-            f"--rows {name!r} names no segment; known: {known}, frame[i], option[i]"
-        ) from None
+        raise MapflowError(f"--rows {name!r} names no segment; known: {known}, frame[i], option[i]")
+    return name.strip()
 
 
 def _positions(prepared: Prepared, part: str) -> Tensor:

@@ -37,7 +37,7 @@ def parse_routes(texts: Iterable[str]) -> list[Route]:
     ]
     if not routes:
         raise MapflowError(
-            f"--routes names no route; sets: {', '.join(route_sets())}; or source->target"
+            f"--routes names no route; sets: {', '.join(route_sets())}; or source:target"
         )
     return list(dict.fromkeys(routes))
 

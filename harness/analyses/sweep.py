@@ -64,7 +64,7 @@ class Sweep(QuestionAnalysis[SweepRecord]):
             metavar="A[,B…]",
             help="sets (cross-frame, vql-to-ql, question-and-options-to-last, vq-to-true-opt,"
             " paper)"
-            " and routes such as video->stem; repeatable (default: vql-to-ql)",
+            " and routes such as video:stem; repeatable (default: vql-to-ql)",
         )
         parser.add_argument(
             "--window", type=int, metavar="K", help="layers per window (default: 9)"

@@ -115,7 +115,7 @@ def sweep(
 ) -> AnalysisResult[Any]:
     """Cuts each route in a window around every layer and measures the answer's probability.
 
-    routes: names of sets or routes such as "video->last"; style, window: which layers a knockout
+    routes: names of sets or routes such as "video:last"; style, window: which layers a knockout
     covers (paper, Section 3); samples: only questions that the baseline run answers so (the paper's
     curves: "correct"); audit: share of windows checked against one full forward pass each;
     output_path: a folder that is continued if it exists, None keeps the records in memory only.

@@ -105,7 +105,7 @@ class Model:
         clip: a video file, or a `Question` from `mapflow.load_questions`, which brings everything
             else but the intervention.
         question, options: the text and two to 26 options.
-        intervention: e.g. "effective" or "video->question@6-20".
+        intervention: e.g. "effective" or "video:question@6-20".
         correct: the right option's text or index, if known: it names the segments `true_option` and
             `false_options` and makes `answer.correct` known.
         start, end: seconds of the file that the question is about.

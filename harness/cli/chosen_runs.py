@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mapflow.model_adapters.interventions import parse_intervention
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.run import Run, read_runs
 from mapflow.tasks.registry import benchmark_sizes, benchmark_titles
@@ -83,7 +84,7 @@ def with_baseline(runs: Sequence[Run], baseline: str | None) -> list[list[Run]]:
     for benchmark in dict.fromkeys(run.benchmark for run in runs):
         own = [run for run in runs if run.benchmark == benchmark]
         wanted = baseline or own[0].intervention
-        first = [run for run in own if run.intervention == wanted]
+        first = _called(own, wanted)
         if not first:
             names = ", ".join(dict.fromkeys(run.intervention for run in own))
             raise MapflowError(f"no intervention {wanted!r} on {benchmark!r}; there are {names}")
@@ -107,11 +108,23 @@ def _named(word: str) -> list[Run]:
     runs = read_runs(place, benchmark_titles(), benchmark_sizes())
     if not intervention:
         return runs
-    chosen = [run for run in runs if run.intervention == intervention]
+    chosen = _called(runs, intervention)
     if not chosen:
         names = ", ".join(dict.fromkeys(run.intervention for run in runs))
         raise MapflowError(f"{str(place)!r} has no intervention {intervention!r}; it has {names}")
     return chosen
+
+
+def _called(runs: Sequence[Run], name: str) -> list[Run]:
+    """The runs of an intervention, in any of its spellings: "video:last" finds "video->last"."""
+    found = [run for run in runs if run.intervention == name]
+    if found:
+        return found
+    try:
+        canonical = str(parse_intervention(name))
+    except MapflowError:
+        return []
+    return [run for run in runs if run.intervention == canonical]
 
 
 def _one_intervention(word: str) -> dict[str, Run]:

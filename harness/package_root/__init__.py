@@ -9,7 +9,7 @@
     answer.attention(rows="question", layers=(6, 8))
 
     questions = mapflow.load_questions("mapflow_motion", limit=5)
-    mapflow.sweep(model, questions, routes=["video->last"]).plot()
+    mapflow.sweep(model, questions, routes=["video:last"]).plot()
 
     mapflow.read_run("RUN").to_pandas()            # records of a run or analysis folder
     mapflow.compare("RUN").table                   # statistics as a data frame

@@ -259,6 +259,7 @@ def test_the_plain_run_is_the_windows_trunk_unless_it_decides_first(model, sampl
     [
         (("--routes", "video->answer"), "unknown segment 'answer'"),
         (("--routes", "vql-to-q"), "or a set of routes: cross-frame, vql-to-ql"),
+        (("--routes", "cross-frame,video-"), "the shell took '>…' as a redirect; write video:TARG"),
         (("--routes", "video->option[7]"), "names 'option[7]', but question"),
         (("--routes", "frame[99]->last"), "cannot be swept: this prompt has no 'frame[99]'"),
         (("--window", "0"), "--window 0 must be at least 1"),
@@ -288,7 +289,7 @@ def test_routes_into_options_do_not_fit_open_questions():
 def test_route_sets_of_the_paper():
     assert all(parse_routes([name]) for name in route_sets())
     assert len(parse_routes(["paper"])) == len(set(parse_routes(["paper"]))) == 11
-    assert parse_routes(["vql-to-ql,video->last", "video->stem"]) == parse_routes(
+    assert parse_routes(["vql-to-ql,video:last", "video→stem"]) == parse_routes(
         ["vql-to-ql", "video->stem"]
     )
 

@@ -78,6 +78,21 @@ def test_mistakes_are_one_line_and_exit_code_2(folder, capsys, words, said):
     assert said in error and error.count("\n") == 1
 
 
+def test_an_intervention_of_a_folder_may_be_written_as_on_a_command_line(tmp_path, capsys):
+    """`>` is a redirect in shells, so routes have a colon there; records have the arrow."""
+    cut = answers("video->last@2-3", EFFECTIVE)
+    run = write_run(tmp_path / "run", [*answers("full", EFFECTIVE), *cut])
+    for words in (
+        [f"{run}:full", f"{run}:video:last@2-3"],
+        [str(run), "--baseline", "video:last@2-3"],
+    ):
+        assert main(["compare", *words, "--format", "json"]) == 0
+        (row,) = json.loads(capsys.readouterr().out)[0]["rows"]
+        assert "video->last@2-3" in row["treatment"] + row["baseline"]
+    assert main(["compare", str(run), "--baseline", "video:last@2-4"]) == 2
+    assert "no intervention 'video:last@2-4'" in capsys.readouterr().err
+
+
 def test_the_margin_decides_the_verdict(folder, capsys):
     for points, verdict in (("2", "inconclusive"), ("30", "non-inferior")):
         main(

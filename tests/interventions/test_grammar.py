@@ -16,7 +16,8 @@ from mapflow.model_adapters.interventions import (
     parse_interventions,
     read_interventions,
 )
-from mapflow.model_adapters.interventions.language.grammar import split_interventions
+from mapflow.model_adapters.interventions.language.grammar import POLICY_NAMES, split_interventions
+from mapflow.model_adapters.interventions.language.layout import SELECTORS
 from mapflow.results.contract.errors import MapflowError
 
 
@@ -56,6 +57,22 @@ def test_several_in_one_text(separator, found):
     assert [str(i) for i in parse_interventions(texts)] == texts
 
 
+@given(cases(random=True), st.sampled_from(["->", "→", ":", " : ", " ->", "→ "]))
+@quick
+def test_every_spelling_of_a_route_is_the_same_intervention(case, arrow):
+    _, spec, _ = case
+    written = str(spec)
+    ours, theirs = parse_intervention(written), parse_intervention(written.replace("->", arrow))
+    assert theirs == ours and str(theirs) == str(ours)
+    assert parse_interventions([f"early-exit@1,{written.replace('->', arrow)}"])[1] == ours
+
+
+def test_no_segment_has_the_name_of_a_policy():
+    """Else "name:…" could be a route from it or the policy with options."""
+    assert not {*SELECTORS} & {*POLICY_NAMES, "cross-frame"}
+    assert not any(name.startswith(("frame[", "option[")) for name in POLICY_NAMES)
+
+
 def test_a_comma_before_a_key_continues():
     assert split_interventions("full,random:ratio=0.58,seed=3") == [
         "full",
@@ -86,6 +103,13 @@ def test_canonical_forms():
         "random:seed=3,ratio=.58": "random:ratio=0.58,seed=3",
         "video -> question @ 6-20": "video->question@6-20",
         "video→question@7-7": "video->question@7",
+        "video:question@7-7": "video->question@7",
+        "frame[3]:option[0]": "frame[3]->option[0]",
+        "last:last": "last->last",
+        "knockout:video:last@center=12": "knockout:video->last@center=12,window=9",
+        "keep:video:question@6-20+all:system": "keep:video->question@6-20+all->system",
+        "keep: video : question": "keep:video->question",
+        "effective:scale=X+video:template": "effective:scale=X+video->template",
         "cross-frame@1-6": "cross-frame@1-6",
         "frame[3]->option[0]": "frame[3]->option[0]",
         "knockout:video->last@center=12": "knockout:video->last@center=12,window=9",
@@ -117,7 +141,25 @@ BAD = {
     "randm:ratio=0.5": "unknown intervention 'randm:ratio=0.5'; did you mean 'random'",
     "cros-frame": "did you mean 'cross-frame'",
     "zzz": "known: full, effective",
-    "video": "route source->target",
+    "video": "route source:target",
+    "vidio:last": "unknown segment 'vidio' in route 'vidio:last'; did you mean 'video'",
+    "video:questoin@6-20": "unknown segment 'questoin' .*did you mean 'question'",
+    "vidio:lst": "unknown intervention 'vidio:lst'; known: .*or a route source:target",
+    "video:question:last": "unknown route .*write source:target",
+    "video:question->last": "unknown route",
+    "video:": "unknown segment ''",
+    "cross-frame:last": "unknown segment 'cross-frame'",
+    "efective:scale=X": "did you mean 'effective'",
+    "random:last": "not of the form key=value",
+    "knockout:last": "not of the form source:target@STYLE=LAYER",
+    "full:last": "'full' takes no options",
+    "keep:video:last+keep:stem:last": "keep: begins an intervention and holds for all",
+    "video-": "the shell took '>…' as a redirect; write video:TARGET or quote it",
+    "full,frame[0]-": "the shell took '>…' as a redirect; write frame\\[0\\]:TARGET or quote it",
+    "effective+vidio-": "the shell took '>…' as a redirect; write vidio:TARGET",
+    "keep:video-": "the shell took '>…' as a redirect",
+    "knockout:video-": "knockout 'video-': the shell took '>…' as a redirect",
+    "effective-": "did you mean 'effective'",
     "vidio->last": "unknown segment 'vidio' in route 'vidio->last'; did you mean 'video'",
     "video->questoin@6-20": "unknown segment 'questoin' .*did you mean 'question'",
     "video->trueoption": "did you mean 'true_option'",
@@ -244,11 +286,11 @@ def test_a_file_names_interventions(tmp_path):
         plain: full
         seeded: random:ratio=0.5,seed=2
         routes:
-          cut: [video->last, knockout:question->last@center=3]
+          cut: [video:last, knockout:question->last@center=3]
         only:
           keep:
-            - video->question@1-2
-            - all->system
+            - video→question@1-2
+            - all:system
         ranges:
           effective: {cross_frame: 1-4, video_to_question: 2-6, question_to_last: 5}
         tight:
@@ -301,6 +343,9 @@ BAD_FILES = {
     "a: {cut: video->last}": "'a': must be",
     "a: {cut: [[video->last]]}": "'a': must be",
     "a: {cut: [vidio->last]}": "'a': .*did you mean 'video'",
+    "a: {cut: [vidio:last]}": "'a': .*did you mean 'video'",
+    "a: {cut: [video: last]}": "'a': must be",
+    "video:last: full": "'video:last': is an intervention itself",
     "a: {keep: [effective]}": "'a': .*keep",
     "a: {keep: [video->last], cut: [video->last]}": "'a': must be",
     "a: {effective: {cross_frame: 1-2}}": "'a': .*lacks 'video_to_question'",

@@ -28,11 +28,11 @@ FORMS: dict[type[Policy], list[str]] = {
     Knockout: [
         "knockout:video->last@center=3,window=2",
         "knockout:cross-frame@inverse=1",
-        "knockout:stem->last@top-down=2",
+        "knockout:stem:last@top-down=2",
         "knockout:all->last@bottom-up=2",
     ],
     EarlyExit: ["early-exit@3", "early-exit @ 04"],
-    Cut: ["video->question@2-4", "cross-frame", "option[0]→last@5"],
+    Cut: ["video->question@2-4", "cross-frame", "option[0]→last@5", "last:last@2"],
 }
 CASES = [(policy, text) for policy, texts in FORMS.items() for text in texts]
 

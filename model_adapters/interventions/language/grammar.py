@@ -5,12 +5,15 @@
     effective:cross_frame=6-15,video_to_question=6-20,question_to_last=16-25
     effective:scale=LLaVA-NeXT-7B-Video-FT      a published model's ranges, scaled by depth
     random:ratio=0.58,seed=3                    random cuts (default: as many as effective cuts)
-    video->question@6-20                        cut a route in these layers (default: all)
-    knockout:video->last@center=12,window=9     cut a route in a window (center, inverse, …)
-    keep:video->question@6-20+all->system       keep only these edges
+    video:question@6-20                         cut a route in these layers (default: all)
+    knockout:video:last@center=12,window=9      cut a route in a window (center, inverse, …)
+    keep:video:question@6-20+all:system         keep only these edges
     early-exit@20                               read the answer from layer 20; run no later layer
-    effective+video->template                   cut an edge if any of several policies does
+    effective+video:template                    cut an edge if any of several policies does
 
+A route may also be written `video->question` (its printed form; quote it, `>` is a redirect in
+shells) or `video→question`. No segment has a policy's name, so the colon of a route and the colon
+before a policy's options cannot be confused.
 Several interventions are separated by commas; a comma before `key=` continues the same one. `;` may
 replace `,` where commas mean something else (lmms-eval's model_args). Layers are 1-based and
 inclusive. The styles of a window are center, inverse, top-down and bottom-up.
@@ -26,7 +29,7 @@ from typing import Any
 
 from mapflow.model_adapters.interventions.language.intervention import Intervention
 from mapflow.model_adapters.interventions.language.policies import POLICIES, Policy
-from mapflow.model_adapters.interventions.language.route import CROSS_FRAME
+from mapflow.model_adapters.interventions.language.route import CROSS_FRAME, redirect_hint
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_yaml
 
@@ -81,6 +84,11 @@ def parse_intervention(text: str, name: str | None = None) -> Intervention:
     terms = [term.strip() for term in body.removeprefix("keep:").split("+")]
     if not all(terms):
         raise MapflowError(f"intervention {text.strip()!r} has an empty part")
+    if any(term.startswith("keep:") for term in terms):
+        raise MapflowError(
+            f"intervention {text.strip()!r}: keep: begins an intervention and holds for all of its"
+            " routes, as in keep:video:question+all:system"
+        )
     return Intervention(tuple(policy for term in terms for policy in _parse_term(term)), keep, name)
 
 
@@ -142,10 +150,12 @@ def _parse_term(term: str) -> list[Policy]:
     for policy in POLICIES:
         if policy.claims(term):
             return [policy.parse(term)]
+    if redirected := redirect_hint(term):
+        raise MapflowError(f"unknown intervention {term!r}{redirected}")
     close = difflib.get_close_matches(head, [*POLICY_NAMES, CROSS_FRAME], n=1)
     hint = (
         f"did you mean {close[0]!r}?"
         if close
-        else f"known: {', '.join(POLICY_NAMES)}, or a route source->target"
+        else f"known: {', '.join(POLICY_NAMES)}, or a route source:target"
     )
     raise MapflowError(f"unknown intervention {term!r}; {hint}")

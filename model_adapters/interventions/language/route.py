@@ -1,5 +1,8 @@
 """Route: `source -> target`, a named bundle of attention edges (keys of source, queries of target).
 
+People write `video:question`, `video->question` or `video→question`; records, tables and manifests
+hold `video->question`. The colon is for command lines: an unquoted `>` is a shell's redirect.
+
 `cross-frame` is the one route that two names cannot express: every frame attends to the other
 frames: those before it, and later ones in models whose frames attend in both directions.
 """
@@ -18,6 +21,7 @@ from mapflow.results.contract.errors import MapflowError
 
 CROSS_FRAME = "cross-frame"
 _INDEXED = re.compile(r"(frame|option)\[\d{1,4}\]")
+_ARROW = re.compile(r"->|→|:")
 
 
 @dataclass(frozen=True)
@@ -31,20 +35,21 @@ class Route:
 
     @classmethod
     def parse(cls, text: str) -> Route:
-        """From "video->question" or "cross-frame". Raises MapflowError naming the nearest known
-        segment.
+        """From "video:question", "video->question", "video→question" or "cross-frame". Raises
+        MapflowError naming the nearest known segment.
         """
         text = text.strip()
         if text == CROSS_FRAME:
             return cls(CROSS_FRAME, CROSS_FRAME)
-        ends = [end.strip() for end in re.split(r"->|→", text)]
+        ends = [end.strip() for end in _ARROW.split(text)]
         if len(ends) != 2:
             raise MapflowError(
-                f"unknown route {text!r}: write source->target or {CROSS_FRAME}"
-                f"{_nearest(text, [CROSS_FRAME])}"
+                f"unknown route {text!r}"
+                + (redirect_hint(text) or f": write source:target or {CROSS_FRAME}")
+                + _nearest(text, [CROSS_FRAME], known=False)
             )
         for end in ends:
-            if end not in SELECTORS and not _INDEXED.fullmatch(end):
+            if not is_segment(end):
                 raise MapflowError(
                     f"unknown segment {end!r} in route {text!r}{_nearest(end, list(SELECTORS))}"
                 )
@@ -62,6 +67,34 @@ class Route:
         return CROSS_FRAME if self.source == CROSS_FRAME else f"{self.source}->{self.target}"
 
 
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+def is_segment(name: str) -> bool:
+    """Whether routes may name it."""
+    return name in SELECTORS or bool(_INDEXED.fullmatch(name))
+
+
+def is_route(text: str) -> bool:
+    """Whether the text, without layers, is meant as a route, valid or not.
+
+    A colon also ends a policy's name ("random:seed=1"): with it, one end must be a known segment.
+    """
+    ends = [end.strip() for end in _ARROW.split(text)]
+    arrow = "->" in text or "→" in text or text.strip().startswith(CROSS_FRAME)
+    return arrow or (len(ends) > 1 and any(map(is_segment, ends)))
+
+
+def redirect_hint(text: str) -> str:
+    """What to say of `video-`, which is what a shell leaves of an unquoted `video->question`; else
+    "".
+    """
+    found = re.search(r"([\w\[\]]+)-$", text.strip())
+    source = found[1] if found and "@" not in text else ""
+    if not is_segment(source) and not difflib.get_close_matches(source, SELECTORS):
+        return ""
+    return f": the shell took '>…' as a redirect; write {source}:TARGET or quote it"
+
+
+def _nearest(word: str, names: list[str], known: bool = True) -> str:
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(names)}" if known else ""

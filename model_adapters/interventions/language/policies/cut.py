@@ -1,6 +1,6 @@
 """Cuts of named routes, in a range of layers or in a window.
 
-Forms: `video->question@6-20` and `knockout:video->last@center=12,window=9`.
+Forms: `video:question@6-20` and `knockout:video:last@center=12,window=9`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mapflow.model_adapters.interventions.language.policies.policy import (
     parse_options,
     typed_options,
 )
-from mapflow.model_adapters.interventions.language.route import CROSS_FRAME, Route
+from mapflow.model_adapters.interventions.language.route import Route, is_route, redirect_hint
 from mapflow.results.contract.errors import MapflowError
 
 
@@ -40,11 +40,11 @@ class Cut(Policy):
 
     @classmethod
     def claims(cls, term: str) -> bool:
-        return "->" in term or "→" in term or term.startswith(CROSS_FRAME)
+        return is_route(term.partition("@")[0])
 
     @classmethod
     def parse(cls, term: str) -> Cut:
-        """From "source->target" or "source->target@6-20"."""
+        """From "source:target" or "source:target@6-20"."""
         route, at, layers = term.partition("@")
         return cls(Route.parse(route), LayerSpan.parse(layers) if at else None)
 
@@ -74,15 +74,16 @@ class Knockout(Policy):
 
     @classmethod
     def parse(cls, term: str) -> Knockout:
-        """From "knockout:source->target@STYLE=LAYER,window=K"."""
+        """From "knockout:source:target@STYLE=LAYER,window=K"."""
         text = term.partition(":")[2]
         route, at, window = text.partition("@")
         options = parse_options(window)
         style: WindowStyle | None = next((one for one in WINDOW_STYLES if one in options), None)
         if not at or style is None or set(options) - {style, "window"}:
+            form = "source:target@STYLE=LAYER,window=K with STYLE one of"
             raise MapflowError(
-                f"knockout {text!r} is not of the form source->target@STYLE=LAYER,window=K with"
-                f" STYLE one of {', '.join(WINDOW_STYLES)}"
+                f"knockout {text!r}"
+                + (redirect_hint(text) or f" is not of the form {form} {', '.join(WINDOW_STYLES)}")
             )
         numbers = typed_options(options, {key: int for key in options}, "knockout")
         size = numbers.get("window", DEFAULT_SIZE)

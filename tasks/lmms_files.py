@@ -11,6 +11,7 @@ import json
 import shutil
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryFile
 from uuid import uuid4
 
 from mapflow.results.contract.archives import cache_folder
@@ -39,6 +40,25 @@ def write_task_files() -> Path:
             f"{folder} cannot be written ({error}): set MAPFLOW_CACHE to another folder"
         ) from None
     return folder
+
+
+def check_table_cache() -> None:
+    """Raises MapflowError if the folder of the library `datasets` cannot be written.
+
+    lmms-eval would try to read a task five times and end in a traceback.
+    """
+    from datasets import config
+
+    folder = Path(config.HF_DATASETS_CACHE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MapflowError(
+            f"{folder}, where tables of questions are kept, cannot be written ({error.strerror}):"
+            " set HF_HOME to another folder"
+        ) from None
 
 
 def _task_files() -> dict[str, str]:

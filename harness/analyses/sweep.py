@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from mapflow.results.records.sweep import SweepRecord
 
 if TYPE_CHECKING:
     from mapflow.harness.analyses.samples import Samples
+    from mapflow.harness.analyses.sweep_windows import Budget
     from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Route
     from mapflow.model_adapters.interventions.language.layers import WindowStyle
     from mapflow.model_adapters.video_llm import Prepared, VideoLLM
@@ -43,6 +45,7 @@ class Sweep(QuestionAnalysis[SweepRecord]):
     Attributes:
         audit: share of windows (0 to 1) that are checked against one full forward pass each.
         memory_budget: bytes for windows that run together; None for the default of the device.
+            It is halved when memory runs out.
     """
 
     routes: tuple[Route, ...]
@@ -160,7 +163,7 @@ class Sweep(QuestionAnalysis[SweepRecord]):
         question, n_layers = prepared.question, model.decoder.n_layers
         (inputs,) = model.embed([prepared])
         compiled = self._compiled(model, prepared, inputs)
-        found = windows.window_probabilities(model, inputs, compiled, self.memory_budget)
+        found = windows.window_probabilities(model, inputs, compiled, self._budget)
         if found is None:
             return self.failed(question, self.NOT_FINITE)
         records = []
@@ -174,6 +177,12 @@ class Sweep(QuestionAnalysis[SweepRecord]):
             audit = {"audited": layers, "audit_difference": difference}
             records.append(self.record(question, name, **values, **audit))
         return records
+
+    @cached_property
+    def _budget(self) -> Budget:
+        from mapflow.harness.analyses.sweep_windows import Budget
+
+        return Budget(self.memory_budget)
 
     def _compiled(
         self, model: VideoLLM, prepared: Prepared, inputs: DecoderInputs

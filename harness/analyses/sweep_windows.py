@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mapflow.harness.analyses.samples import is_right
+from mapflow.model_adapters.device_memory import free_memory, out_of_memory
 from mapflow.model_adapters.interventions import (
     Compiled,
     DecoderInputs,
@@ -61,11 +63,38 @@ def plan_windows(
     return plan_passes(compiled, widths, budget or default)
 
 
+@dataclass
+class Budget:
+    """Bytes for windows that run together; None for the default of the device.
+
+    A question for which memory runs out lowers it for the rest of the run.
+    """
+
+    bytes: int | None
+
+
 def window_probabilities(
-    model: VideoLLM, inputs: DecoderInputs, compiled: Sequence[Compiled], budget: int | None
+    model: VideoLLM, inputs: DecoderInputs, compiled: Sequence[Compiled], budget: Budget
 ) -> Float[Tensor, "window vocab"] | None:
-    """Probabilities under each of `compiled`, on the CPU; None if logits are not finite."""
-    planned = plan_windows(model, inputs, compiled, budget)
+    """Probabilities under each of `compiled`, on the CPU; None if logits are not finite.
+
+    If memory runs out, the windows are planned again for half the memory, down to one window at a
+    time. Raises what torch raises if even that does not fit.
+    """
+    while True:
+        planned = plan_windows(model, inputs, compiled, budget.bytes)
+        try:
+            return _probabilities(model, inputs, compiled, planned)
+        except Exception as error:
+            if not out_of_memory(error) or planned.is_smallest:
+                raise
+        free_memory()
+        budget.bytes = planned.bytes // 2
+
+
+def _probabilities(
+    model: VideoLLM, inputs: DecoderInputs, compiled: Sequence[Compiled], planned: MemoryPlan
+) -> Float[Tensor, "window vocab"] | None:
     try:
         logits = answer_logits(model.decoder, inputs, compiled, planned)
     except NotIncremental:

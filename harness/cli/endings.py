@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
-from mapflow.results.contract.errors import CLOSED_PIPE, USAGE_ERROR, MapflowError
+from mapflow.results.contract.errors import CLOSED_PIPE, FAILED, USAGE_ERROR, MapflowError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PLAIN = {
@@ -43,8 +43,8 @@ def run_command(program: str, body: Callable[[], int], arguments: Sequence[str])
     program: the name that begins error lines.
     arguments: of the command; with --output_path, an interrupted one can be continued.
 
-    MapflowError, signals and a standard output that is closed, full or no longer read end the
-    command; other exceptions pass through.
+    MapflowError, signals, memory that ran out and a standard output that is closed, full or no
+    longer read end the command; other exceptions pass through.
     """
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
@@ -79,6 +79,19 @@ def _ended(program: str, body: Callable[[], int], arguments: Sequence[str]) -> i
         resumes = any(one.startswith("--output_path") for one in arguments)
         print(f"\n{program}: {stop}{kept if resumes else ''}", file=sys.stderr)
         return stop.exit_code
+    except Exception as error:
+        if not _out_of_memory(error):
+            raise
+    print(f"{program}: error: memory ran out; what was written is kept", file=sys.stderr)
+    return FAILED
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:  # whose errors are the other ones
+        return isinstance(error, MemoryError)
+    from mapflow.model_adapters.device_memory import out_of_memory
+
+    return out_of_memory(error)
 
 
 class OutputLost(BaseException):

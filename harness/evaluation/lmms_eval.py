@@ -29,7 +29,7 @@ from mapflow.model_adapters.families.registry import BUNDLED_MODEL, check_family
 from mapflow.model_adapters.lmms.generation import Generation, read_generation
 from mapflow.model_adapters.lmms.requested import request_generation
 from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, USAGE_ERROR, MapflowError
-from mapflow.tasks.lmms_files import write_task_files
+from mapflow.tasks.lmms_files import check_table_cache, write_task_files
 
 LMMS = ("intervention", "allow_uncut_layers")
 """Arguments of lmms-eval's model classes (`model_adapters/lmms/models.py`) beside the family's."""
@@ -269,6 +269,7 @@ class _Command:
         included = args.include_path or []
         included = [included] if isinstance(included, str) else included
         args.include_path = [*included, str(write_task_files())]
+        check_table_cache()
         names = args.tasks.split(",")
         self._asked = names
         self._tasks = [name for name in names if name not in upstream.LISTINGS]

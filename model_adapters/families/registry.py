@@ -177,6 +177,7 @@ def load_model(
     load, and as `VideoLLM.load` does.
     """
     from mapflow.model_adapters.checkpoints.network_loading import default_device
+    from mapflow.model_adapters.device_memory import out_of_memory
     from mapflow.model_adapters.interventions.inspection.layers import (
         numbered,
         uncut_layers_allowed,
@@ -184,14 +185,17 @@ def load_model(
 
     model = family(name)
     typed = checked_options(name, model, options)
-    with uncut_layers_allowed(allow_uncut_layers):
-        loaded = model.load(
-            checkpoint(name, pretrained),
-            dtype=dtype,
-            device_map=device or default_device(),
-            lora=lora,
-            **typed,
-        )
+    place, folder = device or default_device(), checkpoint(name, pretrained)
+    try:
+        with uncut_layers_allowed(allow_uncut_layers):
+            loaded = model.load(folder, dtype=dtype, device_map=place, lora=lora, **typed)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise MapflowError(
+            f"{str(folder)!r} does not fit into the memory of {place}: free it, or choose another"
+            " device (auto for all GPUs) or dtype"
+        ) from None
     defaults = {key: one.default for key, one in family_options(model).items()}
     loaded.arguments = {**defaults, **typed}
     others = {key: value for key, value in typed.items() if value != defaults[key]}

@@ -7,22 +7,16 @@ answers as the whole one, within the noise of its precision.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import torch
-
+from mapflow.model_adapters.device_memory import free_memory, out_of_memory
 from mapflow.model_adapters.inference.answering import begin, failed
 from mapflow.model_adapters.interventions import Intervention
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.records.record import Record
 
 R = TypeVar("R")
-
-SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Parts of the messages of torch's RuntimeErrors on devices without an exception type for memory.
-"""
 
 
 def answer_within_memory(
@@ -44,7 +38,7 @@ def begin_within_memory(
     except Exception as error:
         if not out_of_memory(error):
             raise
-    free_memory()  # not before: until here the error held the stack frames that hold the tensors
+    free_memory()
     if len(prepared) > 1:
         half = len(prepared) // 2
         first, second = (
@@ -60,13 +54,6 @@ def begin_within_memory(
         )
         return lambda: [[*left, *right] for left, right in zip(first(), second(), strict=True)]
     return lambda: [[failed(prepared[0].question, interventions[0], too_large(model))]]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """True if `error` means that memory ran out, on any device."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
-    )
 
 
 def unless_too_large(
@@ -85,10 +72,3 @@ def unless_too_large(
 def too_large(model: VideoLLM) -> str:
     """The reason in an error record; without torch's figures, which differ from run to run."""
     return f"out of memory: too large for {model.decoder.device.type} even alone"
-
-
-def free_memory() -> None:
-    """Releases unreferenced memory, including the blocks that torch keeps for reuse."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -15,10 +15,10 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from tqdm import tqdm
 
+from mapflow.model_adapters.device_memory import out_of_memory
 from mapflow.model_adapters.inference import answering
 from mapflow.model_adapters.inference.memory_limit import (
     begin_within_memory,
-    out_of_memory,
     too_large,
     unless_too_large,
 )

@@ -163,7 +163,7 @@ def train(out: Path, settings: Settings, workers: int, device: torch.device) -> 
 
     The rows depend on the seed only. With a time limit, the number of steps depends on the machine.
     """
-    begun = time.time()
+    begun = time.monotonic()
     tokenizer = benchmark_tokenizer()
     factory = RowFactory(tokenizer, workers)  # forks, so it must precede the first use of the GPU
     orders = [
@@ -184,10 +184,11 @@ def train(out: Path, settings: Settings, workers: int, device: torch.device) -> 
     test = orders[0]().to(device)
     rows = orders[1]().to(device)
     print(
-        f"{time.time() - begun:.0f} s: {len(rows)} rows, {_size(network):,} parameters", flush=True
+        f"{time.monotonic() - begun:.0f} s: {len(rows)} rows, {_size(network):,} parameters",
+        flush=True,
     )
-    started, number, second = time.time(), 0, settings.first_part == 0
-    while (progress := _progress(number, time.time() - started, settings)) < 1:
+    started, number, second = time.monotonic(), 0, settings.first_part == 0
+    while (progress := _progress(number, time.monotonic() - started, settings)) < 1:
         if progress >= settings.first_part and not second:
             rows, second = orders[-1]().to(device), True
         chosen = torch.randint(len(rows), (settings.batch,), device=device)
@@ -196,10 +197,10 @@ def train(out: Path, settings: Settings, workers: int, device: torch.device) -> 
         if number % settings.log_every == 0:
             scores = accuracy(network, trainer.prefix, test[:500])
             print(
-                f"{number} {time.time() - started:.0f} s loss {loss.item():.4f} {scores}",
+                f"{number} {time.monotonic() - started:.0f} s loss {loss.item():.4f} {scores}",
                 flush=True,
             )
-    seconds = time.time() - started
+    seconds = time.monotonic() - started
     factory.close()
     metrics = {
         "steps": number,

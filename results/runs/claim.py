@@ -48,7 +48,7 @@ class Claim:
         weakref.finalize(self, os.close, file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except (BlockingIOError, PermissionError):  # POSIX allows either for a lock that is held
             owner = json.loads(os.pread(file, 1 << 16, 0) or b"{}")
             if not shared or owner.pop("job", None) != job:
                 raise MapflowError(_in_use(folder, owner)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -214,6 +215,38 @@ def test_a_small_memory_budget_is_met_one_window_at_a_time_and_said(whole, tmp_p
         assert record.p_answers == pytest.approx(
             whole_ones[record.key].p_answers, abs=NOISE[torch.float32].probability
         )
+
+
+def test_memory_that_runs_out_halves_the_windows_that_run_together(whole, tmp_path, monkeypatch):
+    original, planned = sweep_windows._probabilities, []
+
+    def scarce(model, inputs, compiled, plan):
+        planned.append(plan)
+        if any(len(one.interventions) > 8 for one in plan.passes):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(model, inputs, compiled, plan)
+
+    monkeypatch.setattr(sweep_windows, "_probabilities", scarce)
+    assert sweep(tmp_path / "s") == 0
+    halvings = [b.bytes <= a.bytes for a, b in itertools.pairwise(planned)]
+    assert len(planned) > 4 and all(halvings), "less and less memory, which is not tried again"
+    assert [len(one.passes) == 1 for one in planned[-3:]] == [False, False, False]
+    whole_ones = {r.key: r for r in read_records(whole, SweepRecord)}
+    for record in read_records(tmp_path / "s", SweepRecord):
+        assert record.p_answers == pytest.approx(
+            whole_ones[record.key].p_answers, abs=NOISE[torch.float32].probability
+        )
+
+
+def test_a_question_whose_single_window_does_not_fit_has_failed(tmp_path, monkeypatch):
+    def none_at_all(model, inputs, compiled, plan):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(sweep_windows, "_probabilities", none_at_all)
+    words = ("--task", TASK, "--routes", "question->last", "--limit", "1")
+    assert sweep(tmp_path / "s", *words) == 3
+    (record,) = read_records(tmp_path / "s", SweepRecord)
+    assert record.error == "out of memory: too large for cpu even alone"
 
 
 def test_another_window_does_not_go_into_the_same_folder(whole, capsys):

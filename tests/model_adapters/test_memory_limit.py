@@ -2,18 +2,25 @@
 error record.
 """
 
+import itertools
+import shutil
+import time
 import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 
-from mapflow.model_adapters.families.registry import checkpoint, family
+from mapflow.model_adapters.device_memory import out_of_memory
+from mapflow.model_adapters.families.llava.model import LlavaVideo
+from mapflow.model_adapters.families.registry import checkpoint, family, load_model
 from mapflow.model_adapters.inference.answering import answer, failed
-from mapflow.model_adapters.inference.memory_limit import answer_within_memory, out_of_memory
-from mapflow.model_adapters.inference.run_loop import OneByOne, run_questions
+from mapflow.model_adapters.inference.memory_limit import answer_within_memory
+from mapflow.model_adapters.inference.run_loop import OneByOne, answer_questions, run_questions
 from mapflow.model_adapters.interventions import Intervention, parse_interventions
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.folder import RunFolder, read_records
+from mapflow.results.runs.temporary import remove_abandoned, shared_temporary
 from mapflow.tasks.registry import load_questions
 
 CPU = (
@@ -191,6 +198,31 @@ def test_an_analysis_fails_one_question_for_memory_and_stops_for_anything_else(
     else:
         with pytest.raises(RuntimeError, match="shape mismatch"):
             list(run)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(monkeypatch):
+    def load(cls, *arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(LlavaVideo, "load", classmethod(load))
+    with pytest.raises(MapflowError, match="does not fit into the memory of cpu: free it, or"):
+        load_model(device="cpu")
+
+
+def test_a_clock_that_jumps_changes_nothing(model, tmp_path, monkeypatch):
+    """As after suspending a machine, or a correction of its clock by a day."""
+    questions = load_questions("mapflow_motion", limit=2)
+    (expected,) = [[r for _, own in answer_questions(model, questions, [FULL]) for r in own]]
+    now, days = time.time, itertools.cycle((-1, 1, 0))
+    monkeypatch.setattr(time, "time", lambda: now() + 86_400 * next(days))
+    folder, held = shared_temporary()
+    run = RunFolder(folder, {}, {})
+    found = [r for _, own in answer_questions(model, questions, [FULL], folder=run) for r in own]
+    for _ in range(3):
+        remove_abandoned()
+    assert found == expected == read_records(folder)
+    del held
+    shutil.rmtree(folder)
 
 
 def test_a_written_answer_whose_later_logits_are_not_finite_is_no_answer(

@@ -1,6 +1,8 @@
 """One job at a time in a run's folder: a second is refused, a job's own workers are not, and death
 leaves no lock."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
 from pathlib import Path
@@ -49,6 +51,13 @@ def _work(folder, environment, pipe) -> None:
     run.append([a_record(int(environment.get("RANK", 0)))])
     pipe.send(None)
     pipe.recv()
+
+
+@pytest.fixture(autouse=True, params=["flock", "lockf"])
+def locks(request, monkeypatch):
+    """File systems such as NFS and Lustre turn a process's flock into a lock on a range of bytes,
+    which belongs to the process and ends when it closes the file, through whichever descriptor."""
+    monkeypatch.setattr("fcntl.flock", getattr(fcntl, request.param))
 
 
 @pytest.fixture
@@ -117,12 +126,13 @@ def test_one_process_may_ask_again_and_gives_the_folder_free_when_it_is_done(tmp
     assert worker(tmp_path).refusal is None
 
 
-def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOLCK, errno.ESTALE, errno.EIO])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
     def refuse(*_):
-        raise OSError(95, "Operation not supported")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(OSError):
         claim(tmp_path)
-    with pytest.raises(MapflowError, match="cannot be written: Operation not supported"):
+    with pytest.raises(MapflowError, match=f"cannot be written: {os.strerror(number)}"):
         RunFolder(tmp_path, {}, {})

@@ -11,13 +11,14 @@ from types import SimpleNamespace
 import pytest
 
 pytest.importorskip("lmms_eval")
+import datasets
 
 from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.archives import unpack_clip
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import split_prompt
 from mapflow.results.contract.question import Question
-from mapflow.tasks.lmms_files import write_task_files
+from mapflow.tasks.lmms_files import check_table_cache, write_task_files
 from mapflow.tasks.lmms_functions import pooled, process_results, valid_answer_rate
 from mapflow.tasks.registry import BENCHMARKS
 
@@ -309,3 +310,12 @@ def test_lmms_evals_own_prompts(monkeypatch):
     assert foreign_texts(prompt, "option") == doc["options"] and foreign_texts(prompt, "stem") == [
         "What does he do?"
     ]
+
+
+def test_a_cache_of_tables_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "datasets")
+    with pytest.raises(MapflowError, match=r"cannot be written .*: set HF_HOME to another folder"):
+        check_table_cache()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "new" / "datasets")
+    check_table_cache()

@@ -79,6 +79,11 @@ class MemoryPlan:
         """The estimate of the largest pass."""
         return max(one.bytes for one in self.passes)
 
+    @property
+    def is_smallest(self) -> bool:
+        """No other plan needs less memory: each pass runs one intervention, or none is known."""
+        return not self.bytes or all(len(one.interventions) == 1 for one in self.passes)
+
     def __str__(self) -> str:
         share = self.naive_row_layers / max(1, self.row_layers)
         passes = f"{len(self.passes)} pass{'es' * (len(self.passes) > 1)}"

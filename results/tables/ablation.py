@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 
 from mapflow.results.contract.errors import MapflowError
@@ -34,20 +34,20 @@ from mapflow.results.statistics import (
     seeds_drop,
     seeds_macro_difference,
 )
-from mapflow.results.tables.comparison import (
+from mapflow.results.tables.cells import (
     DROP_NOTE,
+    LEGEND,
     MACRO_COLUMNS,
-    compare_with_baseline,
+    difference_marks,
     drop_row,
     drop_text,
     drop_values,
-    either_failed,
     macro_sentence,
     macro_values,
     p_text,
-    paired,
 )
-from mapflow.results.tables.formats import Column, Row, Table
+from mapflow.results.tables.comparison import compare_with_baseline, either_failed, paired
+from mapflow.results.tables.formats import Column, Marks, Row, Table
 from mapflow.results.tables.summary import of_all, percent
 
 
@@ -231,7 +231,22 @@ def _table(
     columns = _COLUMNS
     if any(macro for *_, macro in corrected):
         columns = (*_COLUMNS, *MACRO_COLUMNS)
-    return Table(f"Ablation on {baseline.title}", columns, rows, notes, provenance(group))
+    best = max(row["accuracy"] for row in rows)
+    highest = frozenset(k for k, row in enumerate(rows) if row["accuracy"] == best)
+    return Table(
+        f"Ablation on {baseline.title}",
+        columns,
+        rows,
+        notes,
+        provenance(group),
+        more=_MORE_COLUMNS,
+        compact=_COMPACT,
+        marks=[
+            Marks("accuracy [95 % CI]", highest if len(rows) > 1 else frozenset()),
+            replace(difference_marks("difference", rows), best=frozenset()),
+        ],
+        legend=LEGEND,
+    )
 
 
 def _condition(
@@ -324,3 +339,11 @@ _COLUMNS: tuple[Column[Row], ...] = (
     Column("verdict", lambda r: r["verdict"], right=False),
     Column("n", lambda r: of_all(r["n"], r["of"])),
 )
+_MORE_COLUMNS: tuple[Column[Row], ...] = (
+    Column("benchmark", lambda r: r["benchmark"], right=False),
+    Column("baseline accuracy", lambda r: percent(r["baseline_accuracy"])),
+)
+_COMPACT = (
+    "condition", "seeds", "edges %", "accuracy [95 % CI]", "difference", "95 % CI", "p (Holm)",
+    "verdict",
+)  # fmt: skip

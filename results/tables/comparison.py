@@ -6,7 +6,7 @@ table report how many were left out and why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,23 +16,29 @@ from mapflow.results.runs.provenance import disagreements, provenance
 from mapflow.results.runs.run import Run, incomplete_note, labels
 from mapflow.results.statistics import (
     Comparison,
-    Interval,
-    MacroDifference,
     PairedRuns,
     RunOutcomes,
-    accuracy_drop,
-    claim,
     cochran_q,
     compare_runs,
     count,
-    detectable,
     judge_together,
     pair,
     points,
     sentence,
 )
+from mapflow.results.tables.cells import (
+    DROP_NOTE,
+    LEGEND,
+    MACRO_COLUMNS,
+    difference_marks,
+    drop_text,
+    drop_values,
+    macro_sentence,
+    macro_values,
+    p_text,
+)
 from mapflow.results.tables.formats import Column, Row, Table
-from mapflow.results.tables.summary import of_all
+from mapflow.results.tables.summary import of_all, percent
 
 
 @dataclass(frozen=True)
@@ -232,12 +238,17 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
     ]
     notes.append(DROP_NOTE)
     runs = [run for one in pairs for run in (one.baseline, one.treatment)]
+    rows = [_row(p) for p in pairs]
     return Table(
         "Comparisons with the baseline",
         [c for c in COLUMNS if macros or not c.head.startswith("macro")],
-        [_row(p) for p in pairs],
+        rows,
         list(dict.fromkeys(notes)),
         provenance(runs),
+        more=MORE_COLUMNS,
+        compact=COMPACT,
+        marks=[difference_marks("difference", rows)],
+        legend=LEGEND,
     )
 
 
@@ -252,14 +263,6 @@ def _family(found: Comparison, shown: int) -> str:
         " averages are a family likewise. Intervals and p"
         " are each comparison's own."
     )
-
-
-def macro_sentence(treatment: str, baseline: str, macro: MacroDifference) -> str:
-    said = claim(treatment, baseline, macro.interval, macro.p_holm, macro.non_inferiority)
-    power = ""
-    if macro.non_inferiority.verdict == "inconclusive":
-        power = f" {detectable(macro.interval)}"
-    return f"Macro average over subtasks: {said}.{power}"
 
 
 def _row(one: ComparedPair) -> Row:
@@ -298,72 +301,6 @@ def _row(one: ComparedPair) -> Row:
     }
 
 
-def macro_values(macro: MacroDifference | None) -> Row:
-    """The macro average's values; all None without subtasks."""
-    against = macro and macro.non_inferiority
-    return {
-        "macro_difference": macro and macro.interval.estimate,
-        "macro_low": macro and macro.interval.low,
-        "macro_high": macro and macro.interval.high,
-        "p_macro": macro and macro.test.p_value,
-        "p_macro_holm": macro and macro.p_holm,
-        "macro_verdict": against and against.verdict,
-        "p_macro_non_inferior_holm": against and against.p_holm,
-    }
-
-
-def drop_values(together: PairedRuns, task: str | None = None) -> Row:
-    """The accuracy drop among the questions that the first of two runs answers right.
-
-    `task` restricts it to one subtask. The drop is a fraction with its 95 % interval, clustered by
-    video; None where the first run answers no question right.
-    """
-    chosen = np.ones(together.n, dtype=bool)
-    if task is not None and together.task is not None:
-        chosen = together.task == together.task_names.index(task)
-    before, after = together.correct[:, chosen]
-    cluster = together.cluster[chosen] if together.clustered else None
-    drop = accuracy_drop(before, after, cluster)
-    return drop_row(drop, int(before.sum()))
-
-
-def drop_row(drop: Interval | None, n_right: int) -> Row:
-    """The values of `drop_values`."""
-    limits = (None,) * 3 if drop is None else (drop.estimate, drop.low, drop.high)
-    return {
-        "n_right": n_right,
-        **dict(zip(("drop", "drop_low", "drop_high"), limits, strict=True)),
-    }
-
-
-def drop_text(row: Row) -> str:
-    """The cell of `drop_values`."""
-    if row["drop"] is None:
-        return "–"
-    interval = (
-        "" if row["drop_low"] is None else f" {points(row['drop_low'])}…{points(row['drop_high'])}"
-    )
-    return f"{points(row['drop'])}{interval} (n = {row['n_right']:,})"
-
-
-DROP_NOTE = (
-    "Drop among right: points of accuracy lost among the n questions that the baseline answers"
-    " right, with its 95 % interval by video."
-)
-
-
-def p_text(p: float, equals: str = "= ") -> str:
-    """A p-value with three digits or as a bound: "= 0.031", "< 0.001"."""
-    return "< 0.001" if p < 0.001 else f"{equals}{p:.3f}"
-
-
-MACRO_COLUMNS: tuple[Column[Row], ...] = (
-    Column("macro difference", lambda r: _or_dash(r["macro_difference"], points)),
-    Column("macro p (Holm)", lambda r: _or_dash(r["p_macro_holm"], lambda p: p_text(p, ""))),
-    Column("macro verdict", lambda r: r["macro_verdict"] or "–", right=False),
-)
-"""The columns of `macro_values`, for tables with subtasks."""
-
 COLUMNS: tuple[Column[Row], ...] = (
     Column("treatment", lambda r: r["treatment"], right=False),
     Column("baseline", lambda r: r["baseline"], right=False),
@@ -383,6 +320,15 @@ COLUMNS: tuple[Column[Row], ...] = (
 )
 """What `comparison_table` shows, in this order. Raw values for CSV and JSON come from `_row`."""
 
+MORE_COLUMNS: tuple[Column[Row], ...] = (
+    Column("baseline accuracy", lambda r: percent(r["baseline_accuracy"])),
+    Column("treatment accuracy", lambda r: percent(r["treatment_accuracy"])),
+    Column("videos", lambda r: f"{r['videos']:,}"),
+    Column("p (non-inferior, Holm)", lambda r: p_text(r["p_non_inferior_holm"], "")),
+)
+"""Shown on request."""
 
-def _or_dash(value: float | None, show: Callable[[float], str]) -> str:
-    return "–" if value is None else show(value)
+COMPACT = (
+    "treatment", "baseline", "benchmark", "n", "treatment accuracy", "difference", "95 % CI",
+    "p (Holm)", "verdict",
+)  # fmt: skip

@@ -3,7 +3,7 @@
 The rows of a table hold raw values by name; its columns turn a row into the text of a cell. CSV and
 JSON print the raw values, the other formats the cells. Text from data sets and models is escaped in
 every format: control characters appear as codes (in JSON as escapes), and a CSV text that a
-spreadsheet would run as a formula begins with an apostrophe.
+spreadsheet would run as a formula begins with an apostrophe. `latex.py` escapes for LaTeX.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.visible_text import visible, visible_json, visible_lines
+from mapflow.results.tables.latex import lacking, latex_cell, latex_marked, latex_table
 
 FORMATS = ("terminal", "markdown", "latex", "csv", "json", "html")
 Row = Mapping[str, Any]
@@ -36,11 +39,25 @@ class Column(Generic[Item]):
     show: Callable[[Item], str]
     right: bool = True
 
+    @property
+    def word(self) -> str:
+        """The heading as a command line names it: "micro [95 % CI]" is `micro`."""
+        return re.sub(r"\W+", "-", re.sub(r"\[.*?\]|[0-9]* ?%", "", self.head)).strip("-").lower()
+
 
 def choose(columns: Sequence[Column[Item]], *heads: str) -> list[Column[Item]]:
     """The columns with these headings, in this order. Raises KeyError for an unknown heading."""
     by_head = {column.head: column for column in columns}
     return [by_head[head] for head in heads]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Cells of one column that LaTeX shows in bold (`best`) or with a dagger (`tied`), by row."""
+
+    head: str
+    best: frozenset[int]
+    tied: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,11 @@ class Table:
     `rows` hold raw values by name (accuracies as fractions) and `columns` say which cells a reader
     sees. `notes` are sentences below the table. `provenance` holds (label, value) pairs that say
     what the numbers were measured on.
+
+    `kind` tells tables of one output apart: those of one kind share a CSV file. `more` are columns
+    shown on request only, `compact` the headings of a small table. `legend` explains `marks`.
+    `apart` are rows that begin a new block. `caption` says that the title is the user's own,
+    `label` is LaTeX's.
     """
 
     title: str
@@ -57,6 +79,14 @@ class Table:
     rows: Sequence[Row]
     notes: Sequence[str] = ()
     provenance: Sequence[tuple[str, str]] = field(default=())
+    kind: str = ""
+    more: Sequence[Column[Row]] = ()
+    compact: Sequence[str] = ()
+    marks: Sequence[Marks] = ()
+    legend: str = ""
+    apart: Sequence[int] = ()
+    caption: bool = False
+    label: str | None = None
 
     @property
     def names(self) -> list[str]:
@@ -69,6 +99,96 @@ class Table:
         `pandas.DataFrame(table.records())` is the table as a data frame.
         """
         return [{name: row.get(name) for name in self.names} for row in self.rows]
+
+    def with_columns(self, columns: Sequence[Column[Row]]) -> Table:
+        """The table with these columns alone, and with the raw values that their cells read."""
+        rows: list[Row] = []
+        for row in self.rows:
+            read = _Reads(row)
+            for column in columns:
+                column.show(read)
+            rows.append({name: row[name] for name in read.names})
+        return replace(self, columns=columns, rows=rows)
+
+    def compacted(self) -> Table:
+        """The columns of `compact`; a text that is the same in all rows moves to the title."""
+        columns, same = [], []
+        for column in choose([*self.columns, *self.more], *self._present(self.compact)):
+            cells = {column.show(row) for row in self.rows}
+            if len(cells) == 1 and column.head in ("benchmark", "baseline"):
+                same.append(f"{column.head} {cells.pop()}")
+            else:
+                columns.append(column)
+        about = [one for one in same if one.partition(" ")[2] not in self.title]
+        title = f"{self.title} ({', '.join(about)})" if about else self.title
+        return replace(self.with_columns(columns or self.columns), title=title)
+
+    def _present(self, heads: Sequence[str]) -> list[str]:
+        known = {column.head for column in (*self.columns, *self.more)}
+        return [head for head in heads if head in known]
+
+    def find(self, word: str) -> Column[Row] | None:
+        """The column with this heading or short heading, or that of a raw value; None without."""
+        wanted = _letters(word)
+        for column in (*self.columns, *self.more):
+            if wanted in (_letters(column.head), _letters(column.word)):
+                return column
+        for name in self.names:
+            if wanted == _letters(name):
+                numbers = all(not isinstance(row.get(name), str) for row in self.rows)
+                return Column(name, partial(_raw_cell, name), right=numbers)
+        return None
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]", "", text).lower()
+
+
+def _raw_cell(name: str, row: Row) -> str:
+    value = row.get(name)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "–" if value is None else str(plain_list(value))
+
+
+class _Reads(dict[str, Any]):
+    """A row that notes which of its values are read."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        self.names: dict[str, None] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        self.names[name] = None
+        return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            return default
+        return self[name]
+
+
+def choose_columns(tables: Sequence[Table], words: Sequence[str]) -> list[Table]:
+    """The tables with the columns that `words` name, in this order.
+
+    A table without any of them keeps its own. Raises MapflowError for a word that no table knows.
+    """
+    for word in words:
+        if not any(table.find(word) for table in tables):
+            heads = [column.word for table in tables for column in (*table.columns, *table.more)]
+            names = [name for table in tables for name in table.names]
+            near = get_close_matches(word.lower(), [*heads, *names], 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise MapflowError(
+                f"unknown column {word!r}: {hint}there are {', '.join(dict.fromkeys(heads))};"
+                f" and raw values {', '.join(dict.fromkeys(names))}"
+            )
+    chosen = []
+    for table in tables:
+        found = {one.head: one for word in words if (one := table.find(word))}
+        chosen.append(table.with_columns(list(found.values())) if found else table)
+    return chosen
 
 
 def render(tables: Sequence[Table], how: str) -> str:
@@ -83,19 +203,23 @@ def render(tables: Sequence[Table], how: str) -> str:
         return (
             visible_json(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
         )
-    one = {
-        "terminal": _terminal,
-        "markdown": _markdown,
-        "latex": _latex,
-        "csv": _csv,
-        "html": _html,
-    }[how]
+    if how == "csv":
+        return visible_lines("\n".join(_csv(own) for own in by_kind(tables).values()))
+    one = {"terminal": _terminal, "markdown": _markdown, "latex": _latex, "html": _html}[how]
     text = visible_lines("\n".join(one(table) for table in tables))
     return (
         _HTML_PAGE.format(title=html.escape(visible(tables[0].title) if tables else ""), body=text)
         if how == "html"
         else text
     )
+
+
+def by_kind(tables: Sequence[Table]) -> dict[str, list[Table]]:
+    """Kind → its tables; one CSV file holds one kind."""
+    kinds: dict[str, list[Table]] = {}
+    for table in tables:
+        kinds.setdefault(table.kind, []).append(table)
+    return kinds
 
 
 def html_table(table: Table) -> str:
@@ -155,78 +279,70 @@ def _markdown_text(text: str) -> str:
     return re.sub(r"([\\|`*_\[\]])", r"\\\1", html.escape(_one_line(text), quote=False))
 
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "−": "$-$",
-    "–": "--",
-    "…": r"\dots{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "→": r"$\rightarrow$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "²": r"$^2$",
-    "<": "$<$",
-    ">": "$>$",
-    "|": "$|$",
-    '"': "''",
-    **{sign: "\\" + sign for sign in "&%$#_"},
-}
-
-
-def latex_text(text: str) -> str:
-    """Escapes text for pdflatex; characters that it may lack become code points."""
-    return "".join(
-        _LATEX.get(sign, sign if 32 <= ord(sign) < 127 else f"[U+{ord(sign):04X}]") for sign in text
-    )
-
-
 def _latex(table: Table) -> str:
-    """A table environment, shrunk to the line width; notes and provenance in footnote size."""
-    body = _grid(table.columns, table.rows, "latex_raw", latex_text)
-    rules = iter((r"\toprule", r"\midrule", r"\bottomrule"))
-    body = re.sub(r"\\hline", lambda _: next(rules), body)
-    small = [latex_text(note) for note in table.notes]
-    small += [f"{latex_text(label)}: {latex_text(value)}" for label, value in table.provenance]
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs,graphicx}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{latex_text(table.title)}}}",
-            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            body + "}",
-            *(rf"\par\smallskip{{\footnotesize\raggedright {line}\par}}" for line in small),
-            r"\end{table}",
-            "",
-        ]
+    """A table environment; notes and provenance are comments, without digests of weights."""
+    cells = [[_one_line(column.show(row)) for column in table.columns] for row in table.rows]
+    heads = [_one_line(column.head) for column in table.columns]
+    escaped = [[latex_cell(cell) for cell in row] for row in cells]
+    for marks in table.marks:
+        for at in [k for k, column in enumerate(table.columns) if column.head == marks.head]:
+            for row in marks.best | marks.tied:
+                escaped[row][at] = latex_marked(
+                    escaped[row][at], best=row in marks.best, tied=row in marks.tied
+                )
+    caption, said = _one_line(table.title), []
+    if table.legend and any(marks.head in heads for marks in table.marks):
+        said = [f"Say in the caption: {table.legend}"] if table.caption else []
+        caption = caption if table.caption else f"{caption}. {table.legend}"
+    unknown = lacking("".join([caption, *heads, *(cell for row in cells for cell in row)]))
+    if unknown:
+        codes = ", ".join(f"[U+{ord(one):04X}] is {one}" for one in unknown)
+        said.append(f"Signs that pdflatex's fonts lack stand as codes: {codes}.")
+    said += [_one_line(note) for note in table.notes]
+    said += [
+        re.sub(r"; digest [0-9a-f]+", "", _one_line(f"{label}: {value}"))
+        for label, value in table.provenance
+    ]
+    return latex_table(
+        heads,
+        escaped or [["--"] * len(heads)],
+        [column.right for column in table.columns],
+        apart=table.apart,
+        caption=caption,
+        label=table.label,
+        comments=said,
     )
 
 
-def _csv(table: Table) -> str:
-    """Raw values; title, notes and provenance are lines that begin with #."""
+def _csv(tables: Sequence[Table]) -> str:
+    """Raw values of tables of one kind; title, notes and provenance are lines that begin with #."""
     text = io.StringIO()
-    for line in (
-        table.title,
-        *table.notes,
-        *(f"{label}: {value}" for label, value in table.provenance),
-    ):
-        text.write(f"# {' '.join(line.split())}\n")
-    writer = csv.DictWriter(text, table.names, lineterminator="\n")
+    for table in tables:
+        for line in (
+            table.title,
+            *table.notes,
+            *(f"{label}: {value}" for label, value in table.provenance),
+        ):
+            text.write(f"# {' '.join(line.split())}\n")
+    names = dict.fromkeys(name for table in tables for name in table.names)
+    writer = csv.DictWriter(text, list(names), lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(
-        {name: plain_cell(value) for name, value in record.items()} for record in table.records()
+        {name: plain_cell(value) for name, value in record.items()}
+        for table in tables
+        for record in table.records()
     )
     return text.getvalue()
 
 
+def plain_list(value: Any) -> Any:
+    """A list as its items with spaces between; any other value as it is."""
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
 def plain_cell(value: Any) -> Any:
     """A CSV cell; text that a spreadsheet would run gets an apostrophe (OWASP, CSV injection)."""
-    text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    text = plain_list(value)
     return f"'{text}" if isinstance(text, str) and text.startswith(tuple("=+-@\t\r")) else text
 
 

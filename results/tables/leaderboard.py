@@ -26,7 +26,8 @@ from mapflow.results.statistics import (
     macro_accuracy,
     paired_difference,
 )
-from mapflow.results.tables.comparison import p_text, paired
+from mapflow.results.tables.cells import p_text
+from mapflow.results.tables.comparison import paired
 from mapflow.results.tables.formats import Column, Row, Table
 from mapflow.results.tables.published import PublishedRow, published_for
 from mapflow.results.tables.summary import of_all, percent
@@ -86,7 +87,7 @@ def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
         " mostly means a lost answer format.",
     ]
     title = f"Leaderboard: {own[0].title}"
-    return Table(title, _COLUMNS, rows, notes, provenance(runs))
+    return Table(title, _COLUMNS, rows, notes, provenance(runs), compact=_COMPACT)
 
 
 def tie_letters(runs: Sequence[Run], alpha: float = 0.05) -> tuple[list[str], list[str]]:
@@ -299,3 +300,7 @@ _COLUMNS: tuple[Column[Row], ...] = (
     Column("n", lambda r: of_all(r["n"], r.get("of")) if "n" in r else "–"),
     Column("errors", lambda r: f"{r['errors']:,}" if "errors" in r else "–"),
 )
+
+_COMPACT = (
+    "benchmark", "model", "intervention", "edges %", "micro [95 % CI]", "macro [95 % CI]", "ties"
+)  # fmt: skip

@@ -9,13 +9,8 @@ import numpy as np
 from mapflow.results.runs.provenance import provenance
 from mapflow.results.statistics import count, holm, points
 from mapflow.results.tables import comparison
-from mapflow.results.tables.comparison import (
-    ComparedPair,
-    by_benchmark,
-    drop_values,
-    p_text,
-    titled,
-)
+from mapflow.results.tables.cells import drop_values, p_text
+from mapflow.results.tables.comparison import ComparedPair, by_benchmark, titled
 from mapflow.results.tables.formats import Column, Row, Table, choose
 
 
@@ -76,7 +71,24 @@ def subtask_table(pairs: Sequence[ComparedPair]) -> Table:
             "p (Holm)",
         ),
     )
-    return Table("By subtask", columns, rows, notes, provenance(runs))
+    return Table(
+        "By subtask",
+        columns,
+        rows,
+        notes,
+        provenance(runs),
+        kind="subtasks",
+        more=[column for column in comparison.COLUMNS if column.head in ("baseline", "benchmark")],
+        compact=(
+            "treatment",
+            "baseline",
+            "benchmark",
+            "subtask",
+            "difference",
+            "95 % CI",
+            "p (Holm)",
+        ),
+    )
 
 
 _SUBTASK: Column[Row] = Column("subtask", lambda r: r["subtask"], right=False)

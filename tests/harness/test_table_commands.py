@@ -2,9 +2,11 @@
 files, the grid.
 """
 
+import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,6 +161,56 @@ def test_the_outputs_name_chooses_the_format(folder, tmp_path, suffix, sign, cap
     assert main(["leaderboard", str(folder), "-o", str(path)]) == 0
     assert sign in path.read_text() and "TVBench" in path.read_text()
     assert capsys.readouterr().out == f"written: {path}\n"
+
+
+def test_a_csv_or_latex_file_holds_one_kind_of_table(folder, tmp_path, capsys):
+    more = answers("full", FULL, task="t_two", question_id="tvbench/two/{:04d}")
+    other = answers("full", FULL, question_id="tomato/one/{:04d}")
+    changed = [replace(one, intervention="effective") for one in [*more, *other]]
+    records = [*answers("full", FULL), *answers("effective", EFFECTIVE), *more, *other, *changed]
+    run = str(write_run(tmp_path / "several", records))
+    for suffix in ("csv", "tex", "md"):
+        assert main(["compare", run, "--subtasks", "-o", str(tmp_path / f"out.{suffix}")]) == 0
+    written = sorted(file.name for file in tmp_path.glob("out*"))
+    assert written == ["out-subtasks.csv", "out-subtasks.tex", "out.csv", "out.md", "out.tex"]
+    for name, benchmarks in (("out", ["TVBench", "TOMATO"]), ("out-subtasks", ["TVBench"] * 2)):
+        lines = (tmp_path / f"{name}.csv").read_text().splitlines()
+        rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+        assert [row["benchmark"] for row in rows] == benchmarks, name
+    capsys.readouterr()
+    assert main(["compare", run, "--subtasks", "--format", "csv"]) == 0
+    assert len(capsys.readouterr().out.split("\n\n")) == 2
+
+
+def test_columns_captions_and_labels_are_chosen(folder, tmp_path, capsys):
+    out = tmp_path / "board.tex"
+    words = ["--columns", "intervention,micro", "--caption", "50 % of A_b", "--label", "tab:main"]
+    assert main(["leaderboard", str(folder), *words, "-o", str(out)]) == 0
+    text = out.read_text()
+    assert "\\caption{50 \\% of A\\_b}\n\\label{tab:main}" in text
+    assert "\nintervention & micro [95 \\% CI] \\\\\n" in text
+    for command in ("leaderboard", "compare", "ablate"):
+        capsys.readouterr()
+        assert main([command, str(folder), "--compact", "--format", "json"]) == 0
+        (table, *_) = json.loads(capsys.readouterr().out)
+        assert 2 < len(table["rows"][0]) < 20, command
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--columns", "treatmnt"], "unknown column 'treatmnt': did you mean 'treatment'?"),
+        (["--columns", ","], "--columns names no column"),
+        (["--columns", "n", "--compact"], "keep one"),
+        (["--label", "x"], "--label is of LaTeX: add --format latex"),
+        (["--label", "a}b", "--format", "latex"], "--label 'a}b' may hold letters"),
+        (["--caption", " "], "--caption is empty"),
+    ],
+)
+def test_mistakes_in_what_a_table_shows_are_one_line(folder, capsys, words, said):
+    assert main(["compare", str(folder), *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
 
 
 def test_ablate_reports_seeds_as_one_condition(folder, capsys):

@@ -1,20 +1,26 @@
-"""Six formats of one table: values survive, hostile text stays text, LaTeX compiles."""
+"""Formats of one table: values survive, hostile text stays text, columns are chosen."""
 
 import csv
 import io
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import pytest
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.tables.formats import FORMATS, Column, Table, choose, latex_text, render
+from mapflow.results.tables.formats import (
+    FORMATS,
+    Column,
+    Row,
+    Table,
+    choose,
+    choose_columns,
+    render,
+)
 
 HOSTILE = '<script>alert(1)</script> | a_b & 50% $x$ #1 {y} ~^\\ " −0.3…+0.7 ± 日本 <!-- \n# new'
-COLUMNS = (
+COLUMNS: tuple[Column[Row], ...] = (
     Column("name | <b>", lambda r: r["name"], right=False),
     Column("accuracy %", lambda r: f"{100 * r['accuracy']:.1f}"),
 )
@@ -70,60 +76,6 @@ def test_terminal_shows_what_a_reader_sees():
     assert "51.2" in text and "33.3" in text and "0.51249" not in text and "007" in text
 
 
-def test_latex_text_leaves_no_special_sign_and_no_letter_that_pdflatex_lacks():
-    text = latex_text(HOSTILE.replace("\n", " "))
-    assert text.isascii()
-    plain = re.sub(
-        r"\\(textbackslash|textasciitilde|textasciicircum|dots)\{\}|\\[&%$#_{}]|\$[^$]*\$", "", text
-    )
-    assert not set("&%$#_{}~^\\<>") & set(plain)
-
-
-def compile_latex(body, folder):
-    document = (
-        "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\n"
-        + body
-        + "\\end{document}\n"
-    )
-    (folder / "table.tex").write_text(document)
-    return subprocess.run(
-        ["pdflatex", "-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", "table.tex"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=120,
-        check=False,
-    )
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-@pytest.mark.parametrize("rows", [TABLE.rows, []])
-def test_latex_compiles(tmp_path, rows):
-    table = Table(TABLE.title, COLUMNS, rows, TABLE.notes, TABLE.provenance)
-    done = compile_latex(render([table, table], "latex"), tmp_path)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "table.pdf").stat().st_size > 1000
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_a_table_wider_than_the_page_is_shrunk_to_it(tmp_path):
-    columns = [Column(f"column {k}", lambda r: "51.2 [49.3–53.1]") for k in range(14)]
-    done = compile_latex(render([Table("Wide", columns, [{}])], "latex"), tmp_path)
-    assert done.returncode == 0 and "Overfull" not in done.stdout
-
-
-def test_latex_is_booktabs_with_balanced_braces():
-    text = render([TABLE], "latex")
-    for rule in ("toprule", "midrule", "bottomrule"):
-        assert text.count(f"\\{rule}") == 1
-    assert "\\hline" not in text
-    escaped = re.sub(r"\\[{}]", "", text)
-    assert escaped.count("{") == escaped.count("}")
-    rows = [line for line in text.split("\n") if line.endswith(r"\\")]
-    assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [1, 1, 1]
-
-
 def test_an_unknown_format_is_refused():
     with pytest.raises(MapflowError, match="unknown format 'pdf': use one of terminal"):
         render([TABLE], "pdf")
@@ -138,6 +90,57 @@ def test_columns_are_chosen_by_their_heading():
     assert choose(COLUMNS, "accuracy %", "name | <b>") == [COLUMNS[1], COLUMNS[0]]
     with pytest.raises(KeyError, match="absent"):
         choose(COLUMNS, "absent")
+
+
+CHOSEN = Table(
+    "t",
+    (
+        Column("intervention", lambda r: r["name"], right=False),
+        Column("micro [95 % CI]", lambda r: f"{r['micro']} {r['low']}"),
+        Column("p (Holm)", lambda r: str(r.get("p_holm"))),
+    ),
+    [
+        {"name": "a", "micro": 0.5, "low": 0.25, "p_holm": 0.1, "hidden": 7},
+        {"name": "b"} | dict(micro=1, low=1),
+    ],
+    more=(Column("protocol", lambda r: "paper", right=False),),
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "heads", "names"),
+    [
+        (["p-holm", "intervention"], ["p (Holm)", "intervention"], ["p_holm", "name"]),
+        (["P_Holm", "MICRO"], ["p (Holm)", "micro [95 % CI]"], ["p_holm", "micro", "low"]),
+        (["p (Holm)", "p-holm", "hidden"], ["p (Holm)", "hidden"], ["p_holm", "hidden"]),
+        (["protocol", "micro [95 % CI]"], ["protocol", "micro [95 % CI]"], ["micro", "low"]),
+    ],
+)
+def test_columns_are_found_by_heading_or_raw_value_in_every_format(words, heads, names):
+    (table,) = choose_columns([CHOSEN], words)
+    assert [column.head for column in table.columns] == heads and table.names == names
+    header = render([table], "csv").split("# t\n")[1].splitlines()[0]
+    assert header.split(",") == names
+    assert render([table], "latex").split("\\toprule\n")[1].count("&") == 3 * (len(heads) - 1)
+    assert set(json.loads(render([table], "json"))[0]["rows"][0]) == set(names)
+
+
+def test_an_unknown_column_gets_a_suggestion_and_a_table_without_it_keeps_its_own():
+    with pytest.raises(MapflowError, match="unknown column 'intervnetion': did you mean 'interven"):
+        choose_columns([CHOSEN], ["micro", "intervnetion"])
+    other = Table("u", [Column("x", lambda r: "1")], [{"x": 1}])
+    found = choose_columns([CHOSEN, other], ["micro"])
+    assert [len(table.columns) for table in found] == [1, 1] and found[1] is other
+
+
+def test_one_csv_holds_tables_of_one_kind_alone():
+    again = Table("again", CHOSEN.columns, [{"name": "c", "other": 3}])
+    subtasks = Table("by subtask", CHOSEN.columns, [{"subtask": "s"}], kind="subtasks")
+    first, second = render([CHOSEN, subtasks, again], "csv").split("\n\n")
+    rows = list(csv.DictReader(line for line in first.splitlines() if line[0] != "#"))
+    assert [row["name"] for row in rows] == ["a", "b", "c"]
+    assert [row["other"] for row in rows] == ["", "", "3"] and "# again" in first
+    assert "subtask\ns\n" in second
 
 
 def test_records_have_every_raw_value_in_every_row():

@@ -99,7 +99,7 @@ def compare(
 ) -> Comparison:
     """Compares the interventions of one run folder, or several runs with the first.
 
-    runs: folders, "folder:intervention", or lmms-eval's sample logs.
+    runs: folders, "folder:intervention", or logs of lmms-eval, lm-evaluation-harness or Inspect.
     baseline: an intervention of a single folder; by default its first one.
     margin: non-inferiority margin in percentage points.
     intersect: compare only the questions that the runs share, where their question sets differ.

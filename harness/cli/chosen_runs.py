@@ -1,4 +1,4 @@
-"""Runs that a command line names: `folder`, `folder:intervention`, or a file of sample logs.
+"""Runs that a command line names: `folder`, `folder:intervention`, or another tool's logs.
 
 A folder may hold several benchmarks and several interventions. The result is one group of runs per
 benchmark, its baseline first.

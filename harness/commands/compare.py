@@ -13,9 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="+",
         metavar="RUN",
-        help="folder of a run, folder:intervention, or lmms-eval's sample logs; the first is the"
-        " baseline. One folder"
-        " alone: its interventions are compared",
+        help="folder of a run, folder:intervention, or logs of lmms-eval, lm-evaluation-harness"
+        " or Inspect; the first is the baseline. One folder alone: its interventions are compared",
     )
     parser.add_argument(
         "--baseline", metavar="INTERVENTION", help="within one folder (default: its first)"

@@ -14,7 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="+",
         metavar="RUN",
-        help="folders of runs and of sweeps, folder:intervention, lmms-eval's sample logs",
+        help="folders of runs and of sweeps, folder:intervention, logs of lmms-eval,"
+        " lm-evaluation-harness or Inspect",
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report.html"), help="default: %(default)s"

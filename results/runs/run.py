@@ -1,7 +1,8 @@
 """One intervention's answers to one benchmark, as arrays for the statistics, with the manifest.
 
-Runs are read from run folders (records.jsonl) or from lmms-eval's sample logs. Every line is
-checked here, once: a broken or contradictory line raises an error that names file and line.
+Runs are read from run folders (records.jsonl) or from the logs of other tools (`results/logs`).
+Every line is checked here, once: a broken or contradictory line raises an error that names file and
+line.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import coded
 from mapflow.results.contract.visible_text import counted
+from mapflow.results.logs.readers import read_logs
 from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import read_asked, was_asked
 from mapflow.results.runs.folder import MANIFEST, RECORDS
 from mapflow.results.runs.model_names import distinct_names, model_name
-from mapflow.results.runs.sample_logs import read_samples, sample_files, sample_manifest
 
 
 class _Answer(NamedTuple):
@@ -120,7 +121,7 @@ def read_runs(
 
     Of a run folder, only the questions that were asked last (`asked.py`).
 
-    `place` is a run folder, a folder of lmms-eval's sample logs, or one of those logs. `titles`
+    `place` is a run folder, a folder of another tool's logs, or one of those logs. `titles`
     maps benchmarks to their names in tables (default: the benchmark itself), `sizes` to their
     numbers of questions (default: what the run has noted). Benchmarks whose answers are not all
     right or wrong are left out, which `left_out` tells. Raises MapflowError for any other place,
@@ -169,7 +170,8 @@ def read_runs(
         grouped, key=lambda key: order.get(key[0], len(order))
     )  # stable: else as they appear
     titles = titles or {}
-    totals = {**_noted_sizes(place, grouped), **(sizes or {})}
+    noted = manifest.get("questions") if manifest.get("logged_by") else None
+    totals = {**(noted or {}), **_noted_sizes(place, grouped), **(sizes or {})}
     return [
         _run(
             place,
@@ -210,11 +212,11 @@ def open_records(place: Path) -> tuple[dict[str, Any], Iterator[Record]]:
         manifest = read_json(place / MANIFEST) if (place / MANIFEST).is_file() else {}
         asked = read_asked(place)
         return manifest, (one for one in _lines(place / RECORDS) if was_asked(one, asked))
-    if files := sample_files(place):
-        manifest = sample_manifest(files)
-        return manifest, read_samples(files, _logged_intervention(manifest))
+    if found := read_logs(place):
+        return found
     raise MapflowError(
-        f"{str(place)!r} holds no {RECORDS} and no sample logs: not the folder of a run"
+        f"{str(place)!r} holds no {RECORDS} and no sample logs of lmms-eval,"
+        " lm-evaluation-harness or Inspect: not the folder of a run"
     )
 
 
@@ -223,15 +225,6 @@ def _lines(path: Path) -> Iterator[Record]:
         for number, line in enumerate(lines, 1):
             if line.endswith("\n"):  # a line without an end is still being written
                 yield Record.from_line(line, f"{path}:{number}")
-
-
-def _logged_intervention(manifest: Mapping[str, Any]) -> str:
-    """The first intervention, whose answers lmms-eval logs; "full" if none was given."""
-    arguments = str(manifest.get("model_args") or "")
-    named = [
-        word.partition("=")[2] for word in arguments.split(",") if word.startswith("intervention=")
-    ]
-    return named[0].partition(";")[0] if named else "full"
 
 
 def _answer(record: Record, where: str) -> _Answer:

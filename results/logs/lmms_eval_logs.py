@@ -1,21 +1,23 @@
 """Reads lmms-eval's sample logs (`<date>_samples_<task>.jsonl`) as records.
 
 mapflow's tasks log question id, video id and validity in a metric called `answer`. For other tasks
-the question id is made of task and document number, and correctness is a single score of 0 or 1.
-Sample logs hold no options, probabilities, frames or edges.
+the question id is made of task and document number, correctness is a single score of 0 or 1, and
+the cluster is what lmms-eval itself clusters by: the field of the metric that the task's
+`cluster_key` names. Sample logs hold no options, probabilities, frames or edges.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import check_ids
+from mapflow.results.logs.log_files import log_lines, newest_of_each_task
 from mapflow.results.records.record import Record
 
 FILE_NAME = re.compile(r"(?P<date>.+?)_samples_(?P<task>.+)\.jsonl")
@@ -23,31 +25,35 @@ SCORES = ("accuracy", "acc", "exact_match", "score", "correct")
 
 
 def sample_files(place: Path) -> list[Path]:
-    """The newest log of every task in or under `place` (or `place` itself).
+    """The newest log of every task in or under `place`, or `place` itself if it is a log.
 
     Raises MapflowError if logs lie in several folders, because they may belong to several models.
     """
     if place.is_file():
-        return [place]
-    newest: dict[str, Path] = {}
-    for path in sorted(place.rglob("*_samples_*.jsonl"), key=lambda path: path.name):
-        found = FILE_NAME.fullmatch(path.name)
-        if found:
-            newest[found["task"]] = path
-    folders = sorted({str(path.parent) for path in newest.values()})
-    if len(folders) > 1:
-        raise MapflowError(
-            f"{str(place)!r} holds sample logs in several folders ({', '.join(folders)}); name one"
-        )
-    return list(newest.values())
+        return [place] if place.suffix == ".jsonl" else []
+    named = [
+        (found["task"], path)
+        for path in sorted(place.rglob("*_samples_*.jsonl"), key=lambda path: path.name)
+        if (found := FILE_NAME.fullmatch(path.name))
+    ]
+    return newest_of_each_task(place, named)
 
 
-def sample_manifest(files: list[Path]) -> dict[str, Any]:
-    """What lmms-eval recorded about the run, under the names that run folders use."""
-    found = FILE_NAME.fullmatch(files[0].name)
-    results = files[0].with_name(f"{found['date']}_results.json") if found else files[0]
+def read_samples(files: Sequence[Path]) -> tuple[dict[str, Any], Iterator[Record]]:
+    """The manifest and one record per sample."""
+    manifest, keys = _manifest(files[0])
+    return manifest, _records(files, _intervention(manifest), keys)
+
+
+def _manifest(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What lmms-eval recorded about the run, under the names that run folders use.
+
+    Also returns task → `cluster_key`.
+    """
+    found = FILE_NAME.fullmatch(file.name)
+    results = file.with_name(f"{found['date']}_results.json") if found else file
     if not found or not results.is_file():
-        return {"identity": {}, "logged_by": "lmms-eval"}
+        return {"identity": {}, "logged_by": "lmms-eval"}, {}
     said = read_json(results)
     config: Any = said.get("config")
     config = config if isinstance(config, dict) else {}
@@ -58,20 +64,36 @@ def sample_manifest(files: list[Path]) -> dict[str, Any]:
         "checkpoint": pretrained and pretrained[1],
         "versions": {"lmms-eval": said.get("lmms_eval_version")},
     }
-    return {
+    tasks: Any = said.get("configs")
+    keys = {
+        task: one["cluster_key"]
+        for task, one in (tasks.items() if isinstance(tasks, dict) else ())
+        if isinstance(one, dict) and isinstance(one.get("cluster_key"), str)
+    }
+    manifest = {
         "identity": {name: value for name, value in identity.items() if value},
         "model_args": arguments,
         "interventions": {},
         "git": said.get("git_hash"),
         "logged_by": "lmms-eval",
     }
+    return manifest, keys
+
+
+def _intervention(manifest: Mapping[str, Any]) -> str:
+    """The first intervention, whose answers lmms-eval logs; "full" if none was given."""
+    arguments = str(manifest.get("model_args") or "")
+    named = [
+        word.partition("=")[2] for word in arguments.split(",") if word.startswith("intervention=")
+    ]
+    return named[0].partition(";")[0] if named else "full"
 
 
 class _Unscored(MapflowError):
     """A sample that is neither right nor wrong."""
 
 
-def read_samples(files: list[Path], intervention: str) -> Iterator[Record]:
+def _records(files: Sequence[Path], intervention: str, keys: Mapping[str, str]) -> Iterator[Record]:
     """One record per sample.
 
     Raises MapflowError, naming file and line, for a line that is not a sample and for a sample
@@ -82,28 +104,27 @@ def read_samples(files: list[Path], intervention: str) -> Iterator[Record]:
         found = FILE_NAME.fullmatch(path.name)
         task = found["task"] if found else path.stem
         seen: set[str] = set()
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    record = _record(line, f"{path}:{number}", task, intervention)
-                except _Unscored:
-                    if len(files) == 1:
-                        raise
-                    yield Record(f"{task}/", "", task, intervention, None, "", 0, "")
-                    break
-                if record.question_id in seen:
-                    raise MapflowError(
-                        f"{path}:{number}: question {record.question_id!r} is there twice; keep"
-                        " one answer per question"
-                    )
-                seen.add(record.question_id)
-                yield record
+        for where, line in log_lines(path):
+            try:
+                record = _record(line, where, task, intervention, keys.get(task))
+            except _Unscored:
+                if len(files) == 1:
+                    raise
+                yield Record(f"{task}/", "", task, intervention, None, "", 0, "")
+                break
+            if record.question_id in seen:
+                raise MapflowError(
+                    f"{where}: question {record.question_id!r} is there twice; keep one answer per"
+                    " question"
+                )
+            seen.add(record.question_id)
+            yield record
 
 
-def _record(line: str, where: str, task: str, intervention: str) -> Record:
+def _record(line: str, where: str, task: str, intervention: str, cluster_key: str | None) -> Record:
     try:
         sample: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MapflowError(f"{where}: not a sample ({error})") from None
     if not isinstance(sample, dict) or "doc_id" not in sample:
         raise MapflowError(f"{where}: not a sample of lmms-eval (it has no doc_id)")
@@ -117,7 +138,8 @@ def _record(line: str, where: str, task: str, intervention: str) -> Record:
     if type(number) is not int and not isinstance(number, str):
         raise MapflowError(f"{where}: doc_id {number!r} is neither a number nor text")
     question = f"{task}/{number:06d}" if isinstance(number, int) else f"{task}/{number}"
-    ids = (str(identity.get("question_id", question)), str(identity.get("video_id", "")))
+    cluster = identity.get("video_id", _cluster(sample, cluster_key))
+    ids = (str(identity.get("question_id", question)), str(cluster))
     check_ids(where, *ids, task)
     return Record(
         question_id=ids[0],
@@ -133,6 +155,15 @@ def _record(line: str, where: str, task: str, intervention: str) -> Record:
         valid=bool(identity["valid"]) if ours and asked else None,
         error=None if asked else "could not be asked (see the run's own records)",
     )
+
+
+def _cluster(sample: Mapping[str, Any], key: str | None) -> str | int:
+    """The value of the task's cluster key in one of the metrics; empty without one."""
+    for values in sample.values() if key else ():
+        found = values.get(key) if isinstance(values, dict) else None
+        if isinstance(found, str) or type(found) is int:
+            return found
+    return ""
 
 
 def _score(sample: Mapping[str, Any], where: str) -> bool:

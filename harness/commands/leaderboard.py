@@ -12,7 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="+",
         metavar="RUN",
-        help="folders of runs, folder:intervention, or logs of lmms-eval, lm-evaluation-harness or Inspect",
+        help="folders of runs, folder:intervention, or logs of lmms-eval, lm-evaluation-harness or"
+        " Inspect",
     )
     add_output(parser)
 

@@ -205,8 +205,7 @@ class QuestionAnalysis(Analysis, Generic[R]):
 
     def run(self, subject: Subject, folder: Path) -> int:
         from mapflow.harness.analyses.run import run_analysis
-        from mapflow.results.contract.files import read_json
-        from mapflow.results.runs.folder import MANIFEST
+        from mapflow.results.runs.manifest import read_manifest
         from mapflow.results.runs.provenance import uncut_note
 
         fitted = self.fitted(subject.model)
@@ -216,7 +215,7 @@ class QuestionAnalysis(Analysis, Generic[R]):
         summaries = fitted.summaries(records)
         print(fitted.tables(summaries))
         print(f"\nquestions ({fitted.samples}): {sample_counts(records)}\n{fitted.note}: {folder}")
-        if said := uncut_note(read_json(folder / MANIFEST)):
+        if said := uncut_note(read_manifest(folder)):
             print(said)
         fitted.save_all(summaries, folder)
         fitted.draw_overlays(subject, records, folder)

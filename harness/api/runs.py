@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from mapflow.harness.analyses.registry import question_analyses
 from mapflow.harness.cli.chosen_runs import compared_runs
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import read_json
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.records.record import Record
-from mapflow.results.runs.folder import MANIFEST, read_records
+from mapflow.results.runs.folder import read_records
+from mapflow.results.runs.manifest import read_manifest
 from mapflow.results.tables.comparison import all_differ, compare_groups, comparison_tables
 from mapflow.results.tables.formats import Table, html_table, render
 
@@ -31,8 +31,7 @@ class RunRecords(Generic[R]):
 
     def __init__(self, folder: Path, records: Sequence[R]) -> None:
         self.folder, self.records = folder, list(records)
-        manifest = folder / MANIFEST
-        self.manifest = read_json(manifest) if manifest.is_file() else {}
+        self.manifest = read_manifest(folder)
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row per record, one column per field."""

@@ -109,10 +109,10 @@ def _kind_of(folder: Path, kinds: Kinds) -> str:
 def _order(folder: Path) -> list[str]:
     """Interventions or routes in the order in which they were asked for; empty if unknown."""
     from mapflow.results.contract.files import read_json
-    from mapflow.results.runs.folder import MANIFEST, SUMMARY
+    from mapflow.results.runs.folder import SUMMARY
+    from mapflow.results.runs.manifest import read_manifest
 
-    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
     # An analysis of several benchmarks has a summary in a folder for each.
     summary = next(iter([*folder.glob(SUMMARY), *sorted(folder.glob(f"*/{SUMMARY}"))]), None)
-    named = manifest.get("interventions") or (read_json(summary) if summary else {})
+    named = read_manifest(folder).get("interventions") or (read_json(summary) if summary else {})
     return [str(name) for name in named]

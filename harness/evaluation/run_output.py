@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import read_json
 from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import read_asked, was_asked
 from mapflow.results.runs.claim import Claim, claim
-from mapflow.results.runs.folder import MANIFEST, SUMMARY, sort_records, write_json
+from mapflow.results.runs.folder import SUMMARY, sort_records, write_json
+from mapflow.results.runs.manifest import read_manifest
 from mapflow.results.runs.provenance import uncut_note
 from mapflow.results.runs.temporary import shared_temporary
 from mapflow.results.tables.summary import Summary, summaries_json, summarize, summary_blocks
@@ -63,7 +63,7 @@ class RunOutput:
     def report(self) -> int:
         """Sorts the records, writes the summary, prints the table; returns the number of errors."""
         held = claim(self.folder)  # no other process appends while they are sorted
-        manifest = read_json(self.folder / MANIFEST)
+        manifest = read_manifest(self.folder)
         asked = list(manifest["interventions"])
         last = read_asked(self.folder)
         records = [one for one in sort_records(self.folder) if was_asked(one, last)]

@@ -10,12 +10,12 @@ from mapflow.harness.cli.chosen_runs import with_baseline
 from mapflow.harness.reporting.policies import policy_diagrams
 from mapflow.harness.reporting.viewer import viewer_data
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import read_json
 from mapflow.results.figures import PolicyDiagram, RoutePanel, route_panels
 from mapflow.results.records.base import by_benchmark
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.report import ReportContents, SweepFigure
-from mapflow.results.runs.folder import MANIFEST, reported_records
+from mapflow.results.runs.folder import reported_records
+from mapflow.results.runs.manifest import read_manifest
 from mapflow.results.runs.model_names import model_name
 from mapflow.results.runs.provenance import manifest_lines
 from mapflow.results.runs.run import Run, open_records
@@ -152,7 +152,7 @@ def _drop_table(curves: Sequence[RoutePanel]) -> Table:
 
 def _sweep_figures(source: Path) -> list[SweepFigure]:
     """One figure per benchmark."""
-    manifest = read_json(source / MANIFEST) if (source / MANIFEST).is_file() else {}
+    manifest = read_manifest(source)
     identity = manifest.get("identity") or {}
     window = ", ".join(
         f"{name} {identity[name]}" for name in ("style", "window", "samples") if identity.get(name)

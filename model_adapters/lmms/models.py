@@ -146,6 +146,7 @@ class MapflowModel(lmms):
         ids: list[str] = []
         questions: list[Question] = []
         known = self._answered()
+        failed: list[tuple[Question, str]] = []
         asked: list[tuple[str, str]] = []
         sizes: dict[str, int] = {}
         for request in requests:
@@ -159,9 +160,11 @@ class MapflowModel(lmms):
             if trouble is None:
                 questions.append(question)
             else:
-                self._fail(question, trouble)
+                failed.append((question, trouble))
         if self.run is not None:
-            self.run.note_asked(asked, sizes)
+            self.run.note_asked(asked, sizes)  # before the first record: readers rely on it
+        for question, trouble in failed:
+            self._fail(question, trouble)
         for question, records in answer_questions(
             self.video_llm,
             questions,

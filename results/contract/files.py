@@ -1,7 +1,8 @@
 """Files, read and written the same way on every floor: JSON, strict YAML, checksums, outputs.
 
-Plain YAML keeps the last of two equal keys, and nested aliases can expand beyond any memory. Here
-both are errors, and no tag builds anything but text, numbers, lists and mappings.
+The types of contents are checked by msgspec, which is imported when a file is read: the instrument
+needs none. Plain YAML keeps the last of two equal keys, and nested aliases can expand beyond any
+memory. Here both are errors, and no tag builds anything but text, numbers, lists and mappings.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.visible_text import quoted
+
+T = TypeVar("T")
 
 LARGEST_JSON = 256 << 20
 """Bytes. A larger file is refused before it fills the memory."""
@@ -29,17 +33,77 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises MapflowError, naming the file, if it is absent, unreadable, too large or holds something
     else.
     """
-    if not path.is_file():
-        raise MapflowError(f"folder {path.parent} has no {path.name}")
-    if path.stat().st_size > LARGEST_JSON:
-        raise MapflowError(f"{path} has more than {LARGEST_JSON:,} bytes: it is not read")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(_json_bytes(path).decode())
+    except (ValueError, RecursionError) as error:
         raise MapflowError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise MapflowError(f"{path} must hold a JSON object, not a {type(content).__name__}")
     return content
+
+
+def read_checked(path: Path, kind: Any) -> Any:
+    """The contents of a JSON file of mapflow's own, of the type `kind`; errors as `checked_json`.
+
+    Fields that a typed dictionary lacks are kept and not checked.
+    """
+    import msgspec
+
+    def decode(data: bytes) -> Any:
+        content = msgspec.json.decode(data)
+        msgspec.convert(content, kind)
+        return content
+
+    return checked_json(_json_bytes(path), decode, f"{path} cannot be read")
+
+
+def checked_json(data: bytes, decode: Callable[[bytes], T], where: str) -> T:
+    """What one of msgspec's decoders makes of strict JSON: no NaN, no half of a surrogate pair.
+
+    Raises MapflowError: `where`, and in brackets the mistake, or the field with its value and what
+    it should be.
+    """
+    try:
+        return decode(data)
+    except (ValueError, RecursionError) as error:
+        raise MapflowError(f"{where} ({_mistake(error, data)})") from None
+
+
+def _json_bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise MapflowError(f"folder {path.parent} has no {path.name}")
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise MapflowError(f"{path} has more than {LARGEST_JSON:,} bytes: it is not read")
+        return path.read_bytes()
+    except OSError as error:
+        raise MapflowError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _mistake(error: Exception, data: bytes) -> str:
+    """In the words of Python's own parser where the text is not JSON, else field and value."""
+    try:
+        content = json.loads(data.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as wrong:
+        return str(wrong)
+    reason, _, place = str(error).rstrip("`").partition(" - at `$")
+    if not place:
+        return "half of a surrogate pair" if "truncated" in reason else reason
+    known = place.partition("[...]")[0]  # msgspec names no key of a mapping
+    for name, number in re.findall(r"\.([^.\[]+)|\[(\d+)\]", known):
+        content = content[int(number) if number else name]
+    for word, plain in _PLAIN.items():
+        reason = reason.replace(f"`{word}`", plain)
+    field = known.removeprefix(".") or "the content"
+    return f"{field} is {quoted(content)}: {reason[:1].lower()}{reason[1:]}"
+
+
+_PLAIN = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+_PLAIN |= {"array": "a list", "object": "a mapping"}
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
 
 
 def sha256(paths: Iterable[Path]) -> str:
@@ -156,6 +220,12 @@ class _Strict:
                 f"line {event.start_mark.line + 1}: alias *{event.anchor} is refused; write it out"
             )
         return super().compose_node(parent, index)  # type: ignore[misc]
+
+    def compose_scalar_node(self, anchor: Any) -> Any:
+        node = super().compose_scalar_node(anchor)  # type: ignore[misc]
+        if re.search("[\ud800-\udfff]", node.value):
+            raise _Refused(f"line {node.start_mark.line + 1}: half of a surrogate pair")
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()

@@ -50,7 +50,10 @@ def counted(n: int, noun: str, plural: str = "") -> str:
 
 def quoted(value: object, most: int = 80) -> str:
     """A value as error messages quote it: its `repr`, cut to `most` characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:  # thousands of brackets
+        text = f"a deep {type(value).__name__}"
     return text if len(text) <= most else text[: most - 3] + "..."
 
 

@@ -1,24 +1,24 @@
 """The base of all records: common fields, failed questions, one line of JSON.
 
 A record file holds one line per record. Reading checks the type of every field against its
-dataclass, so whatever is read can be written again.
+dataclass, so whatever is read can be written again. msgspec, which checks, is imported by the first
+line that is read.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, asdict
+from dataclasses import fields as dataclass_fields
 from functools import cache
 from types import UnionType
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tabulate import tabulate
 
-from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import checked_json
 from mapflow.results.contract.question import Question, check_ids
-from mapflow.results.contract.visible_text import quoted
 
 Kind = TypeVar("Kind", bound="JsonlRecord")
 Cell = TypeVar("Cell", float, str)
@@ -90,22 +90,35 @@ class JsonlRecord:
         """As `benchmark_of`."""
         return benchmark_of(self.question_id, self.task)
 
-    def to_line(self) -> str:
-        """One line of JSON, without the newline. Raises ValueError on NaN and infinity."""
+    def to_line(self, run: str | None = None) -> str:
+        """One line of JSON, without the newline. Raises ValueError on NaN and infinity.
+
+        run: the identity of the run that the record belongs to (`runs/manifest.py`).
+        """
         values = {
             name: value
             for name, value in vars(self).items()
             if value is not None or name not in self.OPTIONAL
         }
+        if run is not None:
+            values["run"] = run
         return json.dumps(values, ensure_ascii=False, allow_nan=False)
 
     @classmethod
-    def from_line(cls: type[Kind], line: str, where: str) -> Kind:
+    def from_line(cls: type[Kind], line: str | bytes, where: str) -> Kind:
         """The record of one line, with tuples for JSON's lists.
 
         Raises MapflowError, naming `where`, if the line is not such a record.
         """
-        return _from_line(cls, line, where)
+        return cls.with_run(line, where)[0]
+
+    @classmethod
+    def with_run(cls: type[Kind], line: str | bytes, where: str) -> tuple[Kind, str | None]:
+        """As `from_line`, and the identity of the record's run."""
+        data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
+        record, run = checked_json(data, _reader(cls), f"{where}: not a record")
+        check_ids(where, record.question_id, record.video_id, record.task)
+        return record, run
 
 
 class Summary:
@@ -163,66 +176,42 @@ def layer_table(
     return tabulate([*rows, *counts], headers=headers, disable_numparse=True, stralign="right")
 
 
-def _from_line(kind: type[Kind], line: str, where: str) -> Kind:
-    try:
-        values: Any = json.loads(line, parse_constant=_refuse_constant)
-        # half a surrogate pair, escaped or not, cannot be encoded again
-        (json.dumps(values, ensure_ascii=False) if "\\u" in line else line).encode()
-    except (ValueError, RecursionError) as error:
-        raise MapflowError(f"{where}: not a record ({error})") from None
-    checks = _checks(kind)
-    if isinstance(values, dict):
-        check_ids(where, *map(values.get, ("question_id", "video_id", "task")))
-    if not isinstance(values, dict) or not values.keys() <= checks.keys():
-        raise MapflowError(f"{where}: not a record of this version of mapflow")
-    for name, value in values.items():
-        if type(value) is list:
-            values[name] = value = tuple(value)
-        if not checks[name](value):
-            wrong = "not text" if get_type_hints(kind)[name] is str else "not of its type"
-            raise MapflowError(f"{where}: not a record ({name} is {quoted(value)}, {wrong})")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise MapflowError(f"{where}: not a record ({error})") from None
+@cache
+def line_type(kind: type[JsonlRecord]) -> Any:
+    """The msgspec type of a line: the fields of the dataclass and `run`, and no others."""
+    from msgspec import defstruct
 
-
-Check = Callable[[Any], bool]
+    hints = get_type_hints(kind)
+    fields = [
+        (one.name, _counting(hints[one.name]), *([] if one.default is MISSING else [one.default]))
+        for one in dataclass_fields(kind)  # pyright: ignore[reportArgumentType]
+    ]
+    return defstruct(
+        kind.__name__, [*fields, ("run", str | None, None)], forbid_unknown_fields=True
+    )
 
 
 @cache
-def _checks(kind: type) -> Mapping[str, Check]:
-    """Field name → check that a value has the type which the dataclass names."""
-    return {
-        name: _check(hint)
-        for name, hint in get_type_hints(kind).items()
-        if get_origin(hint) is not ClassVar
-    }
+def _reader(kind: type[JsonlRecord]) -> Callable[[bytes], tuple[Any, str | None]]:
+    """Decodes a line: the record, and the run that it belongs to."""
+    import msgspec
+
+    decoder = msgspec.json.Decoder(line_type(kind))
+
+    def read(line: bytes) -> tuple[Any, str | None]:
+        found = decoder.decode(line)
+        return msgspec.convert(found, kind, from_attributes=True), found.run
+
+    return read
 
 
-def _check(hint: Any) -> Check:
-    """The check of one type: JSON's own types, sequences and mappings of them, and unions."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (UnionType, Union):
-        checks = [_check(one) for one in inner]
-        return lambda value: any(check(value) for check in checks)
-    if origin in (tuple, Sequence):
-        each = _check(inner[0])
-        return lambda value: isinstance(value, (tuple, list)) and all(map(each, value))
-    if origin in (dict, Mapping):
-        each = _check(inner[1])
-        return lambda value: isinstance(value, dict) and all(map(each, value.values()))
-    if hint is float:
-        return lambda value: (type(value) is float and math.isfinite(value)) or _is_count(value)
+def _counting(hint: Any) -> Any:
+    """A type whose integers are counts and indices of 64 bits."""
+    from msgspec import Meta
+
     if hint is int:
-        return _is_count
-    wanted = type(None) if hint is None else hint
-    return lambda value: type(value) is wanted
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and abs(value) < 2**63
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
+        return Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    inner = tuple(map(_counting, get_args(hint)))
+    if isinstance(hint, UnionType):
+        return Union[inner]  # noqa: UP007
+    return get_origin(hint)[inner] if inner else hint

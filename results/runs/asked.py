@@ -9,13 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import read_json
+from mapflow.results.contract.files import read_checked
 from mapflow.results.records.base import JsonlRecord
 
 ASKED = "asked.json"
+
+
+class Entry(TypedDict):
+    """One task in the file. `job` is the command that asked, which may be several processes."""
+
+    job: str
+    of: int
+    questions: list[str]
 
 
 class Asked(NamedTuple):
@@ -30,37 +38,38 @@ def read_asked(folder: Path) -> dict[str, Asked]:
 
     Raises MapflowError for a file of another form.
     """
+    entries = _entries(folder).items()
+    return {task: Asked(frozenset(entry["questions"]), entry["of"]) for task, entry in entries}
+
+
+def _entries(folder: Path) -> dict[str, Entry]:
     path = folder / ASKED
-    if not path.is_file():
-        return {}
-    try:
-        return {
-            task: Asked(frozenset(map(str, entry["questions"])), int(entry["of"]))
-            for task, entry in read_json(path).items()
-        }
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise MapflowError(
-            f"{path}: not a list of the questions asked; remove the file to report all answers"
-        ) from None
+    entries: dict[str, Entry] = read_checked(path, dict[str, Entry]) if path.is_file() else {}
+    for task, entry in entries.items():
+        if entry["of"] < len(set(entry["questions"])):
+            raise MapflowError(
+                f"{path}: more questions of {task!r} were asked than its {entry['of']}; remove the"
+                " file to report all answers"
+            )
+    return entries
 
 
 def joined(
     folder: Path, job: str, questions: Iterable[tuple[str, str]], sizes: Mapping[str, int]
-) -> dict[str, dict[str, object]]:
+) -> dict[str, Entry]:
     """The content of `asked.json` with these (task, question id) pairs.
 
     Entries of the same job, which may run in several processes, grow; others are replaced.
     """
-    path = folder / ASKED
-    content: dict[str, dict[str, object]] = read_json(path) if path.is_file() else {}
-    new: dict[str, list[str]] = {}
+    content = _entries(folder)
+    new: dict[str, set[str]] = {}
     for task, question in questions:
-        new.setdefault(task, []).append(question)
+        new.setdefault(task, set()).add(question)
     for task, ids in new.items():
-        earlier = content.get(task, {})
-        kept = earlier.get("questions") if earlier.get("job") == job else []
-        together = sorted({*(kept if isinstance(kept, list) else []), *ids})
-        content[task] = {"job": job, "of": sizes[task], "questions": together}
+        earlier = content.get(task)
+        if earlier and earlier["job"] == job:
+            ids.update(earlier["questions"])
+        content[task] = {"job": job, "of": sizes[task], "questions": sorted(ids)}
     return content
 
 

@@ -14,19 +14,19 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import read_json
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import ASKED, joined, read_asked, was_asked
 from mapflow.results.runs.claim import claim, in_turn, job_identity
+from mapflow.results.runs.manifest import MANIFEST, read_manifest, run_digest
 
-RECORDS, MANIFEST, SUMMARY = Record.FILE, "manifest.json", "summary.json"
+RECORDS, SUMMARY = Record.FILE, "summary.json"
 SYNC_SECONDS = 5.0  # seconds of answers that a power cut may lose; a sync costs milliseconds
 _BLOCK = 1 << 16
 
@@ -55,7 +55,8 @@ class RunFolder(Generic[R]):
         MapflowError, with both values, if they differ, if another job works in the folder, or if
         the folder cannot be written.
         """
-        self.folder, self.file = folder, folder / kind.FILE
+        identity = json.loads(json.dumps(identity))
+        self.folder, self.file, self._run = folder, folder / kind.FILE, run_digest(identity)
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._claim = claim(folder)
@@ -67,13 +68,12 @@ class RunFolder(Generic[R]):
                 }
                 # what the first questions showed (`describe`) stays where none is asked again
                 write_json(folder / MANIFEST, {**earlier, "identity": identity, **grown})
-                _drop_torn_line(self.file)
             self._file = self._open()
+            with self._locked():
+                pass  # drops the half line of a killed process
         self._job = job_identity()
         self._synced = time.monotonic()
-        self.answered = {
-            record.key for record in read_records(folder, kind) if record.error is None
-        }
+        self.answered = {record.key for record in each_record(folder, kind) if record.error is None}
 
     def note_asked(self, questions: Iterable[tuple[str, str]], sizes: Mapping[str, int]) -> None:
         """Writes down which (task, question id) this command asks for; see `asked.py`.
@@ -86,35 +86,42 @@ class RunFolder(Generic[R]):
     def describe(self, values: Mapping[str, Any]) -> None:
         """Adds entries to the manifest, or replaces them. Raises MapflowError as `__init__`."""
         with _writing(self.folder), in_turn(self.folder):
-            manifest = read_json(self.folder / MANIFEST)
+            manifest = read_manifest(self.folder)
             write_json(self.folder / MANIFEST, {**manifest, **values})
 
     def append(self, records: Iterable[R]) -> None:
         """All of them in one write: other workers' lines never interleave. Raises MapflowError on
         a full disk."""
         records = list(records)
-        data = "".join(record.to_line() + "\n" for record in records).encode()
+        data = "".join(record.to_line(self._run) + "\n" for record in records).encode()
         with _writing(self.folder):
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            while not os.path.samestat(os.fstat(self._file), self.file.stat()):
-                self._file = self._open()  # `sort_records` has replaced the file
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-            try:
-                written = os.write(self._file, data)
+            with self._locked() as file:
+                written = os.write(file, data)
                 if written != len(data):
-                    os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+                    os.ftruncate(file, os.fstat(file).st_size - written)
                     raise MapflowError(
                         f"run folder {str(self.folder)!r}: no space left for records"
                     )
-            finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
             if time.monotonic() - self._synced >= SYNC_SECONDS:
                 os.fsync(self._file)
                 self._synced = time.monotonic()
         self.answered.update(record.key for record in records)
 
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """The file of records, locked, without the half line that a killed process may leave."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        while not os.path.samestat(os.fstat(self._file), self.file.stat()):
+            self._file = self._open()  # `sort_records` has replaced the file
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            _drop_torn_line(self._file)
+            yield self._file
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
     def _open(self) -> int:
-        file = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        file = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         weakref.finalize(self, os.close, file)
         return file
 
@@ -122,12 +129,17 @@ class RunFolder(Generic[R]):
         self, identity: Mapping[str, Any], interventions: Mapping[str, str]
     ) -> dict[str, Any]:
         """The manifest of an earlier run with the same identity; empty if there is none."""
-        path = self.folder / MANIFEST
-        if not path.exists():
+        manifest = read_manifest(self.folder)
+        if not manifest:
+            if self.file.is_file() and b"\n" in self.file.read_bytes():
+                raise MapflowError(
+                    f"run folder {str(self.folder)!r} holds {self.file.name} but no {MANIFEST},"
+                    " which tells whose answers they are: bring it back, or choose another"
+                    " --output_path"
+                )
             return {}
-        manifest = read_json(path)
-        self._check_same(manifest.get("identity", {}), json.loads(json.dumps(identity)))
-        named = manifest.get("interventions", {})
+        self._check_same(manifest.get("identity") or {}, identity)
+        named = manifest.get("interventions") or {}
         known = named.keys() & interventions.keys()
         self._check_same({n: named[n] for n in known}, {n: interventions[n] for n in known})
         return manifest
@@ -152,42 +164,106 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _drop_torn_line(path: Path) -> None:
-    """Removes half a line at the end, which a worker leaves that is killed while writing."""
-    if not path.exists():
+def _drop_torn_line(file: int) -> None:
+    """Removes half a line at the end. The file is locked: nobody is in the middle of a line."""
+    end = size = os.fstat(file).st_size
+    if size and os.pread(file, 1, size - 1) == b"\n":
         return
-    with path.open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # no other worker is in the middle of a line
-        end = size = file.seek(0, os.SEEK_END)
-        while end:
-            begin = max(0, end - _BLOCK)
-            file.seek(begin)
-            newline = file.read(end - begin).rfind(b"\n")
-            if newline >= 0:
-                end = begin + newline + 1
-                break
-            end = begin
-        if end != size:
-            file.truncate(end)
+    while end:
+        begin = max(0, end - _BLOCK)
+        newline = os.pread(file, end - begin, begin).rfind(b"\n")
+        if newline >= 0:
+            end = begin + newline + 1
+            break
+        end = begin
+    if end != size:
+        os.ftruncate(file, end)
 
 
-def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
-    """All records of a run, sorted by question and intervention.
+def each_record(folder: Path, kind: type[R] = Record) -> Iterator[R]:  # pyright: ignore[reportArgumentType]
+    """The records of a folder in the order of the file, each checked; every command reads so.
 
-    Of several records with one key, the answer is kept, or else the last error. Raises MapflowError
-    on a broken line.
+    An equal answer, an error after the answer and a last line without an end (which another process
+    is writing) are passed over. An answer may follow errors of its question: the later one counts.
+
+    Raises MapflowError, naming file and line, for a line that is not a record, for a record of
+    another run, intervention or task than those of the folder, and for a second, other answer.
     """
+    return (record for record, _ in _each_with_run(folder, kind))
+
+
+def _each_with_run(folder: Path, kind: type[R]) -> Iterator[tuple[R, str | None]]:
     path = folder / kind.FILE
     if not path.is_file():
         raise MapflowError(f"{str(folder)!r} holds no {kind.FILE}: not the folder of {kind.RUN}")
-    by_key: dict[tuple[str, str], R] = {}
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.endswith(b"\n"):  # another worker may be in the middle of a line
-                record = kind.from_line(line.decode(errors="replace"), f"{path}:{number}")
-                earlier = by_key.get(record.key)
-                if earlier is None or earlier.error is not None:
-                    by_key[record.key] = record
+    check = _membership(folder, kind)
+    answers: dict[int, int] = {}  # hash of the key → start of the line: less memory than keys
+    start = 0
+    try:
+        with path.open("rb") as lines, path.open("rb") as earlier:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):
+                    return
+                where = f"{path}:{number}"
+                record, run = kind.with_run(line, where)
+                check(record, run, where)
+                first = answers.get(hash(record.key))
+                if first is None:
+                    if record.error is None:
+                        answers[hash(record.key)] = start
+                    yield record, run
+                elif record.error is None:
+                    earlier.seek(first)
+                    if kind.from_line(earlier.readline(), where) != record:
+                        raise MapflowError(
+                            f"{where}: question {record.key[0]!r} is answered twice, and"
+                            f" differently, under {record.key[1]!r}; remove one of the lines"
+                        )
+                start += len(line)
+    except OSError as error:
+        raise MapflowError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _membership(folder: Path, kind: type[R]) -> Callable[[R, str | None, str], None]:
+    """A check that a record belongs to the folder: (record, its run, file and line)."""
+    manifest, asked = read_manifest(folder), read_asked(folder)
+    described = run_digest(manifest.get("identity") or {}) if manifest else None
+    named = manifest.get("interventions") if kind.NAMED_BY == "intervention" else None
+    first: list[str | None] = []
+
+    def check(record: R, run: str | None, where: str) -> None:
+        first[:] = first or [run]
+        if described is not None and run not in (None, described):
+            raise MapflowError(
+                f"{where}: a record of run {run!r}, but {MANIFEST} describes run {described!r}"
+                f" ({', '.join(map(str, _names(manifest)))}): bring back the folder's own files"
+            )
+        if run != first[0]:
+            raise MapflowError(
+                f"{where}: a record of run {run!r} among those of run {first[0]!r}: remove the line"
+            )
+        if named and record.key[1] not in named:
+            raise MapflowError(
+                f"{where}: a record of intervention {record.key[1]!r}, which {MANIFEST} does not"
+                f" name ({', '.join(named)}): remove the line"
+            )
+        if asked and record.task not in asked:
+            raise MapflowError(
+                f"{where}: a record of task {record.task!r}, which was never asked here"
+                f" ({', '.join(asked)}): remove the line"
+            )
+
+    return check
+
+
+def _names(manifest: Mapping[str, Any]) -> Iterator[Any]:
+    identity = manifest.get("identity") or {}
+    return filter(None, (identity.get("model"), identity.get("checkpoint")))
+
+
+def read_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: ignore[reportArgumentType]
+    """All records of a folder, sorted by question and intervention; errors as `each_record`."""
+    by_key = {record.key: record for record in each_record(folder, kind)}
     return [by_key[key] for key in sorted(by_key)]
 
 
@@ -206,9 +282,10 @@ def sort_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: i
         return read_records(folder, kind)  # says what is missing
     with _writing(folder), (folder / kind.FILE).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # appending processes wait, then find the new file
-        records = read_records(folder, kind)
-        _replace(folder / kind.FILE, "".join(record.to_line() + "\n" for record in records))
-    return records
+        by_key = {record.key: (record, run) for record, run in _each_with_run(folder, kind)}
+        kept = [by_key[key] for key in sorted(by_key)]
+        _replace(folder / kind.FILE, "".join(record.to_line(run) + "\n" for record, run in kept))
+    return [record for record, _ in kept]
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

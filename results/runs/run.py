@@ -1,7 +1,7 @@
 """One intervention's answers to one benchmark, as arrays for the statistics, with the manifest.
 
-Runs are read from run folders (records.jsonl) or from the logs of other tools (`results/logs`).
-Every line is checked here, once: a broken or contradictory line raises an error that names file and
+Runs are read from run folders (records.jsonl) or from the logs of other tools (`results/logs`),
+whose readers check every line: a broken or contradictory one raises an error that names file and
 line.
 """
 
@@ -10,19 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import coded
 from mapflow.results.contract.visible_text import counted
 from mapflow.results.logs.readers import read_logs
 from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import read_asked, was_asked
-from mapflow.results.runs.folder import MANIFEST, RECORDS
+from mapflow.results.runs.folder import RECORDS, each_record
+from mapflow.results.runs.manifest import read_manifest
 from mapflow.results.runs.model_names import distinct_names, model_name
 
 
@@ -132,9 +133,6 @@ def read_runs(
     about: dict[tuple[str, str], tuple[int | None, str]] = {}
     unscored: dict[str, str] = {}
     for record in records:
-        for name in ("question_id", "intervention"):
-            if not isinstance(getattr(record, name), str):
-                raise MapflowError(f"{place}: {name} is {getattr(record, name)!r}, not text")
         if record.correct is None and record.error is None:
             unscored.setdefault(record.benchmark, record.task)
         if record.benchmark in unscored:
@@ -142,15 +140,14 @@ def read_runs(
         key = (record.intervention, record.benchmark)
         rows = grouped.setdefault(key, {})
         about.setdefault(key, (record.seed, record.protocol))
-        row = _answer(
-            record, f"{place}: question {record.question_id!r} under {record.intervention!r}"
-        )
-        if rows.setdefault(record.question_id, row) != row:
+        row = _answer(record)
+        earlier = rows.get(record.question_id, row)
+        if not earlier.failed and earlier != row:  # of a run folder, `each_record` names the lines
             raise MapflowError(
                 f"{place}: question {record.question_id!r} is answered twice, and differently,"
-                " under"
-                f" {record.intervention!r}; keep one answer a question"
+                f" under {record.intervention!r}; keep one answer a question"
             )
+        rows[record.question_id] = row  # an answer after errors counts
         if about[key][1] != record.protocol:
             raise MapflowError(
                 f"{place}: protocols {about[key][1]!r} and {record.protocol!r} are mixed under"
@@ -209,9 +206,8 @@ def open_records(place: Path) -> tuple[dict[str, Any], Iterator[Record]]:
     if not place.exists():
         raise MapflowError(f"{str(place)!r} does not exist; name the folder of a run")
     if (place / RECORDS).is_file():
-        manifest = read_json(place / MANIFEST) if (place / MANIFEST).is_file() else {}
         asked = read_asked(place)
-        return manifest, (one for one in _lines(place / RECORDS) if was_asked(one, asked))
+        return read_manifest(place), (one for one in each_record(place) if was_asked(one, asked))
     if found := read_logs(place):
         return found
     raise MapflowError(
@@ -220,37 +216,15 @@ def open_records(place: Path) -> tuple[dict[str, Any], Iterator[Record]]:
     )
 
 
-def _lines(path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.endswith("\n"):  # a line without an end is still being written
-                yield Record.from_line(line, f"{path}:{number}")
-
-
-def _answer(record: Record, where: str) -> _Answer:
-    """Checks a record. Raises MapflowError if it is neither right nor wrong nor an error."""
-    failed = record.error is not None
-    if not all(isinstance(text, str) for text in (record.task, record.target)):
-        raise MapflowError(f"{where}: task and target must be text")
-    if not failed and not isinstance(record.correct, bool):
-        raise MapflowError(
-            f"{where}: correct is {record.correct!r}, neither true nor false, without an error"
-        )
-    if not isinstance(record.n_options, int) or record.n_options < 0:
-        raise MapflowError(f"{where}: n_options={record.n_options!r} is not a number of options")
-    if not all(
-        edges is None or isinstance(edges, int) for edges in (record.edges_kept, record.edges_total)
-    ):
-        raise MapflowError(
-            f"{where}: edges {record.edges_kept!r} of {record.edges_total!r} are not counts"
-        )
+def _answer(record: Record) -> _Answer:
+    """What of a record is counted; names that many records share are kept once."""
     return _Answer(
-        record.video_id or None,
-        record.task,
-        record.target,
+        intern(record.video_id) or None,
+        intern(record.task),
+        intern(record.target),
         bool(record.correct),
         record.valid,
-        failed,
+        record.error is not None,
         record.n_options,
         record.n_right or 1,
         np.nan if record.edges_kept is None else record.edges_kept,

@@ -63,10 +63,10 @@ def test_two_gold_answers_for_one_question_are_refused(tmp_path):
         ("correct", "null", "are not right or wrong, which comparisons"),
         ("correct", "0.5", "correct is 0.5"),
         ("correct", '"yes"', "correct is 'yes'"),
-        ("n_options", "-1", "n_options=-1"),
+        ("n_options", "-1", "n_options is -1: expected a whole number >= 0"),
         ("n_options", "null", "n_options is None"),
         ("edges_kept", '"many"', "edges_kept is 'many'"),
-        ("target", "null", "target is None, not text"),
+        ("target", "null", "target is None: expected text"),
         ("p_target", "Infinity", "Infinity is not a number"),
     ],
 )
@@ -84,7 +84,7 @@ def test_a_question_id_that_is_no_text_is_refused(tmp_path):
     folder = write_run(tmp_path, answers("full", [1]))
     text = (folder / "records.jsonl").read_text().replace('"tvbench/one/0000"', "17")
     (folder / "records.jsonl").write_text(text)
-    with pytest.raises(MapflowError, match="question_id is 17, not text"):
+    with pytest.raises(MapflowError, match="question_id is 17: expected text"):
         read_runs(folder)
 
 

@@ -1,0 +1,252 @@
+"""Broken, torn and foreign folders: every command that reads them heals or refuses them alike.
+
+Refused means: exit code 2 and one line that names the file (and the line in it).
+"""
+
+import json
+
+import pytest
+
+import mapflow
+from mapflow.harness.cli.main import main
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.attention import PARTS, AttentionRecord
+from mapflow.results.records.lens import LensRecord
+from mapflow.results.records.sweep import SweepRecord
+from mapflow.results.records.trace import TraceRecord
+from mapflow.results.runs.folder import MANIFEST, RECORDS, RunFolder
+from mapflow.results.runs.manifest import run_digest
+from tests.results.run_folders import IDENTITY, answers
+
+ABOUT = {"interventions": {"full": "full", "effective": "layers 2-6"}, "device": "cpu"}
+RECORDS_OF_RUN = [
+    *answers("full", [1, 0, 1, 1, None, 1]),
+    *answers("effective", [1, 0, 0, 1, 1, 0]),
+]
+COMMANDS = ("compare", "leaderboard", "ablate", "report")
+
+
+def _curves(question):
+    """One record of each kind of analysis."""
+    ids = (f"tvbench/one/{question:04d}", f"one/{question // 2}.mp4", "t_one")
+    shares = {part: (0.2, 0.1) for part in PARTS}
+    sweep = SweepRecord(
+        *ids, "video->last", "center", 1, "paper", 2, "A", "A", True, 0.5, 0.5, 0.1,
+        (0.5, 0.4), (0.5, 0.4), (0.0, -20.0), (0.0, -20.0), ("A", "B"), (True, False),
+    )  # fmt: skip
+    trace = TraceRecord(*ids, "full", "paper", True, False, "A", "A", (0.1, 0.2), (0.1, 0.2))
+    lens = LensRecord(
+        *ids, "full", "paper", False, (0,), ([[1]], [[2]]), ([[0.5]], [[0.5]]),
+        {"1": "left", "2": "x"},
+    )  # fmt: skip
+    attention = AttentionRecord(
+        *ids, "full", "paper", "last", 1, (0,), ([0.1], [0.2]), ([0.1], [0.2]), shares
+    )
+    return sweep, trace, lens, attention
+
+
+KINDS = tuple(type(one) for one in _curves(0))
+
+
+def write(folder, kind=None, identity=IDENTITY):
+    """A folder of a run, or of the analysis whose records are of `kind`."""
+    records = RECORDS_OF_RUN
+    if kind:
+        records = [_curves(question)[KINDS.index(kind)] for question in range(4)]
+    run = RunFolder(folder, identity, ABOUT, *([kind] if kind else []))
+    run.note_asked([(one.task, one.question_id) for one in records], {"t_one": 6})
+    run.append(records)
+    (folder / "summary.json").write_text("{}")
+    return folder
+
+
+def readers(folder, kind=None):
+    """What reads the folder, by name: returns the exit code, or raises MapflowError."""
+    output = str(folder.parent / "page.html")
+    commands = {name: [name, str(folder)] for name in COMMANDS}
+    if kind:
+        commands = {"figure": ["figure", str(folder), "-o", str(folder.parent / "figure.png")]}
+    if kind is SweepRecord:
+        whole = folder.parent / "whole"
+        commands["report"] = ["report", str(whole if whole.exists() else write(whole)), str(folder)]
+    if "report" in commands:
+        commands["report"] += ["-o", output]
+    found = {name: lambda words=words: main(words) for name, words in commands.items()}
+    found["read_run"] = lambda: bool(mapflow.read_run(folder).to_pandas().empty)
+    found["resume"] = lambda: len(
+        RunFolder(folder, IDENTITY, ABOUT, *([kind] if kind else [])).answered
+    )
+    return found
+
+
+def refusal(name, read, capsys):
+    """The one line with which a reader refuses."""
+    capsys.readouterr()
+    try:
+        code = read()
+    except MapflowError as error:
+        return str(error)
+    printed = capsys.readouterr()
+    assert code == 2, (name, code, printed)
+    assert printed.out == "" and len(printed.err.splitlines()) == 1, (name, printed)
+    return printed.err.strip()
+
+
+MANIFESTS = {
+    "a list": b"[]",
+    "null": b"null",
+    "empty": b"",
+    "a byte order mark": b'\xef\xbb\xbf{"identity": {}}',
+    "binary": bytes(range(256)),
+    "100,000 brackets": b"[" * 100_000,
+    "a deep entry": b'{"identity": ' + b'{"a":' * 100_000,
+    "a list for a mapping": b'{"identity": ["model"]}',
+    "text for a mapping": b'{"identity": "model"}',
+    "a list for the interventions": b'{"interventions": ["full"]}',
+    "numbers for text": b'{"identity": {"model": 1}}',
+    "a number for an expression": b'{"interventions": {"full": 1}}',
+    "a number for a command": b'{"command": 3}',
+    "a list for versions": b'{"identity": {"versions": ["torch"]}}',
+    "text for a number": b'{"frames_per_segment": "many"}',
+    "text for the layers": b'{"layers": "many"}',
+    "NaN": b'{"checks": {"max": NaN}}',
+    "half of a surrogate pair": b'{"device": "\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("kind", [None, *KINDS], ids=lambda kind: kind.__name__ if kind else "run")
+def test_a_broken_manifest_is_one_line_in_every_command(kind, tmp_path, capsys):
+    folder = write(tmp_path / "folder", kind)
+    for case, content in MANIFESTS.items():
+        (folder / MANIFEST).write_bytes(content)
+        for name, read in readers(folder, kind).items():
+            line = refusal(f"{case}: {name}", read, capsys)
+            assert str(folder / MANIFEST) in line and len(line) < 1000, (case, name, line)
+
+
+ASKED = {
+    "a list": b"[]",
+    "text": b'{"t_one": "x"}',
+    "no questions": b'{"t_one": {"job": "j", "of": 3}}',
+    "a number for questions": b'{"t_one": {"job": "j", "of": 3, "questions": 3}}',
+    "a number for a question": b'{"t_one": {"job": "j", "of": 3, "questions": [3]}}',
+    "fewer than were asked": b'{"t_one": {"job": "j", "of": 1, "questions": ["a", "b"]}}',
+    "binary": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("kind", [None, TraceRecord], ids=["run", "trace"])
+def test_a_broken_list_of_what_was_asked_is_one_line_in_every_command(kind, tmp_path, capsys):
+    folder = write(tmp_path / "folder", kind)
+    for case, content in ASKED.items():
+        (folder / "asked.json").write_bytes(content)
+        for name, read in readers(folder, kind).items():
+            line = refusal(f"{case}: {name}", read, capsys)
+            assert str(folder / "asked.json") in line, (case, name, line)
+
+
+def _with(line, **changes):
+    return json.dumps({**json.loads(line), **changes}).encode() + b"\n"
+
+
+def _at(lines, *more):
+    """The lines with others after the second."""
+    return [*lines[:2], *more, *lines[2:]]
+
+
+REFUSED = {
+    "binary garbage": lambda lines: _at(lines, b"\xff\x00\xfe garbage\n"),
+    "zeros": lambda lines: _at(lines, b"\0" * 5000 + b"\n"),
+    "an empty line": lambda lines: _at(lines, b"\n"),
+    "half a line": lambda lines: _at(lines, lines[0][:40] + b"\n"),
+    "half a line glued to the next": lambda lines: _at(lines, lines[0][:40] + lines[0]),
+    "two lines in one": lambda lines: _at(lines, lines[0][:-1] + lines[1]),
+    "another run's": lambda lines: _at(lines, _with(lines[0], run="0123456789ab")),
+    "without a run": lambda lines: _at(lines, _with(lines[0], run=None)),
+    "another task's": lambda lines: _at(lines, _with(lines[0], task="t_two")),
+    "another field": lambda lines: _at(lines, _with(lines[0], more=1)),
+    "an absurd number": lambda lines: _at(lines, _with(lines[0], protocol=10**30)),
+    "another answer": lambda lines: _at(lines, _with(lines[0], target="C")),
+}
+OF_RUNS = {
+    "another intervention's": lambda lines: _at(lines, _with(lines[0], intervention="random")),
+}
+
+
+@pytest.mark.parametrize("kind", [None, *KINDS], ids=lambda kind: kind.__name__ if kind else "run")
+def test_a_broken_or_foreign_line_is_named_by_every_command(kind, tmp_path, capsys):
+    folder = write(tmp_path / "folder", kind)
+    file = folder / (kind.FILE if kind else RECORDS)
+    lines = file.read_bytes().splitlines(keepends=True)
+    cases = REFUSED if kind else {**REFUSED, **OF_RUNS}
+    for case, change in cases.items():
+        if case == "another answer" and kind in (LensRecord, AttentionRecord):
+            continue  # they have no right answer
+        file.write_bytes(b"".join(change(lines)))
+        for name, read in readers(folder, kind).items():
+            line = refusal(f"{case}: {name}", read, capsys)
+            assert f"{file}:3: " in line and len(line) < 1000, (case, name, line)
+
+
+HEALED = {
+    "an error, then its answer": lambda lines: [_failed(lines[0]), *lines],
+    "an answer, then its error": lambda lines: [*lines, _failed(lines[0])],
+    "an error, another, then the answer": lambda lines: [
+        _failed(lines[0]), _failed(lines[0], "later"), *lines,
+    ],
+    "the same line twice": lambda lines: _at(lines, lines[0]),
+    "half a line at the end": lambda lines: [*lines, lines[0][:40]],
+    "binary half a line at the end": lambda lines: [*lines, b"\xff\0"],
+}  # fmt: skip
+
+
+def _failed(line, error="no video"):
+    return _with(line, error=error, prediction=None, correct=None, valid=None)
+
+
+def test_what_is_healed_is_healed_by_every_command(tmp_path, capsys):
+    folder = write(tmp_path / "folder")
+    lines = (folder / RECORDS).read_bytes().splitlines(keepends=True)
+
+    def said():
+        found = {}
+        for name, read in readers(folder).items():
+            (folder / RECORDS).write_bytes(b"".join(change(lines)))
+            code = read()
+            found[name] = (code, capsys.readouterr().out)
+            if name == "report":
+                found["page"] = (folder.parent / "page.html").read_text()
+            if name == "read_run":
+                found["records"] = mapflow.read_run(folder).records
+        return found
+
+    change = list
+    whole = said()
+    for case, healing in HEALED.items():
+        change = healing
+        assert said() == whole, case
+
+
+def test_records_and_manifest_that_disagree_are_refused_with_both(tmp_path, capsys):
+    folder = write(tmp_path / "folder")
+    other = write(tmp_path / "other", identity={**IDENTITY, "checkpoint": "big"})
+    (folder / MANIFEST).write_bytes((other / MANIFEST).read_bytes())
+    both = run_digest(IDENTITY), run_digest({**IDENTITY, "checkpoint": "big"})
+    for name in (*COMMANDS, "read_run"):
+        line = refusal(name, readers(folder)[name], capsys)
+        assert all(one in line for one in (*both, f"{folder / RECORDS}:1: ", "big")), line
+
+
+def test_answers_without_a_manifest_are_not_adopted(tmp_path):
+    folder = write(tmp_path / "folder")
+    (folder / MANIFEST).unlink()
+    for identity in (IDENTITY, {**IDENTITY, "checkpoint": "big"}):
+        with pytest.raises(MapflowError, match=r"records\.jsonl but no manifest\.json.*bring it"):
+            RunFolder(folder, identity, ABOUT)
+    assert not (folder / MANIFEST).exists()
+    old = tmp_path / "old"  # of a version without digests
+    old.mkdir()
+    (old / RECORDS).write_text("".join(one.to_line() + "\n" for one in RECORDS_OF_RUN))
+    with pytest.raises(MapflowError, match="but no manifest"):
+        RunFolder(old, IDENTITY, ABOUT)
+    assert mapflow.read_run(old).manifest == {}

@@ -46,6 +46,11 @@ def benchmark_sizes() -> dict[str, int]:
     return {one.name: one.size for one in BENCHMARKS.values()}
 
 
+def benchmark_repositories() -> dict[str, str]:
+    """Benchmark name → its data set on the Hugging Face Hub, of those that are there."""
+    return {one.name: one.layout.repository for one in BENCHMARKS.values() if one.layout.repository}
+
+
 def task_sizes() -> dict[str, int]:
     """Name of a subtask's task → its number of questions, where that is published."""
     return {

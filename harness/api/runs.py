@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mapflow.harness.analyses.registry import question_analyses
 from mapflow.harness.cli.chosen_runs import compared_runs
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.exchange.frames import data_frame
+from mapflow.results.logs.readers import read_logs
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.records.record import Record
 from mapflow.results.runs.folder import read_records
@@ -29,15 +31,15 @@ class RunRecords(Generic[R]):
     Attributes: `folder`; `records`; `manifest`, what was run (model, weights, protocol, versions).
     """
 
-    def __init__(self, folder: Path, records: Sequence[R]) -> None:
+    def __init__(
+        self, folder: Path, records: Sequence[R], manifest: Mapping[str, Any] | None = None
+    ) -> None:
         self.folder, self.records = folder, list(records)
-        self.manifest = read_manifest(folder)
+        self.manifest = manifest or read_manifest(folder)
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row per record, one column per field."""
-        import pandas
-
-        return pandas.DataFrame([vars(record) for record in self.records])
+        return data_frame(self.records)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -51,13 +53,15 @@ class RunRecords(Generic[R]):
 
 
 def read_run(folder: str | Path) -> RunRecords[JsonlRecord]:
-    """The records of a run or analysis folder.
+    """The records of a run or analysis folder, or of another tool's logs as `compare` takes them.
 
     Raises MapflowError if the folder holds no records, or those of several kinds.
     """
     path = Path(folder).expanduser()
     known_kinds = [Record, *(one.RECORD for one in question_analyses().values())]
     kinds = [kind for kind in known_kinds if (path / kind.FILE).is_file()]
+    if not kinds and path.exists() and (logged := read_logs(path)):
+        return RunRecords(path, list(logged[1]), logged[0])
     if len(kinds) != 1:
         found = " and ".join(kind.FILE for kind in kinds) or "no records"
         known = ", ".join(kind.FILE for kind in known_kinds)

@@ -92,19 +92,22 @@ def with_baseline(runs: Sequence[Run], baseline: str | None) -> list[list[Run]]:
     return groups
 
 
-def _named(word: str) -> list[Run]:
-    """The runs of a word.
+def named_place(word: str) -> tuple[Path, str]:
+    """The folder or file of a word, and the intervention after it, which may be empty.
 
-    Paths and interventions may both hold colons: the longest path that exists is the folder.
+    Paths and interventions may both hold colons: the longest path that exists is the folder. Raises
+    MapflowError if none does.
     """
     for at in [len(word), *(i for i in reversed(range(len(word))) if word[i] == ":")]:
         place, intervention = Path(word[:at]).expanduser(), word[at + 1 :]
         if word[:at] and os.path.exists(place):  # noqa: PTH110 - False for a name too long
-            break
-    else:
-        raise MapflowError(
-            f"{word!r} does not exist; name the folder of a run, or folder:intervention"
-        )
+            return place, intervention
+    raise MapflowError(f"{word!r} does not exist; name the folder of a run, or folder:intervention")
+
+
+def _named(word: str) -> list[Run]:
+    """The runs of a word."""
+    place, intervention = named_place(word)
     runs = read_runs(place, benchmark_titles(), benchmark_sizes())
     if not intervention:
         return runs

@@ -31,6 +31,8 @@ COMMANDS = {
     " p-values",
     "report": "one HTML page that needs no network: leaderboard, comparisons, policies, every"
     " question",
+    "export": "a run in the format of another tool: data frames, Every Eval Ever, the Hugging Face"
+    " Hub, Inspect",
     **{name: entry.help for name, entry in ANALYSES.items()},
     "figure": "curves of an analysis with 95 % bands, as PNG, SVG and CSV",
     "tasks-path": "the folder of mapflow's tasks, for plain lmms-eval's --include_path",

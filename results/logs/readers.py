@@ -7,6 +7,7 @@ A reader is a pair of functions: `files(place)` lists the logs of its tool in or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +37,29 @@ def read_logs(place: Path) -> Logged | None:
     if len(found) > 1 and place.is_dir():
         tools = " and of ".join(f"{one.tool} ({files[0].name})" for one, files in found)
         raise MapflowError(f"{str(place)!r} holds logs of {tools}; name one of the files")
-    return found[0][0].read(found[0][1]) if found else None
+    if not found:
+        return None
+    manifest, records = found[0][0].read(found[0][1])
+    return _encodable(manifest), (
+        one if _is_encodable(one) else replace(one, **_encodable(vars(one))) for one in records
+    )
+
+
+def _is_encodable(record: Record) -> bool:
+    try:
+        "".join(value for value in vars(record).values() if isinstance(value, str)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _encodable(value: Any) -> Any:
+    """The value with codes in place of halves of surrogate pairs, which no file can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(one) for name, one in value.items()}
+    return [_encodable(one) for one in value] if isinstance(value, list) else value
 
 
 def _readers() -> tuple[LogReader, ...]:

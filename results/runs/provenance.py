@@ -21,7 +21,7 @@ from mapflow.results.runs.run import Run
 FOLDERS = ("harness", "model_adapters", "results", "tasks")
 READERS = {
     *("api", "cli", "commands", "package_root", "reporting", "verification"),
-    *("figures", "report", "statistics", "tables"),
+    *("exchange", "figures", "report", "statistics", "tables"),
     "training",
 }
 """Rooms whose code cannot change a record: front ends, readers of records, and training, whose

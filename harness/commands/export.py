@@ -1,0 +1,118 @@
+"""`mapflow export`: a run in the format of another tool."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mapflow.harness.cli.arguments import add_data_dir, add_margin, chosen_margin
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import counted, quoted
+
+if TYPE_CHECKING:
+    from mapflow.results.exchange.content import Exported
+    from mapflow.results.records.base import JsonlRecord
+
+SHOWN = 6
+"""Names of written files that are printed; a folder may get hundreds."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from mapflow.results.exchange.formats import FORMATS
+
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="folder of a run, folder:intervention, or logs of lmms-eval, lm-evaluation-harness"
+        " or Inspect; for csv and parquet also the folder of an analysis",
+    )
+    parser.add_argument(
+        "--to",
+        required=True,
+        choices=list(FORMATS),
+        metavar="FORMAT",
+        help="; ".join(f"{name}: {one.help}" for name, one in FORMATS.items()),
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="a file or folder"
+    )
+    parser.add_argument(
+        "--baseline", metavar="INTERVENTION", help="of paired differences (default: the first)"
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="OWNER/NAME[:TASK]",
+        help="data set on the Hugging Face Hub, where mapflow does not know it",
+    )
+    add_data_dir(parser)
+    add_margin(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from mapflow.results.exchange.formats import FORMATS
+
+    if options.dataset and not re.fullmatch(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?", options.dataset):
+        raise MapflowError(
+            f"--dataset {quoted(options.dataset)} is not OWNER/NAME or OWNER/NAME:TASK"
+        )
+    files = FORMATS[options.to].write(_exported(options), options.output)
+    for file in files[:SHOWN]:
+        print(f"written: {file}")
+    if len(files) > SHOWN:
+        print(f"and {counted(len(files) - SHOWN, 'other file')}")
+    return 0
+
+
+def _exported(options: argparse.Namespace) -> Exported:
+    """The runs of the place, or the records of an analysis."""
+    from mapflow.harness.analyses.registry import question_analyses
+    from mapflow.harness.cli.chosen_runs import all_runs, named_place, with_baseline
+    from mapflow.harness.reporting.viewer import known_questions
+    from mapflow.results.exchange.content import Exported
+    from mapflow.results.records.record import Record
+    from mapflow.results.runs.folder import reported_records
+    from mapflow.results.runs.manifest import read_manifest
+    from mapflow.results.runs.run import open_records
+    from mapflow.tasks.registry import benchmark_repositories
+
+    place, intervention = named_place(options.run)
+    known = [one.RECORD for one in question_analyses().values()]
+    kinds = [one for one in known if (place / one.FILE).is_file()]
+    if kinds and not (place / Record.FILE).is_file():
+        if intervention or len(kinds) > 1:
+            raise MapflowError(
+                f"{quoted(options.run)} is not the folder of one analysis; name the folder alone"
+            )
+        records = _present(reported_records(place, kinds[0]), place)
+        return Exported(place, [], records, read_manifest(place))
+    runs = all_runs([options.run])
+    manifest, found = open_records(place)
+    if (place / Record.FILE).is_file():
+        found = iter(reported_records(place))
+    chosen = {(run.intervention, run.benchmark) for run in runs}
+    records = [one for one in found if (one.intervention, one.benchmark) in chosen]
+    own = {run.benchmark: options.dataset for run in runs if options.dataset}
+    if len(own) > 1:
+        raise MapflowError(
+            f"--dataset {options.dataset} is one data set, and {quoted(options.run)} holds"
+            f" {len(own)} benchmarks ({', '.join(own)}); export their folders apart"
+        )
+    ids = [record.question_id for record in records]
+    return Exported(
+        place,
+        with_baseline(runs, options.baseline),
+        _present(records, place),
+        manifest,
+        known_questions(ids, options.data_dir)[0],
+        {**benchmark_repositories(), **own},
+        chosen_margin(options),
+    )
+
+
+def _present(records: Sequence[JsonlRecord], place: Path) -> Sequence[JsonlRecord]:
+    if not records:
+        raise MapflowError(f"{str(place)!r} holds no answers yet; there is nothing to export")
+    return records

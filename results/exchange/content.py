@@ -1,0 +1,79 @@
+"""What an export holds: runs by benchmark, their records, the tests against the baseline, texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Question
+from mapflow.results.records.base import JsonlRecord
+from mapflow.results.records.record import Record
+from mapflow.results.runs.run import Run
+from mapflow.results.tables.comparison import ComparedPair, compare_groups
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One place, as every format takes it.
+
+    Attributes:
+        place: a run folder or log.
+        groups: one list of runs per benchmark, the baseline first; empty for folders of analyses.
+        records: one per question and intervention (or route), sorted.
+        manifest: what was run.
+        questions: question id → its text and options, as far as they are on this machine.
+        datasets: benchmark → its data set on the Hugging Face Hub, where there is one.
+        margin: of the verdicts of non-inferiority, as a fraction.
+    """
+
+    place: Path
+    groups: Sequence[Sequence[Run]]
+    records: Sequence[JsonlRecord]
+    manifest: Mapping[str, Any]
+    questions: Mapping[str, Question] = field(default_factory=dict)
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    margin: float = 0.02
+
+    def scored_groups(self, purpose: str) -> Sequence[Sequence[Run]]:
+        """`groups`. Raises MapflowError, naming the purpose, where there are none."""
+        if not self.groups:
+            raise MapflowError(
+                f"{str(self.place)!r} is the folder of an analysis, which has no answers to score:"
+                f" {purpose} needs a run; export it to csv or parquet"
+            )
+        return self.groups
+
+    @cached_property
+    def pairs(self) -> list[ComparedPair]:
+        """Every run against the baseline of its benchmark, corrected as in `mapflow compare`."""
+        return compare_groups([one for one in self.groups if len(one) > 1], margin=self.margin)
+
+    def records_of(self, run: Run) -> list[Record]:
+        """The records of one run, in the order of its questions."""
+        own = {
+            record.question_id: record
+            for record in self.records
+            if isinstance(record, Record)
+            and (record.intervention, record.benchmark) == (run.intervention, run.benchmark)
+        }
+        return [own[one] for one in run.question_id.tolist()]
+
+    @property
+    def written(self) -> datetime:
+        """When the newest file of the place was last written: the end of the run."""
+        files = [self.place] if self.place.is_file() else list(self.place.glob("*.json*"))
+        newest = max((file.stat().st_mtime for file in files or [self.place]), default=0.0)
+        return datetime.fromtimestamp(int(newest), timezone.utc)
+
+    @property
+    def tool(self) -> tuple[str, str]:
+        """The name and version of what ran the model."""
+        versions = (self.manifest.get("identity") or {}).get("versions") or {}
+        tool = str(self.manifest.get("logged_by") or "mapflow")
+        package = {"lm-evaluation-harness": "lm-eval", "Inspect": "inspect_ai"}.get(tool, tool)
+        return package, str(versions.get(package) or "unknown")

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from mapflow.results.contract.archives import cache_folder
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import WRITTEN_LENGTH
 from mapflow.tasks.benchmark import Benchmark
 from mapflow.tasks.registry import BENCHMARKS
 
@@ -74,7 +75,9 @@ def _task_files() -> dict[str, str]:
 
 def _task_file(benchmark: Benchmark, subtask: str) -> str:
     data_files = dict.fromkeys(benchmark.counts, f"{benchmark.name}.json")
-    called = ("doc_to_visual", "doc_to_text", "doc_to_target", "process_results")
+    called = (
+        *("doc_to_visual", "doc_to_messages", "doc_to_text", "doc_to_target", "process_results"),
+    )
     metrics = {"accuracy": "mean"}
     metrics |= dict.fromkeys(benchmark.pooled_metrics, _function("share"))
     metrics |= {"answer": _function("valid_answer_rate")}
@@ -86,7 +89,8 @@ def _task_file(benchmark: Benchmark, subtask: str) -> str:
         f"process_docs: {_function('documents')}",
         "output_type: generate_until",
         *(f"{name}: {_function(name)}" for name in called),
-        "generation_kwargs: {max_new_tokens: 1, do_sample: false, temperature: 0}",
+        f"generation_kwargs: {{max_new_tokens: {WRITTEN_LENGTH}, until: [], do_sample: false,"
+        " temperature: 0}",
         "metric_list:",
         *(
             f"- {{metric: {name}, aggregation: {aggregation}, higher_is_better: true}}"

@@ -1,8 +1,9 @@
 """The functions of our tasks that lmms-eval calls.
 
 lmms-eval keeps questions as rows of a `datasets` table. Our rows name a task and a question id; the
-question itself is looked up. Our models get the structured `Question` in place of a video path;
-other models get the readable prompt of `doc_to_text`.
+question itself is looked up. Our models get a path that carries the structured `Question`, and read
+the clip's bounds themselves. Other models get the clip as a file of its own and the text of the
+question, and answers that they write are parsed.
 
 Two environment variables are read when a question is looked up, by no other module of `tasks`:
 MAPFLOW_PROTOCOL (default: paper) and MAPFLOW_DATA (default: the copy in the cache, fetched from the
@@ -17,9 +18,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from datasets import Dataset
+from loguru import logger as eval_logger
 
-from mapflow.results.contract.answers import NOT_ASKED, grade
-from mapflow.results.contract.question import Question
+from mapflow.model_adapters.video.cutting import blank_file, clip_file
+from mapflow.results.contract.answers import NOT_ASKED, grade_written
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Question, QuestionVideo
 from mapflow.tasks.registry import load_questions
 
 
@@ -43,16 +47,70 @@ def question_of(doc: Mapping[str, Any]) -> Question:
     return _questions(doc["task"])[doc["question_id"]]
 
 
-def doc_to_visual(doc: Mapping[str, Any]) -> list[Question]:
-    """The structured question, for our models."""
-    return [question_of(doc)]
+def whole_video(doc: Mapping[str, Any]) -> list[QuestionVideo]:
+    """The path of the video as it is, for models that take the question which it carries."""
+    question = question_of(doc)
+    return [QuestionVideo(question.clip.path, question)]
+
+
+class DocToVisual:
+    """`doc_to_visual` of our tasks, for models that know nothing of clips.
+
+    Models that take the question itself ask `whole` instead, which writes no file.
+    """
+
+    whole = staticmethod(whole_video)
+
+    def __call__(self, doc: Mapping[str, Any]) -> list[QuestionVideo]:
+        """The path of a file that shows the question's clip, and nothing else of its video.
+
+        Where there is none, the question has failed: a line says why, a grey clip takes its place,
+        and `process_results` gives no score.
+        """
+        question = question_of(doc)
+        try:
+            file = clip_file(question.clip)
+        except MapflowError as error:
+            if question.question_id not in _failed:
+                eval_logger.error(f"{question.question_id} is not scored: {error}")
+            _failed[question.question_id] = str(error)
+            file = blank_file()
+        return [QuestionVideo(str(file), question)]
+
+
+doc_to_visual = DocToVisual()
+
+
+def failed_questions() -> Mapping[str, str]:
+    """Question id → reason, of the questions whose clip this process could not show."""
+    return _failed
 
 
 def doc_to_text(
     doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None
 ) -> str:
-    """The user's turn as text, for logs and for models that read text."""
-    return "".join(part.text for part in question_of(doc).user_turn("completion"))
+    """What models of lmms-eval are asked: the protocol's wording for chat models, as one text.
+
+    The system text comes first, because many models have a system text of their own. A protocol
+    that begins the answer's sentence asks to complete it.
+    """
+    question = question_of(doc)
+    style = "chat" if "chat" in question.prompts else "completion"
+    prompt = question.prompt(style)
+    system = f"{prompt.system.rstrip()}\n" if prompt.system.strip() else ""
+    turn = "".join(part.text for part in question.user_turn(style)).rstrip()
+    begun = "" if question.options else prompt.answer_prefix.strip()
+    task = f"\nComplete this sentence and write nothing else: {begun} …" if begun else ""
+    return f"{system}{turn}{task}"
+
+
+def doc_to_messages(
+    doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """The conversation for lmms-eval's chat models: one user turn, the clip before the text."""
+    videos = [{"type": "video", "url": video} for video in doc_to_visual(doc)]
+    text = {"type": "text", "text": doc_to_text(doc, lmms_eval_specific_kwargs)}
+    return [{"role": "user", "content": [*videos, text]}]
 
 
 def doc_to_target(doc: Mapping[str, Any]) -> str:
@@ -64,20 +122,22 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
     """Metrics of one answer, with the ids that pair questions of several runs.
 
     A question that could not be asked gets no accuracy. An answer is right if the *text* of its
-    option is; an answer that names no option, or several, is wrong and invalid.
+    option is; an answer that names no option, or several, is wrong and invalid. Answers of our
+    models are counted as their records say instead (`model_adapters/lmms/models.py`).
     """
     question = question_of(doc)
-    text = results[0]
+    text = NOT_ASKED if question.question_id in _failed else results[0]
     identity = {
         "question_id": question.question_id,
         "video_id": question.video_id,
         "prediction": text,
     }
     if text == NOT_ASKED:
-        return {"answer": {**identity, "valid": None}}
+        why = _failed.get(question.question_id)
+        return {"answer": {**identity, "valid": None, **({"error": why} if why else {})}}
     if question.target == "":  # such as VCGBench's, which only a judge can score
         return {"answer": {**identity, "valid": bool(text)}}
-    correct, valid = grade(question, text)
+    correct, valid = grade_written(question, text)
     scores = {"accuracy": float(correct), "micro": float(correct)}
     if question.category:
         scores[question.category] = float(correct)
@@ -112,6 +172,7 @@ def valid_answer_rate(answers: Sequence[Mapping[str, Any]]) -> float:
     return sum(valid) / len(valid) if valid else float("nan")
 
 
+_failed: dict[str, str] = {}
 _Key = tuple[str, str, str | None]
 _loaded: dict[_Key, dict[str, Question]] = {}
 

@@ -99,7 +99,11 @@ def test_the_source_is_read_whole():
         ("mapflow.results", "mapflow.harness"),
         ("mapflow.results", "mapflow.model_adapters"),
         ("mapflow.results", "mapflow.tasks"),
-        ("mapflow.tasks", "mapflow.model_adapters"),
+        *(
+            ("mapflow.model_adapters.video", f"mapflow.model_adapters.{room}")
+            for room in ("families", "inference", "lmms", "mini", "interventions")
+        ),
+        ("mapflow.model_adapters.video", "mapflow.tasks"),
         ("mapflow.model_adapters.families", "mapflow.tasks"),
         ("mapflow.model_adapters.inference", "mapflow.tasks"),
         ("mapflow.model_adapters.interventions", "mapflow.tasks"),
@@ -139,6 +143,12 @@ def test_only_the_bundled_models_training_joins_adapters_and_benchmarks():
     """It renders its training clips with the bundled benchmark's scenes."""
     joined = edges("mapflow.model_adapters", "mapflow.tasks")
     assert [edge for edge in joined if not edge.startswith("mapflow.model_adapters.mini.")] == []
+
+
+def test_benchmarks_take_nothing_of_the_adapters_but_the_video_reader():
+    """It cuts clips for models that cannot; it knows no model."""
+    used = edges("mapflow.tasks", "mapflow.model_adapters")
+    assert used and all(" -> mapflow.model_adapters.video." in edge for edge in used)
 
 
 def test_results_and_the_grammar_import_no_torch():

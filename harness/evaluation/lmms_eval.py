@@ -29,6 +29,7 @@ from mapflow.model_adapters.families.registry import BUNDLED_MODEL, check_family
 from mapflow.model_adapters.lmms.generation import Generation, read_generation
 from mapflow.model_adapters.lmms.requested import request_generation
 from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, USAGE_ERROR, MapflowError
+from mapflow.results.contract.visible_text import counted
 from mapflow.tasks.lmms_files import check_table_cache, write_task_files
 
 LMMS = ("intervention", "allow_uncut_layers")
@@ -223,7 +224,17 @@ class _Command:
 
     def report(self) -> int:
         """Prints mapflow's tables after lmms-eval's; returns the exit code."""
+        from mapflow.tasks.lmms_functions import failed_questions
+
         errors = sum(output.report() for output in self._finished)
+        if failed := failed_questions():  # of models that are not ours
+            count = counted(len(failed), "question")
+            print(
+                f"{count} of mapflow's tasks without a video to show, not scored; the first"
+                f" {next(iter(failed))}: {next(iter(failed.values()))}",
+                file=sys.stderr,
+            )
+            errors += len(failed)
         return QUESTIONS_MISSING if errors and not self._allow_missing else 0
 
     def _check(self, args: argparse.Namespace) -> None:

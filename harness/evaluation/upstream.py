@@ -52,7 +52,8 @@ def evaluate(
     original = evaluator.simple_evaluate
 
     def tasks_first(*args: Any, **kwargs: Any) -> Any:
-        loaded = _loaded(kwargs["tasks"], kwargs["task_manager"])
+        kind = _kind(kwargs["model"], kwargs.get("force_simple", False))
+        loaded = _loaded(kwargs["tasks"], kwargs["task_manager"], kind)
         for name, task in _leaves(loaded):
             check_task(name, task)
         with replaced(evaluator, "get_task_dict", lambda *_: loaded):
@@ -72,7 +73,17 @@ def evaluate(
     return 0
 
 
-def _loaded(names: Sequence[Any], manager: Any) -> Mapping[Any, Any]:
+def _kind(model: str, force_simple: bool) -> str:
+    """Whether tasks pass a conversation ("chat") to a model's class, or text and visuals.
+
+    Raises what importing the class raises.
+    """
+    from lmms_eval.models import get_model
+
+    return "simple" if get_model(model, force_simple).is_simple else "chat"
+
+
+def _loaded(names: Sequence[Any], manager: Any, kind: str) -> Mapping[Any, Any]:
     """The task objects, in lmms-eval's nesting. Raises MapflowError for a package that is missing.
 
     Some tasks import decord for frames that models here read themselves; without it, they get a
@@ -83,7 +94,7 @@ def _loaded(names: Sequence[Any], manager: Any) -> Mapping[Any, Any]:
     if importlib.util.find_spec("decord") is None:
         sys.modules["decord"] = _Absent("decord")
     try:
-        return get_task_dict(names, manager, "simple")
+        return get_task_dict(names, manager, kind)
     except ModuleNotFoundError as error:
         raise MapflowError(
             f"--tasks {','.join(map(str, names))} need the Python package {error.name!r}, which is"

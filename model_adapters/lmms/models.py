@@ -34,7 +34,7 @@ from mapflow.model_adapters.lmms.requested import requested, requested_generatio
 from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import foreign_question
-from mapflow.results.contract.question import Clip, Question
+from mapflow.results.contract.question import WRITTEN_LENGTH, Clip, Question, QuestionVideo
 from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.record import Record
 from mapflow.results.runs.folder import RunFolder, read_records
@@ -212,8 +212,10 @@ class MapflowModel(lmms):
         _, options, doc_to_visual, doc_id, task, split = request.args
         document = self.task_dict[task][split][doc_id]
         owner = getattr(doc_to_visual, "__self__", None)
+        given = getattr(getattr(owner, "config", None), "doc_to_visual", None)
+        show = getattr(given, "whole", doc_to_visual)  # our tasks' videos, not cut into files
         try:
-            visuals = doc_to_visual(document)
+            visuals = show(document)
         except MapflowError:
             raise
         except (Exception, SystemExit) as error:  # many tasks exit where a video is missing
@@ -223,8 +225,8 @@ class MapflowModel(lmms):
                 f"task {task!r} shows {counted(len(visuals), 'visual')} in a question; one video"
                 f" is supported"
             )
-        if isinstance(visuals[0], Question):
-            return self._own(visuals[0], options, owner), None
+        if isinstance(visuals[0], QuestionVideo):
+            return self._own(visuals[0].question, options, owner), None
         if not isinstance(visuals[0], (str, Path)):
             raise MapflowError(
                 f"task {task!r} shows a {type(visuals[0]).__name__}, not a video file, which models"
@@ -239,20 +241,23 @@ class MapflowModel(lmms):
         """
         chosen = requested_generation()
         if chosen is None:
-            length = int(options.get("max_new_tokens", 1))
-            chosen = Generation() if length == 1 else Generation(length)
+            length = int(options.get("max_new_tokens", WRITTEN_LENGTH))
+            chosen = Generation() if length == WRITTEN_LENGTH else Generation(length)
             if chosen != Generation() and self.run is not None:
                 raise MapflowError(
                     "gen_kwargs together with records= need mapflow's own command: lmms_eval"
                     " --gen_kwargs … --output_path …"
                 )
         question = with_generation(question, chosen)
-        if task is not None and (question.first_token or not question.options):
+        if task is not None:
             self._grade_as_recorded(task)
         return question
 
     def _grade_as_recorded(self, task: Any) -> None:
-        """lmms-eval counts a task's answers as the records do, which know the first token."""
+        """lmms-eval counts a task's answers as the records do, by the protocol's rule.
+
+        Our tasks themselves parse whatever a model writes, as other models need it.
+        """
         if "process_results" in vars(task):
             return
         original = task.process_results

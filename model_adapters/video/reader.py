@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -65,6 +65,7 @@ GRACE_SECONDS = 1.0
 """Additional time in which the work itself may raise, with a more specific message."""
 
 Result = TypeVar("Result")
+Collected = TypeVar("Collected", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,27 @@ def read_frames(
     Raises VideoError for any problem of the file or the bounds, MapflowError if PyAV is not
     installed.
     """
+    return collect_frames(clip, sampling, n, FrameArray, time_limit)
+
+
+def collect_frames(
+    clip: Clip,
+    sampling: FrameSampling,
+    n: int,
+    collector: Callable[[SourceVideo, tuple[int, ...]], FrameCollector[Result]],
+    time_limit: float,
+) -> Result:
+    """Passes the frames that `sampling` selects to a collector; returns its result.
+
+    `collector` makes one from the video and the frames' numbers. It is called again, for a new
+    collector, if a first way of decoding proves inexact. Raises as `read_frames`.
+    """
     if find_spec("av") is None:
         raise MapflowError("reading videos needs PyAV; install it with: pip install av")
     try:
         check_bounds(clip.start, clip.end)
         unpack_clip(clip)
-        return run_within(time_limit, partial(_read, clip, sampling, n))
+        return run_within(time_limit, partial(_read, clip, sampling, n, collector))
     except OutOfTime:
         raise unreadable(
             clip, f"not read within {time_limit:g} s; allow it more time or leave it out"
@@ -123,53 +139,62 @@ def read_frames(
         raise unreadable(clip, f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
-def _read(clip: Clip, sampling: FrameSampling, n: int, clock: Clock) -> SampledFrames:
+def _read(
+    clip: Clip,
+    sampling: FrameSampling,
+    n: int,
+    collector: Callable[[SourceVideo, tuple[int, ...]], FrameCollector[Result]],
+    clock: Clock,
+) -> Result:
     with open_clip(clip) as (container, stream):
         index = _index(clip, container, stream, clock)
         rate = stream.average_rate or stream.guessed_rate
-        video = _Video(
-            clip, float(rate or 0.0), stream.index, stream.time_base, frame_size(clip, stream)
-        )
+        video = SourceVideo(clip, rate, stream.index, stream.time_base, frame_size(clip, stream))
         if not index.reliable:
-            return _counted(video, len(index.shown), sampling, n, clock)
+            return _counted(video, len(index.shown), sampling, n, collector, clock)
         indices = sampling(len(index.shown), video.fps, n, clip.start, clip.end)
         with suppress(UnexpectedFrame):
-            return _sought(video, container, stream, index, indices, clock)
+            return _sought(collector(video, indices), container, stream, index, indices, clock)
     if index.skippable.any():
         with open_clip(clip) as (container, stream), suppress(UnexpectedFrame):
-            return _sought(video, container, stream, index.without_skipping(), indices, clock)
-    return _counted(video, len(index.shown), sampling, n, clock)
+            whole = index.without_skipping()
+            return _sought(collector(video, indices), container, stream, whole, indices, clock)
+    return _counted(video, len(index.shown), sampling, n, collector, clock)
 
 
 def _sought(
-    video: _Video,
+    found: FrameCollector[Result],
     container: InputContainer,
     stream: VideoStream,
     index: FrameIndex,
     indices: tuple[int, ...],
     clock: Clock,
-) -> SampledFrames:
+) -> Result:
     """Decodes the frames with these numbers from their keyframes. Raises UnexpectedFrame."""
-    found = _Found(video, indices)
     for number, frame in decode_from_keyframes(container, stream, index, indices, clock.check):
         found.add(number, frame)
-    return found.sampled(len(index.shown))
+    return found.result(len(index.shown))
 
 
 def _counted(
-    video: _Video, expected: int, sampling: FrameSampling, n: int, clock: Clock
-) -> SampledFrames:
+    video: SourceVideo,
+    expected: int,
+    sampling: FrameSampling,
+    n: int,
+    collector: Callable[[SourceVideo, tuple[int, ...]], FrameCollector[Result]],
+    clock: Clock,
+) -> Result:
     """Decodes all frames and counts them. `expected`: their number according to the packets."""
     clip = video.clip
     for _ in range(2):  # again with the true count if packets and frames differ in number
-        found = _Found(video, sampling(expected, video.fps, n, clip.start, clip.end))
+        found = collector(video, sampling(expected, video.fps, n, clip.start, clip.end))
         count = 0
         with open_clip(clip) as (container, stream):
             for frame in decode_all(container, stream, clock.check):
                 found.add(count, frame)
                 count += 1
         if count == expected:
-            return found.sampled(count)
+            return found.result(count)
         if count == 0:
             raise unreadable(clip, "holds no frame that decodes")
         expected = count
@@ -177,16 +202,25 @@ def _counted(
 
 
 @dataclass(frozen=True)
-class _Video:
-    """Properties of the stream that are known before its frames are decoded."""
+class SourceVideo:
+    """Properties of the stream that are known before its frames are decoded.
+
+    rate: average frames per second; None if unknown. size: (width, height) in pixels.
+    """
 
     clip: Clip
-    fps: float
+    rate: Fraction | None
     stream: int
     time_base: Fraction | None
     size: tuple[int, int]
 
-    def picture(self, frame: VideoFrame) -> tuple[np.ndarray, float]:
+    @property
+    def fps(self) -> float:
+        """`rate` as a number; 0.0 if unknown."""
+        return float(self.rate or 0.0)
+
+    def seconds(self, frame: VideoFrame) -> float:
+        """The frame's time; NaN if it has none. Raises VideoError for a damaged frame."""
         seconds = math.nan
         if frame.pts is not None and self.time_base is not None:
             seconds = float(frame.pts * self.time_base)
@@ -194,13 +228,30 @@ class _Video:
             raise unreadable(
                 self.clip, f"damaged at {seconds:.3f} s: the decoder marks that frame as corrupt"
             )
+        return seconds
+
+    def picture(self, frame: VideoFrame) -> tuple[np.ndarray, float]:
+        """RGB pixels and seconds of a frame. Raises as `seconds`."""
+        seconds = self.seconds(frame)
         return upright_rgb(frame, *self.size), seconds
 
 
-class _Found:
-    """Collects the wanted frames, written directly into the result to save memory."""
+class FrameCollector(Protocol[Collected]):
+    """Takes the frames of a video, in presentation order, and makes something of them."""
 
-    def __init__(self, video: _Video, indices: tuple[int, ...]) -> None:
+    def add(self, number: int, frame: VideoFrame) -> None:
+        """Takes the frame of this number; frames that were not selected may come too."""
+        ...
+
+    def result(self, count: int) -> Collected:
+        """The result, once all selected frames have been added. `count`: frames in the stream."""
+        ...
+
+
+class FrameArray:
+    """Collects frames as an array, written directly into the result to save memory."""
+
+    def __init__(self, video: SourceVideo, indices: tuple[int, ...]) -> None:
         self._video, self._indices = video, indices
         self._pixels: np.ndarray | None = None
         self._seconds: dict[int, float] = {}
@@ -217,8 +268,7 @@ class _Found:
             self._pixels = np.empty((len(self._indices), *picture.shape), np.uint8)
         self._pixels[self._places[number]] = picture
 
-    def sampled(self, count: int) -> SampledFrames:
-        """The result, once all wanted frames have been added. `count`: frames in the stream."""
+    def result(self, count: int) -> SampledFrames:
         timestamps = tuple(self._seconds[index] for index in self._indices)
         assert self._pixels is not None
         return SampledFrames(

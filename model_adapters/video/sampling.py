@@ -70,11 +70,31 @@ def segment_midpoints(
     `round` rounds halves to even. Every i_k is in [first, last].
     """
     _check_request(n_frames, fps, n, start, end)
+    first, last = _rounded_bounds(n_frames, fps, start, end)
+    segment = (last - first) / n
+    return tuple(int(first + segment / 2 + round(segment * k)) for k in range(n))
+
+
+def every_frame_within(
+    n_frames: int, fps: float, n: int, start: float | None = None, end: float | None = None
+) -> tuple[int, ...]:
+    """All frames from `first` to `last` of `segment_midpoints`, whatever `n` is.
+
+    So `segment_midpoints` of these frames, without bounds, selects the pictures that it selects of
+    the whole video with bounds.
+    """
+    _check_request(n_frames, fps, n, start, end)
+    first, last = _rounded_bounds(n_frames, fps, start, end)
+    return tuple(range(first, last + 1))
+
+
+def _rounded_bounds(
+    n_frames: int, fps: float, start: float | None, end: float | None
+) -> tuple[int, int]:
     first = 0 if start is None else max(0, round(start * fps))
     last = n_frames - 1 if end is None else min(round(end * fps), n_frames - 1)
     _check_inside(first, n_frames, fps, start, end)
-    segment = (last - first) / n
-    return tuple(int(first + segment / 2 + round(segment * k)) for k in range(n))
+    return first, last
 
 
 def trimmed_linspace(

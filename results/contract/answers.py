@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mapflow.results.contract.answer_cleaning import written_answer
 from mapflow.results.contract.answer_mentions import compounds_joined
@@ -70,6 +71,33 @@ def grade(
     if chosen is None or isinstance(question.target, str):
         return False, chosen is not None
     return question.options[chosen] == question.options[question.target], True
+
+
+def grade_written(question: Question, text: str) -> tuple[bool, bool]:
+    """`grade` for a model that writes as it likes, also where the protocol scores one token.
+
+    Sentences that name one option are parsed, whatever the protocol's length. An open-ended answer
+    is right if its words begin with the right answer's, after the sentence that the protocol
+    begins, if the model repeats it. Digits count as their words ("3" is "three").
+    """
+    if question.options:
+        return grade(replace(question, max_new_tokens=max(2, question.max_new_tokens)), text)
+    answer = _words(written_answer(text, first_line=question.first_line))
+    for prompt in question.prompts.values():
+        begun = _words(prompt.answer_prefix)
+        if begun and answer[: len(begun)] == begun:
+            answer = answer[len(begun) :]
+            break
+    target = _words(question.target_text)
+    return bool(target) and answer[: len(target)] == target, bool(answer)
+
+
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def _words(text: str) -> list[str]:
+    words = re.findall(r"\w+", text.casefold())
+    return [_NUMBERS[int(word)] if re.fullmatch("[0-9]", word) else word for word in words]
 
 
 def _first_capital(text: str, question: Question) -> int | None:

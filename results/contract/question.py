@@ -17,6 +17,9 @@ from mapflow.results.contract.visible_text import quoted
 PartKind = Literal["label", "stem", "option", "template"]
 PromptStyle = Literal["completion", "chat"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+WRITTEN_LENGTH = 1024
+"""Tokens that a model of lmms-eval may write; one that answers with a letter ends before. Models of
+mapflow take the protocol's length instead."""
 MOST_ID_BYTES = 1024
 """The longest id of a question, video or task, in bytes of UTF-8."""
 
@@ -163,6 +166,23 @@ class Question:
             parts.append(Part("option", prompt.option.format(letter=letter, text=text), index))
         parts.append(Part("template", prompt.instruction))
         return tuple(part for part in parts if part.text)
+
+
+class QuestionVideo(str):
+    """The path of a question's video, which carries the question.
+
+    To a model of lmms-eval it is a path like any other; a model that knows it takes `question`.
+    """
+
+    question: Question
+
+    def __new__(cls, path: str, question: Question) -> QuestionVideo:
+        video = super().__new__(cls, path)
+        video.question = question
+        return video
+
+    def __getnewargs__(self) -> tuple[str, Question]:  # type: ignore[override]
+        return str(self), self.question
 
 
 def check_ids(where: str, question_id: object, video_id: object, task: object) -> None:

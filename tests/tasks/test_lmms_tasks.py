@@ -17,7 +17,6 @@ from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.archives import unpack_clip
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import split_prompt
-from mapflow.results.contract.question import Question
 from mapflow.tasks.lmms_files import check_table_cache, write_task_files
 from mapflow.tasks.lmms_functions import pooled, process_results, valid_answer_rate
 from mapflow.tasks.registry import BENCHMARKS
@@ -101,8 +100,9 @@ def test_groups_load_offline(load, tmp_path, group, subtasks):
         documents = list(task.test_docs())
         assert len(documents) == (64 if group == "mapflow_motion" else 2)
         for document in documents:
-            (question,) = task.config.doc_to_visual(document)
-            assert isinstance(question, Question) and question.task == name
+            (video,) = task.config.doc_to_visual.whole(document)
+            question = video.question
+            assert video == question.clip.path and question.task == name
             assert task.doc_to_target(document) == question.target_text
             assert question.stem in task.doc_to_text(document)
             scores = task.process_results(document, [question.target_text])
@@ -114,16 +114,17 @@ def test_clips_of_one_file_keep_their_bounds(load, tmp_path):
     task = load("mapflow_tvbench_action_sequence", write_all(tmp_path))[
         "mapflow_tvbench_action_sequence"
     ]
-    clips = [task.config.doc_to_visual(document)[0].clip for document in task.test_docs()]
+    videos = [task.config.doc_to_visual.whole(document)[0] for document in task.test_docs()]
+    clips = [video.question.clip for video in videos]
     assert [(clip.start, clip.end) for clip in clips] == [(0.0, 1.0), (1.0, 2.0)]
 
 
 def test_a_zipped_video_is_unpacked_when_it_is_read(load, tmp_path):
     task = load("mapflow_tvbench_action_count", write_all(tmp_path))["mapflow_tvbench_action_count"]
-    (question,) = task.config.doc_to_visual(task.test_docs()[0])
-    assert not Path(question.clip.path).exists()
-    unpack_clip(question.clip)
-    assert Path(question.clip.path).read_bytes() == b"video"
+    (video,) = task.config.doc_to_visual.whole(task.test_docs()[0])
+    assert not Path(video).exists()
+    unpack_clip(video.question.clip)
+    assert Path(video).read_bytes() == b"video"
 
 
 @pytest.mark.parametrize(
@@ -148,14 +149,15 @@ def test_a_task_that_cannot_be_loaded_says_why(load, tmp_path, monkeypatch, subt
 def test_the_protocol_is_read_when_a_question_is_built(load, tmp_path, monkeypatch):
     task = load("mapflow_tomato_count", write_all(tmp_path))["mapflow_tomato_count"]
     document = task.test_docs()[0]
-    assert task.config.doc_to_visual(document)[0].max_new_tokens == 1
+    whole = task.config.doc_to_visual.whole
+    assert whole(document)[0].question.max_new_tokens == 1
     monkeypatch.setenv("MAPFLOW_PROTOCOL", "official")
-    question = task.config.doc_to_visual(document)[0]
+    question = whole(document)[0].question
     assert (question.protocol, question.n_frames, question.max_new_tokens) == ("official", 16, 1024)
     assert process_results(document, ["The answer is B."])["accuracy"] == 1.0
     monkeypatch.setenv("MAPFLOW_PROTOCOL", "none")
     with pytest.raises(MapflowError, match="no protocol 'none'"):
-        task.config.doc_to_visual(document)
+        whole(document)
 
 
 def test_lmms_eval_aggregates_macro_micro_and_demonstrations(load_nested, tmp_path):
@@ -205,19 +207,13 @@ def test_lmms_eval_aggregates_macro_micro_and_demonstrations(load_nested, tmp_pa
 def test_invalid_answers_are_wrong_and_counted(load, tmp_path):
     task = load("mapflow_tvbench_action_count", write_all(tmp_path))["mapflow_tvbench_action_count"]
     document = task.test_docs()[0]
-    answers = [
-        "B",
-        "A",
-        "b",
-        "(B)",
-        "4",
-        "",
-        NOT_ASKED,
-    ]  # the paper's protocol: the bare letter alone
+    right = ["B", "b", "(B)", "The answer is (B).", "Right.", "<think>(A)?</think>\n\nB"]
+    wrong, invalid = ["A", "It moves left."], ["4", "", "(A) or (B)"]
+    answers = [*right, *wrong, *invalid, NOT_ASKED]
     scored = [task.process_results(document, [answer]) for answer in answers]
-    assert [score.get("accuracy") for score in scored] == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, None]
-    assert [score["answer"]["valid"] for score in scored] == [True, True, *[False] * 4, None]
-    assert valid_answer_rate([score["answer"] for score in scored]) == pytest.approx(2 / 6)
+    assert [score.get("accuracy") for score in scored] == [*[1.0] * 6, *[0.0] * 5, None]
+    assert [score["answer"]["valid"] for score in scored] == [*[True] * 8, *[False] * 3, None]
+    assert valid_answer_rate([score["answer"] for score in scored]) == pytest.approx(8 / 11)
 
 
 @pytest.mark.parametrize("group", ["mapflow_tvbench", "mapflow_tomato", "mapflow_tvbench_open"])

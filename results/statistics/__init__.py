@@ -11,8 +11,13 @@ from mapflow.results.statistics.accuracy import (
     chance_level_test,
     wilson,
 )
-from mapflow.results.statistics.clusters import cluster_bootstrap, cluster_sums, kish_design_effect
-from mapflow.results.statistics.cochran import Cells, cochran_q, count_cells
+from mapflow.results.statistics.clusters import (
+    cluster_bootstrap,
+    cluster_sums,
+    clustered_mean,
+    kish_design_effect,
+)
+from mapflow.results.statistics.cochran import Cells, cochran_q, count_cells, interaction
 from mapflow.results.statistics.compare import (
     FEW_CLUSTERS,
     Comparison,
@@ -44,10 +49,12 @@ from mapflow.results.statistics.multiplicity import (
 )
 from mapflow.results.statistics.pairing import PairedRuns, RunOutcomes, pair
 from mapflow.results.statistics.power import (
+    detectable_difference,
     largest_non_inferior_discordance,
     minimal_detectable_effect,
     power_of_difference,
     power_of_non_inferiority,
+    questions_for_non_inferiority,
     questions_needed,
 )
 from mapflow.results.statistics.seeds import (
@@ -94,15 +101,18 @@ __all__ = [
     "claim",
     "cluster_bootstrap",
     "cluster_sums",
+    "clustered_mean",
     "cochran_q",
     "compare_runs",
     "count",
     "count_cells",
     "detectable",
+    "detectable_difference",
     "equivalence",
     "few_videos",
     "holm",
     "homogeneity",
+    "interaction",
     "judge",
     "judge_macros",
     "judge_together",
@@ -119,6 +129,7 @@ __all__ = [
     "points",
     "power_of_difference",
     "power_of_non_inferiority",
+    "questions_for_non_inferiority",
     "questions_needed",
     "seed_condition",
     "seeds_drop",

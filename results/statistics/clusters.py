@@ -10,6 +10,10 @@ The cluster bootstrap resamples videos. Those of equal size and net gain are int
 resample is one multinomial draw over the distinct kinds of cluster. Percentiles are widened for few
 clusters (Hesterberg 2015, "expanded percentile"). Comparisons report it beside the default interval
 of `paired_difference`; without flipped answers its width is 0. Curves of means use it.
+
+`clustered_mean` is for values that are not flips, such as changes of a probability: the robust
+variance of Bell & McCaffrey (2002), which allows for few and unequal videos, with their degrees of
+freedom.
 """
 
 from __future__ import annotations
@@ -19,7 +23,13 @@ from jaxtyping import Float, Int, Num
 from scipy.stats import norm, t
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.statistics.estimates import Interval, Real, check_fraction
+from mapflow.results.statistics.estimates import (
+    NEGLIGIBLE,
+    Interval,
+    Real,
+    Test,
+    check_fraction,
+)
 
 
 def cluster_sums(
@@ -81,3 +91,47 @@ def cluster_bootstrap(
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     method = f"cluster bootstrap, expanded percentile, {resamples} resamples, seed {seed}"
     return Interval(float(values.mean()), float(low), float(high), confidence, method)
+
+
+def clustered_mean(
+    values: Float[np.ndarray, " n"],
+    cluster: Int[np.ndarray, " n"] | None = None,
+    confidence: Real = 0.95,
+) -> tuple[Interval, Test] | None:
+    """The mean of `values` over questions, and the test that it is 0.
+
+    cluster: the video of each question; None if no two questions share one.
+
+    Source: Bell & McCaffrey (2002), Survey Methodology 28:169-181, for a mean. The square of a
+    video's sum of deviations is divided by 1 − its share of the questions, which makes the variance
+    unbiased for independent questions. Degrees of freedom are Satterthwaite's under the same model;
+    with videos of equal size, this is the t-test of the videos' means.
+
+    None with one video, and where equal values of all videos leave nothing to estimate the error
+    from; but if all values are 0, the interval is that point and p is 1.
+    """
+    check_fraction("confidence", confidence)
+    if len(values) and not values.any():
+        return Interval(0.0, 0.0, 0.0, confidence, "no value changed"), Test(0.0, 1.0, "no change")
+    size = np.ones(len(values)) if cluster is None else np.bincount(cluster).astype(float)
+    total = values if cluster is None else cluster_sums(values, cluster)
+    total, size = total[size > 0], size[size > 0]
+    if len(size) < 2:
+        return None
+    n, mean = float(size.sum()), float(values.mean())
+    share = size / n
+    error = float(np.sqrt((((total - size * mean) / n) ** 2 / (1 - share)).sum()))
+    if error <= 1e-12 * abs(mean):
+        return None
+    # Satterthwaite: trace² / sum of squares of the matrix of the quadratic form
+    own, crossed = share, share**2 / (1 - share)
+    squares = float((own**2).sum() + crossed.sum() ** 2 - (crossed**2).sum())
+    freedom = float(own.sum() ** 2 / squares)
+    statistic = mean / error
+    reach = float(t.isf((1 - confidence) / 2, freedom)) * error
+    method = f"cluster-robust t, {freedom:.1f} degrees of freedom"
+    p_value = max(2 * float(t.sf(abs(statistic), freedom)), NEGLIGIBLE)
+    return (
+        Interval(mean, mean - reach, mean + reach, confidence, method),
+        Test(statistic, p_value, method),
+    )

@@ -1,12 +1,16 @@
-"""The paired table of two runs, and Cochran's Q for more: differences in accuracy.
+"""The paired table of two runs; more runs at once: Cochran's Q, and interactions of two models.
 
 Cochran's Q compares several runs on independent questions. If questions share videos its chi-square
 is too large, so cluster totals are tested by Hotelling's T², the multivariate one-sample t-test.
+
+An interaction is a difference of differences: does an intervention cost one model more than
+another? Per question it lies between −2 and 2. Half of it is gained or lost in parts, like a mean
+over seeds, so it is tested as `difference` tests every mean over questions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +20,8 @@ from statsmodels.stats.contingency_tables import cochrans_q
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.clusters import cluster_sums
-from mapflow.results.statistics.estimates import NEGLIGIBLE, Test
+from mapflow.results.statistics.difference import mean_difference
+from mapflow.results.statistics.estimates import NEGLIGIBLE, Interval, Real, Test
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,34 @@ def cochran_q(
         found: Any = cochrans_q(correct.T.astype(int))
         return Test(float(found.statistic), max(float(found.pvalue), NEGLIGIBLE), "Cochran's Q")
     return _hotelling(correct, cluster)
+
+
+def interaction(
+    first: Bool[np.ndarray, "2 n"],
+    second: Bool[np.ndarray, "2 n"],
+    cluster: Int[np.ndarray, " n"] | None = None,
+    confidence: Real = 0.95,
+) -> tuple[Interval, Test]:
+    """The second model's treatment − baseline, minus the first model's, over the same questions.
+
+    first, second: each model's baseline and treatment.
+    cluster: the video of each question; None if no two questions share one.
+
+    Raises MapflowError without questions, and if all share one video.
+    """
+    n = first.shape[1]
+    if n == 0:
+        raise MapflowError("an interaction without questions is undefined; check the runs")
+    if cluster is not None and n > 1 and len(np.unique(cluster)) == 1:
+        raise MapflowError(
+            f"all {n:,} questions are about one video; an interaction needs several videos"
+        )
+    before, after = first.astype(int), second.astype(int)
+    half = ((after[1] - after[0]) - (before[1] - before[0])) / 2
+    counted = mean_difference(np.maximum(half, 0), np.maximum(-half, 0), cluster, 0.0, 0)
+    found = counted.interval(confidence)
+    doubled = replace(found, estimate=2 * found.estimate, low=2 * found.low, high=2 * found.high)
+    return doubled, counted.test()
 
 
 def _hotelling(correct: Bool[np.ndarray, "runs n"], cluster: Int[np.ndarray, " n"]) -> Test:

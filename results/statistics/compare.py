@@ -38,6 +38,7 @@ from mapflow.results.statistics.estimates import (
 )
 from mapflow.results.statistics.multiplicity import holm
 from mapflow.results.statistics.pairing import RunOutcomes, pair
+from mapflow.results.statistics.power import detectable_difference
 from mapflow.results.statistics.subtasks import (
     MacroDifference,
     MantelHaenszel,
@@ -131,8 +132,17 @@ class Comparison:
             )
             notes.append(f"Only {changed} changed {said} score, {so}")
         if self.non_inferiority.verdict == "inconclusive":
-            notes.append(detectable(self.difference))
+            notes.append(_found_with_power(self.detectable))
         return tuple(notes)
+
+    @property
+    def detectable(self) -> float | None:
+        """The true difference that these questions, flips and videos find with 80 % power.
+
+        None if they would find none.
+        """
+        effect = max(self.design_effect, 1.0)
+        return detectable_difference(self.n, self.cells.discordance, design_effect=effect)
 
 
 def compare_runs(
@@ -270,13 +280,17 @@ def few_videos(videos: int) -> str:
 
 
 def detectable(interval: Interval) -> str:
-    """For an open verdict: the true difference that these questions find with 80 % power.
+    """For an open verdict: the true difference that is found with 80 % power.
 
-    From the width of the interval, so for micro and macro averages and for seeds alike.
+    From the width of the interval: for macro averages and several seeds, where no share of flips
+    tells it (`Comparison.detectable`).
     """
     z = norm.isf((1 - interval.confidence) / 2)
-    found = (interval.high - interval.low) / 2 * (1 + norm.isf(0.2) / z)
-    if found >= 1:
+    return _found_with_power((interval.high - interval.low) / 2 * (1 + norm.isf(0.2) / z))
+
+
+def _found_with_power(found: float | None) -> str:
+    if found is None or found >= 1:
         return "With so few questions, no change would have been found with 80 % power."
     return f"A change of {100 * found:.1f} points would have been found with 80 % power."
 

@@ -3,7 +3,8 @@
 They follow from the number of questions, the share that flips (discordance), the true difference,
 and the design effect of shared videos, which divides the number of questions. Normal approximation
 of McNemar's test: Miettinen (1968); Connor (1987), Biometrics 43:207-211. For non-inferiority, the
-same variance around the margin.
+bound has the variance that the score test fits under the hypothesis (Tango 1998, in `mid_p`), as in
+Nam (1997), Biometrics 53:1422-1430.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from scipy.stats import norm
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.difference import DEFAULT_MARGIN, PairedDifference
 from mapflow.results.statistics.estimates import NEGLIGIBLE, Real, check_fraction, root
+from mapflow.results.statistics.mid_p import restricted_loss
 
 
 def power_of_difference(
@@ -73,6 +75,23 @@ def minimal_detectable_effect(
     return root(shortfall, 0.0, discordance)
 
 
+def detectable_difference(
+    n: Real, discordance: Real, *, power: Real = 0.8, design_effect: Real = 1.0, alpha: Real = 0.05
+) -> float | None:
+    """`minimal_detectable_effect` of a finished run: larger differences flip more questions.
+
+    None if not even a difference of 1 would be found.
+    """
+    check_fraction("power", power)
+
+    def shortfall(difference: Real) -> float:
+        flips = max(discordance, difference)
+        found = power_of_difference(n, flips, difference, design_effect=design_effect, alpha=alpha)
+        return found - power
+
+    return root(shortfall, 1e-9, 1.0) if shortfall(1.0) > 0 else None
+
+
 def power_of_non_inferiority(
     n: Real,
     discordance: Real,
@@ -85,8 +104,45 @@ def power_of_non_inferiority(
     """The probability of the verdict non-inferior if the true difference is `difference`."""
     check_fraction("margin", margin)
     _check_design(n, discordance, difference, design_effect, 1 - confidence)
-    error = math.sqrt(max(discordance - difference**2, NEGLIGIBLE) * design_effect / n)
-    return float(norm.cdf((difference + margin) / error - norm.isf((1 - confidence) / 2)))
+    bound, spread = _non_inferiority_spreads(discordance, difference, margin)
+    signal = (difference + margin) * math.sqrt(n / design_effect)
+    return float(norm.cdf((signal - norm.isf((1 - confidence) / 2) * bound) / spread))
+
+
+def questions_for_non_inferiority(
+    discordance: Real,
+    difference: Real = 0.0,
+    margin: Real = DEFAULT_MARGIN,
+    *,
+    power: Real = 0.8,
+    design_effect: Real = 1.0,
+    confidence: Real = 0.95,
+) -> float:
+    """The number of questions for `power` to show non-inferiority, not rounded.
+
+    Raises MapflowError if the true difference is not above −margin.
+    """
+    check_fraction("margin", margin)
+    check_fraction("power", power)
+    _check_design(1, discordance, difference, design_effect, 1 - confidence)
+    if difference + margin <= 0:
+        raise MapflowError(
+            f"no number of questions shows that a difference of {100 * difference:g} points is"
+            f" above a margin of {100 * margin:g}; give a smaller loss or a larger margin"
+        )
+    bound, spread = _non_inferiority_spreads(discordance, difference, margin)
+    reach = float(norm.isf((1 - confidence) / 2)) * bound + float(norm.isf(1 - power)) * spread
+    return design_effect * (reach / (difference + margin)) ** 2
+
+
+def _non_inferiority_spreads(
+    discordance: Real, difference: Real, margin: Real
+) -> tuple[float, float]:
+    """Standard deviations per question: as fitted at −margin, and the true one."""
+    gained, lost = (discordance + difference) / 2, (discordance - difference) / 2
+    fitted = min(max(restricted_loss(lost, gained, 1.0, margin), 0.0), 1 - margin)
+    true = math.sqrt(max(discordance - difference**2, NEGLIGIBLE))
+    return math.sqrt(2 * fitted + margin - margin**2), true
 
 
 def largest_non_inferior_discordance(

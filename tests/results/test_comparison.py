@@ -11,7 +11,6 @@ from mapflow.results.runs.run import read_runs
 from mapflow.results.statistics import (
     RunOutcomes,
     compare_runs,
-    detectable,
     holm,
     sentence,
 )
@@ -200,7 +199,8 @@ def test_an_open_verdict_says_what_could_have_been_seen(tmp_path):
     full, effective = runs_of(tmp_path / "a", full=BEFORE * 10, effective=AFTER * 10)
     (one,) = compare_with_baseline(full, [effective])
     assert one.comparison.non_inferiority.verdict == "inconclusive"
-    assert f"effective on TVBench: {detectable(one.comparison.difference)}" in render(
+    found = 100 * one.comparison.detectable
+    assert f"effective on TVBench: A change of {found:.1f} points would have been found" in render(
         [comparison_table([one])], "terminal"
     )
     full, effective = runs_of(tmp_path / "b", full=[1] * 40, effective=[0] + [1] * 39)

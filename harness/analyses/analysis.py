@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mapflow.model_adapters.inference.subject import Subject
     from mapflow.model_adapters.interventions import Compiled, DecoderInputs, Intervention
     from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-    from mapflow.results.figures import CurvePanel
+    from mapflow.results.figures import CurveBlock, CurvePanel
 
 R = TypeVar("R", bound=JsonlRecord)
 A = TypeVar("A", bound="Analysis")
@@ -152,6 +152,11 @@ class QuestionAnalysis(Analysis, Generic[R]):
         cls, records: Sequence[R], names: Sequence[str], title: str = "", words: Path | None = None
     ) -> Drawing:
         """Curves of the records; `names` gives the order of interventions or routes."""
+
+    @classmethod
+    def blocks(cls, records: Sequence[R], names: Sequence[str]) -> list[CurveBlock]:
+        """The curves of `figure` as data, for a report; empty if it does not show them."""
+        return []
 
     def fitted(self: A, model: VideoLLM) -> A:
         """The analysis with all settings that depend on the model.

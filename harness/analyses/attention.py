@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from mapflow.model_adapters.inference.subject import Subject
     from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+    from mapflow.results.figures import CurveBlock
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,12 @@ class AttentionMaps(InterventionAnalysis[AttentionRecord]):
         layers = overlay_layers(self.overlay, model, f"1-{model.decoder.n_layers}")
         if layers is not None:
             draw_attention(subject, records, self.names, layers, folder)
+
+    @classmethod
+    def blocks(cls, records: Sequence[AttentionRecord], names: Sequence[str]) -> list[CurveBlock]:
+        from mapflow.results.figures import attention_blocks, attention_panels
+
+        return attention_blocks(attention_panels(records, names))
 
     @classmethod
     def figure(

@@ -37,6 +37,7 @@ from mapflow.results.records.lens import (
 if TYPE_CHECKING:
     from mapflow.model_adapters.inference.subject import Subject
     from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+    from mapflow.results.figures import CurveBlock
 
 SHIPPED_WORDS = Path(__file__).with_name("lens_words.yaml")
 """The spatial and temporal word lists that are counted by default."""
@@ -206,6 +207,12 @@ class Lens(InterventionAnalysis[LensRecord]):
         layers = overlay_layers(self.overlay, model, str(model.decoder.n_layers))
         if layers is not None:
             draw_lens(subject, records, self.names, layers, folder)
+
+    @classmethod
+    def blocks(cls, records: Sequence[LensRecord], names: Sequence[str]) -> list[CurveBlock]:
+        from mapflow.results.figures import lens_blocks, lens_panels
+
+        return lens_blocks(lens_panels(records, read_word_lists(), names))
 
     @classmethod
     def figure(

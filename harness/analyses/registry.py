@@ -1,9 +1,10 @@
-"""All analyses by name. Importing this imports none of them."""
+"""All analyses by name, and the names in a folder of one. Importing this imports no analysis."""
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,3 +71,15 @@ def question_analyses() -> dict[str, type[QuestionAnalysis[Any]]]:
 
     loaded = {entry.name: entry.load() for entry in ENTRIES}
     return {name: kind for name, kind in loaded.items() if issubclass(kind, QuestionAnalysis)}
+
+
+def asked_names(folder: Path) -> list[str]:
+    """Interventions or routes in the order in which they were asked for; empty if unknown."""
+    from mapflow.results.contract.files import read_json
+    from mapflow.results.runs.folder import SUMMARY
+    from mapflow.results.runs.manifest import read_manifest
+
+    # An analysis of several benchmarks has a summary in a folder for each.
+    summary = next(iter([*folder.glob(SUMMARY), *sorted(folder.glob(f"*/{SUMMARY}"))]), None)
+    named = read_manifest(folder).get("interventions") or (read_json(summary) if summary else {})
+    return [str(name) for name in named]

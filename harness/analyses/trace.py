@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from mapflow.model_adapters.video_llm import Prepared, VideoLLM
+    from mapflow.results.figures import CurveBlock
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,12 @@ class Trace(InterventionAnalysis[TraceRecord]):
 
     def table(self, summary: Sequence[TraceSummary]) -> str:
         return trace_table(summary)
+
+    @classmethod
+    def blocks(cls, records: Sequence[TraceRecord], names: Sequence[str]) -> list[CurveBlock]:
+        from mapflow.results.figures import answer_blocks, answer_panels
+
+        return answer_blocks(answer_panels(records, names))
 
     @classmethod
     def figure(

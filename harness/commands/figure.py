@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mapflow.harness.analyses.analysis import QuestionAnalysis
-from mapflow.harness.analyses.registry import question_analyses
+from mapflow.harness.analyses.registry import asked_names, question_analyses
 from mapflow.results.contract.errors import MapflowError
 
 Kinds = dict[str, type[QuestionAnalysis[Any]]]
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         takes = " or ".join(one for one, each in kinds.items() if each.TAKES_WORDS)
         raise MapflowError(f"--words is for a {takes}; {str(folder)!r} is a {name}")
     records = [one for place in options.folders for one in reported_records(place, kind.RECORD)]
-    order = [one for place in options.folders for one in _order(place)]
+    order = [one for place in options.folders for one in asked_names(place)]
     output = options.output or folder / f"{kind.FIGURE}.png"
     groups = by_benchmark(records)
     for benchmark, own in groups.items():
@@ -104,15 +104,3 @@ def _kind_of(folder: Path, kinds: Kinds) -> str:
         )
     files = ", ".join(kind.RECORD.FILE for kind in kinds.values())
     raise MapflowError(f"{str(folder)!r} holds no {files}: not the folder of a {_listed(kinds)}")
-
-
-def _order(folder: Path) -> list[str]:
-    """Interventions or routes in the order in which they were asked for; empty if unknown."""
-    from mapflow.results.contract.files import read_json
-    from mapflow.results.runs.folder import SUMMARY
-    from mapflow.results.runs.manifest import read_manifest
-
-    # An analysis of several benchmarks has a summary in a folder for each.
-    summary = next(iter([*folder.glob(SUMMARY), *sorted(folder.glob(f"*/{SUMMARY}"))]), None)
-    named = read_manifest(folder).get("interventions") or (read_json(summary) if summary else {})
-    return [str(name) for name in named]

@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="+",
         metavar="RUN",
-        help="folders of runs and of sweeps, folder:intervention, logs of lmms-eval,"
-        " lm-evaluation-harness or Inspect",
+        help="folders of runs, of analyses (sweep, trace, lens, attention, discover),"
+        " folder:intervention, logs of lmms-eval, lm-evaluation-harness or Inspect",
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report.html"), help="default: %(default)s"
@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=at_least(0),
         default=40,
         metavar="N",
-        help="embed the frames of so many questions (default: 40)",
+        help="embed the frames of so many questions: flipped ones first, then wrong, then least"
+        " sure (default: 40)",
     )
     add_data_dir(parser)
     add_comparison(parser)
@@ -35,16 +36,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from mapflow.harness.cli.chosen_runs import all_runs
+    from mapflow.harness.reporting.analyses import analyses_in
     from mapflow.harness.reporting.contents import report_contents
+    from mapflow.results.contract.files import check_writable
     from mapflow.results.records.record import Record
-    from mapflow.results.records.sweep import SweepRecord
     from mapflow.results.report import render_report
 
-    sweeps = [Path(word) for word in options.runs if (Path(word) / SweepRecord.FILE).is_file()]
-    only_sweeps = {str(folder) for folder in sweeps if not (folder / Record.FILE).is_file()}
+    check_writable(options.output)
+    words = list(dict.fromkeys(options.runs))
+    analyses = {word: analyses_in(Path(word).expanduser()) for word in words}
+    runs = [
+        word
+        for word in words
+        if not analyses[word] or (Path(word).expanduser() / Record.FILE).is_file()
+    ]
     contents = report_contents(
-        all_runs([word for word in options.runs if str(Path(word)) not in only_sweeps]),
-        sweeps,
+        all_runs(runs),
+        [(name, Path(word).expanduser()) for word in words for name in analyses[word]],
         title=options.title,
         baseline=options.baseline,
         margin=chosen_margin(options),

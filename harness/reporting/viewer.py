@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from tqdm import tqdm
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
@@ -25,28 +28,44 @@ from mapflow.tasks.registry import BENCHMARKS, load_questions
 
 FRAME_HEIGHT = 84
 """Pixels; a frame takes about 3 KiB as JPEG."""
+PATIENCE = 3
+"""Seconds after which progress is shown."""
 
+Key = tuple[Path, str]
+"""Folder and intervention: a column of the viewer. All benchmarks of a folder share it."""
+Names = Mapping[Key, str]
+"""The columns with their names, in order."""
 ByRun = Mapping[str, Sequence[Record | None]]
 """Question id → its record in each column of the viewer, None where a run lacks it."""
+
+
+def key(run: Run) -> Key:
+    return run.source, run.intervention
+
+
+def column_names(runs: Sequence[Run]) -> dict[Key, str]:
+    """The columns of `runs` in order of appearance, by names that are unique."""
+    folders = {key(run): run for run in reversed(runs)}
+    columns = list(folders)[::-1]
+    return dict(zip(columns, labels([folders[column] for column in columns]), strict=True))
 
 
 def viewer_data(runs: Sequence[Run], data: Path | None, n_pictured: int) -> ViewerData:
     """The answers of `runs` to every question, with texts and frames where available.
 
     data: folder of the benchmarks' files; without it, only bundled benchmarks get texts and frames.
-    n_pictured: how many questions get frames at most; those whose answer flipped come first.
+    n_pictured: how many questions get frames at most, the most useful ones first (`most_useful`).
     """
-    folders = {(run.source, run.intervention): run for run in reversed(runs)}
-    columns = list(folders)[::-1]
-    records = _records_by_question(runs, columns)
+    names = column_names(runs)
+    titles = {run.benchmark: run.title for run in runs}
+    records = _records_by_question(runs, list(names))
     known, notes = known_questions(records, data)
     shown = {
-        question_id: _viewed(question_id, own, known.get(question_id))
+        question_id: _viewed(question_id, own, known.get(question_id), titles)
         for question_id, own in sorted(records.items())
     }
     notes += _add_frames(shown, records, known, n_pictured)
-    names = labels([folders[column] for column in columns])
-    return ViewerData(names, list(shown.values()), notes)
+    return ViewerData(list(names.values()), list(shown.values()), notes)
 
 
 def _records_by_question(
@@ -58,8 +77,7 @@ def _records_by_question(
         own = [run for run in runs if (run.source, run.intervention) == (source, intervention)]
         benchmarks = {run.benchmark for run in own}
         for record in open_records(source)[1]:
-            benchmark = record.question_id.partition("/")[0]
-            if record.intervention == intervention and benchmark in benchmarks:
+            if record.intervention == intervention and record.benchmark in benchmarks:
                 found.setdefault(record.question_id, [None] * len(columns))[number] = record
     return found
 
@@ -105,11 +123,21 @@ def _subtask_questions(benchmark: str, subtask: str, data: Path | None) -> list[
 
 
 def _viewed(
-    question_id: str, records: Sequence[Record | None], known: Question | None
+    question_id: str,
+    records: Sequence[Record | None],
+    known: Question | None,
+    titles: Mapping[str, str],
 ) -> ViewedQuestion:
     first = next(record for record in records if record is not None)
     answers = [None if record is None else Answer.of(record) for record in records]
-    viewed = ViewedQuestion(question_id, first.task, first.video_id, first.target, answers)
+    viewed = ViewedQuestion(
+        question_id,
+        first.task,
+        first.video_id,
+        first.target,
+        answers,
+        benchmark=titles[first.benchmark],
+    )
     return viewed if known is None else replace(viewed, stem=known.stem, options=known.options)
 
 
@@ -124,45 +152,63 @@ def _add_frames(
     Stops after `n_pictured` videos that cannot be read: then the videos are not on this machine.
     """
     pictured = missing = 0
-    for question_id in sorted(shown, key=lambda one: (_first_flip(records[one]), one)):
-        if pictured == n_pictured:
-            break
-        recorded = (record.frame_indices for record in records[question_id] if record)
-        frames = next((indices for indices in recorded if indices), None)
-        if not frames or question_id not in known:
-            continue
-        try:
-            pictures = frames_of(known[question_id], frames)
-        except MapflowError:
-            missing += 1
-            if missing == n_pictured:
+    order = most_useful(records)
+    with tqdm(
+        total=min(n_pictured, len(order)), desc="frames", unit="q", delay=PATIENCE
+    ) as progress:
+        for question_id in order:
+            if pictured == n_pictured or (missing and missing == n_pictured):
                 break
-            continue
-        shown[question_id] = replace(shown[question_id], frames=pictures)
-        pictured += 1
+            recorded = (record.frame_indices for record in records[question_id] if record)
+            frames = next((indices for indices in recorded if indices), None)
+            if not frames or question_id not in known:
+                continue
+            try:
+                pictures = frames_of(known[question_id], frames)
+            except MapflowError:
+                missing += 1
+                continue
+            shown[question_id] = replace(shown[question_id], frames=pictures)
+            pictured += 1
+            progress.update()
     notes = []
     if pictured < len(shown):
         notes.append(
-            f"Frames of {pictured:,} of {len(shown):,} questions (▦) are embedded,"
-            " those with flipped answers first."
+            f"Frames of {pictured:,} of {len(shown):,} questions (▦) are embedded: in each"
+            " comparison those with flipped answers first, then wrong ones, then the least sure"
+            " (--frames N embeds more)."
         )
     if missing:
         notes.append(f"{counted(missing, 'video')} could not be read on this machine.")
     return notes
 
 
-def _first_flip(records: Sequence[Record | None]) -> int:
-    """The first column whose answer is right where that of column 0 is wrong, or the reverse.
+def most_useful(records: ByRun) -> list[str]:
+    """All questions, those most worth a look first, as the viewer sorts them.
 
-    The number of columns if there is none.
+    For the first run and each other one: questions whose answer flips, then wrong answers, then
+    failed questions, then right answers; within each, the smallest margin between the two most
+    probable options first. Comparisons take turns, so each shows its own.
     """
-    first = records[0]
-    for number, record in enumerate(records[1:], 1):
-        if first is None or record is None or None in (first.correct, record.correct):
-            continue
-        if first.correct != record.correct:
-            return number
-    return len(records)
+    n_runs = len(next(iter(records.values()), ()))
+    lists = [
+        sorted(records, key=lambda one, run=run: (*_usefulness(records[one], run), one))
+        for run in (range(1, n_runs) if n_runs > 1 else range(n_runs))
+    ]
+    return list(dict.fromkeys(chain.from_iterable(zip(*lists, strict=True))))
+
+
+def _usefulness(records: Sequence[Record | None], run: int) -> tuple[int, float]:
+    """Of a question in the comparison of the first run with another; smaller is more useful."""
+    before, after = records[0], records[run]
+    if after is None:
+        return 4, 0.0
+    margin = math.inf if after.margin is None else after.margin
+    if after.correct is None:
+        return 2, margin
+    if before is not None and before.correct is not None and before.correct != after.correct:
+        return 0, margin
+    return (3 if after.correct else 1), margin
 
 
 def frames_of(question: Question, indices: tuple[int, ...]) -> list[str]:

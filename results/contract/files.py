@@ -136,6 +136,16 @@ def write_file(path: Path, content: str | bytes) -> None:
         raise MapflowError(f"{quoted(str(path), 300)} cannot be written: {reason}") from error
 
 
+def check_writable(path: Path) -> None:
+    """Refuses, before long work, a path that `write_file` could not write to.
+
+    Raises MapflowError, naming the file, if it is a folder or if its folder does not exist.
+    """
+    reason = "it is a folder" if path.is_dir() else "its folder does not exist"
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise MapflowError(f"{quoted(str(path), 300)} cannot be written: {reason}")
+
+
 def _replace(target: Path, data: bytes) -> None:
     """Writes a new file beside `target` and renames it; the permissions of `target` stay."""
     mode = target.stat().st_mode & 0o777 if target.exists() else None

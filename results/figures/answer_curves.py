@@ -13,6 +13,7 @@ import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures.mean_curves import (
+    CurveBlock,
     CurvePanel,
     check_depth,
     draw_panels,
@@ -80,8 +81,14 @@ def _curves(records: Sequence[TraceRecord]) -> dict[str, MeanCurve]:
 
 def answer_curves(found: Sequence[CurvePanel], title: str = "") -> Figure:
     """All panels on one scale; those without the final norm start a new row."""
+    blocks = answer_blocks(found)
+    return draw_panels([one.panels for one in blocks], blocks[0].label, title, ANSWERS)
+
+
+def answer_blocks(found: Sequence[CurvePanel]) -> list[CurveBlock]:
+    """Panels with the final norm, then those without it."""
     by_norm = [[one for one in found if one.about["final_norm"] == norm] for norm in (True, False)]
-    return draw_panels([block for block in by_norm if block], "probability, %", title, ANSWERS)
+    return [CurveBlock("probability, %", block) for block in by_norm if block]
 
 
 def answer_rows(found: Sequence[CurvePanel]) -> list[dict[str, Any]]:

@@ -8,12 +8,14 @@ positions, as in the records.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures.mean_curves import (
+    CurveBlock,
     CurvePanel,
     check_depth,
     draw_curve,
@@ -109,6 +111,24 @@ def attention_curves(found: Sequence[CurvePanel], title: str = "") -> Figure:
     bar.ax.tick_params(labelsize=7, length=0)
     add_legend(figure, list(handles.values()), list(handles))
     return figure
+
+
+def attention_blocks(found: Sequence[CurvePanel]) -> list[CurveBlock]:
+    """Parts of the prompt on one axis, single frames on another."""
+
+    def only(panel: CurvePanel, parts: bool) -> CurvePanel:
+        chosen = {name: one for name, one in panel.curves.items() if (name in PARTS) == parts}
+        return replace(panel, curves=chosen)
+
+    query = found[0].about["query"]
+    return [
+        CurveBlock(f"attention of {query} positions, %", [only(one, True) for one in found]),
+        CurveBlock(
+            f"attention of {query} positions to a frame, %",
+            [only(one, False) for one in found],
+            ordered=True,
+        ),
+    ]
 
 
 def attention_rows(found: Sequence[CurvePanel]) -> list[dict[str, Any]]:

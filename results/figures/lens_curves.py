@@ -14,6 +14,7 @@ import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures.mean_curves import (
+    CurveBlock,
     CurvePanel,
     check_depth,
     draw_panels,
@@ -69,6 +70,11 @@ def _curve(records: Sequence[LensRecord], title: str, lists: WordLists) -> MeanC
 def lens_curves(found: Sequence[CurvePanel], title: str = "") -> Figure:
     """All panels on one scale, with a legend of the interventions."""
     return draw_panels([found], "share of words at\nvideo tokens, %", title)
+
+
+def lens_blocks(found: Sequence[CurvePanel]) -> list[CurveBlock]:
+    """All panels on one axis."""
+    return [CurveBlock("share of words at video tokens, %", found)]
 
 
 def lens_rows(found: Sequence[CurvePanel]) -> list[dict[str, Any]]:

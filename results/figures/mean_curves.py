@@ -75,6 +75,19 @@ class CurvePanel:
     curves: Mapping[str, MeanCurve]
 
 
+@dataclass(frozen=True)
+class CurveBlock:
+    """Panels that belong together and share a vertical axis, as a report shows them.
+
+    label: of the vertical axis.
+    ordered: whether the curves are a series, such as frames, which is drawn from pale to dark.
+    """
+
+    label: str
+    panels: Sequence[CurvePanel]
+    ordered: bool = False
+
+
 def mean_curve(
     values: Float[np.ndarray, "n layers"],
     videos: Sequence[str],

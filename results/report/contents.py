@@ -5,24 +5,90 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, urlencode
 
+from mapflow.results.figures.mean_curves import CurveBlock
 from mapflow.results.figures.policy_diagram import PolicyDiagram
 from mapflow.results.figures.route_curves import RoutePanel
 from mapflow.results.records.record import Record
+from mapflow.results.statistics import Interval
 from mapflow.results.tables.formats import Table
 
 
-@dataclass(frozen=True)
-class SweepFigure:
-    """The curves of a sweep, one panel per route, and the setup that they were measured with.
+def questions_link(**filters: str | None) -> str:
+    """The address, within the page, of the questions that pass `filters`.
 
-    drops: accuracy drops among the questions that the baseline run answers right, by layer.
+    filters: the controls of the viewer by their ids; those that are None stay as they are by
+        default. Runs are named as in `ViewerData.runs`.
+    """
+    chosen = {name: value for name, value in filters.items() if value is not None}
+    return f"#questions?{urlencode(chosen, quote_via=quote, safe='', errors='replace')}"
+
+
+@dataclass(frozen=True)
+class RunInShort:
+    """One run on the first screen: a row of the forest plot.
+
+    accuracy: over the answered questions, as a fraction.
+    difference: to the baseline, as a fraction; None for the baseline and without a comparison.
+    verdict: "baseline", a verdict of non-inferiority, "better" or "worse"; empty without a
+        comparison.
+    links: (text, address) of questions that are worth a look.
+    """
+
+    name: str
+    accuracy: Interval
+    difference: Interval | None = None
+    verdict: str = ""
+    links: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class BenchmarkInShort:
+    """What the runs of one benchmark show, in sentences and as a forest plot.
+
+    lead: what was asked and answered.
+    sentences: one per comparison, or per run if nothing is compared.
+    open_points: what these runs cannot show.
+    chance: accuracy of uniform guessing, as a fraction; None for open-ended questions.
+    margin: of non-inferiority, as a fraction.
+    method: how intervals and verdicts were made.
+    """
+
+    title: str
+    lead: str
+    sentences: Sequence[str]
+    open_points: Sequence[str]
+    runs: Sequence[RunInShort]
+    chance: float | None
+    margin: float
+    method: str
+
+
+@dataclass(frozen=True)
+class AnalysisFigure:
+    """The curves of one analysis on one benchmark, and what they were measured with.
+
+    blocks: panels of means by layer; `routes` are the panels of a sweep.
+    tables: the numbers behind the curves.
     """
 
     caption: str
-    curves: Sequence[RoutePanel]
-    drops: Table
+    blocks: Sequence[CurveBlock] = ()
+    routes: Sequence[RoutePanel] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
     provenance: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class AnalysisSection:
+    """All folders of one kind of analysis. `name` is its command, `about` says what it shows."""
+
+    name: str
+    title: str
+    about: str
+    figures: Sequence[AnalysisFigure]
 
 
 @dataclass(frozen=True)
@@ -61,6 +127,7 @@ class Answer:
 class ViewedQuestion:
     """One question under every run.
 
+    benchmark: its name in tables.
     answers: one entry per run; None if the run does not have the question.
     stem, options, frames: empty if the benchmark's files are not available; frames are JPEG data
         URIs.
@@ -74,13 +141,15 @@ class ViewedQuestion:
     stem: str = ""
     options: Sequence[str] = ()
     frames: Sequence[str] = ()
+    benchmark: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, benchmark: int) -> dict[str, Any]:
         values = {
             "i": self.question_id,
             "t": self.task,
             "v": self.video_id,
             "g": self.target,
+            "b": benchmark,
             "a": [answer and answer.to_json() for answer in self.answers],
             "s": self.stem,
             "o": list(self.options),
@@ -98,9 +167,14 @@ class ViewerData:
     notes: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
+        benchmarks = list(dict.fromkeys(question.benchmark for question in self.questions))
         return {
             "runs": list(self.runs),
-            "questions": [question.to_json() for question in self.questions],
+            "benchmarks": benchmarks,
+            "questions": [
+                question.to_json(benchmarks.index(question.benchmark))
+                for question in self.questions
+            ],
         }
 
 
@@ -111,7 +185,8 @@ class ReportContents:
     title: str
     leaderboards: Sequence[Table]
     viewer: ViewerData
+    in_short: Sequence[BenchmarkInShort] = ()
     comparisons: Sequence[Table] = ()
     warnings: Sequence[str] = ()
     policies: Sequence[PolicyDiagram] = ()
-    sweeps: Sequence[SweepFigure] = ()
+    analyses: Sequence[AnalysisSection] = ()

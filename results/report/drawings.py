@@ -78,7 +78,7 @@ def route_svg(curve: RoutePanel, bottom: float, top: float) -> str:
     layers = list(range(n_layers))
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">',
-        f"<title>{escape(curve.route)}: mean relative change by layer</title>",
+        f"<title>{escape(curve.route)}: mean relative change by layer.{_extreme(curve)}</title>",
     ]
     for value in sorted({bottom, 0.0, top} if bottom <= 0 <= top else {bottom, top}):
         height_of_line = f"{y(value):.1f}"
@@ -86,12 +86,12 @@ def route_svg(curve: RoutePanel, bottom: float, top: float) -> str:
             f'<line x1="{LEFT}" x2="{WIDTH - 8}" y1="{height_of_line}" y2="{height_of_line}"'
             ' class="axis"/>'
             f'<text x="{LEFT - 5}" y="{y(value) + 4:.1f}" text-anchor="end" class="layer">'
-            f"{value:.0f} %</text>"
+            f"{f'{value:.0f}'.replace('-', '−')} %</text>"
         )
     for layer in dict.fromkeys((0, n_layers // 2, n_layers - 1)):
         parts.append(
             f'<text x="{x(layer):.1f}" y="{HEIGHT - 8}" text-anchor="middle" class="layer">'
-            f"{layer + 1}</text>"
+            f"{'layer ' if layer == 0 else ''}{layer + 1}</text>"
         )
     if curve.low:
         band = f"{points(curve.high, layers)} {points(curve.low, layers[::-1])}"
@@ -104,3 +104,11 @@ def route_svg(curve: RoutePanel, bottom: float, top: float) -> str:
                 f"<title>layer {layer + 1}: {curve.mean[layer]:+.1f} %</title></circle>"
             )
     return "\n".join([*parts, "</svg>"])
+
+
+def _extreme(curve: RoutePanel) -> str:
+    """The text alternative of a curve; a table beside the panels has every number."""
+    layer = max(range(len(curve.mean)), key=lambda k: abs(curve.mean[k]))
+    dots = [str(k + 1) for k, marked in enumerate(curve.significant) if marked]
+    said = f" Largest in layer {layer + 1}: {curve.mean[layer]:+.1f} %."
+    return said + (f" Significant in layers {', '.join(dots)}." if dots else "")

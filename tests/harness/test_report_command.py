@@ -220,7 +220,7 @@ def test_a_sweep_alone_is_a_report_too(tmp_path):
     path = tmp_path / "report.html"
     assert main(["report", str(write_sweep(tmp_path / "sweep")), "-o", str(path)]) == 0
     text = path.read_text()
-    assert 'id="sweeps"' in text and 'id="leaderboard"' not in text
+    assert 'id="sweep"' in text and 'id="leaderboard"' not in text
     assert "swept: style center, window 3" in text and text.count("<circle") == 3
 
 
@@ -238,7 +238,7 @@ def test_the_command_writes_one_page_with_every_section(folder, tmp_path, capsys
     assert main(["report", str(folder), str(sweep), "-o", str(path), "--frames", "2"]) == 0
     assert capsys.readouterr().out == f"written: {path}\n"
     text = path.read_text()
-    for section in ("leaderboard", "comparisons", "sweeps", "policies", "questions"):
+    for section in ("in-short", "leaderboard", "comparisons", "sweep", "policies", "questions"):
         assert f'id="{section}"' in text
     data = page_data(path)
     assert data["runs"] == ["full", "effective"] and len(data["questions"]) == 6

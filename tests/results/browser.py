@@ -1,10 +1,20 @@
-"""A headless Chromium for tests of pages; skipped with a reason where it is absent."""
+"""A headless Chromium for tests of pages; skipped with a reason where it is absent.
+
+    python -m tests.results.browser PAGE.html FOLDER
+
+takes the screenshots of a report for the docs' gallery.
+"""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+
+DESKTOP, PHONE = (1400, 900), (390, 844)
+"""Width and height of the screens on which pages are looked at."""
 
 
 @contextmanager
@@ -21,6 +31,7 @@ def chromium() -> Iterator:
         "--no-sandbox",
         "--disable-gpu",
         "--disable-dev-shm-usage",
+        "--hide-scrollbars",
         "--window-size=1300,1000",
     ):
         options.add_argument(word)
@@ -33,3 +44,69 @@ def chromium() -> Iterator:
         yield driver
     finally:
         driver.quit()
+
+
+def set_screen(driver, size: tuple[int, int] = DESKTOP, dark: bool = False) -> None:
+    """Gives the page a screen of this size, in a light or dark theme, from now on."""
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {
+            "width": size[0],
+            "height": size[1],
+            "deviceScaleFactor": 1,
+            "mobile": size[0] < 600,
+        },
+    )
+    theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [theme]})
+
+
+def accessibility_problems(driver) -> list[str]:
+    """What axe-core finds in the page as it is now shown: one line per rule and element."""
+    axe_package = pytest.importorskip(
+        "selenium_axe_python", reason="selenium-axe-python is not installed"
+    )
+    axe = axe_package.Axe(driver)
+    axe.inject()
+    return [
+        f"{found['impact']}: {found['id']}: {node['target']}: {node['failureSummary']}"
+        for found in axe.run()["violations"]
+        for node in found["nodes"]
+    ]
+
+
+def too_wide(driver) -> list[str]:
+    """Elements that reach beyond the screen without standing in a box that scrolls (`.scroll`)."""
+    return driver.execute_script("""
+        const wide = document.documentElement.clientWidth + 0.5;
+        return [...document.querySelectorAll("body *")]
+          .filter((one) => one.getClientRects().length && one.getBoundingClientRect().right > wide)
+          .filter((one) => !one.closest(".scroll") || one.matches(".scroll"))
+          .map((one) => `${one.tagName}.${one.getAttribute("class")}#${one.id}`);
+    """)
+
+
+def screenshots(page: Path, folder: Path) -> list[Path]:
+    """Pictures of a report for a gallery, as PNG: its first screen and its questions.
+
+    Both are taken on a desktop and on a phone, in the light and in the dark theme. Returns the
+    files; `folder` is made if it is absent.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    with chromium() as driver:
+        for device, size in (("desktop", DESKTOP), ("phone", PHONE)):
+            for theme in ("light", "dark"):
+                set_screen(driver, size, theme == "dark")
+                for view, hash_ in (("answer", ""), ("questions", "#questions?")):
+                    driver.get("about:blank")
+                    driver.get(page.resolve().as_uri() + hash_)
+                    file = folder / f"report_{view}_{device}_{theme}.png"
+                    driver.save_screenshot(str(file))
+                    files.append(file)
+    return files
+
+
+if __name__ == "__main__":
+    for file in screenshots(Path(sys.argv[1]), Path(sys.argv[2])):
+        print(f"written: {file}")

@@ -1,7 +1,9 @@
 """Text that would act instead of show: on a terminal, in a browser, in a spreadsheet, in a
 document."""
 
+import base64
 import csv
+import hashlib
 import io
 import json
 import re
@@ -13,15 +15,22 @@ from hypothesis import strategies as st
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.visible_text import visible, visible_json, visible_lines
-from mapflow.results.figures import PolicyDiagram
+from mapflow.results.figures import CurveBlock, CurvePanel, PolicyDiagram, RoutePanel
+from mapflow.results.figures.mean_curves import MeanCurve
 from mapflow.results.report import (
+    AnalysisFigure,
+    AnalysisSection,
     Answer,
+    BenchmarkInShort,
     ReportContents,
+    RunInShort,
     ViewedQuestion,
     ViewerData,
+    questions_link,
     render_report,
 )
 from mapflow.results.report.page import script_json
+from mapflow.results.statistics import Interval
 from mapflow.results.tables.formats import FORMATS, Column, Table, html_table, render
 
 ACTING = (
@@ -97,12 +106,34 @@ def contents(text: str) -> ReportContents:
         Answer(text, True, True, {"A": 0.5, text: 0.5}, None),
         Answer(None, None, None, None, text),
     ]
-    question = ViewedQuestion(text, text, text, text, answers, text, [text, text], [text])
+    link = questions_link(baseline=text, treatment=text, task=text, benchmark=text)
+    question = ViewedQuestion(text, text, text, text, answers, text, [text, text], [text], text)
     table = Table(
         text, (Column(text, lambda row: row["name"]),), [{"name": text}], [text], [(text, text)]
     )
+    curve = MeanCurve(1, 1, (0.1, 0.2))
+    in_short = BenchmarkInShort(
+        title=text,
+        lead=text,
+        sentences=[text],
+        open_points=[text],
+        runs=[RunInShort(text, Interval(0.5, 0.4, 0.6, 0.95, text), links=[(text, link)])],
+        chance=0.25,
+        margin=0.02,
+        method=text,
+    )
+    figure = AnalysisFigure(
+        text,
+        [CurveBlock(text, [CurvePanel(text, {}, {text: curve})])],
+        [RoutePanel(text, 1, (1.0, 2.0))],
+        [table],
+        [text],
+        [(text, text)],
+    )
     return ReportContents(
         title=text,
+        in_short=[in_short],
+        analyses=[AnalysisSection("trace", text, text, [figure])],
         leaderboards=[table],
         comparisons=[table],
         warnings=[text],
@@ -123,7 +154,13 @@ def test_a_report_of_hostile_text_has_the_tags_of_a_harmless_one():
 
 def test_a_report_asks_nothing_of_the_network():
     page = render_report(contents("x"))
-    assert "default-src 'none'" in page
+    policy = re.search('http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    assert policy and policy[1].startswith("default-src 'none'; img-src data:;")
+    # only the page's own script and style: an inline one that data brought in would not run
+    for kind in ("style", "script"):
+        (own,) = re.findall(f"<{kind}>(.*?)</{kind}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}';" in policy[1]
     assert not [
         value
         for name, value in Page(page).attributes

@@ -1,6 +1,7 @@
 """The page in a browser: no errors, no requests, correct filters, hostile text that stays text.
 
-Also with 10,000 questions. Without a browser, the text of the file is checked.
+Also on a phone, by keyboard, and with 10,000 questions. All tests share one browser and one page.
+Without a browser, the text of the file is checked.
 """
 
 import json
@@ -11,18 +12,32 @@ import numpy as np
 import pytest
 
 from mapflow.results.contract.visible_text import visible_lines
-from mapflow.results.figures import PolicyDiagram
+from mapflow.results.figures import CurveBlock, CurvePanel, PolicyDiagram, RoutePanel
+from mapflow.results.figures.mean_curves import MeanCurve
 from mapflow.results.report import (
+    AnalysisFigure,
+    AnalysisSection,
     Answer,
+    BenchmarkInShort,
     ReportContents,
+    RunInShort,
     ViewedQuestion,
     ViewerData,
+    questions_link,
     render_report,
 )
 from mapflow.results.report.drawings import policy_svg, spans
 from mapflow.results.report.page import script_json
+from mapflow.results.statistics import Interval
 from mapflow.results.tables.formats import Column, Table
-from tests.results.browser import chromium
+from tests.results.browser import (
+    DESKTOP,
+    PHONE,
+    accessibility_problems,
+    chromium,
+    set_screen,
+    too_wide,
+)
 
 HOSTILE = (
     "</script><script>window.hurt = 1</script><img src=x onerror='window.hurt = 2'>"
@@ -35,6 +50,7 @@ PIXEL = (
 )
 N = 10_000
 TASKS = ("t_one", "t_two", "t_three")
+LONG = "a_task_whose_name_is_far_longer_than_a_telephone_is_wide_" * 3
 
 
 def a_table(title="Leaderboard"):
@@ -45,17 +61,69 @@ def a_table(title="Leaderboard"):
     return Table(title, columns, [{"model": HOSTILE, "n": 3}], [HOSTILE], [("model", HOSTILE)])
 
 
+def flips_table():
+    """Counts by subtask, as `subtask_table` names them."""
+    names = ("treatment", "subtask", "lost", "gained", "difference")
+    columns = [
+        Column(name, lambda r, name=name: str(r[name]), right=name not in names[:2])
+        for name in names
+    ]
+    rows = [
+        {"treatment": "effective", "baseline": "full", "subtask": task, "lost": n, "gained": 0}
+        | {"difference": difference}
+        for task, n, difference in zip(TASKS, (7, 12, 9), ("−0.3", "+12.0", "–"), strict=True)
+    ]
+    return Table("By subtask", columns, rows)
+
+
+def in_short():
+    links = [
+        ("3 lost", questions_link(baseline="full", treatment="effective", flips="lost")),
+        ("5 wrong", questions_link(baseline="full", treatment="full", answer="wrong")),
+    ]
+    return BenchmarkInShort(
+        title=f"Title {HOSTILE}",
+        lead=HOSTILE,
+        sentences=[HOSTILE],
+        open_points=[HOSTILE],
+        runs=[
+            RunInShort("full", Interval(0.8, 0.7, 0.9, 0.95, ""), verdict="baseline"),
+            RunInShort(
+                "effective",
+                Interval(0.6, 0.5, 0.7, 0.95, ""),
+                Interval(-0.2, -0.3, -0.1, 0.95, ""),
+                "worse",
+                links,
+            ),
+        ],
+        chance=0.5,
+        margin=0.02,
+        method=HOSTILE,
+    )
+
+
+def an_analysis():
+    curve = MeanCurve(4, 3, (0.1, 0.4, 0.2), (0.05, 0.3, 0.1), (0.2, 0.5, 0.3))
+    block = CurveBlock(HOSTILE, [CurvePanel(HOSTILE, {}, {HOSTILE: curve, "other": curve})])
+    route = RoutePanel(HOSTILE, 9, (-10, 5), (-20, -5), (0, 10), (True, False))
+    figure = AnalysisFigure(
+        HOSTILE, [block], [route], [a_table("Numbers")], [HOSTILE], [(HOSTILE, HOSTILE)]
+    )
+    return AnalysisSection("trace", "Traces", HOSTILE, [figure])
+
+
 def contents(questions, runs=("full", "effective"), **changes):
     fields = {
         "title": f"Title {HOSTILE}",
         "leaderboards": [a_table()],
         "viewer": ViewerData(runs, questions, [HOSTILE]),
-        "comparisons": [a_table("Comparisons with the baseline")],
+        "in_short": [in_short()],
+        "comparisons": [a_table("Comparisons with the baseline"), flips_table()],
         "warnings": [HOSTILE],
         "policies": [
             PolicyDiagram(HOSTILE, HOSTILE, [(HOSTILE, "video", (0, 1, 0.5))], [HOSTILE], HOSTILE)
         ],
-        "sweeps": [],
+        "analyses": [an_analysis()],
     }
     return ReportContents(**(fields | changes))
 
@@ -63,7 +131,8 @@ def contents(questions, runs=("full", "effective"), **changes):
 def an_answer(correct, valid=True, error=None, **changes):
     if error:
         return Answer(None, None, None, None, error)
-    return Answer("A" if correct else "B", bool(correct), valid, {"A": 0.7, "B": 0.3}, None)
+    probabilities = {"A": 0.7, "B": 0.3} | changes
+    return Answer("A" if correct else "B", bool(correct), valid, probabilities, None)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +157,7 @@ def page(tmp_path_factory, outcomes):
             else (f"Where does shape {i} go?", ["left", "right"])
         )
         frames = [PIXEL] * 2 if i < 4 else ["https://example.org/a.jpg"] if i == 5 else []
-        task = HOSTILE if i == 5 else TASKS[i % 3]
+        task = HOSTILE if i == 5 else LONG if i == 8 else TASKS[i % 3]
         questions.append(
             ViewedQuestion(f"b/{i:05d}", task, f"v{i}.mp4", "A", answers, stem, options, frames)
         )
@@ -100,14 +169,38 @@ def page(tmp_path_factory, outcomes):
 @pytest.fixture(scope="module")
 def driver(page):
     with chromium() as driver:
+        set_screen(driver)
         driver.get(page.as_uri())
         yield driver
+
+
+@pytest.fixture(autouse=True)
+def unfiltered(request):
+    """Every test in the browser begins with all questions, by id, on a desktop."""
+    if "driver" in request.fixturenames:
+        driver = request.getfixturevalue("driver")
+        set_screen(driver)
+        open_hash(driver, "#questions?sort=id")
+
+
+def open_hash(driver, text):
+    """Opens another address within the page, as a link does."""
+    driver.execute_async_script(
+        "const done = arguments[1]; if (location.hash === arguments[0]) return done();"
+        "window.addEventListener('hashchange', () => done(), { once: true });"
+        "location.hash = arguments[0];",
+        text,
+    )
+
+
+def chosen(driver):
+    return driver.find_element("css selector", "#detail h3").text
 
 
 def choose(driver, name, value):
     script = (
         "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
-        " e.dispatchEvent(new Event('input'));"
+        " e.dispatchEvent(new Event('input', { bubbles: true }));"
     )
     driver.execute_script(script, name, value)
 
@@ -117,15 +210,8 @@ def count(driver):
 
 
 def reset(driver):
-    for name, value in (
-        ("baseline", "0"),
-        ("treatment", "1"),
-        ("flips", "all"),
-        ("answer", "all"),
-        ("task", ""),
-        ("search", ""),
-    ):
-        choose(driver, name, value)
+    open_hash(driver, "#questions?")
+    open_hash(driver, "#questions?sort=id")
 
 
 def test_it_opens_without_console_errors_and_asks_nothing_of_the_network(driver):
@@ -183,7 +269,7 @@ def test_flips_are_counted_among_the_questions_that_both_could_ask(driver, outco
 def test_answers_and_tasks_are_filtered_together(driver, outcomes):
     (before, after), failed, invalid = outcomes
     task = np.arange(N) % 3
-    task[5] = -1
+    task[[5, 8]] = -1
     for answer, of_run in (
         ("right", after & ~failed),
         ("wrong", ~after & ~failed),
@@ -211,13 +297,13 @@ def test_frames_options_and_probabilities_are_shown(driver):
     assert "left" in text and "70.0 %" in text and "30.0 %" in text and "v3.mp4" in text
     driver.execute_script(
         "const e = document.getElementById('pictured'); e.checked = true;"
-        " e.dispatchEvent(new Event('input'))"
+        " e.dispatchEvent(new Event('input', { bubbles: true }))"
     )
     choose(driver, "search", "")
     assert count(driver) == 5
     driver.execute_script(
         "const e = document.getElementById('pictured'); e.checked = false;"
-        " e.dispatchEvent(new Event('input'))"
+        " e.dispatchEvent(new Event('input', { bubbles: true }))"
     )
 
 
@@ -228,7 +314,7 @@ def test_ten_thousand_questions_are_fast_and_few_rows_exist(driver):
     took = driver.execute_script(
         "const e = document.getElementById('flips'), start = performance.now();"
         "for (const value of ['lost', 'gained', 'all'])"
-        " { e.value = value; e.dispatchEvent(new Event('input')); }"
+        " { e.value = value; e.dispatchEvent(new Event('input', { bubbles: true })); }"
         "return (performance.now() - start) / 3"
     )
     assert took < 500, f"a filter takes {took:.0f} ms"
@@ -249,7 +335,133 @@ def test_arrow_keys_walk_through_the_list(driver):
     rows = driver.find_elements("css selector", ".row")
     rows[0].click()
     driver.find_element("id", "list").send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
-    assert driver.find_element("css selector", "#detail h3").text == "b/00002"
+    assert chosen(driver) == "b/00002"
+
+
+def test_home_end_and_pages_choose_and_scroll(driver):
+    from selenium.webdriver.common.keys import Keys
+
+    reset(driver)
+    box = driver.find_element("id", "list")
+    for key, expected in (
+        (Keys.END, N - 1),
+        (Keys.HOME, 0),
+        (Keys.PAGE_DOWN, None),
+        (Keys.PAGE_UP, 0),
+        (Keys.ARROW_UP, 0),
+    ):
+        box.send_keys(key)
+        selected = driver.find_element("css selector", ".row[aria-selected=true]")
+        assert box.get_attribute("aria-activedescendant") == selected.get_attribute("id")
+        inside = driver.execute_script(
+            "const list = arguments[0].getBoundingClientRect(),"
+            " row = arguments[1].getBoundingClientRect();"
+            "return row.top >= list.top && row.bottom <= list.bottom + 1",
+            box,
+            selected,
+        )
+        assert inside, key
+        place = int(chosen(driver).partition("/")[2])
+        assert place == expected if expected is not None else 5 < place < 40
+        assert f"question=b%2F{place:05d}" in driver.current_url
+
+
+def test_flipped_questions_come_first_then_wrong_failed_and_right(driver, outcomes):
+    (before, after), failed, _ = outcomes
+    rank = np.where(failed, 2, np.where(before != after, 0, np.where(after, 3, 1)))
+    pictured = np.arange(N) < 4
+    expected = sorted(range(N), key=lambda i: (rank[i], not (pictured[i] or i == 5), i))
+    choose(driver, "sort", "useful")
+    assert chosen(driver) == f"b/{expected[0]:05d}"
+    shown = driver.find_elements("css selector", ".row .id")
+    assert [one.text[:7] for one in shown[:20]] == [f"b/{i:05d}" for i in expected[:20]]
+
+
+def test_a_click_on_the_first_screen_or_in_a_table_shows_the_questions(driver, outcomes):
+    (before, after), failed, _ = outcomes
+    driver.find_element("link text", "5 wrong").click()
+    assert count(driver) == int((~before).sum())
+    assert driver.execute_script("return document.getElementById('treatment').value") == "0"
+    driver.find_element("link text", "12").click()
+    lost = before & ~after & ~failed & (np.arange(N) % 3 == 1)
+    assert count(driver) == int(lost.sum())
+    assert driver.execute_script("return document.getElementById('task').value") == "t_two"
+
+
+def test_the_address_holds_the_view_and_back_returns_to_the_one_before(driver, outcomes, page):
+    (before, after), failed, _ = outcomes
+    lost, gained = (int((a & ~b & ~failed).sum()) for a, b in ((before, after), (after, before)))
+    reset(driver)
+    choose(driver, "flips", "lost")
+    choose(driver, "flips", "gained")
+    assert count(driver) == gained
+    driver.back()
+    assert count(driver) == lost and driver.current_url.endswith("#questions?flips=lost&sort=id")
+    driver.back()
+    assert count(driver) == N
+    driver.forward()
+    driver.find_elements("css selector", ".row")[3].click()
+    shared, question = driver.current_url, chosen(driver)
+    driver.get("about:blank")
+    driver.get(shared)
+    assert (count(driver), chosen(driver)) == (lost, question)
+    open_hash(driver, "#questions?baseline=no+such+run&flips=sideways&task=%F0&question=none")
+    assert count(driver) == N and chosen(driver)
+
+
+def test_tables_sort_by_a_click_on_a_heading_and_say_so(driver):
+    table = driver.find_element("css selector", "#comparisons .scroll:last-of-type table")
+
+    def column(place):
+        return [
+            row.find_elements("css selector", "th, td")[place].text
+            for row in table.find_elements("css selector", "tbody tr")
+        ]
+
+    heads = table.find_elements("css selector", "thead th")
+    assert all(one.get_attribute("scope") == "col" for one in heads)
+    original = column(1)
+    sorts = []
+    for _ in range(3):
+        heads[4].find_element("tag name", "button").click()
+        sorts.append((heads[4].get_attribute("aria-sort"), column(4)))
+    assert sorts == [
+        ("descending", ["+12.0", "−0.3", "–"]),
+        ("ascending", ["−0.3", "+12.0", "–"]),
+        (None, ["−0.3", "+12.0", "–"]),
+    ]
+    assert column(1) == original
+    heads[1].find_element("tag name", "button").send_keys("\n")
+    assert heads[1].get_attribute("aria-sort") == "ascending"
+    assert column(1) == sorted(TASKS)
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_nothing_reaches_beyond_the_screen(driver, size):
+    set_screen(driver, size)
+    driver.execute_script("document.querySelectorAll('details').forEach((d) => d.open = true)")
+    for search in ("b/00005", "b/00008", "b/00003"):  # hostile text, a long task, frames
+        choose(driver, "search", search)
+        assert chosen(driver) == search
+        assert too_wide(driver) == []
+        assert driver.execute_script("return document.documentElement.scrollWidth") == size[0]
+        assert driver.find_element("id", "detail").size["width"] >= min(size[0], 600) * 0.8
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing(driver, dark):
+    set_screen(driver, PHONE if dark else DESKTOP, dark)
+    assert accessibility_problems(driver) == []
+
+
+def test_every_drawing_has_a_text_alternative(driver):
+    bare = driver.execute_script(
+        "return [...document.querySelectorAll('svg')].filter((one) =>"
+        " one.getAttribute('aria-hidden') !== 'true' &&"
+        " !(one.getAttribute('role') === 'img' && one.querySelector(':scope > title')?.textContent)"
+        ").map((one) => one.outerHTML)"
+    )
+    assert bare == []
 
 
 class Tags(HTMLParser):
@@ -269,6 +481,7 @@ def test_the_file_holds_no_address_and_no_tag_from_data(page):
         assert not any(name.startswith("on") for name in attributes), tag
         for name in ("src", "href"):
             assert attributes.get(name, "#").startswith(("#", "data:"))
+        assert "style" not in attributes, "the content security policy blocks it"
     assert ("meta", "default-src 'none'") in [
         (tag, a.get("content", "")[:18]) for tag, a in tags.found
     ]
@@ -283,8 +496,9 @@ def test_json_in_a_script_tag_comes_back_and_cannot_end_it():
 
 
 def test_sections_without_content_are_left_out():
-    text = render_report(contents([], leaderboards=[], comparisons=[], policies=[], sweeps=[]))
-    for name in ("leaderboard", "comparisons", "sweeps", "policies"):
+    sections = ("in_short", "leaderboards", "comparisons", "policies", "analyses")
+    text = render_report(contents([], **{section: [] for section in sections}))
+    for name in ("in-short", "leaderboard", "comparisons", "trace", "policies", "questions"):
         assert f'id="{name}"' not in text
 
 

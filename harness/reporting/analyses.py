@@ -1,0 +1,216 @@
+"""Sweeps, traces, lenses, attention maps and discoveries as sections of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mapflow.harness.analyses.registry import ANALYSES, asked_names, question_analyses
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_json
+from mapflow.results.figures import CurveBlock, RoutePanel, route_panels
+from mapflow.results.records.base import by_benchmark
+from mapflow.results.records.sweep import SweepRecord
+from mapflow.results.report import AnalysisFigure, AnalysisSection
+from mapflow.results.runs.folder import reported_records
+from mapflow.results.runs.manifest import read_manifest
+from mapflow.results.runs.model_names import model_name
+from mapflow.results.runs.provenance import manifest_lines
+from mapflow.results.statistics import points
+from mapflow.results.tables.formats import Column, Row, Table
+from mapflow.results.tables.summary import percent
+from mapflow.results.tables.sweeps import drop_text
+from mapflow.tasks.registry import benchmark_titles
+
+DISCOVERY, DISCOVERED = "discover", "discovery.json"
+"""The analysis that leaves a folder of sweeps, and the file of its result."""
+SWEEP = "sweep"
+TITLES = {
+    SWEEP: "Sweeps",
+    "trace": "Traces",
+    "lens": "Lenses",
+    "attention": "Attention",
+    DISCOVERY: "Discoveries",
+}
+SWEEPS_SHOW = (
+    "Mean relative change in the probability of the baseline run's answer when a route is cut"
+    " around each layer. Bands are simultaneous for all layers of a panel (95 %, max-T by video)"
+    " and end at the edge of the panel. Dots mark layers with a significant change."
+)
+CURVES_SHOW = "Means over questions; bands are pointwise 95 % intervals by video."
+SETTINGS = ("style", "window", "norm", "released", "raw_embeddings", "topk", "rows", "samples")
+"""Entries of a manifest's identity that a caption names."""
+
+
+def analyses_in(folder: Path) -> list[str]:
+    """The analyses whose results are in `folder`, by name."""
+    kinds = question_analyses()
+    found = [name for name, kind in kinds.items() if (folder / kind.RECORD.FILE).is_file()]
+    return [*found, *([DISCOVERY] if (folder / DISCOVERED).is_file() else [])]
+
+
+def analysis_sections(folders: Sequence[tuple[str, Path]]) -> Iterator[AnalysisSection]:
+    """One section per kind of analysis, in the order of the registry.
+
+    folders: (analysis, folder) pairs. Raises MapflowError, naming the folder, for a folder that
+    holds nothing to draw.
+    """
+    for name in ANALYSES:
+        own = [folder for kind, folder in folders if kind == name]
+        if own:
+            figures = [figure for folder in own for figure in _figures(name, folder)]
+            about = f"{ANALYSES[name].help[0].upper()}{ANALYSES[name].help[1:]}"
+            about += "" if about.endswith("?") else "."
+            shown = {SWEEP: SWEEPS_SHOW, DISCOVERY: ""}.get(name, CURVES_SHOW)
+            yield AnalysisSection(
+                name, TITLES.get(name, name), SWEEPS_SHOW if name == SWEEP else f"{about} {shown}",
+                figures,
+            )  # fmt: skip
+
+
+def _figures(name: str, folder: Path) -> list[AnalysisFigure]:
+    """One figure per benchmark; of a discovery, its table and those of its sweeps."""
+    if name == DISCOVERY:
+        return _discovery(folder)
+    kind = question_analyses()[name]
+    manifest = read_manifest(folder)
+    identity = manifest.get("identity") or {}
+    # what `mapflow trace` calls --norm is true or false in the manifest
+    settings = ", ".join(
+        f"{one} {_setting(identity[one])}" for one in SETTINGS if identity.get(one) is not None
+    )
+    model, titles = model_name(manifest, folder.name), benchmark_titles()
+    caption = f"{model}: {settings}" if settings else model
+    groups = by_benchmark(reported_records(folder, kind.RECORD))
+    if not groups:
+        raise MapflowError(f"{str(folder)!r} holds no records of a {name} yet")
+    figures = []
+    for benchmark, records in groups.items():
+        title = titles.get(benchmark, benchmark)
+        try:
+            if name == SWEEP:
+                figure = _sweep([one for one in records if isinstance(one, SweepRecord)])
+            else:
+                blocks = kind.blocks(records, asked_names(folder))
+                figure = AnalysisFigure("", blocks=blocks, tables=_numbers(blocks))
+        except MapflowError as error:
+            raise MapflowError(f"{str(folder)!r}: {error}") from None
+        figures.append(
+            replace(
+                figure,
+                caption=f"{caption}, {title}",
+                provenance=[(folder.name, "; ".join(manifest_lines(manifest)))],
+            )
+        )
+    return figures
+
+
+def _setting(value: Any) -> str:
+    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else value
+
+
+def _sweep(records: Sequence[SweepRecord]) -> AnalysisFigure:
+    """The panels of a sweep; without any, a note says why."""
+    routes = route_panels(records)
+    notes = [f"{one.route}: no band: {one.note}." for one in routes if one.note]
+    if not routes:
+        notes = [
+            "No route has a change to draw: every question was left out, failed or too improbable."
+        ]
+    return AnalysisFigure(
+        "", routes=routes, tables=[_drop_table(routes)] if routes else [], notes=notes
+    )
+
+
+def _drop_table(curves: Sequence[RoutePanel]) -> Table:
+    """Accuracy drops in points: one row per layer, one column per route."""
+    heads = {one.route: f"{one.route} (n = {one.n_right})" for one in curves}
+    cells = {one.route: [drop_text(drop) for drop in one.drops] for one in curves}
+    title = (
+        "Accuracy drop, in points with 95 % intervals by video, among the n questions that the"
+        " baseline run answers right"
+    )
+    return _by_layer(title, heads, cells)
+
+
+def _numbers(blocks: Sequence[CurveBlock]) -> list[Table]:
+    """The curves of each panel in percent: one row per layer, one column per curve."""
+    return [
+        _by_layer(
+            f"{panel.title}: {block.label}",
+            {name: f"{name} (n = {curve.n})" for name, curve in panel.curves.items()},
+            {
+                name: [
+                    percent(mean)
+                    + (f" [{percent(curve.low[k])}, {percent(curve.high[k])}]" if curve.low else "")
+                    for k, mean in enumerate(curve.mean)
+                ]
+                for name, curve in panel.curves.items()
+            },
+        )
+        for block in blocks
+        for panel in block.panels
+    ]
+
+
+def _by_layer(title: str, heads: dict[str, str], cells: dict[str, list[str]]) -> Table:
+    depth = max(map(len, cells.values()), default=0)
+    rows = [
+        {
+            "layer": str(layer + 1),
+            **{name: own[layer] for name, own in cells.items() if layer < len(own)},
+        }
+        for layer in range(depth)
+    ]
+    columns = [
+        Column(head, partial(_cell, name)) for name, head in {"layer": "layer", **heads}.items()
+    ]
+    return Table(title, columns, rows)
+
+
+def _cell(name: str, row: Row) -> str:
+    """Of one row and column; a dash where it is not known."""
+    return "–" if row.get(name) is None else str(row[name])
+
+
+def _discovery(folder: Path) -> list[AnalysisFigure]:
+    """The rules with their ranges and scores, then the sweeps that they read."""
+    found = read_json(folder / DISCOVERED)
+    rules = found.get("found")
+    if not isinstance(rules, list) or not all(isinstance(one, dict) for one in rules):
+        raise MapflowError(f"{folder / DISCOVERED} is not the result of a discovery")
+    rows = [_rule(one) for one in rules]
+    heads = list(dict.fromkeys(name for row in rows for name in row))
+    columns = [
+        Column(head, partial(_cell, head), right=head not in ("rule", "verdict")) for head in heads
+    ]
+    note = (
+        f"Ranges are found on {found.get('questions')} of {found.get('questions_asked')} questions"
+        f" ({found.get('samples')}); every question is scored under ranges that it did not help to"
+        " choose."
+    )
+    table = Table("Layer ranges by rule and threshold", columns, rows)
+    sweeps = [place for place in sorted(folder.glob("sweep-*")) if SWEEP in analyses_in(place)]
+    return [
+        AnalysisFigure(f"{found.get('model')}: layer ranges found", tables=[table], notes=[note]),
+        *(figure for place in sweeps for figure in _figures(SWEEP, place)),
+    ]
+
+
+def _rule(one: dict[str, Any]) -> Row:
+    """A row of the table; values that the file lacks are left out."""
+    difference = one.get("difference")
+    return {
+        "rule": one.get("rule"),
+        "below": f"{one['threshold']:g} %" if "threshold" in one else None,
+        **{name.replace("_", " "): span for name, span in (one.get("ranges") or {}).items()},
+        "full": percent(one.get("accuracy_full")),
+        "effective": percent(one.get("accuracy_effective")),
+        "difference": difference and points(difference[0]),
+        "95 % CI": difference and f"{points(difference[1])}…{points(difference[2])}",
+        "verdict": one.get("verdict"),
+        "edges %": percent(one.get("edges_kept")),
+    }

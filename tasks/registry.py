@@ -61,6 +61,15 @@ def task_sizes() -> dict[str, int]:
     }
 
 
+def task_names() -> list[str]:
+    """Every name that selects questions: benchmarks' tasks and those of their subtasks."""
+    return [
+        name
+        for one in BENCHMARKS.values()
+        for name in (one.task, *(f"{one.task}_{subtask}" for subtask in one.counts))
+    ]
+
+
 def benchmarks_with_files() -> dict[str, Benchmark]:
     """The benchmarks whose files users bring, by name."""
     return {one.name: one for one in BENCHMARKS.values() if one.has_own_files}

@@ -8,18 +8,18 @@ and nothing is drawn.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from tqdm import tqdm
 
 from mapflow.model_adapters.inference.subject import Subject
 from mapflow.model_adapters.interventions import LayerSpan
+from mapflow.model_adapters.progress import progress
 from mapflow.model_adapters.video.reader import read_frames
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
@@ -38,6 +38,7 @@ from mapflow.results.figures import (
 from mapflow.results.records.attention import AttentionRecord
 from mapflow.results.records.lens import LensRecord
 
+LOG = logging.getLogger(__name__)
 FOLDER = "overlays"
 LONGEST_SIDE = 320
 """Most pixels of a picture: a figure shows it two inches wide."""
@@ -158,11 +159,11 @@ def question_canvas(model: VideoLLM, prepared: Prepared) -> OverlayCanvas:
 def _ran(record: AttentionRecord | LensRecord, depth: int, layers: LayerSpan) -> range:
     """The 0-based layers of `layers` that ran; prints a line if an early exit skips some."""
     if layers.last > depth:
-        tqdm.write(
-            f"question {record.question_id}: {record.intervention} ran"
-            f" {counted(depth, 'layer')}, so no"
-            " later one is drawn",
-            file=sys.stderr,
+        LOG.info(
+            "question %s: %s ran %s, so no later one is drawn",
+            record.question_id,
+            record.intervention,
+            counted(depth, "layer"),
         )
     return range(layers.first - 1, min(layers.last, depth))
 
@@ -181,11 +182,11 @@ def _canvases(
 ) -> Iterator[tuple[str, OverlayCanvas]]:
     """The canvas of each question whose id is in `drawn`; prints why a question cannot be drawn."""
     chosen = [question for question in subject.questions if question.question_id in drawn]
-    for question in tqdm(chosen, desc="overlays", unit="q"):
+    for question in progress(chosen, title="overlays"):
         try:
             canvas = question_canvas(subject.model, subject.model.prepare(question))
         except MapflowError as error:
-            tqdm.write(f"no overlay of question {question.question_id}: {error}", file=sys.stderr)
+            LOG.warning("no overlay of question %s: %s", question.question_id, error)
             continue
         (folder / FOLDER).mkdir(exist_ok=True)
         yield question.question_id, canvas

@@ -6,6 +6,7 @@ computes only what the folder lacks; the last process to finish collects all rec
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections import Counter, deque
@@ -13,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
-
-from tqdm import tqdm
 
 from mapflow.model_adapters.inference.run_loop import OneByOne, run_questions
 from mapflow.model_adapters.inference.subject import Subject
@@ -25,6 +24,7 @@ from mapflow.results.runs.claim import in_turn
 from mapflow.results.runs.folder import RunFolder, read_records, sort_records
 from mapflow.tasks.registry import task_sizes
 
+LOG = logging.getLogger(__name__)
 R = TypeVar("R", bound=JsonlRecord)
 
 
@@ -95,7 +95,7 @@ def run_analysis(
         if is_first:
             is_first = False
             for line in analysis.plan(model, prepared):
-                tqdm.write(line, file=sys.stderr)
+                LOG.info(line)
         return analysis.left_out(model, prepared) or analysis.measure(model, prepared)
 
     run.note_asked([(one.task, one.question_id) for one in subject.questions], _sizes(subject))

@@ -16,7 +16,6 @@ REFUSED = {
     "fewshot_as_multiturn": ((False,), f"questions are asked without examples; {PROMPT}"),
     "system_instruction": ((None,), PROMPT),
     "apply_chat_template": ((False,), PROMPT),
-    "max_batch_size": ((None,), "batch sizes are not searched for: use --batch_size"),
     "use_cache": ((None,), "the records in --output_path are the cache: run the command again"),
     "cache_requests": ((None,), "questions are read anew, as another --protocol changes them"),
     "predict_only": ((False,), "answers are scored as they are recorded: leave it out"),

@@ -6,7 +6,9 @@ Without an output path, records are kept in a temporary folder until the table i
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -51,6 +53,13 @@ class RunOutput:
                 f"--output_path {str(self.folder)!r} cannot be written: {there} is not writable;"
                 " choose another folder"
             )
+
+    def folder_of(self, intervention: str) -> Path:
+        """Where lmms-eval writes the results and sample logs of one of several interventions."""
+        name = re.sub(r"[^\w.=+@-]+", "-", intervention).strip("-.")
+        if len(name) > 80:
+            name = f"{name[:70]}-{hashlib.sha256(intervention.encode()).hexdigest()[:8]}"
+        return self.folder / "lmms_eval" / name
 
     def check_written(self, date: str) -> None:
         """Raises MapflowError if lmms-eval's results of this `date` are missing.

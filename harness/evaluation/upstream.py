@@ -1,76 +1,324 @@
 """Everything that relies on names inside lmms-eval, in one place.
 
-lmms-eval exits 0 on model errors, missing tasks and unwritable output. To see those errors, and to
-complete a run's arguments once they are final (also those from `--config`), two functions of
-`lmms_eval.__main__` are replaced for the time of one command: `cli_evaluate_single`, which runs one
-set of arguments, and `TaskManager`, which finds tasks. lmms-eval loads the model before the tasks;
-`evaluator.simple_evaluate` and `evaluator.get_task_dict` are replaced so that tasks that cannot be
-asked are refused first. Checked with lmms-eval 0.7.3.
+mapflow reads the arguments, and `lmms_eval.__main__.cli_evaluate_single` runs one set of them.
+While it runs, `TaskManager` finds mapflow's tasks, too; `evaluator.simple_evaluate` and
+`evaluator.get_task_dict` are replaced so that tasks that cannot be asked are refused before the
+model loads; and its progress bars are hidden. lmms-eval exits 0 on model errors, missing tasks and
+unwritable output, so `cli_evaluate`, which does that, is not called. Checked with lmms-eval 0.7.3.
 """
 
 from __future__ import annotations
 
+import argparse
+import ast
+import contextlib
+import difflib
 import importlib.machinery
 import importlib.util
+import inspect
+import io
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mapflow.harness.cli.logs import DebugLines, route_loguru
 from mapflow.model_adapters.lmms.network_guard import replaced
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import quoted
 
-LISTINGS = ("list", "list_groups", "list_tags", "list_subtasks")
-"""Values of `--tasks` that print a list instead of running tasks."""
+LISTINGS = {
+    "list": "list",
+    "list_groups": "groups",
+    "list_tags": "tags",
+    "list_subtasks": "subtasks",
+}
+"""Values of `--tasks` that print a list, and what `lmms_eval tasks` calls them."""
 
 
-def run_subcommand(arguments: Sequence[str]) -> None:
-    """`lmms_eval tasks`, `models`, `version`, …: lmms-eval's own command, unchanged."""
+_TYPES: Mapping[str, Any] = {"int": int, "float": float, "str": str}
+
+
+@cache
+def flag_parser(kind: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """lmms-eval's flags in a parser of the class `kind`, read from the source of its function.
+
+    Importing `lmms_eval.__main__` takes seconds, and a misspelt flag can be refused at once. Types
+    that are functions of lmms-eval are left to `full_arguments`.
+    """
+    parser = kind("lmms_eval", formatter_class=argparse.RawTextHelpFormatter)
+    spec = importlib.util.find_spec("lmms_eval.__main__")
+    source = ast.parse(Path(str(spec and spec.origin)).read_text(encoding="utf-8"))
+    texts: dict[str, Any] = {}
+    (function,) = [
+        one
+        for one in source.body
+        if isinstance(one, ast.FunctionDef) and one.name == "parse_eval_args"
+    ]
+    for line in function.body:
+        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant):
+            texts |= {one.id: line.value.value for one in line.targets if isinstance(one, ast.Name)}
+        call = line.value if isinstance(line, ast.Expr) else None
+        if not isinstance(call, ast.Call) or getattr(call.func, "attr", "") != "add_argument":
+            continue
+        settings = {str(one.arg): _literal(one.value, texts) for one in call.keywords}
+        if "type" in settings:
+            named = [one.value for one in call.keywords if one.arg == "type"]
+            settings["type"] = _TYPES.get(getattr(named[0], "id", ""), str)
+        parser.add_argument(*(_literal(one, texts) for one in call.args), **settings)
+    parser.set_defaults(model="")  # upstream's default is a model that it does not have
+    return parser
+
+
+def _literal(node: ast.expr, texts: Mapping[str, Any]) -> Any:
+    """The value of a literal or of a name in `texts`; of a formatted text its constant parts."""
+    if isinstance(node, ast.Name):
+        return texts.get(node.id)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        parts = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+        return "".join(map(str, parts))
+
+
+def full_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """What lmms-eval's own parser makes of the flags. Raises MapflowError where it refuses them."""
+    import lmms_eval.__main__ as upstream
+
+    said = io.StringIO()
+    try:
+        with replaced(sys, "argv", ["lmms_eval", *words]), contextlib.redirect_stderr(said):
+            return upstream.parse_eval_args()[1]
+    except SystemExit:
+        reason = said.getvalue().strip().rpartition("error: ")[2]
+        raise MapflowError(f"{reason}; --help lists all flags") from None
+
+
+def check_subcommand(name: str) -> None:
+    """Raises MapflowError if lmms-eval has no such subcommand."""
+    from lmms_eval.cli.dispatch import _SUBCOMMANDS as known
+
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+        raise MapflowError(f"unknown subcommand {quoted(name)}; {hint}")
+
+
+def run_subcommand(arguments: Sequence[str], task_files: Callable[[], Path]) -> None:
+    """`lmms_eval tasks`, `models`, `power`, …: lmms-eval's own command, with mapflow's tasks and
+    models in it."""
+    import lmms_eval.models as models
     from lmms_eval.cli.dispatch import main
 
-    with replaced(sys, "argv", ["lmms_eval", *arguments]):
+    from mapflow.model_adapters.families.registry import families
+
+    own = {name: "MapflowModel" for name in families() if name.isidentifier()}
+    with ExitStack() as stack:
+        stack.enter_context(replaced(sys, "argv", ["lmms_eval", *arguments]))
+        simple = {**models.AVAILABLE_SIMPLE_MODELS, **own}
+        stack.enter_context(replaced(models, "AVAILABLE_SIMPLE_MODELS", simple))
+        if not {"models", "version", "-h", "--help"} & {*arguments} and arguments:
+            import lmms_eval.tasks as tasks
+
+            route_loguru()
+            manager = _with_files(tasks.TaskManager, task_files())
+            stack.enter_context(replaced(tasks, "TaskManager", manager))
         main()
 
 
-def evaluate(
-    arguments: Sequence[str],
-    wrap_single: Callable[[Callable[[Any], Any]], Callable[[Any], Any]],
-    wrap_task_manager: Callable[[Callable[..., Any]], Callable[..., Any]],
-    check_task: Callable[[str, Any], None],
-) -> int | str | None:
-    """Runs lmms-eval's evaluation with these command line arguments.
-
-    `wrap_single` receives lmms-eval's `cli_evaluate_single` and returns its replacement;
-    `wrap_task_manager` does the same for `TaskManager`. `check_task` receives name and task object
-    of every task before the model is loaded. Returns what lmms-eval passes to
-    `sys.exit`, 0 if it does not call it.
-    """
+def power_analysis(words: Sequence[str], task_files: Path) -> None:
+    """`--power-analysis`: prints lmms-eval's own."""
     import lmms_eval.__main__ as upstream
-    from lmms_eval import evaluator
+    import lmms_eval.cli.power_utils as power
 
-    original = evaluator.simple_evaluate
+    route_loguru()
+    with replaced(power, "TaskManager", _with_files(power.TaskManager, task_files)):
+        upstream._run_power_analysis(full_arguments(words))
 
-    def tasks_first(*args: Any, **kwargs: Any) -> Any:
-        kind = _kind(kwargs["model"], kwargs.get("force_simple", False))
-        loaded = _loaded(kwargs["tasks"], kwargs["task_manager"], kind)
-        for name, task in _leaves(loaded):
-            check_task(name, task)
-        with replaced(evaluator, "get_task_dict", lambda *_: loaded):
-            return original(*args, **kwargs)
 
-    with ExitStack() as stack:
-        stack.enter_context(replaced(evaluator, "simple_evaluate", tasks_first))
-        stack.enter_context(replaced(sys, "argv", ["lmms_eval", *arguments]))
-        single = wrap_single(upstream.cli_evaluate_single)
-        stack.enter_context(replaced(upstream, "cli_evaluate_single", single))
-        manager = wrap_task_manager(upstream.TaskManager)
-        stack.enter_context(replaced(upstream, "TaskManager", manager))
+def _with_files(task_manager: Any, folder: Path) -> Any:
+    """`TaskManager` that finds the tasks of `folder`, too."""
+
+    def make(*args: Any, include_path: Any = None, **kwargs: Any) -> Any:
+        user = [include_path] if isinstance(include_path, str) else include_path or []
+        return task_manager(*args, include_path=[*user, str(folder)], **kwargs)
+
+    return make
+
+
+class Evaluation:
+    """lmms-eval's evaluation of one set of arguments, several times with the same tasks.
+
+    make_manager: receives lmms-eval's `TaskManager` and its arguments, and returns one.
+    check_task: receives name and task object of every task before the model is loaded. None for
+        models of lmms-eval itself, which load the tasks in their own way.
+    """
+
+    def __init__(
+        self, make_manager: Callable[..., Any], check_task: Callable[[str, Any], None] | None
+    ) -> None:
+        self._make_manager, self._check_task = make_manager, check_task
+        self._manager: Any = None
+        self._loaded: Mapping[Any, Any] | None = None
+
+    def run(self, words: Sequence[str], changes: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Results and sample logs as lmms-eval makes them, None in all processes but the first.
+
+        words: lmms-eval's flags. changes: arguments by name that replace them. Raises whatever the
+        model and the tasks raise.
+        """
+        import lmms_eval.__main__ as upstream
+        from lmms_eval import evaluator
+        from lmms_eval.api import task
+
+        route_loguru()
+        arguments = full_arguments(words)
+        vars(arguments).update(changes)
+
+        def manager(*args: Any, **kwargs: Any) -> Any:
+            if self._manager is None:
+                self._manager = self._make_manager(original_manager, *args, **kwargs)
+            return self._manager
+
+        def tasks_first(*args: Any, **kwargs: Any) -> Any:
+            if self._loaded is None:
+                self._loaded = _loaded(kwargs["tasks"], kwargs["task_manager"])
+                for name, one in _leaves(self._loaded):
+                    check(name, one)
+            with replaced(evaluator, "get_task_dict", lambda *_: self._loaded):
+                return original_evaluate(*args, **kwargs)
+
+        check, original_manager = self._check_task, upstream.TaskManager
+        original_evaluate = evaluator.simple_evaluate
+        with ExitStack() as stack:
+            stack.enter_context(replaced(upstream, "TaskManager", manager))
+            if check is not None:
+                stack.enter_context(replaced(evaluator, "simple_evaluate", tasks_first))
+            for module in (evaluator, task):
+                stack.enter_context(replaced(module, "tqdm", _hidden(module.tqdm)))
+            if not arguments.show_config:
+                stack.enter_context(contextlib.redirect_stdout(typing.cast(Any, DebugLines())))
+            try:
+                return upstream.cli_evaluate_single(arguments)
+            except Exception as error:
+                raise original_error(error) from error
+
+
+def _hidden(bar: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: bar(*args, **{**kwargs, "disable": True})
+
+
+def join_processes() -> None:
+    """Starts the process group of a job with several processes, with lmms-eval's long timeout."""
+    import datetime
+
+    import torch
+
+    if not torch.distributed.is_initialized():
+        from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
+
+        Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=datetime.timedelta(days=1))])
+
+
+def wait_for_all() -> None:
+    """Until every process of the job has come here."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def score_table(results: Mapping[str, Any]) -> str:
+    """lmms-eval's own table."""
+    from lmms_eval.utils import make_table
+
+    groups = [make_table(results, "groups")] if "groups" in results else []
+    return "\n".join([make_table(results), *groups]).strip("\n")
+
+
+class Trackers:
+    """Runs of W&B and SwanLab, as `--wandb_args` and `--swanlab_args` ask for.
+
+    One run per intervention; those of one command are a group in W&B. Raises MapflowError for
+    arguments that the trackers do not take, and for one that is not installed.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._open: list[tuple[str, Any]] = []
+        self._settings = {
+            name: _tracker_settings(name, text)
+            for name in ("wandb", "swanlab")
+            if (text := getattr(args, f"{name}_args"))
+        }
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raises MapflowError for settings that several runs cannot share."""
+        for tracker, settings in self._settings.items():
+            for one in ("id", "resume", "resume_from", "fork_from"):
+                if one in settings and len(names) > 1:
+                    raise MapflowError(
+                        f"--{tracker}_args {one}={settings[one]} names one run, and there is one"
+                        f" run per intervention ({', '.join(names)}): leave it out"
+                    )
+
+    @contextmanager
+    def run(self, intervention: str, group: str) -> Iterator[Callable[[Any, Any], None]]:
+        """One run of every tracker; the function yielded logs results and samples to it."""
+        from lmms_eval import loggers
+        from lmms_eval.utils import simple_parse_args_string
+
+        started: list[tuple[str, Any]] = []
+        for tracker in self._settings:
+            settings = simple_parse_args_string(getattr(self._args, f"{tracker}_args"))
+            key = "name" if tracker == "wandb" else "exp_name"
+            base = settings.get(key)
+            settings[key] = f"{base} {intervention}" if base else f"{group} {intervention}"
+            if tracker == "wandb":
+                settings.setdefault("group", group)
+            kind = loggers.WandbLogger if tracker == "wandb" else loggers.SwanLabLogger
+            started.append((tracker, kind(**settings)))
+
+        def log(results: Any, samples: Any) -> None:
+            for tracker, one in started:
+                one.post_init(results)
+                one.log_eval_result()
+                if samples is not None and getattr(self._args, f"{tracker}_log_samples"):
+                    one.log_eval_samples(samples)
+
         try:
-            upstream.cli_evaluate()
-        except SystemExit as stop:
-            return stop.code
-    return 0
+            yield log
+        finally:
+            for tracker, one in started:
+                one.run.finish() if tracker == "wandb" else one.finish()
+
+
+def _tracker_settings(tracker: str, text: str) -> dict[str, str]:
+    """The names and values of `--wandb_args`. Raises MapflowError for what `init` does not take."""
+    flag = f"--{tracker}_args"
+    try:
+        init = importlib.import_module(tracker).init
+    except (ImportError, AttributeError):
+        raise MapflowError(
+            f"{flag} needs the Python package {tracker!r}: pip install {tracker}"
+        ) from None
+    settings: dict[str, str] = {}
+    known = [name for name in inspect.signature(init).parameters if name != "kwargs"]
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise MapflowError(f"{flag} {part!r} is not of the form name=value")
+        if name not in (*known, "exp_name"):
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            raise MapflowError(f"{flag}: {tracker}.init has no argument {name!r}; {hint}")
+        settings[name] = value
+    return settings
 
 
 def _kind(model: str, force_simple: bool) -> str:

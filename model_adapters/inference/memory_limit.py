@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from mapflow.model_adapters.device_memory import free_memory, out_of_memory
 from mapflow.model_adapters.inference.answering import begin, failed
+from mapflow.model_adapters.inference.batch_size import BatchSize
 from mapflow.model_adapters.interventions import Intervention
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.records.record import Record
@@ -30,26 +31,33 @@ def answer_within_memory(
 
 
 def begin_within_memory(
-    model: VideoLLM, prepared: Sequence[Prepared], interventions: Sequence[Intervention]
+    model: VideoLLM,
+    prepared: Sequence[Prepared],
+    interventions: Sequence[Intervention],
+    size: BatchSize | None = None,
 ) -> Callable[[], list[list[Record]]]:
-    """As `answer_within_memory`, in two halves like `answering.begin`."""
+    """As `answer_within_memory`, in two halves like `answering.begin`; `size` learns what fits."""
+    size = size or BatchSize()
     try:
-        return begin(model, prepared, interventions)
+        begun = begin(model, prepared, interventions)
+        size.fitted(len(prepared))
+        return begun
     except Exception as error:
         if not out_of_memory(error):
             raise
+    size.too_large(len(prepared))
     free_memory()
     if len(prepared) > 1:
         half = len(prepared) // 2
         first, second = (
-            begin_within_memory(model, part, interventions)
+            begin_within_memory(model, part, interventions, size)
             for part in (prepared[:half], prepared[half:])
         )
         return lambda: [*first(), *second()]
     if len(interventions) > 1:
         half = len(interventions) // 2
         first, second = (
-            begin_within_memory(model, prepared, part)
+            begin_within_memory(model, prepared, part, size)
             for part in (interventions[:half], interventions[half:])
         )
         return lambda: [[*left, *right] for left, right in zip(first(), second(), strict=True)]

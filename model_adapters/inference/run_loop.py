@@ -9,14 +9,14 @@ and the loop continues. A run that is started again computes only what its folde
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from tqdm import tqdm
 
 from mapflow.model_adapters.device_memory import out_of_memory
 from mapflow.model_adapters.inference import answering
+from mapflow.model_adapters.inference.batch_size import BatchSize
 from mapflow.model_adapters.inference.memory_limit import (
     begin_within_memory,
     too_large,
@@ -26,6 +26,7 @@ from mapflow.model_adapters.inference.question_loading import load_ahead
 from mapflow.model_adapters.inference.start_checks import start_checks
 from mapflow.model_adapters.inference.subject import weights_dtype
 from mapflow.model_adapters.interventions import Intervention
+from mapflow.model_adapters.progress import progress
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
@@ -78,26 +79,28 @@ class Answering:
 
     Questions of one batch must have the same interventions. In float32 every question is computed
     alone: other batches would change the last bits of its probabilities. So records in float32 do
-    not depend on `at_once`, and a CPU gains nothing from batches. `finish` completes each record of
-    an answer before it is written.
+    not depend on `at_once`, and a CPU gains nothing from batches: `auto` is 1 there. `finish`
+    completes each record of an answer before it is written.
     """
 
     model: VideoLLM
     interventions_of: Callable[[Question], Sequence[Intervention]]
-    at_once: int = 1
+    at_once: BatchSize = field(default_factory=BatchSize)
     reads_later: bool = True
     finish: Callable[[Record], Record] | None = None
 
     @property
     def batch_size(self) -> int:
-        return 1 if weights_dtype(self.model) == torch.float32 else self.at_once
+        alone = self.model.decoder.device.type == "cpu" and self.at_once.fixed is None
+        return 1 if alone or weights_dtype(self.model) == torch.float32 else self.at_once.size
 
     def names(self, question: Question) -> list[str]:
         return [str(one) for one in self.interventions_of(question)]
 
     @torch.inference_mode()
     def begin(self, batch: Sequence[Prepared]) -> Callable[[], list[list[Record]]]:
-        read = begin_within_memory(self.model, batch, self.interventions_of(batch[0].question))
+        asked = self.interventions_of(batch[0].question)
+        read = begin_within_memory(self.model, batch, asked, self.at_once)
         if (finish := self.finish) is None:
             return read
         return lambda: [[finish(record) for record in records] for records in read()]
@@ -135,14 +138,16 @@ def answer_questions(
     model: VideoLLM,
     questions: Iterable[Question],
     interventions: Sequence[Intervention],
-    batch_size: int = 1,
+    batch_size: BatchSize | None = None,
     folder: RunFolder[Record] | None = None,
     *,
     show: bool = False,
     finish: Callable[[Record], Record] | None = None,
 ) -> Iterator[tuple[Question, list[Record]]]:
     """`run_questions` for answers: every question under the same interventions."""
-    work = Answering(model, lambda question: interventions, batch_size, finish=finish)
+    questions, size = list(questions), batch_size or BatchSize()
+    size.start(len(questions))
+    work = Answering(model, lambda question: interventions, size, finish=finish)
     return run_questions(work, questions, folder, show=show)
 
 
@@ -167,7 +172,7 @@ def run_questions(
         if folder is None
         or any((question.question_id, name) not in folder.answered for name in work.names(question))
     }
-    with tqdm(total=len(waiting), desc=title, unit="q", disable=not show) as bar:
+    with progress(total=len(waiting), title=title, hidden=not show) as bar:
         for question, records in _computed(work, waiting.values(), folder):
             if folder is not None:
                 folder.append(record for record in records if record.key not in folder.answered)
@@ -191,7 +196,7 @@ def _begun(
 
     The first question that can be asked is also asked for the start checks of the folder's run.
     """
-    size, checked = work.batch_size, folder is None
+    checked = folder is None
 
     def begin(batch: Sequence[Prepared]) -> Callable[[], list[tuple[Question, list[R]]]]:
         read = work.begin(batch)
@@ -209,10 +214,10 @@ def _begun(
             if folder is not None and not checked:
                 checked = _check_start(work.model, prepared, folder)
             window.append(prepared)
-        if len(window) == (1 if size == 1 else WINDOW * size):
-            yield from map(begin, batches_by_length(window, size))
+        if len(window) >= (1 if work.batch_size == 1 else WINDOW * work.batch_size):
+            yield from map(begin, batches_by_length(window, lambda: work.batch_size))
             window = []
-    yield from map(begin, batches_by_length(window, size))
+    yield from map(begin, batches_by_length(window, lambda: work.batch_size))
 
 
 def _check_start(model: VideoLLM, prepared: Prepared, folder: RunFolder[Any]) -> bool:
@@ -233,12 +238,18 @@ def _check_start(model: VideoLLM, prepared: Prepared, folder: RunFolder[Any]) ->
     return True
 
 
-def batches_by_length(window: Sequence[Prepared], size: int) -> list[list[Prepared]]:
-    """Batches of `size` prompts of similar length, to need little padding; the last one may be
-    smaller.
+def batches_by_length(
+    window: Sequence[Prepared], size: Callable[[], int]
+) -> Iterator[list[Prepared]]:
+    """Batches of prompts of similar length, to need little padding; the last one may be smaller.
+
+    `size` is asked before each batch.
     """
     ordered = sorted(window, key=lambda prepared: len(prepared.layout))
-    return [ordered[i : i + size] for i in range(0, len(ordered), size)]
+    while ordered:
+        n = size()
+        yield ordered[:n]
+        del ordered[:n]
 
 
 def one_behind(reads: Iterable[Callable[[], T]]) -> Iterator[Callable[[], T]]:

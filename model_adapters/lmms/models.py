@@ -1,6 +1,7 @@
 """The model classes of lmms-eval: from its requests to answers, and to the records of the run.
 
-One class serves all families. lmms-eval receives the answer under the first intervention as text.
+One class serves all families. lmms-eval receives the answer under the first intervention as text,
+and those under the others if it asks again (`requested.Request`).
 The answers under all interventions are appended to the records at once, because lmms-eval writes
 nothing before it ends.
 """
@@ -8,12 +9,13 @@ nothing before it ends.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from lmms_eval.api.instance import Instance
@@ -21,6 +23,7 @@ from lmms_eval.api.model import lmms
 
 from mapflow.model_adapters.families.registry import checkpoint, families, load_model
 from mapflow.model_adapters.inference import answering
+from mapflow.model_adapters.inference.batch_size import read_batch_size
 from mapflow.model_adapters.inference.run_loop import answer_questions
 from mapflow.model_adapters.inference.subject import (
     fit_interventions,
@@ -30,7 +33,7 @@ from mapflow.model_adapters.inference.subject import (
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.model_adapters.lmms.foreign_tasks import TaskScoring, scoring_of
 from mapflow.model_adapters.lmms.generation import DEFAULT_LENGTH, Generation, task_generation
-from mapflow.model_adapters.lmms.requested import requested, requested_generation
+from mapflow.model_adapters.lmms.requested import current_request, requested_generation
 from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import foreign_question
@@ -39,6 +42,20 @@ from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.record import Record
 from mapflow.results.runs.folder import RunFolder, read_records
 from mapflow.results.runs.provenance import git_state
+
+LOG = logging.getLogger(__name__)
+
+
+class _Told(NamedTuple):
+    """What lmms-eval is told of one record."""
+
+    prediction: str | None
+    correct: bool | None
+    valid: bool | None
+
+    @classmethod
+    def of(cls, record: Record) -> _Told:
+        return cls(record.prediction, record.correct, record.valid)
 
 
 class MapflowModel(lmms):
@@ -49,6 +66,7 @@ class MapflowModel(lmms):
         intervention: one or more in the one-line form, `;` between them and inside
             (`full;random:seed=1`).
         records: folder for records.jsonl and manifest.json; by default no records are written.
+        batch_size, max_batch_size: see `inference.batch_size.read_batch_size`.
         dtype, device, device_map: see `families.registry.load_model`.
         lora: folder of a LoRA adapter on top of the checkpoint.
         allow_uncut_layers: see `load_model`.
@@ -72,24 +90,21 @@ class MapflowModel(lmms):
         **options: Any,
     ) -> None:
         super().__init__()
-        if max_batch_size is not None:
-            raise MapflowError(
-                f"max_batch_size={max_batch_size}: batch sizes are not searched for here; give"
-                " batch_size alone"
-            )
         if "trust_remote_code" in options:
             raise MapflowError(
                 "trust_remote_code is refused: code from a checkpoint would run with all your"
                 " rights; no model here needs it (models of transformers: --model mapflow_hf)"
             )
-        self.interventions = requested() or parse_interventions([str(intervention)])
-        self.batch_size = _positive(batch_size, "batch_size")
+        request = current_request()
+        self.interventions = request.interventions if request else ()
+        self.interventions = self.interventions or parse_interventions([str(intervention)])
+        self.batch_size = read_batch_size(batch_size, max_batch_size)
         folder = checkpoint(self.model_name, pretrained)
         if pretrained is None:
-            print(
-                f"{self.model_name}: no pretrained= given, so the small bundled model runs"
-                f" ({folder.name})",
-                flush=True,
+            LOG.info(
+                "%s: no pretrained= given, so the small bundled model runs (%s)",
+                self.model_name,
+                folder.name,
             )
         self.video_llm = load_model(
             self.model_name,
@@ -105,11 +120,10 @@ class MapflowModel(lmms):
         for one in self.interventions:
             if one.scaled_from:
                 said = f"layer ranges of {one.scaled_from}, scaled to {counted(n_layers, 'layer')}"
-                print(
-                    f"{self.model_name}: {one} takes the {said}: {one.describe(None)}", flush=True
-                )
+                LOG.info("%s: %s takes the %s: %s", self.model_name, one, said, one.describe(None))
         self._scored: dict[str, tuple[TaskScoring, Any, bool]] = {}
-        self._first: dict[str, Record] = {}
+        self._ids: dict[tuple[str, str, int], str] = {}
+        self._told: dict[str, tuple[_Told, ...]] = {}
         self.device = self.video_llm.decoder.device  # read by lmms-eval if several processes run
         self.run = RunFolder(Path(records), self._identity(), self._about()) if records else None
         if torch.distributed.is_initialized():
@@ -117,6 +131,18 @@ class MapflowModel(lmms):
             # threads may still hold tensors, and now and then a rank that has finished aborts
             # (pytorch#190489).
             atexit.register(torch.distributed.destroy_process_group)
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> MapflowModel:
+        """The model that the current request has loaded already, else a new one."""
+        request = current_request()
+        if request is None:
+            return super().create_from_arg_string(arg_string, additional_config)
+        if request.model is None:
+            request.model = super().create_from_arg_string(arg_string, additional_config)
+        return request.model
 
     def _identity(self) -> dict[str, Any]:
         """Values that records of one run share. The questions are chosen by lmms-eval."""
@@ -139,11 +165,31 @@ class MapflowModel(lmms):
         }
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Each request's answer under the first intervention, NOT_ASKED for failed questions.
+        """Each request's answer under the intervention that is reported, NOT_ASKED for failed
+        questions. All interventions are asked the first time.
 
         Raises MapflowError for a task that cannot be answered or scored here.
         """
-        ids: list[str] = []
+        reported = self._reported()
+        if reported == 0:
+            self._ask(requests)
+        known = (self._told.get(self._ids[self._key(request)]) for request in requests)
+        answers = [told[reported].prediction if told else None for told in known]
+        return [NOT_ASKED if text is None else text for text in answers]
+
+    @staticmethod
+    def _key(request: Instance) -> tuple[str, str, int]:
+        """Task, split and number of a request's document."""
+        doc_id, task, split = request.args[-3:]
+        return task, split, doc_id
+
+    @staticmethod
+    def _reported() -> int:
+        request = current_request()
+        return request.reported if request else 0
+
+    def _ask(self, requests: list[Instance]) -> None:
+        """Every question under all interventions, except those that the records answer."""
         questions: list[Question] = []
         known = self._answered()
         failed: list[tuple[Question, str]] = []
@@ -151,7 +197,7 @@ class MapflowModel(lmms):
         sizes: dict[str, int] = {}
         for request in requests:
             question, trouble = self._question(request)
-            ids.append(question.question_id)
+            self._ids[self._key(request)] = question.question_id
             asked.append((question.task, question.question_id))
             task, split = request.args[-2:]
             sizes[question.task] = len(self.task_dict[task][split])
@@ -174,21 +220,26 @@ class MapflowModel(lmms):
             show=self.rank == 0,
             finish=self._finish,
         ):
-            known[question.question_id] = records[0]
-        self._first |= known
-        answers = [known[one].prediction if one in known else None for one in ids]
-        return [NOT_ASKED if text is None else text for text in answers]
+            known[question.question_id] = tuple(map(_Told.of, records))
+        self._told |= known
+        if self.run is not None and self.rank == 0 and questions:
+            used = {"asked": self.batch_size.asked, "largest": self.batch_size.largest}
+            self.run.describe({"batch_size": used})
 
-    def _answered(self) -> dict[str, Record]:
-        """Question id → record under the first intervention, of completely answered questions."""
+    def _answered(self) -> dict[str, tuple[_Told, ...]]:
+        """Question id → what the records say, of completely answered questions."""
         if self.run is None or not self.run.answered:
             return {}
         names = [str(one) for one in self.interventions]
+        found: dict[str, dict[str, _Told]] = {}
+        for record in read_records(self.run.folder):
+            key = (record.question_id, record.intervention)
+            if record.intervention in names and key in self.run.answered:
+                found.setdefault(record.question_id, {})[record.intervention] = _Told.of(record)
         return {
-            record.question_id: record
-            for record in read_records(self.run.folder)
-            if record.intervention == names[0]
-            and all((record.question_id, name) in self.run.answered for name in names)
+            question: tuple(told[name] for name in names)
+            for question, told in found.items()
+            if len(told) == len(names)
         }
 
     def _fail(self, question: Question, reason: str) -> None:
@@ -264,11 +315,12 @@ class MapflowModel(lmms):
 
         def process_results(doc: Any, results: Any, **options: Any) -> dict[str, Any]:
             metrics = original(doc, results, **options)
-            record = self._first.get(metrics["answer"]["question_id"])
-            if record is None or record.correct is None:
+            known = self._told.get(metrics["answer"]["question_id"])
+            told = known[self._reported()] if known else None
+            if told is None or told.correct is None:
                 return metrics
-            own = dict.fromkeys(metrics, float(record.correct))
-            return own | {"answer": metrics["answer"] | {"valid": record.valid}}
+            own = dict.fromkeys(metrics, float(told.correct))
+            return own | {"answer": metrics["answer"] | {"valid": told.valid}}
 
         task.process_results = process_results
 
@@ -342,10 +394,3 @@ def __getattr__(name: str) -> type[MapflowModel]:
     if name in families():
         return model_class(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _positive(value: int | str, name: str) -> int:
-    text = str(value)
-    if not text.isdecimal() or int(text) < 1:
-        raise MapflowError(f"{name}={text} must be a whole number of at least 1")
-    return int(text)

@@ -26,6 +26,7 @@ from mapflow.model_adapters.families import released_base
 from mapflow.model_adapters.families.llava.model import LlavaVideo
 from mapflow.model_adapters.families.llava.network import LlavaNetwork
 from mapflow.model_adapters.families.registry import BUNDLED
+from mapflow.model_adapters.inference.batch_size import BatchSize
 from mapflow.model_adapters.inference.question_loading import load_ahead, loading_threads
 from mapflow.model_adapters.inference.run_loop import answer_questions
 from mapflow.model_adapters.interventions import Intervention
@@ -197,7 +198,7 @@ def answer_into(
     """
     run = RunFolder(folder, {"benchmark": "random weights"}, {})
     found = []
-    for _, records in answer_questions(model, asked, interventions, batch_size):
+    for _, records in answer_questions(model, asked, interventions, BatchSize(batch_size)):
         run.append(records)
         found += records
         if moments is not None:

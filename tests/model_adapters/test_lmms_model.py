@@ -127,7 +127,7 @@ def test_a_video_that_is_there_by_now_is_asked_about_again_and_others_are_not(
     ("arguments", "complaint"),
     [
         ({"pretraind": "x"}, "no argument 'pretraind'"),
-        ({"batch_size": "many"}, "batch_size=many"),
+        ({"batch_size": "many"}, "batch_size .many. must be"),
         ({"intervention": "video->last@13"}, "layer 13 is outside 1..12"),
         ({"pretrained": "nowhere"}, "nowhere does not exist"),
     ],

@@ -15,6 +15,7 @@ from mapflow.model_adapters.device_copies import AsyncHostCopy, bytes_held, pinn
 from mapflow.model_adapters.families.registry import checkpoint, family
 from mapflow.model_adapters.inference import question_loading
 from mapflow.model_adapters.inference.answering import answer
+from mapflow.model_adapters.inference.batch_size import BatchSize
 from mapflow.model_adapters.inference.question_loading import MOST_THREADS, loading_threads
 from mapflow.model_adapters.inference.run_loop import (
     WINDOW,
@@ -55,7 +56,7 @@ def test_one_at_a_time_gives_the_references_records_in_order(model, asked, one_b
 def test_batches_answer_every_question_once_and_within_the_precisions_noise(
     model, asked, one_by_one
 ):
-    found = list(answer_questions(model, asked, INTERVENTIONS, batch_size=3))
+    found = list(answer_questions(model, asked, INTERVENTIONS, batch_size=BatchSize(3)))
     assert sorted(q.question_id for q, _ in found) == sorted(one_by_one)
     for question, records in found:
         for record, alone in zip(records, one_by_one[question.question_id], strict=True):
@@ -110,7 +111,7 @@ def test_an_intervention_that_does_not_fit_ends_the_run(model, asked):
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 9))
 def test_batches_hold_every_prompt_once_neighbours_in_length(lengths, size):
     window = [SimpleNamespace(layout=range(length), place=i) for i, length in enumerate(lengths)]
-    batches = batches_by_length(window, size)
+    batches = list(batches_by_length(window, lambda: size))
     flat = [prepared for batch in batches for prepared in batch]
     assert sorted(prepared.place for prepared in flat) == list(range(len(lengths)))
     assert [len(prepared.layout) for prepared in flat] == sorted(lengths)

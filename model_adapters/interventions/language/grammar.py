@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +36,22 @@ from mapflow.results.contract.files import read_yaml
 POLICY_NAMES = ("full", *(name for policy in POLICIES for name in policy.names), "keep")
 
 
-def parse_interventions(texts: Iterable[str]) -> list[Intervention]:
+def parse_interventions(
+    texts: Iterable[str | Intervention], named: Sequence[Intervention] = ()
+) -> list[Intervention]:
     """All interventions that the texts name, in order; "full,random:ratio=0.58,seed=3" names two.
 
-    A text ending in .yaml or .yml is a file (`read_interventions`). Raises MapflowError on unknown
-    names, with the nearest known one, and on an intervention that is named twice.
+    A text ending in .yaml or .yml is a file (`read_interventions`). `named` can be called by their
+    names, too. Raises MapflowError on unknown names, with the nearest known one, and on an
+    intervention that is named twice.
     """
     found: list[Intervention] = []
     for text in texts:
+        if isinstance(text, Intervention):
+            found.append(text)
+            continue
         for piece in split_interventions(text):
-            found += (
-                read_interventions(Path(piece))
-                if is_file_name(piece)
-                else [parse_intervention(piece)]
-            )
+            found += _meant(piece, {str(one): one for one in named})
     if not found:
         raise MapflowError("no intervention given; try full, effective or random")
     names = [str(intervention) for intervention in found]
@@ -59,6 +61,21 @@ def parse_interventions(texts: Iterable[str]) -> list[Intervention]:
                 f"intervention {name!r} is named {names.count(name)} times; name it once"
             )
     return found
+
+
+def _meant(piece: str, named: Mapping[str, Intervention]) -> list[Intervention]:
+    if piece in named:
+        return [named[piece]]
+    if is_file_name(piece):
+        return read_interventions(Path(piece))
+    try:
+        return [parse_intervention(piece)]
+    except MapflowError:
+        if not named or not re.fullmatch(r"[\w.-]+", piece):
+            raise
+        close = difflib.get_close_matches(piece, [*named, *POLICY_NAMES], n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"the file names {', '.join(named)}"
+        raise MapflowError(f"unknown intervention {piece!r}; {hint}") from None
 
 
 def split_interventions(text: str) -> list[str]:
@@ -101,6 +118,11 @@ def read_interventions(path: Path) -> list[Intervention]:
         entries = read_yaml(path, text_only=True)
     except MapflowError as error:
         raise MapflowError(f"interventions file {error}") from error
+    return named_interventions(entries, where)
+
+
+def named_interventions(entries: Any, where: str) -> list[Intervention]:
+    """`read_interventions` for a mapping that is read already; `where` names it in errors."""
     if not isinstance(entries, dict) or not entries:
         raise MapflowError(f"{where} must map names to interventions")
     found: list[Intervention] = []

@@ -1,0 +1,203 @@
+"""What one command asks for: mapflow's flags, lmms-eval's flags, and the runs of `--config FILE`.
+
+A file may hold every flag of both, and a list of runs; the command line wins over it. Everything is
+read before lmms-eval is imported, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mapflow.harness.evaluation.upstream import flag_parser
+from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import read_yaml
+from mapflow.results.contract.visible_text import quoted, shortened
+
+LISTS = ("tasks", "intervention", "include_path")
+"""Keys of a file whose value may be a list."""
+SETTINGS = ("model_args", "gen_kwargs", "wandb_args", "swanlab_args", "hf_hub_log_args")
+"""Keys of a file whose value may be a mapping, for `name=value,…`."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are one line (MapflowError)."""
+
+    def error(self, message: str) -> NoReturn:
+        raise MapflowError(f"{shortened(message, 500)}; --help lists all flags")
+
+
+def own_parser() -> argparse.ArgumentParser:
+    """mapflow's flags only; all others belong to lmms-eval."""
+    parser = Parser("lmms_eval", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+    group = parser.add_argument_group("mapflow")
+    group.add_argument(
+        "--intervention",
+        action="append",
+        metavar="A[,B…]",
+        help="attention interventions, e.g. full,effective,random:ratio=0.58,seed=3"
+        " (repeatable; default: full)",
+    )
+    group.add_argument(
+        "--interventions-file",
+        metavar="YAML",
+        help="named interventions; --intervention then selects some of its names, mixed with"
+        " built-in ones (default: all of the file's). full is asked first, as the baseline,"
+        " unless it is named",
+    )
+    group.add_argument(
+        "--no-baseline",
+        action="store_true",
+        help="with --interventions-file: do not add full",
+    )
+    group.add_argument(
+        "--protocol", metavar="NAME", help="prompts and scoring: paper (default) or official"
+    )
+    group.add_argument(
+        "--data_dir", metavar="DIR", help="benchmark files as published (default: $MAPFLOW_DATA)"
+    )
+    group.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="exit 0 even if videos are missing or broken (their questions get error records)",
+    )
+    group.add_argument(
+        "--allow-uncut-layers",
+        action="store_true",
+        help="load models with layers that mix positions outside attention, where cuts do not act",
+    )
+    group.add_argument(
+        "--quiet",
+        action="store_true",
+        help="standard error: warnings and errors only; --verbosity DEBUG shows everything, also"
+        " what lmms-eval and the libraries below it log",
+    )
+    return parser
+
+
+def requested_runs(words: Sequence[str]) -> list[argparse.Namespace]:
+    """The arguments of every run: one of the command line, or those of `--config`'s file.
+
+    `intervention` is a list of texts and of mappings from names to interventions; `words` are the
+    flags of lmms-eval, of both file and command line. `env` of a file is put into the environment.
+    Raises MapflowError for flags, keys and values that cannot be read.
+    """
+    given = _parsed(words)
+    if not given.config:
+        return [given]
+    return [_from_file(entries, where, words) for entries, where in _read_config(given.config)]
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    own, rest = own_parser().parse_known_args(words)
+    parser = flag_parser(Parser)
+    args, unknown = parser.parse_known_args(rest)
+    for word in unknown:
+        flags = [flag for one in (own_parser(), parser) for flag in one._option_string_actions]
+        hint = nearest(word.partition("=")[0], flags) if word.startswith("-") else ""
+        parser.error(f"unrecognized argument {quoted(word)}{hint}")
+    return argparse.Namespace(**vars(args), **vars(own), words=rest)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean …?" where a known name is near."""
+    close = difflib.get_close_matches(name, [*known], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _read_config(path: str) -> list[tuple[dict[str, Any], str]]:
+    """The runs of a file and their names in errors."""
+    try:
+        content = read_yaml(Path(path), text_only=True)
+    except MapflowError as error:
+        raise MapflowError(f"--config {error}") from error
+    runs = content if isinstance(content, list) else [content]
+    found: list[tuple[dict[str, Any], str]] = []
+    for number, run in enumerate(runs, 1):
+        where = f"--config {quoted(path)}" + (f", run {number}" if len(runs) > 1 else "")
+        if not isinstance(run, dict) or not run:
+            raise MapflowError(f"{where} must map flags to values, e.g. model: mapflow_llava")
+        found.append((run, where))
+    if not found:
+        raise MapflowError(f"--config {quoted(path)} holds no run; write e.g. model: mapflow_llava")
+    return found
+
+
+def _from_file(entries: Mapping[str, Any], where: str, words: Sequence[str]) -> argparse.Namespace:
+    """One run of a file, with the command line's flags over it."""
+    actions: dict[str, argparse.Action] = {}
+    for parser in (own_parser(), flag_parser(Parser)):
+        for action in parser._actions:
+            names = [one.lstrip("-") for one in action.option_strings if one.startswith("--")]
+            actions |= {_plain(name): action for name in [*names, action.dest]}
+    written: list[str] = []
+    seen: dict[str, str] = {}
+    interventions: list[Any] = []
+    for key, value in entries.items():
+        if key == "env":
+            _set_environment(value, where)
+            continue
+        action = actions.get(_plain(key))
+        if action is None or action.dest in ("help", "config", "tui"):
+            hint = nearest(_plain(key), actions) or "; `lmms_eval --help` lists all flags"
+            raise MapflowError(f"{where}: unknown key {quoted(key)}{hint}")
+        if action.dest in seen:
+            raise MapflowError(f"{where}: {seen[action.dest]} and {key} are one flag: keep one")
+        seen[action.dest] = key
+        if action.dest == "intervention":
+            interventions = _interventions(value, f"{where}, {key}")
+        elif value not in ("", "null", "~", None):
+            written += _words(action, value, f"{where}, {key}")
+    try:
+        _parsed(written)
+    except MapflowError as error:
+        raise MapflowError(f"{where}: {error}") from None
+    args = _parsed([*written, *words])
+    if args.intervention is None and interventions:
+        args.intervention = interventions
+    return args
+
+
+def _plain(name: str) -> str:
+    return str(name).replace("-", "_")
+
+
+def _words(action: argparse.Action, value: Any, where: str) -> list[str]:
+    """The words of a command line that say the same."""
+    flag = action.option_strings[-1]
+    if action.nargs == 0:
+        if str(value).lower() not in ("true", "false"):
+            raise MapflowError(f"{where}: {quoted(value)} must be true or false")
+        return [flag] if value.lower() == "true" else []
+    if isinstance(value, list) and action.dest in LISTS and all(isinstance(v, str) for v in value):
+        value = ",".join(value)
+    if isinstance(value, dict) and action.dest in SETTINGS:
+        texts = {name: one for name, one in value.items() if isinstance(one, str)}
+        if len(texts) == len(value):
+            separator = ";" if action.dest == "model_args" else ","
+            value = ",".join(f"{k}={v.replace(',', separator)}" for k, v in texts.items())
+    if not isinstance(value, str):
+        raise MapflowError(f"{where}: {quoted(value)} must be one value, as on the command line")
+    return [f"{flag}={value}"]
+
+
+def _interventions(value: Any, where: str) -> list[Any]:
+    """A text, a mapping from names to interventions, or a list of both."""
+    entries = value if isinstance(value, list) else [value]
+    for one in entries:
+        if not isinstance(one, (str, dict)) or not one:
+            raise MapflowError(
+                f"{where}: {quoted(one)} must be an intervention, or a mapping from a name to one"
+            )
+    return list(entries)
+
+
+def _set_environment(value: Any, where: str) -> None:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise MapflowError(f"{where}: env must map names of variables to texts")
+    for name, text in value.items():
+        os.environ[str(name)] = os.path.expandvars(text)

@@ -19,6 +19,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.visible_text import shortened
 
 COMMANDS = {
+    "run": "the main job: benchmarks under interventions; the same command as lmms_eval",
     "explain": "what an intervention cuts: layers, edges, and the remaining paths from video to the"
     " answer",
     "verify": "verify a model's adapter on this machine: layout, masks, layers, batching, decoding;"
@@ -52,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # see evaluation/lmms_eval.py
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["run"]:
+        from mapflow.harness.evaluation.lmms_eval import main as lmms_eval
+
+        return lmms_eval(arguments[1:], "mapflow run")
     known = arguments[:1] if arguments and arguments[0] in COMMANDS else []
     return run_command(
         " ".join(["mapflow", *known]),

@@ -187,7 +187,7 @@ class Evaluation:
         def tasks_first(*args: Any, **kwargs: Any) -> Any:
             if self._loaded is None:
                 self._loaded = _loaded(kwargs["tasks"], kwargs["task_manager"])
-                for name, one in _leaves(self._loaded):
+                for name, one in _leaves(self._loaded) if check else ():
                     check(name, one)
             with replaced(evaluator, "get_task_dict", lambda *_: self._loaded):
                 return original_evaluate(*args, **kwargs)

@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-from contextvars import copy_context
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -21,7 +20,7 @@ from mapflow.model_adapters.lmms.generation import (
 )
 from mapflow.model_adapters.lmms.models import with_generation
 from mapflow.model_adapters.lmms.network_guard import network_client
-from mapflow.model_adapters.lmms.requested import request_generation
+from mapflow.model_adapters.lmms.requested import Request, requesting
 from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import foreign_question
@@ -106,9 +105,17 @@ def test_other_tasks_are_scored_by_their_own_rules_under_every_intervention(tmp_
             judged = task == "own_yes_no"
             assert (task in own.get("scores", {})) != judged
             assert (own["micro"] is None) == judged and own["errors"] == 1
-    (results,) = out.rglob("*_results.json")
-    theirs = json.loads(results.read_text())["results"]
-    assert "avg_accuracy,none" not in theirs.get("own_yes_no", {})
+    theirs = {
+        path.parent.name: json.loads(path.read_text())["results"]
+        for path in out.rglob("*_results.json")
+    }
+    assert theirs.keys() == {"full", "effective"}
+    for name, results in theirs.items():
+        assert "avg_accuracy,none" not in results.get("own_yes_no", {})
+        for title, by_intervention in summary.items():
+            for task, scores in by_intervention[name].get("scores", {}).items():
+                assert scores == {metric: results[task][f"{metric},none"] for metric in scores}
+                assert task in done.stdout and title.startswith(task)
     runs = read_runs(out)
     assert {run.benchmark for run in runs} == summary.keys() - {"own_yes_no (lmms-eval)"}
     assert runs[0].left_out == ("own_yes_no (lmms-eval)",)
@@ -306,20 +313,17 @@ def test_gen_kwargs_act_on_other_tasks_in_every_spelling():
     """lmms-eval mixes them into the task's own settings."""
 
     def asked(own, **command):
-        request_generation(read_generation(command, "--gen_kwargs"))
-        return task_generation({**own, **command}, "x")
+        with requesting(Request(generation=read_generation(command, "--gen_kwargs"))):
+            return task_generation({**own, **command}, "x")
 
     own = {"max_new_tokens": 16, "until": ["\n"], "temperature": 0}
 
-    def all_asked():
-        assert asked(own) == Generation(16, ("\n",))
-        for name in ("max_new_tokens", "max_gen_toks", "max_tokens"):
-            assert asked(own, **{name: 64}) == Generation(64, ("\n",))
-            assert asked(own, **{name: 4}) == Generation(4, ("\n",))
-        for name in ("until", "stop", "stop_sequences"):
-            assert asked(own, **{name: "."}) == Generation(16, (".",))
-
-    copy_context().run(all_asked)
+    assert asked(own) == Generation(16, ("\n",))
+    for name in ("max_new_tokens", "max_gen_toks", "max_tokens"):
+        assert asked(own, **{name: 64}) == Generation(64, ("\n",))
+        assert asked(own, **{name: 4}) == Generation(4, ("\n",))
+    for name in ("until", "stop", "stop_sequences"):
+        assert asked(own, **{name: "."}) == Generation(16, (".",))
     for source in ("--gen_kwargs", "task"):
         with pytest.raises(MapflowError, match="max_new_tokens=16 and max_tokens=64 name diff"):
             read_generation({"max_new_tokens": 16, "max_tokens": 64}, source)

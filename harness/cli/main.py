@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol
 
 from mapflow.harness.analyses.registry import ANALYSES
 from mapflow.harness.cli.endings import run_command
+from mapflow.harness.cli.logs import set_up_logs
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.visible_text import shortened
 
@@ -81,7 +82,15 @@ def _run(arguments: list[str]) -> int:
         command = commands.add_parser(name, help=text, description=summary)
         if arguments[:1] == [name]:
             _command(name).add_arguments(command)
+            command.add_argument(
+                "--quiet", action="store_true", help="standard error: warnings and errors only"
+            )
+    if arguments and arguments[0].startswith("--model"):
+        raise MapflowError(
+            "name a command before the flags; the main job is `mapflow run --model …`"
+        )
     options = parser.parse_args(arguments)
+    set_up_logs(f"mapflow {options.command}", quiet=options.quiet)
     return _command(options.command).run(options)
 
 

@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
             raise MapflowError(
                 f"--{drawn[0]} is of random interventions, and {interventions!r} names none"
             )
-        code = _run_grid(texts, options.run, options.runs)
+        quiet = ["--quiet"] if options.quiet else []
+        code = _run_grid(texts, options.run, [*options.runs, *quiet])
         if code not in (0, QUESTIONS_MISSING):
             return code
         words = [options.run]
@@ -115,7 +116,7 @@ def _numbers(text: str, kind: type, option: str) -> list:
 
 
 def _run_grid(interventions: Sequence[str], folder: str, passed_on: Sequence[str]) -> int:
-    command = [sys.executable, "-m", "mapflow.harness.evaluation.lmms_eval", *passed_on]
+    command = [sys.executable, "-m", "mapflow", "run", *passed_on]
     if not any(word.split("=")[0] == "--model" for word in passed_on):
         command += ["--model", "mapflow_llava"]
     for one in interventions:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import logging
 import os
 import sys
 import traceback
@@ -48,6 +49,7 @@ from mapflow.tasks.registry import task_names
 if TYPE_CHECKING:
     from mapflow.model_adapters.interventions import Intervention
 
+LOG = logging.getLogger(__name__)
 LMMS = ("intervention", "allow_uncut_layers")
 """Arguments of lmms-eval's model classes (`model_adapters/lmms/models.py`) beside the family's."""
 
@@ -204,8 +206,20 @@ class _Evaluation:
                 return 0
             if not self._ours or any(not one.startswith("mapflow_") for one in self._names()):
                 print("\n".join(tables))
-            errors = output.report() if output is not None else 0
+            errors = self._unseen() + (output.report() if output is not None else 0)
         return QUESTIONS_MISSING if errors and not args.allow_missing else 0
+
+    def _unseen(self) -> int:
+        """How many questions of mapflow's tasks another model could not be shown."""
+        from mapflow.tasks.lmms_functions import failed_questions
+
+        if failed := failed_questions():
+            LOG.warning(
+                "%s of mapflow's tasks without a video to show, not scored; the first %s: %s",
+                counted(len(failed), "question"),
+                *next(iter(failed.items())),
+            )
+        return len(failed)
 
     def _changes(
         self, intervention: str, output: RunOutput | None, several: bool

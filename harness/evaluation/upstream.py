@@ -154,8 +154,7 @@ class Evaluation:
     """lmms-eval's evaluation of one set of arguments, several times with the same tasks.
 
     make_manager: receives lmms-eval's `TaskManager` and its arguments, and returns one.
-    check_task: receives name and task object of every task before the model is loaded. None for
-        models of lmms-eval itself, which load the tasks in their own way.
+    check_task: receives name and task object of every task before the model is loaded.
     """
 
     def __init__(
@@ -186,9 +185,11 @@ class Evaluation:
 
         def tasks_first(*args: Any, **kwargs: Any) -> Any:
             if self._loaded is None:
-                self._loaded = _loaded(kwargs["tasks"], kwargs["task_manager"])
-                for name, one in _leaves(self._loaded) if check else ():
-                    check(name, one)
+                kind = _kind(kwargs["model"], kwargs.get("force_simple", False))
+                self._loaded = _loaded(kwargs["tasks"], kwargs["task_manager"], kind)
+                for name, one in _leaves(self._loaded):
+                    if check is not None:
+                        check(name, one)
             with replaced(evaluator, "get_task_dict", lambda *_: self._loaded):
                 return original_evaluate(*args, **kwargs)
 
@@ -196,8 +197,7 @@ class Evaluation:
         original_evaluate = evaluator.simple_evaluate
         with ExitStack() as stack:
             stack.enter_context(replaced(upstream, "TaskManager", manager))
-            if check is not None:
-                stack.enter_context(replaced(evaluator, "simple_evaluate", tasks_first))
+            stack.enter_context(replaced(evaluator, "simple_evaluate", tasks_first))
             for module in (evaluator, task):
                 stack.enter_context(replaced(module, "tqdm", _hidden(module.tqdm)))
             if not arguments.show_config:

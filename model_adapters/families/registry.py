@@ -185,7 +185,7 @@ def load_model(
 
     model = family(name)
     typed = checked_options(name, model, options)
-    place, folder = device or default_device(), checkpoint(name, pretrained)
+    folder, place = checkpoint(name, pretrained), device or default_device()
     try:
         with uncut_layers_allowed(allow_uncut_layers):
             loaded = model.load(folder, dtype=dtype, device_map=place, lora=lora, **typed)

@@ -21,10 +21,11 @@ from mapflow.results.exchange.content import Exported
 from mapflow.results.exchange.names import file_part, make_folder
 from mapflow.results.records.record import Record
 from mapflow.results.runs.run import Run
-from mapflow.results.statistics import accuracy
+from mapflow.results.statistics import accuracy, clustered_standard_error
 from mapflow.results.tables.comparison import ComparedPair
 
 SCHEMA = "0.3.0"
+BY_VIDEO = "analytic, by video (Miller 2024, arXiv 2411.00640, equation 4)"
 LOCAL = "local"
 """The developer of a checkpoint without one: a folder on the machine of the run."""
 
@@ -125,6 +126,8 @@ def _result_name(run: Run, baseline: Run) -> str:
 
 def _result(run: Run, baseline: Run, exported: Exported) -> dict[str, Any]:
     found = accuracy(run.correct[~run.failed], run.cluster)
+    error = clustered_standard_error(run.correct[~run.failed], run.cluster)
+    by_video = {} if error is None else {"standard_error": {"value": error, "method": BY_VIDEO}}
     compared = [one for one in exported.pairs if one.treatment is run]
     repository = exported.datasets.get(run.benchmark, "").partition(":")[0]
     source = (
@@ -157,6 +160,11 @@ def _result(run: Run, baseline: Run, exported: Exported) -> dict[str, Any]:
             "score": found.estimate,
             "details": _texts({**_counts(run), **(_paired(compared[0]) if compared else {})}),
             "uncertainty": {
+                **(
+                    {}
+                    if error is None
+                    else {"standard_error": {"value": error, "method": BY_VIDEO}}
+                ),
                 "confidence_interval": {
                     "lower": found.low,
                     "upper": found.high,

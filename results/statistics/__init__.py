@@ -15,6 +15,7 @@ from mapflow.results.statistics.clusters import (
     cluster_bootstrap,
     cluster_sums,
     clustered_mean,
+    clustered_standard_error,
     kish_design_effect,
 )
 from mapflow.results.statistics.cochran import Cells, cochran_q, count_cells, interaction
@@ -102,6 +103,7 @@ __all__ = [
     "cluster_bootstrap",
     "cluster_sums",
     "clustered_mean",
+    "clustered_standard_error",
     "cochran_q",
     "compare_runs",
     "count",

@@ -44,6 +44,25 @@ def cluster_sums(
     return np.stack([np.bincount(cluster, weights=column) for column in values.T], axis=1)
 
 
+def clustered_standard_error(
+    values: Num[np.ndarray, " n"], cluster: Int[np.ndarray, " n"] | None = None
+) -> float | None:
+    """The standard error of the mean (Miller 2024, arXiv 2411.00640, equation 4).
+
+    It is reported beside intervals and decides nothing here: it is symmetric, and 0 where all
+    values are equal. lmms-eval computes the same number. None for fewer than two values.
+
+    cluster: the video of each question; None if no two questions share one.
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    apart = values - values.mean()
+    squares = float(apart @ apart)
+    between = squares if cluster is None else float((cluster_sums(apart, cluster) ** 2).sum())
+    return float(np.sqrt(squares / (n * (n - 1)) + (between - squares) / n**2))
+
+
 def kish_design_effect(
     cluster_sizes: Int[np.ndarray, " clusters"], intra_cluster_correlation: float
 ) -> float:

@@ -18,6 +18,7 @@ from mapflow.results.statistics import (
     Comparison,
     PairedRuns,
     RunOutcomes,
+    clustered_standard_error,
     cochran_q,
     compare_runs,
     count,
@@ -283,6 +284,7 @@ def _row(one: ComparedPair) -> Row:
         "difference": found.difference.estimate,
         "low": found.difference.low,
         "high": found.difference.high,
+        "standard_error": _standard_error(one.together),
         "p": found.test.p_value,
         "p_holm": found.p_holm,
         "margin": found.non_inferiority.margin,
@@ -299,6 +301,12 @@ def _row(one: ComparedPair) -> Row:
         "left_out_treatment": found.left_out[1],
         **macro_values(found.strata and found.strata.macro),
     }
+
+
+def _standard_error(pair: PairedRuns) -> float | None:
+    """Of the difference, by video, as lmms-eval computes standard errors."""
+    before, after = pair.correct
+    return clustered_standard_error(after.astype(int) - before, pair.cluster)
 
 
 COLUMNS: tuple[Column[Row], ...] = (

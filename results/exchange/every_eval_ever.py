@@ -15,6 +15,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import write_file
 from mapflow.results.contract.question import Question
 from mapflow.results.exchange.content import Exported
@@ -31,7 +32,10 @@ LOCAL = "local"
 
 
 def write_every_eval_ever(exported: Exported, path: Path) -> list[Path]:
-    """Writes all documents below the folder `path`; failed questions are counted, not listed."""
+    """Writes all documents below the folder `path`; failed questions are counted, not listed.
+
+    Raises MapflowError for a run without an answered question.
+    """
     now, files = str(int(time.time())), []
     for group in exported.scored_groups("Every Eval Ever"):
         runs = [run for run in group if run.n]
@@ -80,6 +84,8 @@ def write_every_eval_ever(exported: Exported, path: Path) -> list[Path]:
             json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2) + "\n",
         )
         files += [path / folder / f"{identity}.json", path / samples]
+    if not files:
+        raise MapflowError(f"{str(exported.place)!r} holds no answered question: nothing to export")
     return files
 
 
@@ -160,11 +166,7 @@ def _result(run: Run, baseline: Run, exported: Exported) -> dict[str, Any]:
             "score": found.estimate,
             "details": _texts({**_counts(run), **(_paired(compared[0]) if compared else {})}),
             "uncertainty": {
-                **(
-                    {}
-                    if error is None
-                    else {"standard_error": {"value": error, "method": BY_VIDEO}}
-                ),
+                **by_video,
                 "confidence_interval": {
                     "lower": found.low,
                     "upper": found.high,

@@ -7,7 +7,6 @@ computes only what the folder lacks; the last process to finish collects all rec
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from mapflow.results.contract.question import Question
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.runs.claim import in_turn
 from mapflow.results.runs.folder import RunFolder, read_records, sort_records
+from mapflow.results.runs.processes import processes
 from mapflow.tasks.registry import task_sizes
 
 LOG = logging.getLogger(__name__)
@@ -60,8 +60,9 @@ class Shard:
 
     @classmethod
     def from_environment(cls) -> Shard:
-        """From RANK and WORLD_SIZE, which torchrun and accelerate set, on one host or many."""
-        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+        """What torchrun, accelerate or srun tell, on one machine or many (`processes.py`)."""
+        here = processes()
+        return cls(here.rank, here.world)
 
     def share(self, questions: Sequence[Question]) -> list[Question]:
         """This process's questions, sorted by id.

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from mapflow.results.contract.errors import CLOSED_PIPE, FAILED, USAGE_ERROR, MapflowError
+from mapflow.results.runs.processes import adopt_slurm, processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PLAIN = {
@@ -63,6 +64,7 @@ def run_command(program: str, body: Callable[[], int], arguments: Sequence[str])
 
 def _ended(program: str, body: Callable[[], int], arguments: Sequence[str]) -> int:
     try:
+        adopt_slurm()
         with interruptible():
             try:
                 return body()
@@ -149,7 +151,7 @@ def interruptible() -> Iterator[None]:
 
     A worker of torchrun also ends when its launcher was killed, which sends no signal.
     """
-    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
+    alone = processes().alone
     if not alone and "TORCHELASTIC_RUN_ID" in os.environ:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     before = {

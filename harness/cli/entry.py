@@ -4,6 +4,8 @@ import os
 import signal
 from types import FrameType
 
+from mapflow.results.runs.processes import is_alone
+
 
 def mapflow() -> int:
     """`mapflow`."""
@@ -23,7 +25,7 @@ def lmms_eval() -> int:
 
 def _handle_signals(program: str) -> None:
     """One line and the signal's exit code instead of a traceback; `endings.py` takes over later."""
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    alone = is_alone()
 
     def end(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name

@@ -43,6 +43,7 @@ from mapflow.model_adapters.lmms.generation import Generation, read_generation
 from mapflow.model_adapters.lmms.requested import Request, requesting
 from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, USAGE_ERROR, MapflowError
 from mapflow.results.contract.visible_text import counted
+from mapflow.results.runs.processes import is_alone
 from mapflow.tasks.lmms_files import check_table_cache, write_task_files
 from mapflow.tasks.registry import task_names
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None, program: str = "lmms_eval") -> int:
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     arguments = list(sys.argv[1:] if argv is None else argv)
     code = run_command(program, lambda: _run(arguments, program), arguments)
-    if code and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if code and not is_alone():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # a normal exit would wait for other ranks, which wait for this one

@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from mapflow.results.contract.errors import MapflowError
@@ -20,6 +21,7 @@ from mapflow.results.runs.asked import read_asked, was_asked
 from mapflow.results.runs.claim import Claim, claim
 from mapflow.results.runs.folder import SUMMARY, sort_records, write_json
 from mapflow.results.runs.manifest import read_manifest
+from mapflow.results.runs.processes import processes
 from mapflow.results.runs.provenance import uncut_note
 from mapflow.results.runs.temporary import shared_temporary
 from mapflow.results.tables.summary import Summary, summaries_json, summarize, summary_blocks
@@ -110,11 +112,13 @@ def _own_scores(records: Sequence[Record]) -> Mapping[str, Mapping[str, dict[str
 
 def _temporary_folder() -> tuple[Path, Claim]:
     """A folder that all ranks of a run share, and its claim; rank 0 removes it at exit."""
-    job = None
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        names = (os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_PORT"))
-        job = "-".join([*names, str(os.getppid())])
+    here = processes()
+    if here.several_machines:
+        raise MapflowError(
+            "processes on several machines need --output_path: a folder that all of them see"
+        )
+    job = sha256(here.job.encode()).hexdigest()[:16] if here.job else None
     folder, held = shared_temporary(job)
-    if os.environ.get("RANK", "0") == "0":
+    if here.rank == 0:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder, held

@@ -8,7 +8,6 @@ file and network.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -20,6 +19,7 @@ from transformers import PreTrainedModel
 
 from mapflow.model_adapters.checkpoints.folder import some
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.processes import processes
 
 Renames = Sequence[tuple[str, str]]
 Network = TypeVar("Network", bound=nn.Module)
@@ -220,8 +220,13 @@ def _placement(
 
 
 def default_device() -> str:
-    """The GPU of this process (LOCAL_RANK, 0 if unset) if there is one, else the CPU."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    """The GPU of this process if there is one, else the CPU.
+
+    Processes that see one GPU each, as SLURM's --gpus-per-task has it, all call it 0.
+    """
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{processes().local_rank % torch.cuda.device_count()}"
 
 
 def _device(name: str) -> torch.device:

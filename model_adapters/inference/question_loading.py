@@ -15,6 +15,7 @@ from mapflow.model_adapters.device_copies import bytes_held, pinned
 from mapflow.model_adapters.inference.prefetch import prefetch
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.question import Question
+from mapflow.results.runs.processes import processes
 
 MOST_THREADS = 16
 """Per process.
@@ -34,9 +35,7 @@ def load_ahead(
     """
     if model.decoder.device.type != "cuda":
         return prefetch(questions, model.prepare)
-    threads = loading_threads(
-        len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    )
+    threads = loading_threads(len(os.sched_getaffinity(0)), processes().local_world)
     return prefetch(
         questions,
         lambda question: _pinned(model.prepare(question)),

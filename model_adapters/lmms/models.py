@@ -276,8 +276,10 @@ class MapflowModel(lmms):
                 f"task {task!r} shows {counted(len(visuals), 'visual')} in a question; one video"
                 f" is supported"
             )
-        if isinstance(visuals[0], QuestionVideo):
-            return self._own(visuals[0].question, options, owner), None
+        shown = visuals[0]
+        own = shown.question if isinstance(shown, QuestionVideo) else shown
+        if isinstance(own, Question):
+            return self._own(own, options, owner), None
         if not isinstance(visuals[0], (str, Path)):
             raise MapflowError(
                 f"task {task!r} shows a {type(visuals[0]).__name__}, not a video file, which models"

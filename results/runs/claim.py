@@ -3,7 +3,7 @@
 Every process of a job holds two kernel locks while it works in the folder: a shared lock for the
 job and an exclusive lock for its own rank. The kernel releases both when the process ends, so
 a lock never outlives it, and a killed job can be resumed at once. Processes belong to one job if
-torchrun or accelerate gave them the same job identity.
+torchrun, accelerate or srun gave them the same job identity (`processes.py`).
 
 The locks are made with flock. Over NFS, Linux forwards them to the server, so they work across
 machines, except on a share mounted with `nolock` or `local_lock=flock`.
@@ -26,6 +26,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.processes import processes
 
 TURN, JOB = ".lock", ".job"
 
@@ -41,7 +42,7 @@ class Claim:
     def __init__(self, folder: Path) -> None:
         with in_turn(folder):
             self._take(folder, JOB, job_identity(), shared=True)
-            self._take(folder, f".worker-{os.environ.get('RANK', '0')}", "", shared=False)
+            self._take(folder, f".worker-{processes().rank}", "", shared=False)
 
     def _take(self, folder: Path, name: str, job: str, *, shared: bool) -> None:
         file = _open_lock(folder / name)
@@ -94,18 +95,9 @@ def _open_lock(path: Path) -> int:
 
 
 def job_identity() -> str:
-    """An identity shared by all processes of one torchrun or accelerate job, and by no other
+    """An identity shared by all processes of one torchrun, accelerate or srun job, and by no other
     job."""
-    told = os.environ.get
-    world = told("WORLD_SIZE", "1")
-    if world == "1":
-        return uuid.uuid4().hex
-    job = [told("TORCHELASTIC_RUN_ID", ""), told("MASTER_ADDR", ""), told("MASTER_PORT", ""), world]
-    if (
-        told("LOCAL_WORLD_SIZE") == world
-    ):  # one machine, so one launcher: its number tells two jobs' default ports apart
-        job += [socket.gethostname(), str(os.getppid())]
-    return "|".join(job)
+    return processes().job or uuid.uuid4().hex
 
 
 def _ourselves() -> dict[str, str | int]:

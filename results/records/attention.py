@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mapflow.results.contract.visible_text import quoted
 from mapflow.results.records.base import JsonlRecord, Summary, layer_table, means
 
 PARTS = ("system", "video", "question", "template", "last")
@@ -35,6 +36,7 @@ class AttentionRecord(JsonlRecord):
     FILE: ClassVar[str] = "attention.jsonl"
     RUN: ClassVar[str] = "attention maps"
     OPTIONAL: ClassVar[frozenset[str]] = frozenset({"left_out"})
+    PER_LAYER: ClassVar[tuple[str, ...]] = ("by_frame", "shares")
 
     question_id: str
     video_id: str
@@ -49,6 +51,13 @@ class AttentionRecord(JsonlRecord):
     shares: Mapping[str, Sequence[float]] | None = None
     left_out: str | None = None
     error: str | None = None
+
+    def contradiction(self) -> str | None:
+        if missing := set(PARTS).difference(self.shares or {}):
+            return f"shares lack {quoted(min(missing))}"
+        if len({len(layer) for layer in self.by_frame}) > 1:
+            return "layers of by_frame differ in their number of frames"
+        return super().contradiction()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ line that is read.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict
 from dataclasses import fields as dataclass_fields
 from functools import cache
@@ -17,8 +17,10 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origi
 
 from tabulate import tabulate
 
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import checked_json
 from mapflow.results.contract.question import Question, check_ids
+from mapflow.results.contract.visible_text import quoted
 
 Kind = TypeVar("Kind", bound="JsonlRecord")
 Cell = TypeVar("Cell", float, str)
@@ -45,7 +47,8 @@ class JsonlRecord:
     A record belongs to one question and to one intervention (or route: `NAMED_BY` is the field with
     its name). `RUN` says what kind of folder holds such records. Each dataclass lists its fields in
     the order of the file; the fields below are in all of them. Fields in `OPTIONAL` are written
-    only if they are not None. `error` says why a question failed, the fields of its answer are then
+    only if they are not None. Fields in `PER_LAYER` hold one entry per layer, or sequences of such
+    by name. `error` says why a question failed, the fields of its answer are then
     empty. Records of analyses also have `left_out`: why the question is not in the sample
     (`--samples`); the other fields are then empty, too.
     """
@@ -54,6 +57,7 @@ class JsonlRecord:
     RUN: ClassVar[str]
     NAMED_BY: ClassVar[str] = "intervention"
     OPTIONAL: ClassVar[frozenset[str]] = frozenset()
+    PER_LAYER: ClassVar[tuple[str, ...]] = ()
 
     question_id: str
     video_id: str
@@ -69,6 +73,20 @@ class JsonlRecord:
     @property
     def measured(self) -> bool:
         return self.error is None and self.why_left_out is None
+
+    def contradiction(self) -> str | None:
+        """Why the fields of a measured record cannot belong together; None if they can."""
+        depths: dict[str, int] = {}
+        for field in self.PER_LAYER:
+            value = getattr(self, field)
+            if isinstance(value, Mapping):
+                depths |= {f"{field}[{quoted(name)}]": len(one) for name, one in value.items()}
+            elif value is not None:
+                depths[field] = len(value)
+        if len({*depths.values()}) > 1 or 0 in depths.values():
+            listed = ", ".join(f"{field} {n}" for field, n in depths.items())
+            return f"not one entry per layer: {listed}"
+        return None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -118,6 +136,8 @@ class JsonlRecord:
         data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
         record, run = checked_json(data, _reader(cls), f"{where}: not a record")
         check_ids(where, record.question_id, record.video_id, record.task)
+        if record.PER_LAYER and record.measured and (reason := record.contradiction()):
+            raise MapflowError(f"{where}: not a record ({reason})")
         return record, run
 
 

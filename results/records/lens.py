@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar
 
 from tabulate import tabulate
@@ -38,6 +39,7 @@ class LensRecord(JsonlRecord):
     FILE: ClassVar[str] = "lens.jsonl"
     RUN: ClassVar[str] = "a lens"
     OPTIONAL: ClassVar[frozenset[str]] = frozenset({"left_out"})
+    PER_LAYER: ClassVar[tuple[str, ...]] = ("ids",)
 
     question_id: str
     video_id: str
@@ -51,6 +53,15 @@ class LensRecord(JsonlRecord):
     words: Mapping[str, str] | None = None
     left_out: str | None = None
     error: str | None = None
+
+    def contradiction(self) -> str | None:
+        for layer in self.ids:
+            if len(layer) != len(self.frames) or not all(layer):
+                return f"ids name tokens of {len(layer)} video tokens, frames of {len(self.frames)}"
+        found = {*chain.from_iterable(chain.from_iterable(self.ids))}
+        if missing := {*map(str, found)}.difference(self.words or {}):
+            return f"words lack token {min(missing)}"
+        return super().contradiction()
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ class SweepRecord(JsonlRecord):
     FILE: ClassVar[str] = "sweep.jsonl"
     RUN: ClassVar[str] = "a sweep"
     NAMED_BY: ClassVar[str] = "route"
+    PER_LAYER: ClassVar[tuple[str, ...]] = (
+        *("p_answers", "p_targets", "change_answer", "change_target"),
+        *("answers", "rights", "margins"),
+    )
 
     question_id: str
     video_id: str

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mapflow.results.contract.visible_text import quoted
 from mapflow.results.records.base import JsonlRecord, Summary, layer_table, means
 
 
@@ -29,6 +30,7 @@ class TraceRecord(JsonlRecord):
     FILE: ClassVar[str] = "trace.jsonl"
     RUN: ClassVar[str] = "a trace"
     OPTIONAL: ClassVar[frozenset[str]] = frozenset({"left_out"})
+    PER_LAYER: ClassVar[tuple[str, ...]] = ("p_answers", "p_targets", "p_options")
 
     question_id: str
     video_id: str
@@ -46,6 +48,12 @@ class TraceRecord(JsonlRecord):
     tops: tuple[str, ...] = ()
     left_out: str | None = None
     error: str | None = None
+
+    def contradiction(self) -> str | None:
+        unknown = [one for one in self.false_options if one not in (self.p_options or {})]
+        if unknown:
+            return f"false_options name {quoted(unknown[0])}, which p_options lacks"
+        return super().contradiction()
 
     @property
     def p_false(self) -> tuple[float, ...]:

@@ -62,8 +62,12 @@ class RunFolder(Generic[R]):
             self._claim = claim(folder)
             with in_turn(folder):
                 earlier = self._earlier(identity, about.get("interventions", {}))
+                known = each_record(folder, kind) if self.file.is_file() else ()
+                self.answered = {record.key for record in known if record.error is None}
                 grown = {
-                    name: {**earlier.get(name, {}), **value} if isinstance(value, dict) else value
+                    name: {**(earlier.get(name) or {}), **value}
+                    if isinstance(value, dict)
+                    else value
                     for name, value in about.items()
                 }
                 # what the first questions showed (`describe`) stays where none is asked again
@@ -73,7 +77,6 @@ class RunFolder(Generic[R]):
                 pass  # drops the half line of a killed process
         self._job = job_identity()
         self._synced = time.monotonic()
-        self.answered = {record.key for record in each_record(folder, kind) if record.error is None}
 
     def note_asked(self, questions: Iterable[tuple[str, str]], sizes: Mapping[str, int]) -> None:
         """Writes down which (task, question id) this command asks for; see `asked.py`.
@@ -196,7 +199,7 @@ def _each_with_run(folder: Path, kind: type[R]) -> Iterator[tuple[R, str | None]
     path = folder / kind.FILE
     if not path.is_file():
         raise MapflowError(f"{str(folder)!r} holds no {kind.FILE}: not the folder of {kind.RUN}")
-    check = _membership(folder, kind)
+    check, name = _membership(folder, kind), str(path)
     answers: dict[int, int] = {}  # hash of the key → start of the line: less memory than keys
     start = 0
     try:
@@ -204,7 +207,7 @@ def _each_with_run(folder: Path, kind: type[R]) -> Iterator[tuple[R, str | None]
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
                     return
-                where = f"{path}:{number}"
+                where = f"{name}:{number}"
                 record, run = kind.with_run(line, where)
                 check(record, run, where)
                 first = answers.get(hash(record.key))

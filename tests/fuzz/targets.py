@@ -14,12 +14,20 @@ from typing import Any
 from mapflow.results.contract.errors import MapflowError
 
 from .fuzz_answers import answers
+from .fuzz_folders import folders, manifests
 from .fuzz_interventions import interventions
-from .fuzz_layouts import layouts
 from .fuzz_records import records
 from .fuzz_rows import rows
 
 Target = Callable[[Random], Any]
+
+
+def layouts(random: Random) -> Any:
+    """See `fuzz_layouts.py`. Imported when run: only this target needs torch."""
+    from .fuzz_layouts import layouts as target
+
+    return target(random)
+
 
 TARGETS: dict[str, Target] = {
     "interventions": interventions,
@@ -27,6 +35,8 @@ TARGETS: dict[str, Target] = {
     "records": records,
     "rows": rows,
     "layouts": layouts,
+    "manifests": manifests,
+    "folders": folders,
 }
 
 

@@ -16,6 +16,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import LETTERS
 from mapflow.results.records import base as lines
 from mapflow.results.records.record import Record
+from mapflow.results.runs import folder, manifest
 from mapflow.tasks import rows
 
 from . import fuzz_answers, fuzz_interventions, fuzz_layouts, run, targets
@@ -24,6 +25,12 @@ from .mutation import mutated
 from .targets import TARGETS
 
 EXECUTIONS = 3000
+FOLDERS = 400
+"""The same for targets that write folders."""
+
+
+def executions(name):
+    return FOLDERS if name in ("manifests", "folders") else EXECUTIONS
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +43,9 @@ def alarm():
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_no_crash_no_hang_no_wrong_acceptance(name):
-    taken, findings = run.fuzz(name, EXECUTIONS)
+    taken, findings = run.fuzz(name, n := executions(name))
     assert not findings
-    assert EXECUTIONS / 10 < taken < EXECUTIONS * 0.95  # some inputs are refused, some accepted
+    assert n / 10 < taken < n * 0.95  # some inputs are refused, some accepted
 
 
 def test_an_execution_is_repeated_by_its_seed():
@@ -79,6 +86,8 @@ PLANTED = {
     "records": (lines, "checked_json", unchecked),
     "rows": (rows, "_is_text", lambda value: isinstance(value, str)),
     "layouts": (fuzz_layouts, "tokenize", doubled),
+    "manifests": (manifest, "read_checked", lambda path, kind: json.loads(path.read_text())),
+    "folders": (folder, "_membership", lambda place, kind: lambda *_: None),
 }
 
 
@@ -86,7 +95,7 @@ PLANTED = {
 def test_planted_mistakes_are_found(name, monkeypatch):
     monkeypatch.setattr(*PLANTED[name])
     monkeypatch.setattr(run, "MOST_FINDINGS", 1)
-    assert run.fuzz(name, 20 * EXECUTIONS)[1]
+    assert run.fuzz(name, 20 * executions(name))[1]
 
 
 @pytest.mark.parametrize("name", TARGETS)

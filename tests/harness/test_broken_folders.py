@@ -10,54 +10,15 @@ import pytest
 import mapflow
 from mapflow.harness.cli.main import main
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.records.attention import PARTS, AttentionRecord
+from mapflow.results.records.attention import AttentionRecord
 from mapflow.results.records.lens import LensRecord
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.records.trace import TraceRecord
 from mapflow.results.runs.folder import MANIFEST, RECORDS, RunFolder
 from mapflow.results.runs.manifest import run_digest
-from tests.results.run_folders import IDENTITY, answers
+from tests.results.run_folders import ABOUT, IDENTITY, KINDS, RUN_RECORDS, write_folder
 
-ABOUT = {"interventions": {"full": "full", "effective": "layers 2-6"}, "device": "cpu"}
-RECORDS_OF_RUN = [
-    *answers("full", [1, 0, 1, 1, None, 1]),
-    *answers("effective", [1, 0, 0, 1, 1, 0]),
-]
 COMMANDS = ("compare", "leaderboard", "ablate", "report")
-
-
-def _curves(question):
-    """One record of each kind of analysis."""
-    ids = (f"tvbench/one/{question:04d}", f"one/{question // 2}.mp4", "t_one")
-    shares = {part: (0.2, 0.1) for part in PARTS}
-    sweep = SweepRecord(
-        *ids, "video->last", "center", 1, "paper", 2, "A", "A", True, 0.5, 0.5, 0.1,
-        (0.5, 0.4), (0.5, 0.4), (0.0, -20.0), (0.0, -20.0), ("A", "B"), (True, False),
-    )  # fmt: skip
-    trace = TraceRecord(*ids, "full", "paper", True, False, "A", "A", (0.1, 0.2), (0.1, 0.2))
-    lens = LensRecord(
-        *ids, "full", "paper", False, (0,), ([[1]], [[2]]), ([[0.5]], [[0.5]]),
-        {"1": "left", "2": "x"},
-    )  # fmt: skip
-    attention = AttentionRecord(
-        *ids, "full", "paper", "last", 1, (0,), ([0.1], [0.2]), ([0.1], [0.2]), shares
-    )
-    return sweep, trace, lens, attention
-
-
-KINDS = tuple(type(one) for one in _curves(0))
-
-
-def write(folder, kind=None, identity=IDENTITY):
-    """A folder of a run, or of the analysis whose records are of `kind`."""
-    records = RECORDS_OF_RUN
-    if kind:
-        records = [_curves(question)[KINDS.index(kind)] for question in range(4)]
-    run = RunFolder(folder, identity, ABOUT, *([kind] if kind else []))
-    run.note_asked([(one.task, one.question_id) for one in records], {"t_one": 6})
-    run.append(records)
-    (folder / "summary.json").write_text("{}")
-    return folder
 
 
 def readers(folder, kind=None):
@@ -67,8 +28,9 @@ def readers(folder, kind=None):
     if kind:
         commands = {"figure": ["figure", str(folder), "-o", str(folder.parent / "figure.png")]}
     if kind is SweepRecord:
-        whole = folder.parent / "whole"
-        commands["report"] = ["report", str(whole if whole.exists() else write(whole)), str(folder)]
+        if not (whole := folder.parent / "whole").exists():
+            write_folder(whole)
+        commands["report"] = ["report", str(whole), str(folder)]
     if "report" in commands:
         commands["report"] += ["-o", output]
     found = {name: lambda words=words: main(words) for name, words in commands.items()}
@@ -116,7 +78,7 @@ MANIFESTS = {
 
 @pytest.mark.parametrize("kind", [None, *KINDS], ids=lambda kind: kind.__name__ if kind else "run")
 def test_a_broken_manifest_is_one_line_in_every_command(kind, tmp_path, capsys):
-    folder = write(tmp_path / "folder", kind)
+    folder = write_folder(tmp_path / "folder", kind)
     for case, content in MANIFESTS.items():
         (folder / MANIFEST).write_bytes(content)
         for name, read in readers(folder, kind).items():
@@ -137,7 +99,7 @@ ASKED = {
 
 @pytest.mark.parametrize("kind", [None, TraceRecord], ids=["run", "trace"])
 def test_a_broken_list_of_what_was_asked_is_one_line_in_every_command(kind, tmp_path, capsys):
-    folder = write(tmp_path / "folder", kind)
+    folder = write_folder(tmp_path / "folder", kind)
     for case, content in ASKED.items():
         (folder / "asked.json").write_bytes(content)
         for name, read in readers(folder, kind).items():
@@ -175,7 +137,7 @@ OF_RUNS = {
 
 @pytest.mark.parametrize("kind", [None, *KINDS], ids=lambda kind: kind.__name__ if kind else "run")
 def test_a_broken_or_foreign_line_is_named_by_every_command(kind, tmp_path, capsys):
-    folder = write(tmp_path / "folder", kind)
+    folder = write_folder(tmp_path / "folder", kind)
     file = folder / (kind.FILE if kind else RECORDS)
     lines = file.read_bytes().splitlines(keepends=True)
     cases = REFUSED if kind else {**REFUSED, **OF_RUNS}
@@ -205,7 +167,7 @@ def _failed(line, error="no video"):
 
 
 def test_what_is_healed_is_healed_by_every_command(tmp_path, capsys):
-    folder = write(tmp_path / "folder")
+    folder = write_folder(tmp_path / "folder")
     lines = (folder / RECORDS).read_bytes().splitlines(keepends=True)
 
     def said():
@@ -228,8 +190,8 @@ def test_what_is_healed_is_healed_by_every_command(tmp_path, capsys):
 
 
 def test_records_and_manifest_that_disagree_are_refused_with_both(tmp_path, capsys):
-    folder = write(tmp_path / "folder")
-    other = write(tmp_path / "other", identity={**IDENTITY, "checkpoint": "big"})
+    folder = write_folder(tmp_path / "folder")
+    other = write_folder(tmp_path / "other", identity={**IDENTITY, "checkpoint": "big"})
     (folder / MANIFEST).write_bytes((other / MANIFEST).read_bytes())
     both = run_digest(IDENTITY), run_digest({**IDENTITY, "checkpoint": "big"})
     for name in (*COMMANDS, "read_run"):
@@ -238,7 +200,7 @@ def test_records_and_manifest_that_disagree_are_refused_with_both(tmp_path, caps
 
 
 def test_answers_without_a_manifest_are_not_adopted(tmp_path):
-    folder = write(tmp_path / "folder")
+    folder = write_folder(tmp_path / "folder")
     (folder / MANIFEST).unlink()
     for identity in (IDENTITY, {**IDENTITY, "checkpoint": "big"}):
         with pytest.raises(MapflowError, match=r"records\.jsonl but no manifest\.json.*bring it"):
@@ -246,7 +208,7 @@ def test_answers_without_a_manifest_are_not_adopted(tmp_path):
     assert not (folder / MANIFEST).exists()
     old = tmp_path / "old"  # of a version without digests
     old.mkdir()
-    (old / RECORDS).write_text("".join(one.to_line() + "\n" for one in RECORDS_OF_RUN))
+    (old / RECORDS).write_text("".join(one.to_line() + "\n" for one in RUN_RECORDS))
     with pytest.raises(MapflowError, match="but no manifest"):
         RunFolder(old, IDENTITY, ABOUT)
     assert mapflow.read_run(old).manifest == {}

@@ -91,6 +91,15 @@ def test_a_torn_line_longer_than_a_block_is_dropped_and_nothing_else(tmp_path):
     assert (tmp_path / RECORDS).read_bytes() == whole[: whole.index(b"\n") + 1]
 
 
+def test_the_half_line_of_a_killed_worker_is_removed_by_the_next_line(tmp_path):
+    run = RunFolder(tmp_path, IDENTITY, {})
+    run.append([a_record(0)])
+    with (tmp_path / RECORDS).open("ab") as file:
+        file.write(b'{"question_id": "x')
+    run.append([a_record(1)])
+    assert read_records(tmp_path) == [a_record(0), a_record(1)]
+
+
 @pytest.mark.parametrize("tail", [b"\0" * 70_000, b'{"question_id": "\xc3', b"\xff"])
 def test_whatever_a_power_cut_left_behind_the_last_line_is_dropped(tmp_path, tail):
     RunFolder(tmp_path, IDENTITY, {}).append([a_record(0)])

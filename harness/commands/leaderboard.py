@@ -15,12 +15,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders of runs, folder:intervention, or logs of lmms-eval, lm-evaluation-harness or"
         " Inspect",
     )
+    parser.add_argument(
+        "--rank-by",
+        choices=("micro", "macro"),
+        default="micro",
+        help="order and test runs by the average over questions (micro, default) or over subtasks",
+    )
+    parser.add_argument(
+        "--each-seed",
+        action="store_true",
+        help="one row per seed of a random intervention, not one for all with their spread",
+    )
+    parser.add_argument("--subtasks", action="store_true", help="one column per subtask")
     add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     from mapflow.harness.cli.chosen_runs import all_runs
-    from mapflow.results.tables.leaderboard import leaderboards
+    from mapflow.results.tables.leaderboard import leaderboards, with_subtasks
 
-    write_tables(leaderboards(all_runs(options.runs)), options)
+    runs = all_runs(options.runs)
+    tables = leaderboards(runs, rank_by=options.rank_by, each_seed=options.each_seed)
+    if options.subtasks:
+        tables = [with_subtasks(table) for table in tables]
+    write_tables(tables, options)
     return 0

@@ -7,6 +7,7 @@ line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,9 @@ class _Answer(NamedTuple):
     edges_kept: float
     edges_total: float
     frames: int
+    n_frames: int
+    p_target: float
+    target_margin: float
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,10 @@ class Run:
 
     `failed` marks failed questions, which count for no accuracy. `n_right` counts the options with
     the right answer's text. Unknown values: `n_options` 0 (also for open-ended questions), edges
-    NaN, `frames` 0 (otherwise a fingerprint of the shown frames), `video_id` and `valid` None.
+    NaN, `frames` 0 (otherwise a fingerprint of the shown frames; `n_frames` is their number),
+    `video_id` and `valid` None. `p_target` is the probability of the right answer's first token,
+    `target_margin` the natural log of its letter's probability over the best other letter's; NaN
+    where they were not recorded.
     `title` is the benchmark's name in tables, `total` the number of its questions, if known.
     `left_out` names benchmarks of the same place whose answers are not right or wrong.
     """
@@ -72,6 +79,9 @@ class Run:
     edges_kept: Float[np.ndarray, " n"]
     edges_total: Float[np.ndarray, " n"]
     frames: Int[np.ndarray, " n"]
+    n_frames: Int[np.ndarray, " n"]
+    p_target: Float[np.ndarray, " n"]
+    target_margin: Float[np.ndarray, " n"]
     title: str
     total: int | None = None
     left_out: tuple[str, ...] = ()
@@ -230,7 +240,22 @@ def _answer(record: Record) -> _Answer:
         np.nan if record.edges_kept is None else record.edges_kept,
         np.nan if record.edges_total is None else record.edges_total,
         hash(str(record.frame_indices)) or 1 if record.frame_indices else 0,
+        len(record.frame_indices or ()),
+        np.nan if record.p_target is None else record.p_target,
+        _target_margin(record),
     )
+
+
+def _target_margin(record: Record) -> float:
+    """By how much the right letter leads the best other one; NaN where several letters are right
+    and where a probability is 0.
+    """
+    others = dict(record.option_probs or {})
+    target = others.pop(record.target, 0.0)
+    best = max(others.values(), default=0.0)
+    if target <= 0 or best <= 0 or (record.n_right or 1) > 1:
+        return np.nan
+    return math.log(target / best)
 
 
 def _run(
@@ -265,6 +290,9 @@ def _run(
         edges_kept=np.array([one.edges_kept for one in answers], dtype=float),
         edges_total=np.array([one.edges_total for one in answers], dtype=float),
         frames=np.array([one.frames for one in answers], dtype=np.int64),
+        n_frames=np.array([one.n_frames for one in answers], dtype=int),
+        p_target=np.array([one.p_target for one in answers], dtype=float),
+        target_margin=np.array([one.target_margin for one in answers], dtype=float),
         title=title,
         total=total,
         left_out=left_out,

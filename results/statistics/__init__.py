@@ -46,6 +46,7 @@ from mapflow.results.statistics.multiplicity import (
     SweepBands,
     benjamini_hochberg,
     holm,
+    letter_display,
     simultaneous_bands,
 )
 from mapflow.results.statistics.pairing import PairedRuns, RunOutcomes, pair
@@ -61,6 +62,8 @@ from mapflow.results.statistics.power import (
 from mapflow.results.statistics.seeds import (
     SeedCondition,
     seed_condition,
+    seeds_accuracy,
+    seeds_difference,
     seeds_drop,
     seeds_macro_difference,
 )
@@ -71,6 +74,7 @@ from mapflow.results.statistics.subtasks import (
     homogeneity,
     macro_accuracy,
     macro_difference,
+    macro_weight,
     mantel_haenszel,
     mantel_haenszel_of_tables,
     stratum_differences,
@@ -120,8 +124,10 @@ __all__ = [
     "judge_together",
     "kish_design_effect",
     "largest_non_inferior_discordance",
+    "letter_display",
     "macro_accuracy",
     "macro_difference",
+    "macro_weight",
     "mantel_haenszel",
     "mantel_haenszel_of_tables",
     "minimal_detectable_effect",
@@ -134,6 +140,8 @@ __all__ = [
     "questions_for_non_inferiority",
     "questions_needed",
     "seed_condition",
+    "seeds_accuracy",
+    "seeds_difference",
     "seeds_drop",
     "seeds_macro_difference",
     "sentence",

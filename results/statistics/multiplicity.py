@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -210,3 +211,30 @@ def _check_finite(change: Float[np.ndarray, "n layers"]) -> None:
             f"question {row + 1}, layer {column + 1}: change {change[row, column]} is not finite"
             f" ({len(broken)} such in all); leave out questions whose baseline probability is zero"
         )
+
+
+def letter_display(differ: Bool[np.ndarray, "runs runs"]) -> list[str]:
+    """Compact letter display: two runs share a letter if and only if they do not differ.
+
+    Source: Piepho (2004), the insert-and-absorb algorithm.
+    """
+    n = len(differ)
+    groups = [frozenset(range(n))] if n else []
+    for i, j in combinations(range(n), 2):
+        if differ[i, j]:
+            split = [
+                part
+                for group in groups
+                for part in ([group - {i}, group - {j}] if {i, j} <= group else [group])
+            ]
+            groups = [
+                group for group in dict.fromkeys(split) if not any(group < other for other in split)
+            ]
+    groups.sort(key=sorted)
+    return [
+        "".join(_letter(k) for k, group in enumerate(groups) if run in group) for run in range(n)
+    ]
+
+
+def _letter(k: int) -> str:
+    return chr(ord("a") + k) if k < 26 else f"({k + 1})"

@@ -72,7 +72,7 @@ def seed_condition(
     return SeedCondition(
         accuracies,
         float(accuracies.std(ddof=1)),
-        _accuracy(seeds, cluster, confidence),
+        seeds_accuracy(seeds, cluster, confidence),
         counted,
         counted.interval(confidence),
         counted.test(),
@@ -92,7 +92,7 @@ def seeds_drop(
     if not baseline.any():
         return None
     own = None if cluster is None else cluster[baseline]
-    kept = _accuracy(seeds[:, baseline], own, confidence)
+    kept = seeds_accuracy(seeds[:, baseline], own, confidence)
     return Interval(kept.estimate - 1, kept.low - 1, kept.high - 1, confidence, kept.method)
 
 
@@ -115,14 +115,38 @@ def _counted(
     cluster: Int[np.ndarray, " n"] | None,
     weight: Float[np.ndarray, " n"] | None = None,
 ) -> PairedDifference:
-    gained, lost = (~baseline & seeds).mean(axis=0), (baseline & ~seeds).mean(axis=0)
-    values = seeds if weight is None else seeds * weight
-    variance = float(values.mean(axis=1).var(ddof=1)) / len(seeds)
-    return mean_difference(gained, lost, cluster, variance, len(seeds) - 1, weight)
+    return seeds_difference(baseline[None], seeds, cluster, weight)
 
 
-def _accuracy(
-    seeds: Bool[np.ndarray, "seeds n"], cluster: Int[np.ndarray, " n"] | None, confidence: Real
+def seeds_difference(
+    first: Bool[np.ndarray, "seeds n"],
+    second: Bool[np.ndarray, "others n"],
+    cluster: Int[np.ndarray, " n"] | None,
+    weight: Float[np.ndarray, " n"] | None = None,
+) -> PairedDifference:
+    """The sums of `second` − `first`, each the mean of one run or of several seeds.
+
+    With several seeds on both sides, their variances add up and the smaller number of degrees of
+    freedom counts.
+
+    weight: of each question, with mean 1; None for the plain mean.
+    """
+    before, after = first.mean(axis=0), second.mean(axis=0)
+    variance, freedom = 0.0, []
+    for side in (first, second):
+        values = side if weight is None else side * weight
+        if len(side) > 1:
+            variance += float(values.mean(axis=1).var(ddof=1)) / len(side)
+            freedom.append(len(side) - 1)
+    gained, lost = after * (1 - before), before * (1 - after)
+    return mean_difference(gained, lost, cluster, variance, min(freedom, default=0), weight)
+
+
+def seeds_accuracy(
+    seeds: Bool[np.ndarray, "seeds n"],
+    cluster: Int[np.ndarray, " n"] | None = None,
+    confidence: Real = 0.95,
 ) -> Interval:
+    """The mean accuracy of two or more seeds; the variance between them widens its interval."""
     variance = float(seeds.mean(axis=1).var(ddof=1)) / len(seeds)
     return mean_accuracy(seeds.mean(axis=0), cluster, variance, len(seeds) - 1, confidence)

@@ -1,115 +1,208 @@
 """The leaderboard: models × interventions × benchmarks, with statistical ties.
 
 Runs that share a letter do not differ significantly (paired tests, Holm over all pairs of runs of a
-benchmark). Published rows are printed as published, and random guessing has its own row.
+benchmark). Several seeds of a random intervention are one row, tested with the variance between
+them. Published rows are printed as published, and random guessing has its own row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Bool
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.question import coded
 from mapflow.results.runs.provenance import disagreements, provenance, uncut_note
 from mapflow.results.runs.run import Run, labels, left_out_notes, model_names, share_text
 from mapflow.results.statistics import (
     FEW_CLUSTERS,
+    PairedRuns,
     accuracy,
     chance_level_test,
     clustered_standard_error,
     count,
     few_videos,
     holm,
+    letter_display,
     macro_accuracy,
+    macro_weight,
     paired_difference,
+    seeds_accuracy,
+    seeds_difference,
 )
+from mapflow.results.tables.ablation import condition_of
 from mapflow.results.tables.cells import p_text
 from mapflow.results.tables.comparison import paired
-from mapflow.results.tables.formats import Column, Row, Table
-from mapflow.results.tables.published import PublishedRow, published_for
-from mapflow.results.tables.summary import of_all, percent
+from mapflow.results.tables.formats import Column, Marks, Row, Table
+from mapflow.results.tables.published import (
+    guessing_row,
+    leaderboard_row,
+    published_beside,
+    sources,
+)
+from mapflow.results.tables.summary import of_all, percent, short_names
 
-PAPER_TABLE = "map-the-flow-3"
-"""The published table shown beside runs of a model that the paper does not contain."""
+AVERAGES = ("micro", "macro")
+"""What runs may be ranked by."""
 
 
-def leaderboards(runs: Sequence[Run], *, alpha: float = 0.05) -> list[Table]:
+@dataclass(frozen=True)
+class _Entry:
+    """What has one row: a run, or several seeds of one random intervention."""
+
+    runs: tuple[Run, ...]
+    model: str
+
+    @property
+    def first(self) -> Run:
+        return self.runs[0]
+
+    @property
+    def intervention(self) -> str:
+        return condition_of(self.first) if len(self.runs) > 1 else self.first.intervention
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} {self.intervention}"
+
+
+def leaderboards(
+    runs: Sequence[Run], *, alpha: float = 0.05, rank_by: str = "micro", each_seed: bool = False
+) -> list[Table]:
     """One table per benchmark, in order of appearance."""
     by_benchmark: dict[str, list[Run]] = {}
     for run in runs:
         by_benchmark.setdefault(run.benchmark, []).append(run)
-    return [leaderboard(own, alpha=alpha) for own in by_benchmark.values()]
+    return [
+        leaderboard(own, alpha=alpha, rank_by=rank_by, each_seed=each_seed)
+        for own in by_benchmark.values()
+    ]
 
 
-def leaderboard(runs: Sequence[Run], *, alpha: float = 0.05) -> Table:
+def leaderboard(
+    runs: Sequence[Run], *, alpha: float = 0.05, rank_by: str = "micro", each_seed: bool = False
+) -> Table:
     """One row per run of one benchmark, best first; then published rows and guessing.
 
-    Runs that answer only a part of the benchmark come last, those with most answers first; they are
-    not ranked.
+    Seeds of one random intervention share a row, unless `each_seed`. `rank_by` is the average that
+    runs are ordered and tested by. Runs that answer only a part of the benchmark come last, those
+    with most answers first; they are not ranked.
 
-    Raises MapflowError for a run in which every question failed.
+    Raises MapflowError for a run in which every question failed, and for an unknown average.
     """
-    complete = sorted((run for run in runs if run.complete), key=_micro, reverse=True)
-    partial = [run for run in runs if not run.complete]
-    partial.sort(key=lambda run: (run.n, _micro(run)), reverse=True)
-    own = [*complete, *partial]
-    models = model_names(own)
-    letters, notes = tie_letters(complete or partial, alpha)
+    if rank_by not in AVERAGES:
+        raise MapflowError(f"cannot rank by {rank_by!r}: use one of {', '.join(AVERAGES)}")
+    entries = _entries(runs, each_seed)
+    counted = {id(entry): _row(entry) for entry in entries}
+
+    def value(entry: _Entry) -> float:
+        return counted[id(entry)][rank_by]
+
+    complete = sorted((one for one in entries if one.first.complete), key=value, reverse=True)
+    partial = [one for one in entries if not one.first.complete]
+    partial.sort(key=lambda one: (counted[id(one)]["n"], value(one)), reverse=True)
+    ranked, own = complete or partial, [*complete, *partial]
+    letters, notes = _tie_letters(ranked, alpha, rank_by)
     letters += [""] * (len(own) - len(letters))
-    rows = [_row(*each) for each in zip(own, models, letters, strict=True)]
-    rows[len(complete) : len(complete)] = [
-        *(_published_row(row, own[0]) for row in _published(own)),
-        *([_guessing(own)] if (own[0].n_options > 1).all() else []),
+    rows: list[Row] = [
+        {**counted[id(one)], "ties": tied} for one, tied in zip(own, letters, strict=True)
+    ]
+    every = [run for one in own for run in one.runs]
+    beside = [leaderboard_row(row, every[0]) for row in published_beside(every)]
+    guessing = [guessing_row(every)] if all((run.n_options > 1).all() for run in every) else []
+    rows[len(complete) : len(complete)] = [*beside, *guessing]
+    rows = _with_subtasks(rows)
+    notes += [
+        f"{one.name} is incomplete: {share_text(one.first)}; it is not ranked." for one in partial
+    ]
+    notes += [f"{one.name}: {said}" for one in own if (said := uncut_note(one.first.manifest))]
+    notes += left_out_notes(every)
+    notes += _between_runs(every)
+    notes += list(dict.fromkeys(_few_videos(run) for run in every if _few_videos(run)))
+    notes += [
+        f"{one.name}: {len(one.runs)} seeds ({', '.join(str(run.seed) for run in one.runs)}) in one"
+        " row; spread is the standard deviation of their accuracies, and the interval allows for"
+        " it."
+        for one in own
+        if len(one.runs) > 1
     ]
     notes += [
-        f"{model} {run.intervention} is incomplete: {share_text(run)}; it is not ranked."
-        for run, model in zip(own, models, strict=True)
-        if not run.complete
+        f"{one.name}: two seeds have one degree of freedom between them, so its interval and its"
+        " ties are wide; five seeds show far more."
+        for one in own
+        if len(one.runs) == 2
     ]
     notes += [
-        f"{model} {run.intervention}: {said}"
-        for run, model in zip(own, models, strict=True)
-        if (said := uncut_note(run.manifest))
-    ]
-    notes += left_out_notes(own)
-    notes += _between_runs(own)
-    notes += list(dict.fromkeys(_few_videos(run) for run in own if _few_videos(run)))
-    notes += [
-        "Runs of a benchmark that share a letter do not differ significantly in micro accuracy,"
-        f" by which runs are ordered (paired, Holm, {alpha:.0%}).",
+        f"Runs of a benchmark that share a letter do not differ significantly in {rank_by}"
+        f" accuracy, by which runs are ordered (paired, Holm, {alpha:.0%}).",
         "Accuracy in percent: micro over questions with its 95 % interval (Wilson, by video),"
         " macro over subtasks.",
-        *(f"Paper rows, neither tested nor ranked: {source}." for source in _sources(rows)),
+        *(f"Paper rows, neither tested nor ranked: {source}." for source in sources(rows)),
         "p (chance): against guessing, two-sided, exact, each run alone; significantly below chance"
         " mostly means a lost answer format.",
     ]
-    title = f"Leaderboard: {own[0].title}"
-    return Table(title, _COLUMNS, rows, notes, provenance(runs), compact=_COMPACT)
+    start = 0 if complete else len(beside) + len(guessing)
+    best = {start + k for k, one in enumerate(ranked) if value(one) == value(ranked[0])}
+    tied = {start + k for k, one in enumerate(letters[: len(ranked)]) if set(one) & set(letters[0])}
+    blocks = (len(complete), len(beside), len(guessing))
+    return Table(
+        f"Leaderboard: {every[0].title}",
+        _columns(rows),
+        rows,
+        notes,
+        provenance(runs),
+        more=_subtask_columns(rows),
+        compact=_COMPACT,
+        marks=[Marks(f"{rank_by} [95 % CI]", frozenset(best), frozenset(tied - best))]
+        if len(ranked) > 1
+        else [],
+        legend=f"Bold: best. †: not significantly different from it (paired, Holm, {alpha:.0%}).",
+        apart=sorted({sum(blocks[:k]) for k in (1, 2, 3)} - {0, len(rows)}),
+    )
 
 
-def tie_letters(runs: Sequence[Run], alpha: float = 0.05) -> tuple[list[str], list[str]]:
-    """The letters of every run, and sentences about pairs that could not be compared.
+def _entries(runs: Sequence[Run], each_seed: bool) -> list[_Entry]:
+    """Seeds of one model, protocol and set of questions are one entry, if no seed is repeated."""
+    groups: dict[tuple, list[tuple[Run, str]]] = {}
+    for k, (run, model) in enumerate(zip(runs, model_names(runs), strict=True)):
+        asked = hash(frozenset(run.question_id.tolist()))
+        seeds = (model, condition_of(run), run.protocol, run.complete, asked)
+        alone = each_seed or run.seed is None
+        groups.setdefault((k,) if alone else seeds, []).append((run, model))
+    entries: list[_Entry] = []
+    for own in groups.values():
+        together, model = tuple(run for run, _ in own), own[0][1]
+        repeated = len({run.seed for run in together}) < len(together)
+        parts = [(run,) for run in together] if repeated else [together]
+        entries += [_Entry(part, model) for part in parts]
+    return entries
 
-    `runs` are sorted, best first. Two runs are compared over the questions that both answered; runs
+
+def _tie_letters(
+    entries: Sequence[_Entry], alpha: float, rank_by: str
+) -> tuple[list[str], list[str]]:
+    """The letters of every entry, and sentences about pairs that could not be compared.
+
+    `entries` are sorted, best first. Two are compared over the questions that both answered; those
     without a shared question count as tied.
     """
-    names, said = labels(runs), []
-    p_values = np.ones((len(runs), len(runs)))
-    pairs = list(combinations(range(len(runs)), 2))
+    single = labels([entry.first for entry in entries])
+    names = [
+        one.name if len(one.runs) > 1 else name for one, name in zip(entries, single, strict=True)
+    ]
+    said: list[str] = []
+    p_values = np.ones((len(entries), len(entries)))
+    pairs = list(combinations(range(len(entries)), 2))
     for i, j in pairs:
-        both, both_names = (runs[i], runs[j]), (names[i], names[j])
+        runs = [*entries[i].runs, *entries[j].runs]
         try:
-            together = paired(both, both_names, intersect=True)
-            p_values[i, j] = _p_value(
-                together.correct, together.cluster if together.clustered else None
-            )
+            together = paired(runs, labels(runs), intersect=True)
         except MapflowError as error:
             said.append(f"{names[i]} and {names[j]} cannot be compared: {error}.")
             continue
+        p_values[i, j] = _p_value(together, len(entries[i].runs), rank_by)
         if any(together.left_out):
             said.append(
                 f"{names[i]} and {names[j]} are compared over the"
@@ -122,36 +215,16 @@ def tie_letters(runs: Sequence[Run], alpha: float = 0.05) -> tuple[list[str], li
     return letter_display(differ), said
 
 
-def letter_display(differ: Bool[np.ndarray, "runs runs"]) -> list[str]:
-    """Compact letter display: two runs share a letter if and only if they do not differ.
-
-    Source: Piepho (2004), the insert-and-absorb algorithm.
-    """
-    n = len(differ)
-    groups = [frozenset(range(n))] if n else []
-    for i, j in combinations(range(n), 2):
-        if differ[i, j]:
-            split = [
-                part
-                for group in groups
-                for part in ([group - {i}, group - {j}] if {i, j} <= group else [group])
-            ]
-            groups = [
-                group for group in dict.fromkeys(split) if not any(group < other for other in split)
-            ]
-    groups.sort(key=sorted)
-    return [
-        "".join(_letter(k) for k, group in enumerate(groups) if run in group) for run in range(n)
-    ]
-
-
-def _letter(k: int) -> str:
-    return chr(ord("a") + k) if k < 26 else f"({k + 1})"
-
-
-def _p_value(correct: Bool[np.ndarray, "2 n"], cluster: np.ndarray | None) -> float:
-    """The test of every comparison."""
-    return paired_difference(correct[1].astype(int) - correct[0], cluster).p_value()
+def _p_value(together: PairedRuns, seeds: int, rank_by: str) -> float:
+    """The test of every comparison, of the first `seeds` runs with the others."""
+    cluster = together.cluster if together.clustered else None
+    first, second = together.correct[:seeds], together.correct[seeds:]
+    weight = None
+    if rank_by == "macro" and together.task is not None:
+        weight = macro_weight(together.task)
+    if len(together.correct) > 2:
+        return seeds_difference(first, second, cluster, weight).p_value()
+    return paired_difference(second[0].astype(int) - first[0], cluster, weight).p_value()
 
 
 def _between_runs(runs: Sequence[Run]) -> list[str]:
@@ -175,106 +248,90 @@ def _few_videos(run: Run) -> str:
     return few_videos(videos) if 0 < videos < FEW_CLUSTERS else ""
 
 
-def _sources(rows: Sequence[Row]) -> list[str]:
-    return list(
-        dict.fromkeys(
-            f"{row['source']}; average {row['average']}" for row in rows if row.get("paper")
-        )
-    )
-
-
-def _micro(run: Run) -> float:
-    if not run.n:
-        raise MapflowError(
-            f"{str(run.source)!r}: none of the {count(run.errors, 'question')} could be asked under"
-            f" {run.intervention!r}"
-        )
-    return float(run.correct[~run.failed].mean())
-
-
-def _row(run: Run, model: str, ties: str) -> Row:
-    kept = ~run.failed
-    correct, options, cluster = run.correct[kept], run.n_options[kept], run.cluster
-    tasks, codes = coded(run.task[kept])
-    codes = np.array(codes)
-    micro = accuracy(correct, cluster)
-    macro = macro_accuracy(correct, codes, cluster) if len(tasks) > 1 else micro
-    choice = bool((options > 1).all())
-    chance = chance_level_test(correct, options, run.n_right[kept]) if choice else None
+def _row(entry: _Entry) -> Row:
+    """The raw values of a run, or of the questions that all seeds answered."""
+    for run in entry.runs:
+        if not run.n:
+            raise MapflowError(
+                f"{str(run.source)!r}: none of the {count(run.errors, 'question')} could be asked"
+                f" under {run.intervention!r}"
+            )
+    run, several = entry.first, len(entry.runs) > 1
+    together = paired(entry.runs, [one.intervention for one in entry.runs], intersect=True)
+    cluster, task = together.cluster if together.clustered else None, together.task
+    seeds, spread = together.correct, None
+    macro_limits: tuple[float | None, float | None] = (None, None)
+    macro = chance = None
+    if several:
+        micro = seeds_accuracy(seeds, cluster)
+        spread = float(seeds.mean(axis=1).std(ddof=1))
+    else:
+        micro = accuracy(seeds[0], cluster)
+        kept = ~run.failed
+        if (run.n_options[kept] > 1).all():
+            chance = chance_level_test(run.correct[kept], run.n_options[kept], run.n_right[kept])
+    by_task = _by_task(together)
+    if len(by_task) < 2:
+        macro, macro_limits = micro.estimate, (micro.low, micro.high)
+    else:
+        macro = float(np.mean(list(by_task.values())))
+        if not several and task is not None:
+            found = macro_accuracy(seeds[0], task, cluster)
+            macro, macro_limits = found.estimate, (found.low, found.high)
+    frames = sorted({int(one) for part in entry.runs for one in part.n_frames[~part.failed] if one})
+    invalid = [
+        float((~one.valid[~one.failed]).mean()) for one in entry.runs if one.valid is not None
+    ]
     return {
         "benchmark": run.title,
-        "model": model,
-        "intervention": run.intervention,
+        "model": entry.model,
+        "intervention": entry.intervention,
         "source": run.source.name,
         "protocol": run.protocol,
+        "frames": frames,
+        "seeds": [one.seed for one in entry.runs if one.seed is not None],
         "edges": run.edges_share,
         "micro": micro.estimate,
         "low": micro.low,
         "high": micro.high,
-        "standard_error": clustered_standard_error(correct, cluster),
-        "macro": macro.estimate,
-        "macro_low": macro.low,
-        "macro_high": macro.high,
-        "ties": ties,
+        "standard_error": None if several else clustered_standard_error(seeds[0], cluster),
+        "macro": macro,
+        "macro_low": macro_limits[0],
+        "macro_high": macro_limits[1],
+        "between_seeds": spread,
+        "ties": "",
         "chance": chance and chance.chance,
         "p_chance": chance and chance.p_two_sided,
-        "invalid": None if run.valid is None else float((~run.valid[kept]).mean()),
-        "n": run.n,
-        "errors": run.errors,
+        "invalid": float(np.mean(invalid)) if invalid else None,
+        "n": together.n,
+        "errors": sum(one.errors for one in entry.runs),
         "of": run.total,
         "complete": run.complete,
+        "subtasks": by_task,
     }
 
 
-def _published(own: Sequence[Run]) -> list[PublishedRow]:
-    """Published rows about the models of these runs; without any, the paper's main table."""
-    task = f"mapflow_{own[0].benchmark}"
-    ours = [
-        row
-        for model in dict.fromkeys(run.model for run in own)
-        for row in published_for(task, model)
-    ]
-    return ours or published_for(task, table=PAPER_TABLE)
-
-
-def _published_row(row: PublishedRow, run: Run) -> Row:
-    value = row.accuracy[f"mapflow_{run.benchmark}"] / 100
+def _by_task(together: PairedRuns) -> dict[str, float]:
+    """Subtask → accuracy, the mean over seeds."""
+    if together.task is None:
+        return {}
     return {
-        "benchmark": run.title,
-        "model": row.model,
-        "intervention": row.intervention,
-        "source": row.source,
-        "edges": row.edges_share and row.edges_share / 100,
-        "average": row.average,
-        "micro": None if row.average == "macro" else value,
-        "macro": value if row.average == "macro" else None,
-        "paper": True,
+        name: float(together.correct[:, together.task == code].mean())
+        for code, name in enumerate(together.task_names)
     }
 
 
-def _guessing(own: Sequence[Run]) -> Row:
-    """Expected accuracy of uniform guessing over all questions of the runs."""
-    options: dict[str, tuple[str, float]] = {}
-    for run in own:
-        options.update(
-            zip(
-                run.question_id.tolist(),
-                zip(run.task.tolist(), (run.n_right / run.n_options).tolist(), strict=True),
-                strict=True,
-            )
-        )
-    by_task: dict[str, list[float]] = {}
-    for task, share in options.values():
-        by_task.setdefault(task, []).append(share)
-    shares = [share for own_shares in by_task.values() for share in own_shares]
-    return {
-        "benchmark": own[0].title,
-        "model": "guessing",
-        "intervention": "",
-        "micro": float(np.mean(shares)),
-        "macro": float(np.mean([np.mean(own_shares) for own_shares in by_task.values()])),
-        "n": len(shares),
-    }
+def _with_subtasks(rows: Sequence[Row]) -> list[Row]:
+    """The rows with one value per subtask instead of `subtasks`."""
+    names = sorted({name for row in rows for name in row.get("subtasks", ())})
+    heads = [f"accuracy {short}" for short in short_names(names)] if len(names) > 1 else []
+    found = []
+    for row in rows:
+        own = {name: value for name, value in row.items() if name != "subtasks"}
+        by_task = row.get("subtasks") or {}
+        values = [by_task.get(name) for name in names] if by_task else []
+        found.append(own | dict(zip(heads, values, strict=False)))
+    return found
 
 
 def _with_interval(row: Row, name: str, low: str, high: str) -> str:
@@ -289,12 +346,47 @@ def _mark(row: Row) -> str:
     return " (paper)" if row.get("paper") else "" if row.get("complete", True) else " (incomplete)"
 
 
+def _frames(row: Row) -> str:
+    found = row.get("frames") or []
+    return f"{found[0]}–{found[-1]}" if len(found) > 1 else "".join(map(str, found)) or "–"
+
+
+def _columns(rows: Sequence[Row]) -> list[Column[Row]]:
+    """Without the columns of seeds where no row has several."""
+    if any(row.get("between_seeds") is not None for row in rows):
+        return list(_COLUMNS)
+    return [column for column in _COLUMNS if column not in _OF_SEEDS]
+
+
+def _subtask_columns(rows: Sequence[Row]) -> list[Column[Row]]:
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith("accuracy "))
+    return [
+        Column(name.partition(" ")[2], lambda r, name=name: percent(r.get(name))) for name in names
+    ]
+
+
+def with_subtasks(table: Table) -> Table:
+    """The leaderboard with one column of accuracies per subtask, after the macro average."""
+    at = next(k for k, one in enumerate(table.columns) if one.head.startswith("macro")) + 1
+    columns = [*table.columns[:at], *table.more, *table.columns[at:]]
+    compact = [*table.compact[:-1], *(column.head for column in table.more), *table.compact[-1:]]
+    return replace(table, columns=columns, compact=compact, more=())
+
+
+_OF_SEEDS: tuple[Column[Row], ...] = (
+    Column("seeds", lambda r: str(len(r["seeds"])) if r.get("seeds") else "–"),
+    Column("spread", lambda r: percent(r.get("between_seeds"))),
+)
 _COLUMNS: tuple[Column[Row], ...] = (
     Column("benchmark", lambda r: r["benchmark"], right=False),
     Column("model", lambda r: r["model"] + _mark(r), right=False),
     Column("intervention", lambda r: r["intervention"], right=False),
+    Column("protocol", lambda r: r.get("protocol") or "–", right=False),
+    Column("frames", _frames),
     Column("edges %", lambda r: percent(r.get("edges"))),
+    _OF_SEEDS[0],
     Column("micro [95 % CI]", lambda r: _with_interval(r, "micro", "low", "high")),
+    _OF_SEEDS[1],
     Column("macro [95 % CI]", lambda r: _with_interval(r, "macro", "macro_low", "macro_high")),
     Column("ties", lambda r: r.get("ties", ""), right=False),
     Column("p (chance)", lambda r: "–" if r.get("p_chance") is None else p_text(r["p_chance"], "")),
@@ -302,7 +394,6 @@ _COLUMNS: tuple[Column[Row], ...] = (
     Column("n", lambda r: of_all(r["n"], r.get("of")) if "n" in r else "–"),
     Column("errors", lambda r: f"{r['errors']:,}" if "errors" in r else "–"),
 )
-
 _COMPACT = (
-    "benchmark", "model", "intervention", "edges %", "micro [95 % CI]", "macro [95 % CI]", "ties"
+    "benchmark", "model", "intervention", "edges %", "micro [95 % CI]", "macro [95 % CI]", "ties",
 )  # fmt: skip

@@ -1,22 +1,27 @@
-"""Published results, shown in tables beside measured ones.
+"""Rows beside measured ones in a leaderboard: published results, and guessing.
 
 published.yaml holds the numbers as printed, with the table that each comes from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.run import Run
+from mapflow.results.tables.formats import Row
 
 FILE = Path(__file__).with_name("published.yaml")
 AVERAGES = ("micro", "macro", "unstated")
+PAPER_TABLE = "map-the-flow-3"
+"""The published table shown beside runs of a model that the paper does not contain."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +82,65 @@ def _row(table: Mapping[str, Any], row: Mapping[str, Any]) -> PublishedRow:
         return PublishedRow(**{**about, **row, "relative_change": changes})
     except TypeError as error:
         raise MapflowError(f"published table {table['table']!r}: {error}") from None
+
+
+def published_beside(own: Sequence[Run]) -> list[PublishedRow]:
+    """Published rows about the models of these runs; without any, the paper's main table."""
+    task = f"mapflow_{own[0].benchmark}"
+    ours = [
+        row
+        for model in dict.fromkeys(run.model for run in own)
+        for row in published_for(task, model)
+    ]
+    return ours or published_for(task, table=PAPER_TABLE)
+
+
+def leaderboard_row(row: PublishedRow, run: Run) -> Row:
+    """The raw values of a published row in a leaderboard beside `run`."""
+    value = row.accuracy[f"mapflow_{run.benchmark}"] / 100
+    return {
+        "benchmark": run.title,
+        "model": row.model,
+        "intervention": row.intervention,
+        "source": row.source,
+        "edges": row.edges_share and row.edges_share / 100,
+        "average": row.average,
+        "micro": None if row.average == "macro" else value,
+        "macro": value if row.average == "macro" else None,
+        "paper": True,
+    }
+
+
+def guessing_row(own: Sequence[Run]) -> Row:
+    """Expected accuracy of uniform guessing over all questions of the runs."""
+    options: dict[str, tuple[str, float]] = {}
+    for run in own:
+        options.update(
+            zip(
+                run.question_id.tolist(),
+                zip(run.task.tolist(), (run.n_right / run.n_options).tolist(), strict=True),
+                strict=True,
+            )
+        )
+    by_task: dict[str, list[float]] = {}
+    for task, share in options.values():
+        by_task.setdefault(task, []).append(share)
+    shares = [share for own_shares in by_task.values() for share in own_shares]
+    return {
+        "benchmark": own[0].title,
+        "model": "guessing",
+        "intervention": "",
+        "micro": float(np.mean(shares)),
+        "macro": float(np.mean([np.mean(own_shares) for own_shares in by_task.values()])),
+        "n": len(shares),
+        "subtasks": {task: float(np.mean(own_shares)) for task, own_shares in by_task.items()},
+    }
+
+
+def sources(rows: Sequence[Row]) -> list[str]:
+    """The sources of the published rows among `rows`, with the averages that they print."""
+    return list(
+        dict.fromkeys(
+            f"{row['source']}; average {row['average']}" for row in rows if row.get("paper")
+        )
+    )

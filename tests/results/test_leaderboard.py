@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.run import read_runs
-from mapflow.results.statistics import accuracy
+from mapflow.results.statistics import accuracy, seed_condition, seeds_accuracy
+from mapflow.results.tables.comparison import compare_with_baseline
 from mapflow.results.tables.formats import FORMATS, render
-from mapflow.results.tables.leaderboard import leaderboard, letter_display
+from mapflow.results.tables.leaderboard import leaderboard, letter_display, with_subtasks
 from mapflow.results.tables.published import published_for
 from mapflow.results.tables.summary import summarize
 from tests.results.records import a_record
@@ -143,6 +144,107 @@ def test_runs_of_other_protocols_are_warned_of(tmp_path):
         [leaderboard([*a, *b])], "csv"
     )
     assert "Warning" not in render([leaderboard(a)], "csv")
+
+
+def two_subtasks(name, first, second, **changes):
+    return [
+        *answers(name, first, **changes),
+        *answers(
+            name,
+            second,
+            **{"task": "t_two", "question_id": "tvbench/two/{:04d}", "video_id": "two/{}"},
+            **changes,
+        ),
+    ]
+
+
+def test_runs_are_ranked_and_tested_by_the_average_that_is_asked_for(tmp_path):
+    many = two_subtasks("many", [1] * 95 + [0] * 5, [0] * 10)
+    even = two_subtasks("even", [1] * 70 + [0] * 30, [1] * 10)
+    runs = read_runs(write_run(tmp_path, many + even))
+    boards = {by: leaderboard(runs, rank_by=by) for by in ("micro", "macro")}
+    first = {by: [row["intervention"] for row in board.rows[:2]] for by, board in boards.items()}
+    assert first == {"micro": ["many", "even"], "macro": ["even", "many"]}
+    (pair,) = compare_with_baseline(runs[0], runs[1:])
+    assert pair.comparison.strata is not None and pair.comparison.strata.macro.test.p_value < 0.05
+    assert [row["ties"] for row in boards["macro"].rows[:2]] == ["a", "b"]
+    assert "in macro accuracy" in render([boards["macro"]], "terminal")
+    assert boards["macro"].marks[0].head == "macro [95 % CI]"
+    with pytest.raises(MapflowError, match="cannot rank by 'mean'"):
+        leaderboard(runs, rank_by="mean")
+
+
+def test_seeds_of_random_are_one_row_with_their_spread_and_separate_on_request(tmp_path):
+    records = two_subtasks("full", GOOD, GOOD[:20])
+    for seed, right in enumerate((50, 40, 44)):
+        wrong = [1] * right + [0] * (80 - right)
+        records += two_subtasks(f"random:seed={seed}", wrong, BAD[:20], seed=seed)
+    runs = read_runs(write_run(tmp_path, records))
+    board = leaderboard(runs)
+    full, row = board.rows[:2]
+    assert (row["intervention"], row["seeds"], row["n"]) == ("random", [0, 1, 2], 100)
+    together = np.stack([run.correct for run in runs[1:]])
+    cluster = np.unique(np.asarray(runs[0].video_id, str), return_inverse=True)[1]
+    expected = seeds_accuracy(together, cluster)
+    assert (row["micro"], row["low"], row["high"]) == pytest.approx(
+        (expected.estimate, expected.low, expected.high)
+    )
+    assert row["between_seeds"] == pytest.approx(together.mean(axis=1).std(ddof=1))
+    assert row["macro"] == pytest.approx((np.mean([50, 40, 44]) / 80 + 0) / 2)
+    condition = seed_condition(runs[0].correct, together, cluster)
+    assert (full["ties"] != row["ties"]) == (condition.test.p_value < 0.05)
+    each = leaderboard(runs, each_seed=True)
+    assert [one["intervention"] for one in each.rows[1:4]] == [
+        "random:seed=0",
+        "random:seed=2",
+        "random:seed=1",
+    ]
+    assert "spread" not in [column.head for column in each.columns]
+    assert "3 seeds (0, 1, 2) in one row" in render([board], "csv")
+
+
+def test_seeds_of_other_protocols_or_questions_and_repeated_seeds_have_rows_of_their_own(tmp_path):
+    first = answers("random:seed=0", GOOD, seed=0) + answers("random:seed=1", BAD, seed=1)
+    other = answers("random:seed=2", GOOD, seed=2, protocol="official")
+    fewer = answers("random:seed=3", GOOD[:60], seed=3)
+    runs = read_runs(write_run(tmp_path / "a", first))
+    runs += read_runs(write_run(tmp_path / "b", other)) + read_runs(
+        write_run(tmp_path / "c", fewer)
+    )
+    seeds = [row["seeds"] for row in leaderboard(runs).rows if "seeds" in row]
+    assert sorted(seeds) == [[0, 1], [2], [3]]
+    again = [*runs[:2], *read_runs(write_run(tmp_path / "d", first[:80]))]
+    assert [len(row["seeds"]) for row in leaderboard(again).rows if "seeds" in row] == [1, 1, 1]
+
+
+def test_protocol_frames_and_subtasks_are_columns(tmp_path):
+    runs = read_runs(
+        write_run(tmp_path, two_subtasks("full", GOOD, GOOD[:20], frame_indices=(1, 5, 9)))
+    )
+    board = with_subtasks(leaderboard(runs))
+    cells = {column.head: column.show(board.rows[0]) for column in board.columns}
+    assert (cells["protocol"], cells["frames"]) == ("paper", "3")
+    assert (cells["one"], cells["two"]) == ("75.0", "100.0")
+    guessing = next(row for row in board.rows if row["model"] == "guessing")
+    assert guessing["accuracy one"] == pytest.approx(1 / 4)
+    assert "one" in [column.head for column in board.compacted().columns]
+
+
+def test_incomplete_runs_stand_apart_below_and_ties_are_marked(tmp_path):
+    sizes = {"tvbench": 80}
+    whole = answers("full", GOOD) + answers("effective", ALSO_GOOD) + answers("cut", BAD)
+    runs = read_runs(write_run(tmp_path / "whole", whole), sizes=sizes)
+    runs += read_runs(write_run(tmp_path / "part", answers("part", [1] * 20)), sizes=sizes)
+    board = leaderboard(runs)
+    assert board.rows[-1]["intervention"] == "part" and board.rows[-1]["ties"] == ""
+    kinds = [row.get("paper", row["model"] == "guessing") for row in board.rows]
+    assert board.apart == [3, kinds.index(False, 3) - 1, len(board.rows) - 1]
+    (marks,) = board.marks
+    assert (marks.head, marks.best, marks.tied) == ("micro [95 % CI]", {0}, {1})
+    assert leaderboard(runs[:3]).apart == board.apart[:2]
+    text = render([board], "latex")
+    assert text.count("\\midrule") == 4 and "\\textbf{75.0} [" in text
+    assert "73.8$^{\\dagger}$ [" in text and "25.0 [" in text
 
 
 def test_a_run_without_answers_is_refused(tmp_path):

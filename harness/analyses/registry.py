@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,8 @@ ENTRIES = (
         "Discovery",
     ),
 )
+DISCOVERY, DISCOVERED = "discover", "discovery.json"
+"""The analysis that leaves sweeps and the runs that score them, and the file of its result."""
 ANALYSES = {entry.name: entry for entry in ENTRIES}
 """Name → entry."""
 
@@ -71,6 +74,14 @@ def question_analyses() -> dict[str, type[QuestionAnalysis[Any]]]:
 
     loaded = {entry.name: entry.load() for entry in ENTRIES}
     return {name: kind for name, kind in loaded.items() if issubclass(kind, QuestionAnalysis)}
+
+
+def analyses_in(folder: Path) -> list[str]:
+    """The analyses whose results are in `folder`, by name."""
+    files = {name: kind.RECORD.FILE for name, kind in question_analyses().items()}
+    files[DISCOVERY] = DISCOVERED
+    # os.path answers for names that no file can have, too
+    return [name for name, file in files.items() if os.path.isfile(folder / file)]  # noqa: PTH113
 
 
 def asked_names(folder: Path) -> list[str]:

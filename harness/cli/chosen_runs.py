@@ -99,7 +99,7 @@ def named_place(word: str) -> tuple[Path, str]:
     MapflowError if none does.
     """
     for at in [len(word), *(i for i in reversed(range(len(word))) if word[i] == ":")]:
-        place, intervention = Path(word[:at]).expanduser(), word[at + 1 :]
+        place, intervention = Path(os.path.expanduser(word[:at])), word[at + 1 :]  # noqa: PTH111
         if word[:at] and os.path.exists(place):  # noqa: PTH110 - False for a name too long
             return place, intervention
     raise MapflowError(f"{word!r} does not exist; name the folder of a run, or folder:intervention")

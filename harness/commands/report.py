@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mapflow.harness.cli.arguments import add_data_dir, at_least, chosen_margin
 from mapflow.harness.cli.table_output import add_comparison, write_text
+from mapflow.results.contract.errors import MapflowError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,30 +36,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    # What is wrong with the arguments is said before statistics and models are imported.
+    from mapflow.harness.analyses.registry import analyses_in
     from mapflow.harness.cli.chosen_runs import all_runs
-    from mapflow.harness.reporting.analyses import analyses_in
-    from mapflow.harness.reporting.contents import report_contents
     from mapflow.results.contract.files import check_writable
     from mapflow.results.records.record import Record
-    from mapflow.results.report import render_report
 
     check_writable(options.output)
-    words = list(dict.fromkeys(options.runs))
-    analyses = {word: analyses_in(Path(word).expanduser()) for word in words}
-    runs = [
-        word
-        for word in words
-        if not analyses[word] or (Path(word).expanduser() / Record.FILE).is_file()
-    ]
-    contents = report_contents(
-        all_runs(runs),
-        [(name, Path(word).expanduser()) for word in words for name in analyses[word]],
-        title=options.title,
-        baseline=options.baseline,
-        margin=chosen_margin(options),
-        intersect=options.intersect,
-        data=options.data_dir,
-        n_pictured=options.frames,
+    margin = chosen_margin(options)
+    if options.data_dir and not options.data_dir.is_dir():
+        raise MapflowError(f"--data_dir {str(options.data_dir)!r} is not a folder")
+    words = list(dict.fromkeys(str(Path(word)) if word else "" for word in options.runs))
+    analyses = [(name, Path(word)) for word in words for name in analyses_in(Path(word))]
+    analysed = {str(folder) for _, folder in analyses}
+    runs = all_runs(
+        [word for word in words if word not in analysed or (Path(word) / Record.FILE).is_file()]
     )
-    write_text(options.output, render_report(contents))
+
+    from mapflow.harness.reporting.contents import report_contents
+    from mapflow.harness.reporting.progress import progress
+    from mapflow.results.report import render_report
+
+    questions = {question for run in runs for question in run.question_id.tolist()}
+    compared = len(runs) - len({run.benchmark for run in runs})
+    with progress(compared + len(analyses) + min(options.frames, len(questions))) as step:
+        contents = report_contents(
+            runs,
+            analyses,
+            title=options.title,
+            baseline=options.baseline,
+            margin=margin,
+            intersect=options.intersect,
+            data=options.data_dir,
+            n_pictured=options.frames,
+            step=step,
+        )
+        page = render_report(contents)
+    write_text(options.output, page)
     return 0

@@ -8,7 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mapflow.harness.analyses.registry import ANALYSES, asked_names, question_analyses
+from mapflow.harness.analyses.registry import (
+    ANALYSES,
+    DISCOVERED,
+    DISCOVERY,
+    analyses_in,
+    asked_names,
+    question_analyses,
+)
+from mapflow.harness.reporting.progress import Step, no_progress
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.figures import CurveBlock, RoutePanel, route_panels
@@ -25,8 +33,6 @@ from mapflow.results.tables.summary import percent
 from mapflow.results.tables.sweeps import drop_text
 from mapflow.tasks.registry import benchmark_titles
 
-DISCOVERY, DISCOVERED = "discover", "discovery.json"
-"""The analysis that leaves a folder of sweeps, and the file of its result."""
 SWEEP = "sweep"
 TITLES = {
     SWEEP: "Sweeps",
@@ -45,23 +51,23 @@ SETTINGS = ("style", "window", "norm", "released", "raw_embeddings", "topk", "ro
 """Entries of a manifest's identity that a caption names."""
 
 
-def analyses_in(folder: Path) -> list[str]:
-    """The analyses whose results are in `folder`, by name."""
-    kinds = question_analyses()
-    found = [name for name, kind in kinds.items() if (folder / kind.RECORD.FILE).is_file()]
-    return [*found, *([DISCOVERY] if (folder / DISCOVERED).is_file() else [])]
-
-
-def analysis_sections(folders: Sequence[tuple[str, Path]]) -> Iterator[AnalysisSection]:
+def analysis_sections(
+    folders: Sequence[tuple[str, Path]], step: Step = no_progress
+) -> Iterator[AnalysisSection]:
     """One section per kind of analysis, in the order of the registry.
 
-    folders: (analysis, folder) pairs. Raises MapflowError, naming the folder, for a folder that
-    holds nothing to draw.
+    folders: (analysis, folder) pairs. step: told about every folder.
+
+    Raises MapflowError, naming the folder, for a folder that holds nothing to draw.
     """
     for name in ANALYSES:
         own = [folder for kind, folder in folders if kind == name]
         if own:
-            figures = [figure for folder in own for figure in _figures(name, folder)]
+            figures = []
+            for folder in own:
+                step(name, 0)
+                figures += _figures(name, folder)
+                step(name, 1)
             about = f"{ANALYSES[name].help[0].upper()}{ANALYSES[name].help[1:]}"
             about += "" if about.endswith("?") else "."
             shown = {SWEEP: SWEEPS_SHOW, DISCOVERY: ""}.get(name, CURVES_SHOW)

@@ -10,6 +10,7 @@ from mapflow.harness.cli.chosen_runs import with_baseline
 from mapflow.harness.reporting.analyses import analysis_sections
 from mapflow.harness.reporting.in_short import in_short
 from mapflow.harness.reporting.policies import policy_diagrams
+from mapflow.harness.reporting.progress import Step, no_progress
 from mapflow.harness.reporting.viewer import column_names, key, viewer_data
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures import PolicyDiagram
@@ -38,12 +39,14 @@ def report_contents(
     intersect: bool,
     data: Path | None,
     n_pictured: int,
+    step: Step = no_progress,
 ) -> ReportContents:
     """The contents of a report about `runs`. Runs that cannot be compared are named in a warning.
 
     analyses: (name of the analysis, its folder).
     baseline: intervention that the others are compared with; default: the first one.
     data, n_pictured: as in `viewer_data`.
+    step: told about every comparison, folder, and question that got its frames.
 
     Raises MapflowError for a baseline that no run has, and for a folder without results.
     """
@@ -55,6 +58,7 @@ def report_contents(
         if len(group) < 2:
             continue
         own = [names[key(run)] for run in group]
+        step("comparisons", 0)
         try:
             pairs = compare_with_baseline(
                 group[0], group[1:], margin=margin, intersect=intersect, names=own
@@ -62,6 +66,7 @@ def report_contents(
             compared.append((group, pairs))
         except MapflowError as error:
             warnings.append(f"{group[0].title} is not compared: {error}.")
+        step("tables", len(group) - 1)
     judged = _judged(compared)
     ablations: list[Table | None] = [None] * len(judged)
     try:
@@ -75,12 +80,12 @@ def report_contents(
     return ReportContents(
         title=title,
         leaderboards=boards,
-        viewer=viewer_data(runs, data, n_pictured),
+        viewer=viewer_data(runs, data, n_pictured, step),
         in_short=in_short(groups, pairs, names, margin, len(pairs)),
         comparisons=tables,
         warnings=[*warnings, *_table_warnings([*boards, *tables])],
         policies=[diagram for source in sources for diagram in _policies(source)],
-        analyses=list(analysis_sections(analyses)),
+        analyses=list(analysis_sections(analyses, step)),
     )
 
 

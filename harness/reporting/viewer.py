@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from tqdm import tqdm
 
+from mapflow.harness.reporting.progress import Step, no_progress
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
 from mapflow.results.contract.visible_text import counted
@@ -28,8 +28,6 @@ from mapflow.tasks.registry import BENCHMARKS, load_questions
 
 FRAME_HEIGHT = 84
 """Pixels; a frame takes about 3 KiB as JPEG."""
-PATIENCE = 3
-"""Seconds after which progress is shown."""
 
 Key = tuple[Path, str]
 """Folder and intervention: a column of the viewer. All benchmarks of a folder share it."""
@@ -50,11 +48,14 @@ def column_names(runs: Sequence[Run]) -> dict[Key, str]:
     return dict(zip(columns, labels([folders[column] for column in columns]), strict=True))
 
 
-def viewer_data(runs: Sequence[Run], data: Path | None, n_pictured: int) -> ViewerData:
+def viewer_data(
+    runs: Sequence[Run], data: Path | None, n_pictured: int, step: Step = no_progress
+) -> ViewerData:
     """The answers of `runs` to every question, with texts and frames where available.
 
     data: folder of the benchmarks' files; without it, only bundled benchmarks get texts and frames.
     n_pictured: how many questions get frames at most, the most useful ones first (`most_useful`).
+    step: told about every question that got its frames.
     """
     names = column_names(runs)
     titles = {run.benchmark: run.title for run in runs}
@@ -64,7 +65,7 @@ def viewer_data(runs: Sequence[Run], data: Path | None, n_pictured: int) -> View
         question_id: _viewed(question_id, own, known.get(question_id), titles)
         for question_id, own in sorted(records.items())
     }
-    notes += _add_frames(shown, records, known, n_pictured)
+    notes += _add_frames(shown, records, known, n_pictured, step)
     return ViewerData(list(names.values()), list(shown.values()), notes)
 
 
@@ -146,31 +147,28 @@ def _add_frames(
     records: ByRun,
     known: Mapping[str, Question],
     n_pictured: int,
+    step: Step,
 ) -> list[str]:
     """Adds frames to `n_pictured` of the questions; returns notes for the reader.
 
     Stops after `n_pictured` videos that cannot be read: then the videos are not on this machine.
     """
     pictured = missing = 0
-    order = most_useful(records)
-    with tqdm(
-        total=min(n_pictured, len(order)), desc="frames", unit="q", delay=PATIENCE
-    ) as progress:
-        for question_id in order:
-            if pictured == n_pictured or (missing and missing == n_pictured):
-                break
-            recorded = (record.frame_indices for record in records[question_id] if record)
-            frames = next((indices for indices in recorded if indices), None)
-            if not frames or question_id not in known:
-                continue
-            try:
-                pictures = frames_of(known[question_id], frames)
-            except MapflowError:
-                missing += 1
-                continue
-            shown[question_id] = replace(shown[question_id], frames=pictures)
-            pictured += 1
-            progress.update()
+    for question_id in most_useful(records):
+        if pictured == n_pictured or (missing and missing == n_pictured):
+            break
+        recorded = (record.frame_indices for record in records[question_id] if record)
+        frames = next((indices for indices in recorded if indices), None)
+        if not frames or question_id not in known:
+            continue
+        try:
+            pictures = frames_of(known[question_id], frames)
+        except MapflowError:
+            missing += 1
+            continue
+        shown[question_id] = replace(shown[question_id], frames=pictures)
+        pictured += 1
+        step("frames", 1)
     notes = []
     if pictured < len(shown):
         notes.append(

@@ -132,7 +132,7 @@ class Comparison:
             )
             notes.append(f"Only {changed} changed {said} score, {so}")
         if self.non_inferiority.verdict == "inconclusive":
-            notes.append(_found_with_power(self.detectable))
+            notes.append(found_with_power(self.detectable))
         return tuple(notes)
 
     @property
@@ -286,10 +286,11 @@ def detectable(interval: Interval) -> str:
     tells it (`Comparison.detectable`).
     """
     z = norm.isf((1 - interval.confidence) / 2)
-    return _found_with_power((interval.high - interval.low) / 2 * (1 + norm.isf(0.2) / z))
+    return found_with_power((interval.high - interval.low) / 2 * (1 + norm.isf(0.2) / z))
 
 
-def _found_with_power(found: float | None) -> str:
+def found_with_power(found: float | None) -> str:
+    """The sentence about the difference that is found with 80 % power; None for no difference."""
     if found is None or found >= 1:
         return "With so few questions, no change would have been found with 80 % power."
     return f"A change of {100 * found:.1f} points would have been found with 80 % power."

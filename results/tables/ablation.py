@@ -26,6 +26,7 @@ from mapflow.results.statistics import (
     count,
     detectable,
     few_videos,
+    found_with_power,
     judge,
     judge_macros,
     non_inferiority,
@@ -66,7 +67,8 @@ def condition_of(run: Run) -> str:
 class _Condition:
     """One condition against its baseline, not yet corrected for its family.
 
-    `notes` tell of questions that are left out, and of few videos.
+    `notes` tell of questions that are left out, and of few videos; `could_find` of the change that
+    would have been found.
     """
 
     name: str
@@ -76,6 +78,7 @@ class _Condition:
     alone: NonInferiority
     macro: MacroDifference | None
     notes: Sequence[str]
+    could_find: str
 
 
 def ablation_table(
@@ -193,7 +196,7 @@ def _table(
         )
         sentences.append(f"{claim(one.name, about, one.difference, p, verdict)}.")
         if verdict.verdict == "inconclusive":
-            sentences[-1] += f" {detectable(one.difference)}"
+            sentences[-1] += f" {one.could_find}"
         if macro:
             sentences.append(macro_sentence(one.name, about, macro))
     warnings = [
@@ -262,6 +265,7 @@ def _condition(
         alone = found.non_inferiority
         at, before, spread = found.treatment_accuracy, found.baseline_accuracy.estimate, None
         lost, gained = found.cells.lost, found.cells.gained
+        could_find = found_with_power(found.detectable)
     else:
         names = [baseline.intervention, *(run.intervention for run in runs)]
         together = paired([baseline, *runs], names, intersect)
@@ -274,6 +278,7 @@ def _condition(
         at, before, spread = condition.accuracy, accuracy(first).estimate, condition.between_seeds
         lost = float((first & ~seeds).sum() / len(seeds))
         gained = float((~first & seeds).sum() / len(seeds))
+        could_find = detectable(difference)
         drop, macro = drop_row(seeds_drop(first, seeds, cluster), int(first.sum())), None
         if together.task is not None and len(together.task_names) > 1:
             macro = seeds_macro_difference(first, seeds, together.task, cluster, margin=margin)
@@ -297,7 +302,9 @@ def _condition(
         "n": n,
         "of": baseline.total,
     }
-    return _Condition(name, runs, row, difference, alone, macro, _notes(together, failed))
+    return _Condition(
+        name, runs, row, difference, alone, macro, _notes(together, failed), could_find
+    )
 
 
 def _notes(together: PairedRuns, failed: int) -> list[str]:

@@ -1,17 +1,21 @@
-"""Values and cells that several tables share: drops, macro averages, p-values, marks."""
+"""Values and cells that several tables share: drops, macro averages, probabilities, marks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from mapflow.results.runs.run import Run
 from mapflow.results.statistics import (
     Interval,
     MacroDifference,
     PairedRuns,
     accuracy_drop,
     claim,
+    clustered_mean,
     detectable,
     points,
 )
@@ -100,8 +104,50 @@ def p_text(p: float, equals: str = "= ") -> str:
     return "< 0.001" if p < 0.001 else f"{equals}{p:.3f}"
 
 
+def probability_values(runs: tuple[Run, Run], together: PairedRuns) -> Row:
+    """Mean changes of the right answer's probability and of its margin, treatment − baseline.
+
+    Over the questions compared for which both runs recorded them, with 95 % interval and p by
+    video. All None where a run recorded none, and where no error can be estimated.
+    """
+    found: dict[str, Any] = {}
+    for name in ("p_target", "target_margin"):
+        before, after = (_aligned(run, getattr(run, name), together) for run in runs)
+        known = np.isfinite(before) & np.isfinite(after)
+        cluster = together.cluster[known] if together.clustered else None
+        change = clustered_mean(after[known] - before[known], cluster) if known.any() else None
+        interval, test = change or (None, None)
+        found |= {
+            f"{name}_n": int(known.sum()),
+            f"{name}_change": interval and interval.estimate,
+            f"{name}_low": interval and interval.low,
+            f"{name}_high": interval and interval.high,
+            f"{name}_p": test and test.p_value,
+        }
+    return found
+
+
+def _aligned(run: Run, values: np.ndarray, together: PairedRuns) -> np.ndarray:
+    place = {question: k for k, question in enumerate(run.question_id.tolist())}
+    return values[[place[question] for question in together.question_id.tolist()]]
+
+
 def or_dash(value: float | None, show: Callable[[float], str]) -> str:
     return "–" if value is None else show(value)
+
+
+def _change_text(name: str, show: Callable[[float], str], row: Row) -> str:
+    if row.get(f"{name}_change") is None:
+        return "–"
+    return f"{show(row[f'{name}_change'])} {show(row[f'{name}_low'])}…{show(row[f'{name}_high'])}"
+
+
+def _change_p(name: str, row: Row) -> str:
+    return or_dash(row.get(f"{name}_p"), lambda p: p_text(p, ""))
+
+
+def _nats(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 MACRO_COLUMNS: tuple[Column[Row], ...] = (
@@ -110,3 +156,19 @@ MACRO_COLUMNS: tuple[Column[Row], ...] = (
     Column("macro verdict", lambda r: r["macro_verdict"] or "–", right=False),
 )
 """The columns of `macro_values`, for tables with subtasks."""
+
+PROBABILITY_COLUMNS: tuple[Column[Row], ...] = (
+    Column("p(right) change [95 % CI]", partial(_change_text, "p_target", points)),
+    Column("p of p(right)", partial(_change_p, "p_target")),
+)
+"""The columns of `probability_values`, where both runs recorded probabilities."""
+MARGIN_COLUMNS: tuple[Column[Row], ...] = (
+    Column("margin change [95 % CI]", partial(_change_text, "target_margin", _nats)),
+    Column("p of margin", partial(_change_p, "target_margin")),
+)
+"""The same of margins, on request."""
+PROBABILITY_NOTE = (
+    "p(right) change: mean change of the right answer's probability in points (first token), with a"
+    " robust t-test by video. It asks whether evidence moved, also where no answer flipped; it is"
+    " not corrected for several comparisons and never the verdict."
+)

@@ -31,12 +31,16 @@ from mapflow.results.tables.cells import (
     DROP_NOTE,
     LEGEND,
     MACRO_COLUMNS,
+    MARGIN_COLUMNS,
+    PROBABILITY_COLUMNS,
+    PROBABILITY_NOTE,
     difference_marks,
     drop_text,
     drop_values,
     macro_sentence,
     macro_values,
     p_text,
+    probability_values,
 )
 from mapflow.results.tables.formats import Column, Row, Table
 from mapflow.results.tables.summary import of_all, percent
@@ -240,9 +244,12 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
     notes.append(DROP_NOTE)
     runs = [run for one in pairs for run in (one.baseline, one.treatment)]
     rows = [_row(p) for p in pairs]
+    measured = any(row["p_target_change"] is not None for row in rows)
+    notes += [PROBABILITY_NOTE] if measured else []
+    hidden = [*(() if macros else MACRO_COLUMNS), *(() if measured else PROBABILITY_COLUMNS)]
     return Table(
         "Comparisons with the baseline",
-        [c for c in COLUMNS if macros or not c.head.startswith("macro")],
+        [c for c in COLUMNS if c not in hidden],
         rows,
         list(dict.fromkeys(notes)),
         provenance(runs),
@@ -299,6 +306,7 @@ def _row(one: ComparedPair) -> Row:
         "not_asked": one.not_asked,
         "left_out_baseline": found.left_out[0],
         "left_out_treatment": found.left_out[1],
+        **probability_values((one.baseline, one.treatment), one.together),
         **macro_values(found.strata and found.strata.macro),
     }
 
@@ -324,6 +332,7 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("p", lambda r: p_text(r["p"], "")),
     Column("p (Holm)", lambda r: p_text(r["p_holm"], "")),
     Column("verdict", lambda r: r["verdict"], right=False),
+    *PROBABILITY_COLUMNS,
     *MACRO_COLUMNS,
 )
 """What `comparison_table` shows, in this order. Raw values for CSV and JSON come from `_row`."""
@@ -333,6 +342,7 @@ MORE_COLUMNS: tuple[Column[Row], ...] = (
     Column("treatment accuracy", lambda r: percent(r["treatment_accuracy"])),
     Column("videos", lambda r: f"{r['videos']:,}"),
     Column("p (non-inferior, Holm)", lambda r: p_text(r["p_non_inferior_holm"], "")),
+    *MARGIN_COLUMNS,
 )
 """Shown on request."""
 

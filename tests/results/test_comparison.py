@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.run import read_runs
@@ -208,6 +209,39 @@ def test_an_open_verdict_says_what_could_have_been_seen(tmp_path):
     assert "would have been found" in render([comparison_table([one])], "terminal")
     (closed,) = compare_with_baseline(full, [effective], margin=0.5)
     assert "80 % power" not in render([comparison_table([closed])], "terminal")
+
+
+def test_probabilities_are_tested_beside_the_verdict_where_both_runs_have_them(tmp_path):
+    rng = np.random.default_rng(0)
+    before, after = rng.uniform(0.3, 0.6, 40), rng.uniform(0.2, 0.5, 40)
+    records = [
+        replace(
+            one,
+            p_target=float(p),
+            option_probs={"A": float(p), "B": 0.125, "C": 0.0, "D": 0.0625},
+            p_answer=float(p),
+        )
+        for name, own in (("full", before), ("effective", after))
+        for one, p in zip(answers(name, BEFORE), own, strict=True)
+    ]
+    full, effective = read_runs(write_run(tmp_path / "a", records))
+    table = comparison_table(compare_with_baseline(full, [effective]))
+    (row,) = table.rows
+    by_video = (after - before).reshape(20, 2).mean(axis=1)
+    expected = ttest_1samp(by_video, 0)
+    assert row["p_target_change"] == pytest.approx(by_video.mean()) and row["p_target_n"] == 40
+    assert row["p_target_p"] == pytest.approx(expected.pvalue) and row["p"] == 1
+    margins = np.log(after / before).reshape(20, 2).mean(axis=1)
+    assert row["target_margin_change"] == pytest.approx(margins.mean())
+    assert row["target_margin_p"] == pytest.approx(ttest_1samp(margins, 0).pvalue)
+    heads = [column.head for column in table.columns]
+    assert "p(right) change [95 % CI]" in heads and "margin change [95 % CI]" not in heads
+    assert row["verdict"] == "inconclusive" and "never the verdict" in " ".join(table.notes)
+    unknown = [replace(one, p_target=None, option_probs=None) for one in records[40:]]
+    effective = read_runs(write_run(tmp_path / "b", unknown))[0]
+    table = comparison_table(compare_with_baseline(full, [effective]))
+    assert table.rows[0]["p_target_change"] is None and table.rows[0]["p_target_n"] == 0
+    assert not any("right) change" in column.head for column in table.columns)
 
 
 def test_more_than_two_runs_at_once(tmp_path):

@@ -8,8 +8,8 @@ import numpy as np
 
 from mapflow.harness.reporting.viewer import Key, Names, key
 from mapflow.results.report import BenchmarkInShort, RunInShort, questions_link
-from mapflow.results.runs.run import Run, incomplete_note, model_names
-from mapflow.results.statistics import ChanceTest, accuracy, chance_level_test, count
+from mapflow.results.runs.run import Run, incomplete_note, model_names, share_text
+from mapflow.results.statistics import ChanceTest, accuracy, chance_level_test, count, detectable
 from mapflow.results.tables.comparison import ComparedPair, p_text
 
 NOT_GUESSING = 0.05
@@ -120,8 +120,14 @@ def _open_points(
             " compared."
         )
     for one in compared.values():
-        name, notes = names[key(one.treatment)], one.comparison.notes
-        said += [f"{name}: {note}" if len(compared) > 1 else note for note in notes]
+        name, against = names[key(one.treatment)], one.comparison.non_inferiority
+        power = detectable(one.comparison.difference)
+        said += [
+            f"Whether {name} loses more than {100 * against.margin:g} points: {power[0].lower()}{power[1:]}"
+            if note == power
+            else f"{name}: {note}"
+            for note in one.comparison.notes
+        ]
         if one.not_asked:
             said.append(
                 f"{name}: {count(one.not_asked, 'question')} failed in one run or the other and"
@@ -137,7 +143,12 @@ def _open_points(
         for run in runs
         if not run.n and run.errors
     ]
-    return list(dict.fromkeys([*said, *incomplete_note(runs)]))
+    said += (
+        [f"What the whole benchmark would show: {share_text(runs[0])} are answered."]
+        if len({share_text(run) for run in runs}) == 1 and not runs[0].complete
+        else incomplete_note(runs)
+    )
+    return list(dict.fromkeys(said))
 
 
 def _row(

@@ -170,7 +170,7 @@ def _add_frames(
         pictured += 1
         step("frames", 1)
     notes = []
-    if pictured < len(shown):
+    if 0 < pictured < len(shown):
         notes.append(
             f"Frames of {pictured:,} of {len(shown):,} questions (▦) are embedded: in each"
             " comparison those with flipped answers first, then wrong ones, then the least sure"

@@ -72,6 +72,8 @@ def test_the_first_screen_has_the_numbers_of_compare_and_links_to_the_questions(
     ]
     assert [text for text, _ in broken.links] == ["8 wrong", "2 failed"]
     assert any("broken: 2 questions failed in one run or the other" in s for s in shown.open_points)
+    (power,) = [said for said in shown.open_points if said.startswith("Whether broken loses more")]
+    assert "points: a change of" in power and "80 % power" in power
     assert shown.chance == 0.25
 
 

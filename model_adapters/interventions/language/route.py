@@ -86,7 +86,7 @@ def redirect_hint(text: str) -> str:
     """What to say of `video-`, which is what a shell leaves of an unquoted `video->question`; else
     "".
     """
-    found = re.search(r"([\w\[\]]+)-$", text.strip())
+    found = re.search(r"(?<![\w\[\]])([\w\[\]]{1,80})-$", text.strip())
     source = found[1] if found and "@" not in text else ""
     if not is_segment(source) and not difflib.get_close_matches(source, SELECTORS):
         return ""

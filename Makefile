@@ -1,12 +1,13 @@
-# Three commands: `make demo`, `make figures` (the README's figures) and `make test`. All set up .venv
-# first; nothing outside this folder is changed.
+# Four commands: `make demo`, `make figures` (the README's figures), `make docs` (the pages as a site)
+# and `make test`. All set up .venv first; nothing outside this folder is changed.
 VENV := .venv
 BIN := $(VENV)/bin
 LINKS := $(VENV)/editable
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
+DOCS := $(VENV)/.docs
 
-.PHONY: demo figures test check links clean
+.PHONY: demo figures docs test check links clean
 
 demo: $(INSTALLED)
 	rm -rf demo_output
@@ -16,6 +17,10 @@ demo: $(INSTALLED)
 figures: $(INSTALLED)
 	rm -rf figures_output
 	OMP_NUM_THREADS=1 $(BIN)/python -m mapflow.harness.reporting.bundled_figures figures_output --output results/figures
+
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "docs_output/index.html: to search in it, $(BIN)/python -m http.server -d docs_output"
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -37,6 +42,10 @@ $(TOOLS): $(INSTALLED)
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@
 
+$(DOCS): $(INSTALLED)
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	touch $@
+
 # `mapflow.*` as links to the four code folders, for type checkers and editors, which cannot follow
 # setuptools' import hook. Links show new files at once: nothing has to be installed again.
 links:
@@ -49,4 +58,4 @@ links:
 		'import sysconfig; print(sysconfig.get_path("purelib"))')/mapflow_links.pth"
 
 clean:
-	rm -rf $(VENV) demo_output figures_output build dist *.egg-info
+	rm -rf $(VENV) demo_output docs_output figures_output build dist *.egg-info

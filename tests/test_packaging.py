@@ -58,7 +58,7 @@ def build_wheel(source: Path) -> Path:
 def source(tmp_path_factory) -> Path:
     """A copy, so that building leaves nothing in the repository."""
     source = tmp_path_factory.mktemp("source")
-    for name in (*FLOORS, "tests", ".ci"):
+    for name in (*FLOORS, "docs", "tests", ".ci"):
         shutil.copytree(ROOT / name, source / name, ignore=IGNORED)
     for path in filter(Path.is_file, ROOT.iterdir()):
         shutil.copy(path, source)
@@ -140,9 +140,9 @@ def test_the_sdist_holds_what_its_pages_refer_to(sdist):
     with tarfile.open(sdist) as archive:
         names = {Path(*Path(name).parts[1:]) for name in archive.getnames()}
     pages = list(ROOT.glob("*.md"))
-    pages += [page for place in (*FLOORS, "tests") for page in (ROOT / place).rglob("*.md")]
+    pages += [page for place in (*FLOORS, "docs", "tests") for page in (ROOT / place).rglob("*.md")]
     assert {page.relative_to(ROOT) for page in pages} <= names
-    assert {Path("Makefile"), Path(".ci/run"), Path("tests/FAULTS.md")} <= names
+    assert {Path("Makefile"), Path(".ci/run"), Path("tests/FAULTS.md"), Path("mkdocs.yml")} <= names
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import numpy as np
 from mapflow.harness.reporting.viewer import Key, Names, key
 from mapflow.results.report import BenchmarkInShort, RunInShort, questions_link
 from mapflow.results.runs.run import Run, incomplete_note, model_names, share_text
-from mapflow.results.statistics import ChanceTest, accuracy, chance_level_test, count, detectable
+from mapflow.results.statistics import ChanceTest, accuracy, chance_level_test, count
+from mapflow.results.statistics.compare import found_with_power
 from mapflow.results.tables.comparison import ComparedPair, p_text
 
 NOT_GUESSING = 0.05
@@ -121,9 +122,10 @@ def _open_points(
         )
     for one in compared.values():
         name, against = names[key(one.treatment)], one.comparison.non_inferiority
-        power = detectable(one.comparison.difference)
+        power = found_with_power(one.comparison.detectable)
         said += [
-            f"Whether {name} loses more than {100 * against.margin:g} points: {power[0].lower()}{power[1:]}"
+            f"Whether {name} loses more than {100 * against.margin:g} points:"
+            f" {power[0].lower()}{power[1:]}"
             if note == power
             else f"{name}: {note}"
             for note in one.comparison.notes

@@ -40,6 +40,8 @@ $(INSTALLED): pyproject.toml setup.py
 # What only tests and checks need (a browser driver, a type checker with its Node.js).
 $(TOOLS): $(INSTALLED)
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	# For its JSON schemas only: no code of it runs, so neither its Python nor its packages matter.
+	$(BIN)/pip install --quiet --no-deps --ignore-requires-python "every-eval-ever>=0.3"
 	touch $@
 
 $(DOCS): $(INSTALLED)

@@ -17,6 +17,7 @@ from typing import Any
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import check_ids
+from mapflow.results.contract.visible_text import quoted
 from mapflow.results.logs.log_files import log_lines, newest_of_each_task
 from mapflow.results.records.record import Record
 
@@ -133,7 +134,9 @@ def _record(line: str, where: str, task: str, intervention: str, cluster_key: st
     identity: Mapping[str, Any] = answer if isinstance(answer, dict) and ours else {}
     asked = not (ours and identity.get("valid") is None)
     correct = _score(sample, where) if asked else None
-    prediction = identity["prediction"] if ours else _response(sample)
+    prediction = identity.get("prediction") if ours else _response(sample)
+    if prediction is not None and not isinstance(prediction, str):
+        raise MapflowError(f"{where}: the prediction {quoted(prediction)} is not text")
     number = sample["doc_id"]
     if type(number) is not int and not isinstance(number, str):
         raise MapflowError(f"{where}: doc_id {number!r} is neither a number nor text")

@@ -46,7 +46,7 @@ def typed(value: Any, kind: type[T], where: str, what: str) -> T:
     """A JSON value as a msgspec structure. Raises MapflowError, naming `where`, for another."""
     try:
         return msgspec.convert(value, kind)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, RecursionError, UnicodeError) as error:
         raise MapflowError(f"{where}: not {what} ({error})") from None
 
 

@@ -16,6 +16,7 @@ from mapflow.results.contract.errors import MapflowError
 from .fuzz_answers import answers
 from .fuzz_folders import folders, manifests
 from .fuzz_interventions import interventions
+from .fuzz_logs import logs
 from .fuzz_records import records
 from .fuzz_rows import rows
 
@@ -37,6 +38,7 @@ TARGETS: dict[str, Target] = {
     "layouts": layouts,
     "manifests": manifests,
     "folders": folders,
+    "logs": logs,
 }
 
 

@@ -14,6 +14,7 @@ from mapflow.model_adapters.interventions import parse_intervention
 from mapflow.results.contract import answers
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import LETTERS
+from mapflow.results.logs import harness_logs
 from mapflow.results.records import base as lines
 from mapflow.results.records.record import Record
 from mapflow.results.runs import folder, manifest
@@ -26,11 +27,11 @@ from .targets import TARGETS
 
 EXECUTIONS = 3000
 FOLDERS = 400
-"""The same for targets that write folders."""
+"""The same for targets that write files."""
 
 
 def executions(name):
-    return FOLDERS if name in ("manifests", "folders") else EXECUTIONS
+    return FOLDERS if name in ("manifests", "folders", "logs") else EXECUTIONS
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +89,7 @@ PLANTED = {
     "layouts": (fuzz_layouts, "tokenize", doubled),
     "manifests": (manifest, "read_checked", lambda path, kind: json.loads(path.read_text())),
     "folders": (folder, "_membership", lambda place, kind: lambda *_: None),
+    "logs": (harness_logs, "right_or_wrong", lambda value: value),
 }
 
 

@@ -58,6 +58,18 @@ class Analysis(ABC):
                     " a judge can score what models write; choose another --task"
                 )
 
+    def check_depth(self, n_layers: int) -> None:  # noqa: B027 - most have no layers to check
+        """Raises MapflowError for layers that a model of this depth lacks; none is loaded yet."""
+
+    @property
+    def early_interventions(self) -> Sequence[Intervention]:
+        """The interventions that the command line names."""
+        return ()
+
+    @abstractmethod
+    def run_folders(self, folder: Path) -> Sequence[tuple[Path, str, Mapping[str, Any]]]:
+        """The run folders that `run` writes: folder, file of records, settings in its identity."""
+
     @abstractmethod
     def run(self, subject: Subject, folder: Path) -> int:
         """Runs, writes records and summary into `folder`, prints the table.
@@ -105,6 +117,9 @@ class QuestionAnalysis(Analysis, Generic[R]):
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
         """Settings that must be equal, as model and wording must, to continue a folder."""
+
+    def run_folders(self, folder: Path) -> Sequence[tuple[Path, str, Mapping[str, Any]]]:
+        return [(folder, self.RECORD.FILE, {**self.settings, "samples": self.samples})]
 
     @property
     @abstractmethod
@@ -269,6 +284,10 @@ class InterventionAnalysis(QuestionAnalysis[R]):
     @property
     def names(self) -> Sequence[str]:
         return [str(one) for one in self.interventions]
+
+    @property
+    def early_interventions(self) -> Sequence[Intervention]:
+        return self.interventions
 
     def fitted(self: I, model: VideoLLM) -> I:
         from mapflow.model_adapters.inference.subject import fit_interventions

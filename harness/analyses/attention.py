@@ -76,8 +76,11 @@ class AttentionMaps(InterventionAnalysis[AttentionRecord]):
         return cls(chosen_interventions(options), rows, options.overlay, samples=options.samples)
 
     def fitted(self, model: VideoLLM) -> AttentionMaps:
-        overlay_layers(self.overlay, model, f"1-{model.decoder.n_layers}")
+        self.check_depth(model.decoder.n_layers)
         return super().fitted(model)
+
+    def check_depth(self, n_layers: int) -> None:
+        overlay_layers(self.overlay, n_layers, f"1-{n_layers}")
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -134,8 +137,8 @@ class AttentionMaps(InterventionAnalysis[AttentionRecord]):
     ) -> None:
         from mapflow.harness.analyses.overlays import draw_attention
 
-        model = subject.model
-        layers = overlay_layers(self.overlay, model, f"1-{model.decoder.n_layers}")
+        n_layers = subject.model.decoder.n_layers
+        layers = overlay_layers(self.overlay, n_layers, f"1-{n_layers}")
         if layers is not None:
             draw_attention(subject, records, self.names, layers, folder)
 

@@ -142,8 +142,11 @@ class Lens(InterventionAnalysis[LensRecord]):
             raise MapflowError(
                 f"--topk {self.k} is more than the vocabulary's {len(weight)} tokens"
             )
-        overlay_layers(self.overlay, model, str(model.decoder.n_layers))
+        self.check_depth(model.decoder.n_layers)
         return super().fitted(model)
+
+    def check_depth(self, n_layers: int) -> None:
+        overlay_layers(self.overlay, n_layers, str(n_layers))
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -203,8 +206,8 @@ class Lens(InterventionAnalysis[LensRecord]):
     def draw_overlays(self, subject: Subject, records: Sequence[LensRecord], folder: Path) -> None:
         from mapflow.harness.analyses.overlays import draw_lens
 
-        model = subject.model
-        layers = overlay_layers(self.overlay, model, str(model.decoder.n_layers))
+        n_layers = subject.model.decoder.n_layers
+        layers = overlay_layers(self.overlay, n_layers, str(n_layers))
         if layers is not None:
             draw_lens(subject, records, self.names, layers, folder)
 

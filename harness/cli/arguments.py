@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mapflow.model_adapters.families.model_args import checked_options, parse_model_args
-from mapflow.model_adapters.families.registry import BUNDLED_MODEL, families, family, load_model
+from mapflow.model_adapters.families.registry import BUNDLED_MODEL, card, families, load_model
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.visible_text import quoted
 
@@ -167,7 +167,7 @@ def add_overlay(parser: argparse.ArgumentParser, summary: str) -> None:
     parser.add_argument("--overlay", nargs="?", const="", metavar="LAYERS", help=summary)
 
 
-def overlay_layers(overlay: str | None, model: VideoLLM, default: str) -> LayerSpan | None:
+def overlay_layers(overlay: str | None, n_layers: int, default: str) -> LayerSpan | None:
     """The layers that overlays show; None without overlays, `default` if none are named.
 
     Raises MapflowError for layers that the model does not have.
@@ -178,7 +178,7 @@ def overlay_layers(overlay: str | None, model: VideoLLM, default: str) -> LayerS
         return None
     try:
         span = LayerSpan.parse(overlay or default)
-        span.indices(model.decoder.n_layers)
+        span.indices(n_layers)
     except MapflowError as error:
         raise MapflowError(f"--overlay {overlay}: {error}") from None
     return span
@@ -217,7 +217,7 @@ def chosen_model_args(options: argparse.Namespace) -> dict[str, Any]:
                 f"--{name} {value} and --model_args {name}={found[name]} differ: keep one"
             )
     own = {name: found.pop(name) for name in list(found) if name not in defaults}
-    return {**found, **checked_options(options.model, family(options.model), own)}
+    return {**found, **checked_options(options.model, card(options.model).arguments, own)}
 
 
 def chosen_model(options: argparse.Namespace) -> VideoLLM:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from mapflow.harness.analyses.registry import Entry
 from mapflow.harness.cli.arguments import chosen_model, chosen_model_args, chosen_questions
-from mapflow.model_adapters.families.registry import family
+from mapflow.harness.cli.early_checks import check_folder, early_model
+from mapflow.model_adapters.families.registry import card
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,28 @@ class AnalysisCommand:
     def run(self, options: argparse.Namespace) -> int:
         """Exit code: 0 done, 1 an audit failed, 2 wrong usage, 3 some questions failed."""
         analysis = self.entry.load().from_options(options)
-        if options.model_args:
-            chosen_model_args(options)  # refuses a misspelt name before files are read
+        early = early_model(
+            options.model,
+            chosen_model_args(options),
+            allow_uncut_layers=options.allow_uncut_layers,
+        )
+        if early.place is not None and early.place.n_layers is not None:
+            analysis.check_depth(early.place.n_layers)
+        described = early.described(analysis.early_interventions)
         questions = chosen_questions(options)
         analysis.check(questions)
-        style = family(options.model).prompt_style
+        style = card(options.model).prompt_style
         for question in {one.task: one for one in questions}.values():
-            question.prompt(style)  # refused before weights are loaded
+            question.prompt(style)
+        identity = early.identity(options.protocol)
+        held = [  # until the command ends
+            check_folder(folder, {**identity, **settings}, described, file)
+            for folder, file, settings in analysis.run_folders(options.output_path)
+        ]
         model = chosen_model(options)
 
         from mapflow.model_adapters.inference.subject import Subject
 
-        return analysis.run(Subject(options.model, model, questions), options.output_path)
+        code = analysis.run(Subject(options.model, model, questions), options.output_path)
+        del held
+        return code

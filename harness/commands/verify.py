@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from mapflow.harness.cli.arguments import add_checkpoint_arguments, chosen_model
+from mapflow.harness.cli.arguments import (
+    add_checkpoint_arguments,
+    chosen_model,
+    chosen_model_args,
+)
+from mapflow.harness.cli.early_checks import early_model
 from mapflow.results.contract.visible_text import counted
 
 
@@ -17,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0 all passed, 1 a check failed."""
+    early_model(options.model, chosen_model_args(options))
     from mapflow.harness.verification import verify
     from mapflow.model_adapters.inference.subject import weights_dtype
     from mapflow.model_adapters.interventions.inspection.noise import NOISE

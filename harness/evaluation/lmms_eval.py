@@ -14,11 +14,13 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mapflow.harness.cli.early_checks import check_folder, early_model
 from mapflow.harness.cli.endings import run_command
 from mapflow.harness.cli.logs import set_up_logs
 from mapflow.harness.evaluation import upstream
@@ -32,20 +34,21 @@ from mapflow.harness.evaluation.listings import list_models, list_tasks
 from mapflow.harness.evaluation.refused_flags import check_flags
 from mapflow.harness.evaluation.run_output import RunOutput
 from mapflow.model_adapters.families.model_args import (
-    COMMON,
-    checked_options,
+    REMOTE_CODE,
     parse_model_args,
     written_options,
 )
-from mapflow.model_adapters.families.registry import BUNDLED_MODEL, check_family, family
+from mapflow.model_adapters.families.registry import BUNDLED_MODEL, card, check_family
 from mapflow.model_adapters.inference.batch_size import read_batch_size
-from mapflow.model_adapters.lmms.generation import Generation, read_generation
+from mapflow.model_adapters.inference.identity import package_version
+from mapflow.model_adapters.lmms.generation import Generation, parse_settings, read_generation
 from mapflow.model_adapters.lmms.requested import Request, requesting
 from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, USAGE_ERROR, MapflowError
 from mapflow.results.contract.visible_text import counted
+from mapflow.results.runs.claim import Claim
 from mapflow.results.runs.processes import is_alone
 from mapflow.tasks.lmms_files import check_table_cache, write_task_files
-from mapflow.tasks.registry import task_names
+from mapflow.tasks.registry import load_questions, task_names
 
 if TYPE_CHECKING:
     from mapflow.model_adapters.interventions import Intervention
@@ -166,17 +169,22 @@ class _Evaluation:
             check_family(args.model)
             check_flags(args)
             read_batch_size(args.batch_size, args.max_batch_size)
-            self._generation = _generation(args.gen_kwargs)
+            settings = parse_settings(args.gen_kwargs or "")
+            self._generation = read_generation(settings, "--gen_kwargs")
             self._given = self._read_model_args()
         elif args.intervention or args.interventions_file:
             raise MapflowError(f"--intervention needs a model named mapflow_…, not {args.model!r}")
+        else:
+            upstream.check_model(args.model)
         if not args.tasks and args.model == BUNDLED_MODEL and "pretrained" not in self._given:
             args.tasks = "mapflow_motion"
         self._check_tasks()
         self._interventions = self._chosen_interventions() if self._ours else []
-        self._check_model_args()
         self._trackers = upstream.Trackers(args)
         self._trackers.check([str(one) for one in self._interventions])
+        self._claim = self._check_model_and_folder() if self._ours else None
+        if self._ours and not args.include_path:
+            self._check_questions()
 
     def run(self) -> int:
         """Runs the tasks, prints the tables, returns the exit code."""
@@ -231,7 +239,7 @@ class _Evaluation:
             return changes
         given = {name: text for name, text in self._given.items() if name not in LMMS}
         arguments = [f"{name}={text}" for name, text in given.items()]
-        arguments += written_options(family(self._args.model), given)
+        arguments += written_options(card(self._args.model).arguments, given)
         logged = intervention.replace(",", ";").translate(_QUOTES)
         arguments += [f"intervention={logged}", f"records={output.folder}"]
         allowed = self._given.get("allow_uncut_layers", str(self._args.allow_uncut_layers))
@@ -289,7 +297,7 @@ class _Evaluation:
         if name.startswith("mapflow_"):
             from mapflow.tasks.lmms_functions import question_of
 
-            question_of(task.eval_docs_no_media[0]).prompt(family(self._args.model).prompt_style)
+            question_of(task.eval_docs_no_media[0]).prompt(card(self._args.model).prompt_style)
         else:
             from mapflow.model_adapters.lmms.foreign_tasks import scoring_of
 
@@ -337,12 +345,38 @@ class _Evaluation:
             )
         return given
 
-    def _check_model_args(self) -> None:
-        """Raises MapflowError for an argument that the model does not take, and imports it then."""
-        elsewhere = {*COMMON, *LMMS, "trust_remote_code"}  # the model class checks these
-        own = {name: value for name, value in self._given.items() if name not in elsewhere}
-        if own:
-            checked_options(self._args.model, family(self._args.model), own, LMMS)
+    def _check_model_and_folder(self) -> Claim | None:
+        """Raises MapflowError for arguments and a checkpoint that the model cannot take, for layers
+        that it lacks, and for a folder that holds another run. Returns the claim of the folder.
+        """
+        args, given = self._args, {"device": self._args.device, **self._given}
+        if "trust_remote_code" in given:
+            raise MapflowError(REMOTE_CODE)
+        uncut = given.pop("allow_uncut_layers", None)
+        allowed = args.allow_uncut_layers or str(uncut).lower() == "true"
+        given.pop("intervention", None)
+        model = early_model(args.model, given, LMMS, allow_uncut_layers=allowed)
+        described = model.described(self._interventions)
+        if not args.output_path:
+            return None
+        protocol = args.protocol or os.environ.get("MAPFLOW_PROTOCOL", "paper")
+        identity = model.identity(protocol)
+        identity["versions"] |= {"lmms-eval": package_version("lmms-eval")}
+        if self._generation not in (None, Generation()):
+            identity["generation"] = asdict(self._generation)
+        return check_folder(Path(args.output_path), identity, described)
+
+    def _check_questions(self) -> None:
+        """Raises MapflowError for missing or wrong files of mapflow's tasks, and for wordings that
+        they lack. lmms-eval reads the questions again, after it is imported.
+        """
+        args, style = self._args, card(self._args.model).prompt_style
+        data = args.data_dir or os.environ.get("MAPFLOW_DATA")
+        protocol = args.protocol or os.environ.get("MAPFLOW_PROTOCOL", "paper")
+        for name in {*self._names()} & {*task_names()}:
+            questions = load_questions(name, protocol, Path(data) if data else None)
+            for question in {one.task: one for one in questions}.values():
+                question.prompt(style)
 
 
 _QUOTES = str.maketrans("\"'{}[]", "______")
@@ -362,21 +396,6 @@ def _environment(**values: str | None) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _generation(text: str | None) -> Generation:
-    """What --gen_kwargs asks for. Raises MapflowError for settings that cannot act."""
-    if not text:
-        return Generation()
-    from lmms_eval.utils import simple_parse_args_string
-
-    try:
-        settings: Mapping[str, Any] = simple_parse_args_string(text)
-    except ValueError:
-        raise MapflowError(
-            f"--gen_kwargs {text!r} must be settings like max_new_tokens=20,do_sample=False"
-        ) from None
-    return read_generation(settings, "--gen_kwargs")
 
 
 if __name__ == "__main__":

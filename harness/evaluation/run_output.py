@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+from mapflow.harness.cli.early_checks import check_writable
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import read_asked, was_asked
@@ -46,15 +46,7 @@ class RunOutput:
                 f"--output_path {str(self.folder)!r} must not contain a comma,"
                 " which separates model_args; choose another folder"
             )
-        places = (self.folder, *self.folder.absolute().parents)
-        # os.path, since pathlib raises for a folder that the user may not even list
-        there = next((place for place in places if os.path.exists(place)), places[-1])  # noqa: PTH110
-        writable = os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)  # noqa: PTH112
-        if not writable:
-            raise MapflowError(
-                f"--output_path {str(self.folder)!r} cannot be written: {there} is not writable;"
-                " choose another folder"
-            )
+        check_writable(self.folder)
 
     def folder_of(self, intervention: str) -> Path:
         """Where lmms-eval writes the results and sample logs of one of several interventions."""

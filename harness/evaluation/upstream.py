@@ -98,6 +98,17 @@ def full_arguments(words: Sequence[str]) -> argparse.Namespace:
         raise MapflowError(f"{reason}; --help lists all flags") from None
 
 
+def check_model(name: str) -> None:
+    """Raises MapflowError for a model that lmms-eval does not have. Needs no torch."""
+    from lmms_eval.models import list_available_models
+
+    known = list_available_models(include_aliases=True)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "`lmms_eval models` lists them"
+        raise MapflowError(f"unknown model {quoted(name)}; {hint}")
+
+
 def check_subcommand(name: str) -> None:
     """Raises MapflowError if lmms-eval has no such subcommand."""
     from lmms_eval.cli.dispatch import _SUBCOMMANDS as known

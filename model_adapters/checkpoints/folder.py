@@ -11,9 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
 
@@ -42,6 +39,9 @@ def find_folder(path: str | Path) -> Path:
     """
     if Path(path).is_dir():
         return Path(path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
     try:
         return Path(snapshot_download(str(path), local_files_only=True))
     except HFValidationError:

@@ -19,23 +19,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mapflow.model_adapters.checkpoints.folder import (
-    find_folder,
-    missing_weights,
-    some,
-    weight_files,
-)
+from mapflow.model_adapters.checkpoints.declared import CONFIG, TENSORS
+from mapflow.model_adapters.checkpoints.folder import missing_weights, some
 from mapflow.model_adapters.checkpoints.network_loading import (
     Renames,
     SafetensorsWeights,
     Weights,
     rename,
 )
-from mapflow.model_adapters.checkpoints.pathways import checkpoint_pathways
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import read_json, sha256
-
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+from mapflow.results.contract.files import read_json
 
 # base_model.model.<module>.lora_A[.adapter].weight; embeddings have lora_embedding_A[.adapter] and
 # no ".weight".
@@ -197,34 +190,3 @@ def _lora_config(folder: Path) -> dict[str, Any]:
     if "lora_alpha" not in config:
         raise MapflowError(f"{folder / CONFIG} has no lora_alpha")
     return config
-
-
-def find_base(path: str | Path, lora: str | Path | None) -> tuple[Path, Path | None]:
-    """(base folder, adapter folder or None) of a path, which may be an adapter that names its base.
-
-    Raises MapflowError if a folder, or an adapter's base, is not on this machine.
-    """
-    folder = find_folder(path)
-    if lora is not None:
-        return folder, find_folder(lora)
-    if not (folder / CONFIG).is_file() or (folder / "config.json").is_file():
-        return folder, None
-    base = str(read_json(folder / CONFIG).get("base_model_name_or_path") or "")
-    if not base:
-        raise MapflowError(
-            f"{folder / CONFIG} names no base checkpoint; load the base, with lora={folder}"
-        )
-    try:
-        return find_folder(folder / base if (folder / base).is_dir() else base), folder
-    except MapflowError as error:
-        raise MapflowError(f"{folder} is a LoRA adapter; its base is not here: {error}") from error
-
-
-def checkpoint_identity(folder: Path, adapter: Path | None) -> dict[str, Any]:
-    """The attributes `name`, `digest` (of all weight files) and `pathways` of a VideoLLM."""
-    extra = [adapter / CONFIG, adapter / TENSORS] if adapter else []
-    return {
-        "name": "+".join(part.resolve().name for part in (folder, adapter) if part),
-        "digest": sha256([*weight_files(folder), *extra]),
-        "pathways": checkpoint_pathways(adapter or folder),
-    }

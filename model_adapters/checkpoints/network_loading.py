@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mapflow.model_adapters.checkpoints.declared import PRECISIONS, check_dtype
 from mapflow.model_adapters.checkpoints.folder import some
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.processes import processes
@@ -27,7 +28,6 @@ Network = TypeVar("Network", bound=nn.Module)
 # Tables that old versions of transformers saved and new versions compute.
 DERIVED = (".position_ids", ".rotary_emb.inv_freq")
 
-PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 STORED = ("F32", "BF16", "F16", "F64")
 """The number formats of safetensors that weights may have.
 
@@ -122,8 +122,7 @@ def resolve_dtype(
         dtype = str(config.get("torch_dtype") or config.get("dtype"))
         if on_cpu or dtype not in PRECISIONS:
             return torch.float32
-    if dtype not in PRECISIONS:
-        raise MapflowError(f"dtype {dtype!r} is unknown: use auto, {', '.join(PRECISIONS)}")
+    check_dtype(dtype)
     return getattr(torch, dtype)
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
+from mapflow.model_adapters.checkpoints.declared import checkpoint_identity, find_base
 from mapflow.model_adapters.checkpoints.folder import weight_files
-from mapflow.model_adapters.checkpoints.lora import LoraWeights, checkpoint_identity, find_base
+from mapflow.model_adapters.checkpoints.lora import LoraWeights
 from mapflow.model_adapters.checkpoints.network_loading import (
     Network,
     Renames,

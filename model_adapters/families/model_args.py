@@ -11,7 +11,16 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from mapflow.results.contract.errors import MapflowError
 
@@ -20,6 +29,10 @@ if TYPE_CHECKING:
 
 COMMON = ("pretrained", "lora", "dtype", "device", "device_map")
 """Arguments of every family, see `registry.load_model`."""
+REMOTE_CODE = (
+    "trust_remote_code is refused: code from a checkpoint would run with all your rights; no model"
+    " here needs it (models of transformers: --model mapflow_hf)"
+)
 
 
 def parse_model_args(text: str) -> dict[str, str]:
@@ -45,40 +58,49 @@ def parse_model_args(text: str) -> dict[str, str]:
     return found
 
 
-def family_options(model: type[VideoLLM]) -> dict[str, inspect.Parameter]:
+class Argument(NamedTuple):
+    """An argument of a family's own: the type of its values, and its default."""
+
+    kind: Any
+    default: Any
+
+
+def class_arguments(model: type[VideoLLM]) -> dict[str, Argument]:
     """The arguments that a family's `load` adds to `VideoLLM.load`, by name."""
     from mapflow.model_adapters.video_llm import VideoLLM
 
     own, common = (inspect.signature(cls.load).parameters for cls in (model, VideoLLM))
-    return {name: one for name, one in own.items() if name not in common}
+    return {
+        name: Argument(_hint(model, one), one.default)
+        for name, one in own.items()
+        if name not in common
+    }
 
 
-def written_options(model: type[VideoLLM], given: Iterable[str]) -> list[str]:
+def written_options(known: Mapping[str, Argument], given: Iterable[str]) -> list[str]:
     """`name=value` of the family's defaults that `given` lacks, so that lmms-eval logs them."""
-    known = family_options(model).items()
     return [
         f"{name}={one.default}"
-        for name, one in known
-        if name not in given and one.default not in (None, one.empty)
+        for name, one in known.items()
+        if name not in given and one.default not in (None, inspect.Parameter.empty)
     ]
 
 
 def checked_options(
-    family: str, model: type[VideoLLM], options: Mapping[str, Any], more: Sequence[str] = ()
+    family: str,
+    known: Mapping[str, Argument],
+    options: Mapping[str, Any],
+    more: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The options of a family with the types that its `load` names.
 
     `more` lists further names that the caller knows, for suggestions. Raises MapflowError for a
     name that the family does not have, and for a value of another type.
     """
-    known = family_options(model)
     for name in options:
         if name not in known:
             raise MapflowError(_unknown(family, name, [*known, *COMMON, *more]))
-    return {
-        name: _typed(family, name, value, _hint(model, known[name]))
-        for name, value in options.items()
-    }
+    return {name: _typed(family, name, value, known[name].kind) for name, value in options.items()}
 
 
 def _unknown(family: str, name: str, known: Sequence[str]) -> str:

@@ -11,14 +11,18 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mapflow.model_adapters.families.model_args import checked_options, family_options
+from mapflow.model_adapters.families.model_args import (
+    Argument,
+    checked_options,
+    class_arguments,
+)
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.visible_text import quoted
 from mapflow.results.runs.model_names import variant
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from mapflow.model_adapters.video_llm import VideoLLM
+    from mapflow.results.contract.question import PromptStyle
 
 GROUP = "mapflow.model_families"
 PREFIX = "mapflow_"
@@ -34,6 +39,23 @@ PREFIX = "mapflow_"
 BUNDLED_MODEL = "mapflow_llava"
 BUNDLED = Path(__file__).parents[1] / "mini" / "pathways"
 """The default checkpoint of `BUNDLED_MODEL`: small, trained with pathway regularisation."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a family's class says about itself, readable without importing it and torch.
+
+    Attributes: as of `VideoLLM`; `architectures` is None where only transformers knows them.
+    """
+
+    prompt_style: PromptStyle
+    architectures: tuple[str, ...] | None
+    arguments: Mapping[str, Argument] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: type[VideoLLM]) -> Card:
+        """The card of a class that is imported already."""
+        return cls(model.prompt_style, model.architectures or None, class_arguments(model))
 
 
 @dataclass(frozen=True)
@@ -45,12 +67,20 @@ class Family:
         path: where its `VideoLLM` class is, "package.module:Class".
         distribution: the installed package that announces it.
         problem: why the family cannot be used; None if nothing is known to be wrong.
+        written_card: `card()` of this package's families, so that mistakes are refused at once.
     """
 
     name: str
     path: str
     distribution: str = "mapflow"
     problem: str | None = None
+    written_card: Card | None = None
+
+    def card(self) -> Card:
+        """The family's card. Raises MapflowError as `model_class`, which other packages' need."""
+        if self.written_card is None or self.problem:
+            return Card.of(self.model_class())
+        return self.written_card
 
     def model_class(self) -> type[VideoLLM]:
         """Imports the class. Raises MapflowError naming the distribution if that fails."""
@@ -74,10 +104,33 @@ class Family:
 
 
 OWN = (
-    Family("mapflow_llava", "mapflow.model_adapters.families.llava.model:LlavaVideo"),
-    Family("mapflow_internvl", "mapflow.model_adapters.families.internvl.model:InternVLVideo"),
-    Family("mapflow_videollama3", "mapflow.model_adapters.families.videollama3.model:VideoLlama3"),
-    Family("mapflow_hf", "mapflow.model_adapters.families.hf.model:HfVideo"),
+    Family(
+        "mapflow_llava",
+        "mapflow.model_adapters.families.llava.model:LlavaVideo",
+        written_card=Card("completion", ("PllavaForConditionalGeneration",)),
+    ),
+    Family(
+        "mapflow_internvl",
+        "mapflow.model_adapters.families.internvl.model:InternVLVideo",
+        written_card=Card("completion", ("InternVLChatModel",)),
+    ),
+    Family(
+        "mapflow_videollama3",
+        "mapflow.model_adapters.families.videollama3.model:VideoLlama3",
+        written_card=Card(
+            "chat",
+            ("Videollama3Qwen2ForCausalLM",),
+            {
+                "vision_attention": Argument(Literal["released", "isolated"], "released"),
+                "max_tokens": Argument(int | None, None),
+            },
+        ),
+    ),
+    Family(
+        "mapflow_hf",
+        "mapflow.model_adapters.families.hf.model:HfVideo",
+        written_card=Card("chat", None),
+    ),
 )
 """A table rather than entry points: a source tree on PYTHONPATH has no entry points."""
 
@@ -112,6 +165,12 @@ def _announced() -> Iterator[Family]:
         yield Family(name, entry.value, distribution, problem)
 
 
+def card(name: str) -> Card:
+    """A family's card. Raises MapflowError if there is none or it cannot be imported."""
+    check_family(name)
+    return families()[name].card()
+
+
 def family(name: str) -> type[VideoLLM]:
     """The class of a family. Raises MapflowError if there is none or it cannot be imported."""
     check_family(name)
@@ -126,14 +185,17 @@ def check_family(name: str) -> None:
         raise MapflowError(f"unknown model family {quoted(name)}; {hint}")
 
 
-def family_for(architecture: str) -> str | None:
+def family_for(architecture: str, *, imports: bool = True) -> str | None:
     """The name of a family that loads checkpoints of this architecture, or None.
 
-    Imports the families one after another, which takes seconds: for error messages.
+    With `imports` also families that have to be imported to say so, which takes seconds.
     """
-    for name in families():
+    for name, one in families().items():
+        written = one.written_card and one.written_card.architectures
         try:
-            if family(name).reads(architecture):
+            if written and architecture in written:
+                return name
+            if not written and imports and family(name).reads(architecture):
                 return name
         except MapflowError:  # one broken package must not hide the others
             continue
@@ -184,7 +246,8 @@ def load_model(
     )
 
     model = family(name)
-    typed = checked_options(name, model, options)
+    known = families()[name].card().arguments
+    typed = checked_options(name, known, options)
     folder, place = checkpoint(name, pretrained), device or default_device()
     try:
         with uncut_layers_allowed(allow_uncut_layers):
@@ -196,10 +259,20 @@ def load_model(
             f"{str(folder)!r} does not fit into the memory of {place}: free it, or choose another"
             " device (auto for all GPUs) or dtype"
         ) from None
-    defaults = {key: one.default for key, one in family_options(model).items()}
-    loaded.arguments = {**defaults, **typed}
-    others = {key: value for key, value in typed.items() if value != defaults[key]}
+    loaded.arguments = defaults(known) | typed
+    loaded.name += variants(known, typed)
     if loaded.decoder.found.uncut:
-        others["uncut_layers"] = numbered(loaded.decoder.found.uncut)
-    loaded.name += "".join(variant(key, value) for key, value in others.items())
+        loaded.name += variant("uncut_layers", numbered(loaded.decoder.found.uncut))
     return loaded
+
+
+def defaults(known: Mapping[str, Argument]) -> dict[str, Any]:
+    """The arguments' default values, by name."""
+    return {name: one.default for name, one in known.items()}
+
+
+def variants(known: Mapping[str, Argument], typed: Mapping[str, Any]) -> str:
+    """The part of a model's name for arguments that differ from the family's defaults."""
+    return "".join(
+        variant(key, value) for key, value in typed.items() if value != known[key].default
+    )

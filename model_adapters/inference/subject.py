@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from mapflow.model_adapters.checkpoints.pathways import scaled_pathways
-from mapflow.model_adapters.families.registry import families
+from mapflow.model_adapters.inference.identity import declared_identity, fitted
 from mapflow.model_adapters.interventions import Intervention
 from mapflow.model_adapters.video_llm import VideoLLM
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
-from mapflow.results.runs.provenance import code_version
-
-VERSIONED = ("mapflow", "torch", "transformers", "accelerate", "av")
 
 
 @dataclass(frozen=True)
@@ -55,22 +50,16 @@ class Subject:
 def run_identity(model: str, video_llm: VideoLLM, protocol: str) -> dict[str, Any]:
     """Values that two runs must share for their records to belong together.
 
-    `model` is the name as users type it. The versions include that of the package
-    which announces the model's family. `model_args` holds the family's own arguments, if it has
+    `model` is the name as users type it. `model_args` holds the family's own arguments, if it has
     any, with the defaults filled in.
     """
-    family = families().get(model)
-    packages = dict.fromkeys((*VERSIONED, *([family.distribution] if family else ())))
-    return {
-        "model": model,
-        "checkpoint": video_llm.name,
+    known = declared_identity(model, video_llm.name, video_llm.arguments, protocol)
+    loaded = {
         "digest": video_llm.digest,
-        "protocol": protocol,
         "dtype": str(weights_dtype(video_llm)).removeprefix("torch."),
-        **({"model_args": dict(video_llm.arguments)} if video_llm.arguments else {}),
-        "code": code_version(),
-        "versions": {name: package_version(name) for name in packages},
     }
+    order = ("model", "checkpoint", "digest", "protocol", "dtype")
+    return {name: (known | loaded)[name] for name in order} | known
 
 
 def fit_interventions(
@@ -80,21 +69,9 @@ def fit_interventions(
 
     Raises MapflowError if the model lacks layers or pathway ranges that one of them needs.
     """
-    n_layers = model.decoder.n_layers
-    resolved = tuple(one.resolve(scaled_pathways, n_layers) for one in interventions)
-    for one in resolved:
-        one.check(n_layers, model.pathways)
-    return resolved
+    return fitted(interventions, model.decoder.n_layers, model.pathways)
 
 
 def weights_dtype(model: VideoLLM) -> torch.dtype:
     """The precision of the weights."""
     return next(model.model.parameters()).dtype
-
-
-def package_version(package: str) -> str:
-    """The installed version, or "absent"."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"

@@ -5,6 +5,7 @@ Every setting of `--gen_kwargs` and of a task's `generation_kwargs` acts, or is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,9 @@ _NEUTRAL: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: True, ""),  # a greedy answer has no randomness to seed
 }
 """Setting → (whether a value changes nothing, what to do about others)."""
+_PARTS = re.compile(
+    r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\[[^\]]*\]|\{[^}]*\}|[^,])+""", re.DOTALL
+)
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
@@ -40,6 +44,33 @@ class Generation:
 
     max_new_tokens: int | None = None
     until: tuple[str, ...] = ()
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """`name=value,…` as lmms-eval's `simple_parse_args_string`, which needs torch to be imported.
+
+    Commas inside quotes and brackets belong to a value. Raises MapflowError for a part without =.
+    """
+    found: dict[str, Any] = {}
+    for part in _PARTS.findall(text):
+        name, equals, value = part.strip().partition("=")
+        if not equals:
+            raise MapflowError(
+                f"--gen_kwargs {text!r} must be settings like max_new_tokens=20,do_sample=False"
+            )
+        found[name] = _value(value)
+    return found
+
+
+def _value(text: str) -> bool | int | float | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if text.isnumeric():
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def read_generation(

@@ -21,15 +21,13 @@ import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 
+from mapflow.model_adapters.families.model_args import REMOTE_CODE
 from mapflow.model_adapters.families.registry import checkpoint, families, load_model
 from mapflow.model_adapters.inference import answering
 from mapflow.model_adapters.inference.batch_size import read_batch_size
+from mapflow.model_adapters.inference.identity import package_version
 from mapflow.model_adapters.inference.run_loop import answer_questions
-from mapflow.model_adapters.inference.subject import (
-    fit_interventions,
-    package_version,
-    run_identity,
-)
+from mapflow.model_adapters.inference.subject import fit_interventions, run_identity
 from mapflow.model_adapters.interventions import parse_interventions
 from mapflow.model_adapters.lmms.foreign_tasks import TaskScoring, scoring_of
 from mapflow.model_adapters.lmms.generation import DEFAULT_LENGTH, Generation, task_generation
@@ -91,10 +89,7 @@ class MapflowModel(lmms):
     ) -> None:
         super().__init__()
         if "trust_remote_code" in options:
-            raise MapflowError(
-                "trust_remote_code is refused: code from a checkpoint would run with all your"
-                " rights; no model here needs it (models of transformers: --model mapflow_hf)"
-            )
+            raise MapflowError(REMOTE_CODE)
         request = current_request()
         self.interventions = request.interventions if request else ()
         self.interventions = self.interventions or parse_interventions([str(intervention)])

@@ -132,29 +132,48 @@ class RunFolder(Generic[R]):
         self, identity: Mapping[str, Any], interventions: Mapping[str, str]
     ) -> dict[str, Any]:
         """The manifest of an earlier run with the same identity; empty if there is none."""
-        manifest = read_manifest(self.folder)
-        if not manifest:
-            if self.file.is_file() and b"\n" in self.file.read_bytes():
-                raise MapflowError(
-                    f"run folder {str(self.folder)!r} holds {self.file.name} but no {MANIFEST},"
-                    " which tells whose answers they are: bring it back, or choose another"
-                    " --output_path"
-                )
-            return {}
-        self._check_same(manifest.get("identity") or {}, identity)
-        named = manifest.get("interventions") or {}
-        known = named.keys() & interventions.keys()
-        self._check_same({n: named[n] for n in known}, {n: interventions[n] for n in known})
+        manifest = check_resumable(self.folder, identity, interventions, self.file.name)
+        if manifest:
+            _check_same(self.folder, manifest.get("identity") or {}, identity)
         return manifest
 
-    def _check_same(self, earlier: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-        for name in sorted({*earlier, *ours}):
-            if earlier.get(name) != ours.get(name):
-                raise MapflowError(
-                    f"run folder {str(self.folder)!r} holds another run: its {name} is"
-                    f" {earlier.get(name)!r}, this one's"
-                    f" {ours.get(name)!r}; choose another --output_path"
-                )
+
+def check_resumable(
+    folder: Path,
+    known: Mapping[str, Any],
+    interventions: Mapping[str, str],
+    file: str = RECORDS,
+) -> dict[str, Any]:
+    """The manifest of an earlier run in the folder; empty if there is none.
+
+    Raises MapflowError if that run differs in the part `known` of its identity or in the meaning of
+    an intervention, and if records (`file`) have no manifest. Nothing is written or locked.
+    """
+    manifest = read_manifest(folder)
+    if not manifest:
+        if (folder / file).is_file() and b"\n" in (folder / file).read_bytes():
+            raise MapflowError(
+                f"run folder {str(folder)!r} holds {file} but no {MANIFEST},"
+                " which tells whose answers they are: bring it back, or choose another"
+                " --output_path"
+            )
+        return {}
+    earlier = manifest.get("identity") or {}
+    _check_same(folder, {name: earlier.get(name) for name in known}, known)
+    named = manifest.get("interventions") or {}
+    both = named.keys() & interventions.keys()
+    _check_same(folder, {n: named[n] for n in both}, {n: interventions[n] for n in both})
+    return manifest
+
+
+def _check_same(folder: Path, earlier: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    for name in dict.fromkeys([*ours, *earlier]):
+        if earlier.get(name) != ours.get(name):
+            raise MapflowError(
+                f"run folder {str(folder)!r} holds another run: its {name} is"
+                f" {earlier.get(name)!r}, this one's"
+                f" {ours.get(name)!r}; choose another --output_path"
+            )
 
 
 @contextmanager

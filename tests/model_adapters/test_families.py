@@ -13,7 +13,14 @@ import pytest
 
 from mapflow.harness.cli.main import main
 from mapflow.model_adapters.families import registry
-from mapflow.model_adapters.families.registry import BUNDLED, families, family, family_for
+from mapflow.model_adapters.families.registry import (
+    BUNDLED,
+    Card,
+    card,
+    families,
+    family,
+    family_for,
+)
 from mapflow.model_adapters.lmms.manifest import manifests
 from mapflow.results.contract.errors import MapflowError
 
@@ -57,6 +64,11 @@ def test_the_bundled_families_are_listed_for_lmms_eval():
     assert list(families())[: len(OWN)] == OWN
     assert {"mapflow_llava", "mapflow_internvl", "mapflow_videollama3", "mapflow_hf"} <= set(OWN)
     assert {manifest.model_id for manifest in manifests()} == set(families())
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_is_known_without_importing_a_family_is_what_its_class_says(name):
+    assert card(name) == Card.of(family(name)) and families()[name].written_card is not None
 
 
 def test_listing_families_imports_no_model_code():

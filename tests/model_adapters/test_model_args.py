@@ -13,7 +13,7 @@ from mapflow.harness.analyses.registry import ANALYSES
 from mapflow.harness.cli.main import main
 from mapflow.harness.evaluation.lmms_eval import main as lmms_eval
 from mapflow.model_adapters.families.model_args import checked_options, parse_model_args
-from mapflow.model_adapters.families.registry import family
+from mapflow.model_adapters.families.registry import card
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.records.attention import AttentionRecord
 from mapflow.results.runs.folder import read_records
@@ -60,7 +60,7 @@ def test_text_that_says_two_things_or_none_is_refused(text, said):
 )
 def test_unknown_and_ill_typed_arguments_are_refused_by_name(options, said):
     with pytest.raises(MapflowError) as found:
-        checked_options("mapflow_videollama3", family("mapflow_videollama3"), options)
+        checked_options("mapflow_videollama3", card("mapflow_videollama3").arguments, options)
     assert said in str(found.value)
     assert next(iter(options)) in str(found.value)
 

@@ -27,7 +27,6 @@ from mapflow.model_adapters.interventions.language.layers import WindowStyle
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import coded
 from mapflow.results.records.sweep import SweepRecord
-from mapflow.results.statistics import simultaneous_bands
 
 Rule = Literal["paper", "confidence", "marginal"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -149,6 +148,8 @@ def _windows(
     )
     chosen = binned.mean(0) < threshold
     if confident:
+        from mapflow.results.statistics import simultaneous_bands
+
         # questions that differ by less than the threshold count as equal
         chosen &= simultaneous_bands(binned, video, resolution=-threshold).high < 0
     return chosen, n_layers

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mapflow.harness.analyses.analysis import Analysis
 from mapflow.harness.analyses.sweep import Sweep
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mapflow.harness.analyses.samples import Samples
     from mapflow.model_adapters.inference.subject import Subject
     from mapflow.model_adapters.interventions import Intervention
+    from mapflow.model_adapters.interventions.language.layers import WindowStyle
     from mapflow.results.statistics import RunOutcomes
 
 SENSITIVITY = (-2.0, -5.0, -10.0)
@@ -126,6 +127,12 @@ class Discovery(Analysis):
                 " together: run it once for each, with an --output_path of its own"
             )
 
+    def run_folders(self, folder: Path) -> Sequence[tuple[Path, str, Mapping[str, Any]]]:
+        from mapflow.harness.analyses.discovery.rules import STYLES
+
+        sweeps = [self._one_sweep(style).run_folders(folder / f"sweep-{style}") for style in STYLES]
+        return [*(one for own in sweeps for one in own), (folder / "scores", Record.FILE, {})]
+
     def run(self, subject: Subject, folder: Path) -> int:
         """Prints the table and writes the policies. Exit code: 0, or 3 if questions failed."""
         from mapflow.harness.analyses.discovery.output import describe, write_policies
@@ -180,22 +187,24 @@ class Discovery(Analysis):
 
     def _sweep(self, subject: Subject, folder: Path) -> tuple[Sweeps, bool]:
         """The sweeps that the rules read, by style; and whether questions failed."""
-        from mapflow.harness.analyses.discovery.rules import PATHWAYS, STYLES
-        from mapflow.model_adapters.interventions import Route
+        from mapflow.harness.analyses.discovery.rules import STYLES
         from mapflow.results.runs.folder import read_records
 
-        routes = tuple(Route.parse(route) for route in PATHWAYS.values())
         asked = {question.question_id for question in subject.questions}
         sweeps, missing = {}, False
         for style in STYLES:
             place = folder / f"sweep-{style}"
             print(f"\n{style} windows")
-            sweep = Sweep(
-                routes, style, self.window, self.samples, memory_budget=self.memory_budget
-            )
-            missing |= sweep.run(subject, place) != 0
+            missing |= self._one_sweep(style).run(subject, place) != 0
             sweeps[style] = [r for r in read_records(place, SweepRecord) if r.question_id in asked]
         return sweeps, missing
+
+    def _one_sweep(self, style: WindowStyle) -> Sweep:
+        from mapflow.harness.analyses.discovery.rules import PATHWAYS
+        from mapflow.model_adapters.interventions import Route
+
+        routes = tuple(Route.parse(route) for route in PATHWAYS.values())
+        return Sweep(routes, style, self.window, self.samples, memory_budget=self.memory_budget)
 
 
 def _policy(found: Found) -> Intervention:

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mapflow.model_adapters.checkpoints.lora import checkpoint_identity, find_base
+from mapflow.model_adapters.checkpoints.declared import checkpoint_identity, find_base
 from mapflow.model_adapters.checkpoints.network_loading import resolve_dtype
 from mapflow.model_adapters.conversation import Conversation, next_token_id
 from mapflow.model_adapters.families.hf.capture import decoder_inputs, holds_tensors

@@ -33,6 +33,7 @@ from mapflow.model_adapters.families.registry import (
 from mapflow.model_adapters.inference.identity import declared_identity, fitted
 from mapflow.model_adapters.interventions import Intervention
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Question
 from mapflow.results.records.record import Record
 from mapflow.results.runs.claim import Claim, claim
 from mapflow.results.runs.folder import check_resumable
@@ -125,6 +126,12 @@ def _check_architecture(family: str, place: Declared) -> None:
             f"checkpoint {place.folder} is not a {family.removeprefix(PREFIX)} checkpoint"
             f" (architecture {architecture!r}): {f'use --model {other}' if other else supported}"
         )
+
+
+def check_wording(family: str, questions: Sequence[Question]) -> None:
+    """Raises MapflowError if the questions' protocol has no wording for models of this kind."""
+    for question in {one.task: one for one in questions}.values():
+        question.prompt(card(family).prompt_style)
 
 
 def check_folder(

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from mapflow.harness.analyses.registry import Entry
 from mapflow.harness.cli.arguments import chosen_model, chosen_model_args, chosen_questions
-from mapflow.harness.cli.early_checks import check_folder, early_model
-from mapflow.model_adapters.families.registry import card
+from mapflow.harness.cli.early_checks import check_folder, check_wording, early_model
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,7 @@ class AnalysisCommand:
         described = early.described(analysis.early_interventions)
         questions = chosen_questions(options)
         analysis.check(questions)
-        style = card(options.model).prompt_style
-        for question in {one.task: one for one in questions}.values():
-            question.prompt(style)
+        check_wording(options.model, questions)
         identity = early.identity(options.protocol)
         held = [  # until the command ends
             check_folder(folder, {**identity, **settings}, described, file)

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapflow.harness.cli.early_checks import check_folder, early_model
+from mapflow.harness.cli.early_checks import check_folder, check_wording, early_model
 from mapflow.harness.cli.endings import run_command
 from mapflow.harness.cli.logs import set_up_logs
 from mapflow.harness.evaluation import upstream
@@ -163,6 +163,7 @@ class _Evaluation:
             )
         if args.log_samples and not args.output_path:
             raise MapflowError("--log_samples needs a place for the logs: add --output_path DIR")
+        self._protocol = args.protocol or os.environ.get("MAPFLOW_PROTOCOL", "paper")
         self._given: dict[str, str] = {}
         self._generation: Generation | None = None
         if self._ours:
@@ -297,7 +298,7 @@ class _Evaluation:
         if name.startswith("mapflow_"):
             from mapflow.tasks.lmms_functions import question_of
 
-            question_of(task.eval_docs_no_media[0]).prompt(card(self._args.model).prompt_style)
+            check_wording(self._args.model, [question_of(task.eval_docs_no_media[0])])
         else:
             from mapflow.model_adapters.lmms.foreign_tasks import scoring_of
 
@@ -359,8 +360,7 @@ class _Evaluation:
         described = model.described(self._interventions)
         if not args.output_path:
             return None
-        protocol = args.protocol or os.environ.get("MAPFLOW_PROTOCOL", "paper")
-        identity = model.identity(protocol)
+        identity = model.identity(self._protocol)
         identity["versions"] |= {"lmms-eval": package_version("lmms-eval")}
         if self._generation not in (None, Generation()):
             identity["generation"] = asdict(self._generation)
@@ -370,13 +370,10 @@ class _Evaluation:
         """Raises MapflowError for missing or wrong files of mapflow's tasks, and for wordings that
         they lack. lmms-eval reads the questions again, after it is imported.
         """
-        args, style = self._args, card(self._args.model).prompt_style
-        data = args.data_dir or os.environ.get("MAPFLOW_DATA")
-        protocol = args.protocol or os.environ.get("MAPFLOW_PROTOCOL", "paper")
+        data = self._args.data_dir or os.environ.get("MAPFLOW_DATA")
         for name in {*self._names()} & {*task_names()}:
-            questions = load_questions(name, protocol, Path(data) if data else None)
-            for question in {one.task: one for one in questions}.values():
-                question.prompt(style)
+            questions = load_questions(name, self._protocol, Path(data) if data else None)
+            check_wording(self._args.model, questions)
 
 
 _QUOTES = str.maketrans("\"'{}[]", "______")

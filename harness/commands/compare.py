@@ -6,6 +6,7 @@ import argparse
 
 from mapflow.harness.cli.arguments import chosen_margin
 from mapflow.harness.cli.table_output import add_comparison, add_output, write_tables
+from mapflow.results.contract.errors import MapflowError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,14 +18,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " or Inspect; the first is the baseline. One folder alone: its interventions are compared",
     )
     parser.add_argument(
-        "--baseline", metavar="INTERVENTION", help="within one folder (default: its first)"
+        "--baseline",
+        metavar="INTERVENTION",
+        help="within one folder, or of --interaction (default: the first)",
     )
     add_comparison(parser)
     parser.add_argument("--subtasks", action="store_true", help="also one table per subtask")
+    parser.add_argument(
+        "--interaction",
+        action="store_true",
+        help="runs are of different models: does an intervention cost one of them more? Differences"
+        " of differences, for every intervention that the first and another one share",
+    )
     add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.interaction:
+        return _interactions(options)
     from mapflow.harness.cli.chosen_runs import compared_runs
     from mapflow.results.tables.comparison import (
         all_differ,
@@ -43,5 +54,18 @@ def run(options: argparse.Namespace) -> int:
     tables = comparison_tables(pairs, together, left_out)
     if options.subtasks:
         tables += subtask_tables(pairs)
+    write_tables(tables, options)
+    return 0
+
+
+def _interactions(options: argparse.Namespace) -> int:
+    from mapflow.harness.cli.chosen_runs import all_runs
+    from mapflow.results.tables.interactions import interaction_tables
+
+    if options.subtasks:
+        raise MapflowError("--interaction has no table by subtask: leave out --subtasks")
+    chosen_margin(options)
+    models = [all_runs([word]) for word in options.runs]
+    tables = interaction_tables(models, options.baseline, intersect=options.intersect)
     write_tables(tables, options)
     return 0

@@ -250,7 +250,7 @@ def test_ablate_runs_the_grid_with_what_follows_two_dashes(tmp_path, monkeypatch
     words = ["--interventions", "full,random", "--seeds", "4", "--run", str(tmp_path / "grid")]
     assert main(["ablate", *words, "--", "--model", "mapflow_hf", "--limit", "3"]) == 0
     assert asked[0][1:] == [
-        *("-m", "mapflow.harness.evaluation.lmms_eval", "--model", "mapflow_hf", "--limit", "3"),
+        *("-m", "mapflow", "run", "--model", "mapflow_hf", "--limit", "3"),
         *("--intervention", "full", "--intervention", "random:seed=4"),
         *("--output_path", str(tmp_path / "grid")),
     ]

@@ -22,7 +22,7 @@ from mapflow.results.tables.comparison import (
     compare_with_baseline,
     comparison_table,
 )
-from mapflow.results.tables.formats import Column, render
+from mapflow.results.tables.formats import Column, Row, render
 from mapflow.results.tables.subtasks import subtask_table
 from tests.results.run_folders import answers, write_run
 
@@ -189,7 +189,7 @@ def test_a_new_column_in_front_leaves_the_others_under_their_headings(tmp_path, 
         return {column.head: [column.show(row) for row in table.rows] for column in table.columns}
 
     whole, subtasks = cells(comparison_table(pairs)), cells(subtask_table(pairs))
-    new = Column("videos", lambda row: f"{row['videos']:,}")
+    new: Column[Row] = Column("videos", lambda row: f"{row['videos']:,}")
     monkeypatch.setattr(comparison, "COLUMNS", (new, *comparison.COLUMNS))
     assert cells(comparison_table(pairs)) == {"videos": ["20"], **whole}
     assert cells(subtask_table(pairs)) == subtasks
@@ -200,9 +200,11 @@ def test_an_open_verdict_says_what_could_have_been_seen(tmp_path):
     full, effective = runs_of(tmp_path / "a", full=BEFORE * 10, effective=AFTER * 10)
     (one,) = compare_with_baseline(full, [effective])
     assert one.comparison.non_inferiority.verdict == "inconclusive"
-    found = 100 * one.comparison.detectable
-    assert f"effective on TVBench: A change of {found:.1f} points would have been found" in render(
-        [comparison_table([one])], "terminal"
+    found = one.comparison.detectable
+    assert found is not None
+    assert (
+        f"effective on TVBench: A change of {100 * found:.1f} points would have been found"
+        in render([comparison_table([one])], "terminal")
     )
     full, effective = runs_of(tmp_path / "b", full=[1] * 40, effective=[0] + [1] * 39)
     (one,) = compare_with_baseline(full, [effective])

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from mapflow.harness.analyses.registry import OVERLAY_FOLDER
 from mapflow.model_adapters.inference.subject import Subject
 from mapflow.model_adapters.interventions import LayerSpan
 from mapflow.model_adapters.progress import progress
@@ -39,7 +40,6 @@ from mapflow.results.records.attention import AttentionRecord
 from mapflow.results.records.lens import LensRecord
 
 LOG = logging.getLogger(__name__)
-FOLDER = "overlays"
 LONGEST_SIDE = 320
 """Most pixels of a picture: a figure shows it two inches wide."""
 
@@ -85,7 +85,7 @@ def draw_attention(
             continue
         title = f"{question}: {own[0].rows} → video, layers {layers}"
         overlay = AttentionOverlay(canvas.pictures, canvas.numbers, maps, title)
-        path = folder / FOLDER / file_name(question)
+        path = folder / OVERLAY_FOLDER / file_name(question)
         save_figure(
             attention_overlay(overlay),
             path.with_name(f"{path.name}_attention"),
@@ -127,7 +127,11 @@ def draw_lens(
                     sure[canvas.tokens],
                     f"{question}: {name}, layer {layer + 1}",
                 )
-                path = folder / FOLDER / f"{file_name(question)}_{file_name(name)}_layer{layer + 1}"
+                path = (
+                    folder
+                    / OVERLAY_FOLDER
+                    / f"{file_name(question)}_{file_name(name)}_layer{layer + 1}"
+                )
                 save_figure(lens_overlay(overlay), path, lens_overlay_rows(overlay))
 
 
@@ -188,5 +192,5 @@ def _canvases(
         except MapflowError as error:
             LOG.warning("no overlay of question %s: %s", question.question_id, error)
             continue
-        (folder / FOLDER).mkdir(exist_ok=True)
+        (folder / OVERLAY_FOLDER).mkdir(exist_ok=True)
         yield question.question_id, canvas

@@ -64,6 +64,8 @@ ENTRIES = (
 )
 DISCOVERY, DISCOVERED = "discover", "discovery.json"
 """The analysis that leaves sweeps and the runs that score them, and the file of its result."""
+OVERLAY_FOLDER = "overlays"
+"""Where an analysis leaves drawings on the frames."""
 ANALYSES = {entry.name: entry for entry in ENTRIES}
 """Name → entry."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +14,7 @@ from mapflow.harness.analyses.registry import (
     ANALYSES,
     DISCOVERED,
     DISCOVERY,
+    OVERLAY_FOLDER,
     analyses_in,
     asked_names,
     question_analyses,
@@ -27,7 +30,7 @@ from mapflow.results.runs.folder import reported_records
 from mapflow.results.runs.manifest import read_manifest
 from mapflow.results.runs.model_names import model_name
 from mapflow.results.runs.provenance import manifest_lines
-from mapflow.results.statistics import points
+from mapflow.results.statistics import count, points
 from mapflow.results.tables.formats import Column, Row, Table
 from mapflow.results.tables.summary import percent
 from mapflow.results.tables.sweeps import drop_text
@@ -47,6 +50,8 @@ SWEEPS_SHOW = (
     " and end at the edge of the panel. Dots mark layers with a significant change."
 )
 CURVES_SHOW = "Means over questions; bands are pointwise 95 % intervals by video."
+OVERLAYS = 4
+"""Drawings on frames that a report shows of a folder, at most."""
 SETTINGS = ("style", "window", "norm", "released", "raw_embeddings", "topk", "rows", "samples")
 """Entries of a manifest's identity that a caption names."""
 
@@ -93,6 +98,7 @@ def _figures(name: str, folder: Path) -> list[AnalysisFigure]:
     groups = by_benchmark(reported_records(folder, kind.RECORD))
     if not groups:
         raise MapflowError(f"{str(folder)!r} holds no records of a {name} yet")
+    pictures, notes = _overlays(folder)
     figures = []
     for benchmark, records in groups.items():
         title = titles.get(benchmark, benchmark)
@@ -108,10 +114,39 @@ def _figures(name: str, folder: Path) -> list[AnalysisFigure]:
             replace(
                 figure,
                 caption=f"{caption}, {title}",
+                pictures=[] if figures else pictures,
+                notes=[*figure.notes, *([] if figures else notes)],
                 provenance=[(folder.name, "; ".join(manifest_lines(manifest)))],
             )
         )
     return figures
+
+
+def _overlays(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """The first drawings on frames that an analysis left in its folder, and notes about the rest.
+
+    As WebP, a drawing takes about 30 KiB.
+    """
+    from PIL import Image
+
+    files = sorted((folder / OVERLAY_FOLDER).glob("*.png"))
+    pictures, notes = [], []
+    for file in files[:OVERLAYS]:
+        data = io.BytesIO()
+        try:
+            with Image.open(file, formats=["PNG"]) as image:
+                image.convert("RGB").save(data, "WEBP", quality=85)
+        except (OSError, ValueError, KeyError, Image.DecompressionBombError) as error:
+            notes.append(f"{file.name} cannot be shown: {error}.")
+            continue
+        encoded = base64.b64encode(data.getvalue()).decode("ascii")
+        pictures.append((f"drawn on the frames: {file.stem}", f"data:image/webp;base64,{encoded}"))
+    if len(files) > OVERLAYS:
+        notes.append(
+            f"{OVERLAYS} of {count(len(files), 'drawing')} on frames are shown; all are in"
+            f" {folder.name}/{OVERLAY_FOLDER}."
+        )
+    return pictures, notes
 
 
 def _setting(value: Any) -> str:

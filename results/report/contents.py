@@ -71,12 +71,14 @@ class AnalysisFigure:
 
     blocks: panels of means by layer; `routes` are the panels of a sweep.
     tables: the numbers behind the curves.
+    pictures: (text alternative, data URI) of drawings on the frames.
     """
 
     caption: str
     blocks: Sequence[CurveBlock] = ()
     routes: Sequence[RoutePanel] = ()
     tables: Sequence[Table] = ()
+    pictures: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     provenance: Sequence[tuple[str, str]] = ()
 

@@ -1,5 +1,7 @@
 """What a report shows of runs and analyses: its first screen, curves and order of questions."""
 
+import base64
+import io
 import json
 import re
 import time
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from mapflow.harness.analyses.registry import analyses_in
 from mapflow.harness.cli.main import main
@@ -199,6 +202,25 @@ def test_traces_lenses_and_attention_are_drawn_with_the_figures_numbers(folders)
     drawn = re.findall(r'<polyline points="[^"]+" class="curve[^>]*><title>', text)
     assert len(drawn) == n_curves
     assert 'id="leaderboard"' not in text and 'id="questions"' not in text
+
+
+def test_the_first_drawings_on_frames_are_shown(folders):
+    overlays = folders[2][1] / "overlays"
+    overlays.mkdir()
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    for number in range(6):
+        pixels[:] = 40 * number
+        Image.fromarray(pixels).save(overlays / f"q{number}_attention.png")
+    (overlays / "q1_attention.png").write_bytes(b"not a picture")
+    (figure,) = next(analysis_sections(folders[2:])).figures
+    shown = [alternative.split(": ")[1] for alternative, _ in figure.pictures]
+    assert shown == ["q0_attention", "q2_attention", "q3_attention"]
+    data = base64.b64decode(figure.pictures[1][1].removeprefix("data:image/webp;base64,"))
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.size == (60, 40) and abs(image.convert("L").getpixel((9, 9)) - 80) < 3
+    assert figure.notes[0].startswith("q1_attention.png cannot be shown: ")
+    assert figure.notes[1].startswith("4 of 6 drawings on frames are shown")
+    assert render_report(contents_of(analyses=folders)).count('src="data:image/webp') == 3
 
 
 def test_an_axis_of_curves_ends_at_a_round_number_above_them(folders):

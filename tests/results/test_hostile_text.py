@@ -127,6 +127,7 @@ def contents(text: str) -> ReportContents:
         [CurveBlock(text, [CurvePanel(text, {}, {text: curve})])],
         [RoutePanel(text, 1, (1.0, 2.0))],
         [table],
+        [(text, "data:image/webp;base64,x")],
         [text],
         [(text, text)],
     )

@@ -107,7 +107,13 @@ def an_analysis():
     block = CurveBlock(HOSTILE, [CurvePanel(HOSTILE, {}, {HOSTILE: curve, "other": curve})])
     route = RoutePanel(HOSTILE, 9, (-10, 5), (-20, -5), (0, 10), (True, False))
     figure = AnalysisFigure(
-        HOSTILE, [block], [route], [a_table("Numbers")], [HOSTILE], [(HOSTILE, HOSTILE)]
+        HOSTILE,
+        [block],
+        [route],
+        [a_table("Numbers")],
+        [(HOSTILE, PIXEL)],
+        [HOSTILE],
+        [(HOSTILE, HOSTILE)],
     )
     return AnalysisSection("trace", "Traces", HOSTILE, [figure])
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,6 @@ from mapflow.results.contract.visible_text import counted, quoted
 
 if TYPE_CHECKING:
     from mapflow.results.exchange.content import Exported
-    from mapflow.results.records.base import JsonlRecord
 
 SHOWN = 6
 """Names of written files that are printed; a folder may get hundreds."""
@@ -58,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
         raise MapflowError(
             f"--dataset {quoted(options.dataset)} is not OWNER/NAME or OWNER/NAME:TASK"
         )
-    files = FORMATS[options.to].write(_exported(options), options.output)
+    chosen = FORMATS[options.to]
+    files = chosen.write((_scored if chosen.scored else _records)(options), options.output)
     for file in files[:SHOWN]:
         print(f"written: {file}")
     if len(files) > SHOWN:
@@ -66,31 +66,55 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _exported(options: argparse.Namespace) -> Exported:
-    """The runs of the place, or the records of an analysis."""
+def _records(options: argparse.Namespace) -> Exported:
+    """All records of a run, a log or an analysis, also of answers that nothing here scores."""
+    from mapflow.harness.analyses.registry import question_analyses
+    from mapflow.harness.cli.chosen_runs import named_place
+    from mapflow.results.exchange.content import Exported
+    from mapflow.results.records.record import Record
+    from mapflow.results.runs.folder import reported_records
+    from mapflow.results.runs.manifest import read_manifest
+    from mapflow.results.runs.run import open_records
+
+    place, intervention = named_place(options.run)
+    kinds = [Record, *(one.RECORD for one in question_analyses().values())]
+    kind = next((one for one in kinds if (place / one.FILE).is_file()), None)
+    if kind is None:
+        manifest, records = open_records(place)  # says what is missing
+        found = list(records)
+    else:
+        manifest, found = read_manifest(place), reported_records(place, kind)
+    if not found:
+        raise MapflowError(f"{str(place)!r} holds no answers yet; there is nothing to export")
+    named = [one for one in found if not intervention or one.key[1] == intervention]
+    if not named:
+        names = ", ".join(dict.fromkeys(one.key[1] for one in found))
+        raise MapflowError(f"{str(place)!r} has nothing on {quoted(intervention)}; it has {names}")
+    return Exported(place, [], named, manifest)
+
+
+def _scored(options: argparse.Namespace) -> Exported:
+    """The runs of the place, with what else their formats hold."""
     from mapflow.harness.analyses.registry import question_analyses
     from mapflow.harness.cli.chosen_runs import all_runs, named_place, with_baseline
     from mapflow.harness.reporting.viewer import known_questions
     from mapflow.results.exchange.content import Exported
     from mapflow.results.records.record import Record
     from mapflow.results.runs.folder import reported_records
-    from mapflow.results.runs.manifest import read_manifest
-    from mapflow.results.runs.run import open_records
+    from mapflow.results.runs.run import left_out_notes, open_records
     from mapflow.tasks.registry import benchmark_repositories
 
-    place, intervention = named_place(options.run)
-    known = [one.RECORD for one in question_analyses().values()]
-    kinds = [one for one in known if (place / one.FILE).is_file()]
-    if kinds and not (place / Record.FILE).is_file():
-        if intervention or len(kinds) > 1:
-            raise MapflowError(
-                f"{quoted(options.run)} is not the folder of one analysis; name the folder alone"
-            )
-        records = _present(reported_records(place, kinds[0]), place)
-        return Exported(place, [], records, read_manifest(place))
+    place, _ = named_place(options.run)
+    own_kind = (place / Record.FILE).is_file()
+    files = [one.RECORD.FILE for one in question_analyses().values()]
+    if not own_kind and any((place / file).is_file() for file in files):
+        raise MapflowError(
+            f"{str(place)!r} is the folder of an analysis, which has no answers to score: export it"
+            " --to csv or --to parquet"
+        )
     runs = all_runs([options.run])
     manifest, found = open_records(place)
-    if (place / Record.FILE).is_file():
+    if own_kind:
         found = iter(reported_records(place))
     chosen = {(run.intervention, run.benchmark) for run in runs}
     records = [one for one in found if (one.intervention, one.benchmark) in chosen]
@@ -100,19 +124,14 @@ def _exported(options: argparse.Namespace) -> Exported:
             f"--dataset {options.dataset} is one data set, and {quoted(options.run)} holds"
             f" {len(own)} benchmarks ({', '.join(own)}); export their folders apart"
         )
-    ids = [record.question_id for record in records]
+    for note in left_out_notes(runs):
+        logging.getLogger(__name__).warning(note)
     return Exported(
         place,
         with_baseline(runs, options.baseline),
-        _present(records, place),
+        records,
         manifest,
-        known_questions(ids, options.data_dir)[0],
+        known_questions([record.question_id for record in records], options.data_dir)[0],
         {**benchmark_repositories(), **own},
         chosen_margin(options),
     )
-
-
-def _present(records: Sequence[JsonlRecord], place: Path) -> Sequence[JsonlRecord]:
-    if not records:
-        raise MapflowError(f"{str(place)!r} holds no answers yet; there is nothing to export")
-    return records

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.records.record import Record
@@ -23,7 +22,7 @@ class Exported:
 
     Attributes:
         place: a run folder or log.
-        groups: one list of runs per benchmark, the baseline first; empty for folders of analyses.
+        groups: one list of runs per benchmark, the baseline first; empty for formats of records.
         records: one per question and intervention (or route), sorted.
         manifest: what was run.
         questions: question id → its text and options, as far as they are on this machine.
@@ -38,15 +37,6 @@ class Exported:
     questions: Mapping[str, Question] = field(default_factory=dict)
     datasets: Mapping[str, str] = field(default_factory=dict)
     margin: float = 0.02
-
-    def scored_groups(self, purpose: str) -> Sequence[Sequence[Run]]:
-        """`groups`. Raises MapflowError, naming the purpose, where there are none."""
-        if not self.groups:
-            raise MapflowError(
-                f"{str(self.place)!r} is the folder of an analysis, which has no answers to score:"
-                f" {purpose} needs a run; export it to csv or parquet"
-            )
-        return self.groups
 
     @cached_property
     def pairs(self) -> list[ComparedPair]:

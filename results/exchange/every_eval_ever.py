@@ -37,7 +37,7 @@ def write_every_eval_ever(exported: Exported, path: Path) -> list[Path]:
     Raises MapflowError for a run without an answered question.
     """
     now, files = str(int(time.time())), []
-    for group in exported.scored_groups("Every Eval Ever"):
+    for group in exported.groups:
         runs = [run for run in group if run.n]
         if not runs:
             continue
@@ -102,20 +102,21 @@ def _uuid(text: str) -> str:
 
 
 def _model_info(run: Run, model: str, exported: Exported) -> dict[str, Any]:
+    """What is known of the model; for logs of other tools, not where and how it ran."""
     identity = exported.manifest.get("identity") or {}
     known = {
         name: identity.get(name) for name in ("model", "checkpoint", "digest", "dtype", "released")
     }
+    version = (identity.get("versions") or {}).get("transformers")
+    engine = {"inference_engine": {"name": "transformers", "version": version}} if version else {}
+    foreign = exported.manifest.get("logged_by")
     return {
         "name": run.model,
         "id": model,
         "developer": model.rpartition("/")[0] or LOCAL,
-        "inference_engine": {
-            "name": "transformers",
-            "version": str((identity.get("versions") or {}).get("transformers") or "unknown"),
-        },
+        **engine,
         "additional_details": {
-            "deployment_type": "self_deployed",
+            "deployment_type": "unknown" if foreign else "self_deployed",
             "model_availability": "unknown",
             **_texts({name: value for name, value in known.items() if value is not None}),
         },

@@ -12,10 +12,15 @@ if TYPE_CHECKING:
 
 
 class ExportFormat(NamedTuple):
-    """A format: its one-line help, and "module:function" of its writer, imported when it runs."""
+    """A format: its one-line help, and "module:function" of its writer, imported when it runs.
+
+    `scored` formats hold accuracies, so every answer has to be right or wrong; others hold records
+    of any kind.
+    """
 
     help: str
     writer: str
+    scored: bool = True
 
     def write(self, exported: Exported, path: Path) -> list[Path]:
         """Writes the file or folder `path`; returns the files written.
@@ -27,8 +32,10 @@ class ExportFormat(NamedTuple):
 
 
 FORMATS: Mapping[str, ExportFormat] = {
-    "csv": ExportFormat("a file, one row per question and intervention", "frames:write_csv"),
-    "parquet": ExportFormat("the same as Parquet", "frames:write_parquet"),
+    "csv": ExportFormat(
+        "a file, one row per question and intervention", "frames:write_csv", scored=False
+    ),
+    "parquet": ExportFormat("the same as Parquet", "frames:write_parquet", scored=False),
     "every-eval-ever": ExportFormat(
         "a folder of documents in Every Eval Ever's schema, with their samples",
         "every_eval_ever:write_every_eval_ever",

@@ -25,7 +25,7 @@ def write_hub_results(exported: Exported, path: Path) -> list[Path]:
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     entries = []
-    for group in exported.scored_groups("a result on the Hub"):
+    for group in exported.groups:
         run = _uncut(group, exported.place)
         if run.total is not None and not run.complete:
             raise MapflowError(

@@ -28,7 +28,7 @@ def write_inspect(exported: Exported, path: Path) -> list[Path]:
 
     Raises MapflowError for several logs and a single file.
     """
-    runs = [run for group in exported.scored_groups("an Inspect log") for run in group]
+    runs = [run for group in exported.groups for run in group]
     logs = {_file_name(run, exported): _log(run, exported) for run in runs}
     if path.suffix == ".eval":
         raise MapflowError(f"{str(path)!r}: Inspect logs are written as .json, or into a folder")

@@ -25,8 +25,11 @@ def readers(folder, kind=None):
     """What reads the folder, by name: returns the exit code, or raises MapflowError."""
     output = str(folder.parent / "page.html")
     commands = {name: [name, str(folder)] for name in COMMANDS}
+    table = str(folder.parent / "records.csv")
+    commands["export"] = ["export", str(folder), "--to", "csv", "-o", table]
     if kind:
-        commands = {"figure": ["figure", str(folder), "-o", str(folder.parent / "figure.png")]}
+        figure = ["figure", str(folder), "-o", str(folder.parent / "figure.png")]
+        commands = {"export": commands["export"], "figure": figure}
     if kind is SweepRecord:
         if not (whole := folder.parent / "whole").exists():
             write_folder(whole)

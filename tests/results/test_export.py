@@ -1,6 +1,7 @@
 """Exported runs: read back by the tools whose formats they are, and equal to the records."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import re
@@ -196,6 +197,23 @@ def test_inspect_itself_reads_the_log(run, tmp_path):
     inspect.write_eval_log(log, str(tmp_path / "packed.eval"))  # packed as Inspect packs
     (packed,) = read_runs(tmp_path / "packed.eval")
     assert packed.correct.tolist() == read_runs(run)[1].correct.tolist()
+
+
+def test_answers_that_nothing_scores_are_exported_as_records(run, tmp_path, capsys):
+    free = [
+        dataclasses.replace(one, correct=None)
+        for one in answers("full", [1, 1], question_id="captions/{:04d}", task="captions")
+    ]
+    mixed = write_run(tmp_path / "mixed", [*answers("full", [1, 0]), *free])
+    assert export(mixed, "csv", tmp_path / "all.csv") == 0
+    assert len(pandas.read_csv(tmp_path / "all.csv")) == 4
+    capsys.readouterr()
+    assert export(mixed, "inspect", tmp_path / "logs") == 0
+    assert "captions (lmms-eval), whose answers are not right or wrong" in capsys.readouterr().err
+    assert len(list((tmp_path / "logs").iterdir())) == 1
+    alone = write_run(tmp_path / "alone", free)
+    assert export(f"{alone}:full", "parquet", tmp_path / "alone.parquet") == 0
+    assert export(alone, "inspect", tmp_path / "none") == 2
 
 
 @pytest.mark.parametrize("to", FORMATS)

@@ -166,6 +166,20 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise MapflowError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
 
 
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, n: int, folder: Path) -> None:
+    """Raises MapflowError for a token beyond the network's `n` embeddings.
+
+    The token of padding may be: prompts are not padded with tokens.
+    """
+    numbers = {number: token for token, number in tokenizer.get_vocab().items()}
+    beyond = [one for one in numbers if one >= n and numbers[one] != tokenizer.pad_token]
+    if beyond:
+        raise MapflowError(
+            f"{folder}: token {numbers[min(beyond)]!r} has the number {min(beyond)}, but the"
+            f" network has embeddings of {n} tokens: use the checkpoint's own tokenizer.json"
+        )
+
+
 def letter_ids(tokenizer: PreTrainedTokenizerBase, letters: Sequence[str]) -> tuple[int, ...]:
     """The token of each bare letter, as it follows "(" or the start of a line, without a space.
 

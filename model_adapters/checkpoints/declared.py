@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mapflow.model_adapters.checkpoints.folder import (
+    PRECISIONS,
     architecture_of,
     check_sizes,
     find_folder,
@@ -25,7 +26,6 @@ from mapflow.results.contract.files import read_json, sha256
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 """The files of a LoRA folder."""
-PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 LANGUAGE_MODELS = ("text_config", "llm_config")
 """Entries of a config.json that describe the language model, where it is not the file itself."""
 

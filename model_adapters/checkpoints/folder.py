@@ -13,6 +13,7 @@ from typing import Any
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json
+from mapflow.results.contract.visible_text import quoted
 
 SHARD = re.compile(r"[\w.-]+\.safetensors")
 
@@ -30,6 +31,7 @@ LARGEST = {
     "projection_dim": 1 << 20,
 }
 """Ending of a setting's name → the largest accepted value, several times today's largest."""
+PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 
 
 def find_folder(path: str | Path) -> Path:
@@ -60,13 +62,20 @@ def architecture_of(config: Mapping[str, Any]) -> str:
 
 
 def check_sizes(config: Mapping[str, Any], file: Path) -> None:
-    """Raises MapflowError for a size, anywhere in the config, that no model has.
+    """Raises MapflowError for a size, anywhere in the config, that no model has, and for a number
+    format that is not in `PRECISIONS`.
 
     Such a network, or its position tables, would fill the memory before its weights are read.
     """
     for name, value in config.items():
         if isinstance(value, dict):
             check_sizes(value, file)
+        elif name in ("torch_dtype", "dtype") and value is not None:
+            if not isinstance(value, str) or value.removeprefix("torch.") not in PRECISIONS:
+                raise MapflowError(
+                    f"{file}: {name}={quoted(value)} is not a number format of weights:"
+                    f" {', '.join(PRECISIONS)}"
+                )
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             most = next((most for ending, most in LARGEST.items() if name.endswith(ending)), None)
             if most is not None and not 0 <= value <= most:

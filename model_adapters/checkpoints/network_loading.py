@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mapflow.model_adapters.checkpoints.declared import PRECISIONS, check_dtype
-from mapflow.model_adapters.checkpoints.folder import some
+from mapflow.model_adapters.checkpoints.declared import check_dtype
+from mapflow.model_adapters.checkpoints.folder import PRECISIONS, some
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.processes import processes
 
@@ -34,6 +34,9 @@ STORED = ("F32", "BF16", "F16", "F64")
 Integers, booleans, eight-bit and complex numbers convert to floats without an error, but they are
 not the weights: quantized ones lack their scales, complex ones lose their imaginary part.
 """
+
+SAMPLE = 4096
+"""Numbers of the token embeddings whose magnitudes are looked at."""
 
 
 @runtime_checkable
@@ -119,7 +122,7 @@ def resolve_dtype(
         return dtype
     if dtype == "auto":
         on_cpu = device_map == "cpu" or (device_map == "auto" and not torch.cuda.is_available())
-        dtype = str(config.get("torch_dtype") or config.get("dtype"))
+        dtype = str(config.get("torch_dtype") or config.get("dtype")).removeprefix("torch.")
         if on_cpu or dtype not in PRECISIONS:
             return torch.float32
     check_dtype(dtype)
@@ -141,7 +144,8 @@ def load_network(
         device_map: one device ("cpu", "cuda:0"), "auto" for all GPUs, or module prefix → device.
         no_split: class names of modules that "auto" keeps on one device.
 
-    Raises MapflowError naming missing tensors, unexpected tensors and different shapes.
+    Raises MapflowError naming missing tensors, unexpected tensors, different shapes, two different
+    tensors for parameters that config.json ties, and as `check_numbers`.
     """
     from accelerate import init_empty_weights
 
@@ -162,13 +166,59 @@ def load_network(
             placed[id(slot)] = _like(
                 slot, value.to(device=device_of(name, placement), dtype=target)
             )
+        elif name in weights.shapes:
+            check_tied(weights, source_of[name], name)
         _assign(network, name, placed[id(slot)])
+    check_numbers(network)
     network.eval()
     if set(placement) == {""}:
         return network.to(placement[""])
     from accelerate import dispatch_model
 
     return cast(Network, dispatch_model(network, dict(placement)))
+
+
+def check_numbers(network: nn.Module) -> None:
+    """Raises MapflowError for weights that are not finite, or not in the format that the file says.
+
+    float16 and bfloat16 have the same size, so a file can call one the other. Read so, the middle
+    half of all magnitudes spans a factor of thousands, or no number is much below the median; of
+    normally distributed numbers it spans 3.6, and one in nine is below a fifth of the median. The
+    embeddings of tokens show it.
+    """
+    for name, weights in network.named_parameters():
+        if not weights.is_meta and not _finite(weights):
+            dtype = str(weights.dtype).removeprefix("torch.")
+            raise MapflowError(
+                f"the checkpoint's {name} holds NaN or infinity in {dtype}: its file is damaged, or"
+                " its numbers need another dtype, such as float32"
+            )
+    tables = [one.weight for one in network.modules() if isinstance(one, nn.Embedding)]
+    table = max((one for one in tables if not one.is_meta), key=Tensor.numel, default=None)
+    if table is not None and table.numel() >= SAMPLE:
+        sample = table.detach().flatten()[:: table.numel() // SAMPLE].abs().double()
+        rest = sample[sample > 0] if sample.any() else sample
+        low, median, high = rest.quantile(rest.new_tensor([0.25, 0.5, 0.75]))
+        if high > 1000 * low or (sample < median / 5).double().mean() < 0.01:
+            raise MapflowError(
+                "the checkpoint's token embeddings are no numbers of a network (half of them from"
+                f" {low:.1e} to {high:.1e}): its file states another number format than it holds"
+            )
+
+
+def _finite(weights: Tensor) -> bool:
+    """A sum takes a tenth of the time and no memory. It may also overflow, so then all count."""
+    wide = torch.promote_types(weights.dtype, torch.float32)
+    return bool(weights.sum(dtype=wide).isfinite()) or bool(weights.isfinite().all())
+
+
+def check_tied(weights: Weights, name: str, other: str) -> None:
+    """Raises MapflowError if the tensors of two tied parameters differ: only one would be used."""
+    if not torch.equal(weights.read(name), weights.read(other)):
+        raise MapflowError(
+            f"config.json ties {other} to {name} (tie_word_embeddings), but their tensors differ:"
+            " one of the two is not of this checkpoint"
+        )
 
 
 def _match(slots: Mapping[str, Tensor], weights: Weights) -> dict[str, str]:

@@ -239,6 +239,7 @@ def load_model(
     load, and as `VideoLLM.load` does.
     """
     from mapflow.model_adapters.checkpoints.network_loading import default_device
+    from mapflow.model_adapters.conversation import check_vocabulary
     from mapflow.model_adapters.device_memory import out_of_memory
     from mapflow.model_adapters.interventions.inspection.layers import (
         numbered,
@@ -259,6 +260,9 @@ def load_model(
             f"{str(folder)!r} does not fit into the memory of {place}: free it, or choose another"
             " device (auto for all GPUs) or dtype"
         ) from None
+    table: Any = getattr(loaded.decoder.core.get_input_embeddings(), "weight", None)
+    if table is not None:
+        check_vocabulary(loaded.tokenizer, len(table), Path(folder))
     loaded.arguments = defaults(known) | typed
     loaded.name += variants(known, typed)
     if loaded.decoder.found.uncut:

@@ -30,7 +30,11 @@ from mapflow.model_adapters.checkpoints.folder import (
     weight_files,
 )
 from mapflow.model_adapters.checkpoints.lora import LoraWeights
-from mapflow.model_adapters.checkpoints.network_loading import DERIVED, SafetensorsWeights
+from mapflow.model_adapters.checkpoints.network_loading import (
+    DERIVED,
+    SafetensorsWeights,
+    check_numbers,
+)
 from mapflow.model_adapters.families.registry import family_for
 from mapflow.model_adapters.interventions.inspection.hollow import check_hollow
 from mapflow.results.contract.errors import MapflowError
@@ -162,6 +166,7 @@ def load_model(
         )
     if adapter is not None:
         merge(model, adapter)
+    check_numbers(model)
     return model.eval().requires_grad_(False)
 
 

@@ -17,7 +17,7 @@ HEIGHT, AXIS = 26, 20
 """Of a row and of the axis below the rows, in pixels."""
 STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5)
 """Distances between the ticks of an axis, as fractions."""
-TICKS = 7
+TICKS = 6
 """Ticks of an axis, at most, its ends included."""
 
 

@@ -58,8 +58,9 @@ const show = () => {
   linkHere();
 };
 
-// The link of the navigation returns to the current view.
+// The link of the navigation returns to the current view; "show all" is there where something is hidden.
 const linkHere = () => {
+  byId("reset").hidden = shown.length === questions.length;
   byId("to-questions").href = address(named ? questions[chosen].i : null);
 };
 

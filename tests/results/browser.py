@@ -5,6 +5,7 @@
 takes the screenshots of a report for the docs' gallery.
 """
 
+import io
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 DESKTOP, PHONE = (1400, 900), (390, 844)
 """Width and height of the screens on which pages are looked at."""
@@ -87,7 +89,7 @@ def too_wide(driver) -> list[str]:
 
 
 def screenshots(page: Path, folder: Path) -> list[Path]:
-    """Pictures of a report for a gallery, as PNG: its first screen and its questions.
+    """Pictures of a report for a gallery, as WebP: its first screen and its questions.
 
     Both are taken on a desktop and on a phone, in the light and in the dark theme. Returns the
     files; `folder` is made if it is absent.
@@ -101,8 +103,9 @@ def screenshots(page: Path, folder: Path) -> list[Path]:
                 for view, hash_ in (("answer", ""), ("questions", "#questions?")):
                     driver.get("about:blank")
                     driver.get(page.resolve().as_uri() + hash_)
-                    file = folder / f"report_{view}_{device}_{theme}.png"
-                    driver.save_screenshot(str(file))
+                    file = folder / f"report_{view}_{device}_{theme}.webp"
+                    shot = Image.open(io.BytesIO(driver.get_screenshot_as_png()))
+                    shot.convert("RGB").save(file, quality=90)
                     files.append(file)
     return files
 

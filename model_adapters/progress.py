@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
+
+from mapflow.results.runs.processes import processes
 
 LOG_FILE_SECONDS = 10.0
 """Between two states of a bar where standard error is not a terminal, but e.g. a log file."""
@@ -25,7 +26,7 @@ def progress(
     """A bar with the remaining time on standard error, hidden with --quiet and in all processes of
     a job but the first."""
     hidden |= logging.getLogger("mapflow").level > logging.INFO
-    hidden |= int(os.environ.get("RANK", 0)) > 0
+    hidden |= processes().rank > 0
     terminal = sys.stderr.isatty()
     return tqdm(
         items,

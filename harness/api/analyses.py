@@ -28,6 +28,7 @@ from mapflow.results.contract.files import read_json
 from mapflow.results.contract.question import Question
 from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.base import JsonlRecord
+from mapflow.results.runs.processes import processes
 from mapflow.results.runs.temporary import temporary_folder
 from mapflow.tasks.registry import benchmark_titles
 
@@ -204,6 +205,8 @@ def discover(
     analysis.check(questions)
     with contextlib.redirect_stdout(io.StringIO()):  # tables, which the returned rows repeat
         analysis.run(_subject(model, questions), Path(output_path))
+    if processes().rank > 0:
+        raise MapflowError(f"process 0 writes the result into {str(output_path)!r}: wait for it")
     return read_json(Path(output_path) / "discovery.json")
 
 

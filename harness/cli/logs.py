@@ -15,6 +15,7 @@ import warnings
 from typing import Any
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.runs.processes import processes
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -28,7 +29,7 @@ def set_up_logs(program: str, verbosity: str = "INFO", *, quiet: bool = False) -
     level = {"TRACE": "DEBUG", "SUCCESS": "INFO"}.get(verbosity.upper(), verbosity.upper())
     if level not in LEVELS:
         raise MapflowError(f"--verbosity {verbosity!r} is not one of {', '.join(LEVELS)}")
-    if int(os.environ.get("RANK", 0)) > 0:
+    if processes().rank > 0:
         level = "CRITICAL"
     elif quiet and level in ("DEBUG", "INFO"):
         level = "WARNING"

@@ -108,7 +108,7 @@ def _all(runs: Sequence[_Evaluation], program: str) -> int:
         try:
             codes.append(run.run())
         except Exception as error:
-            if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            if not is_alone():
                 raise
             where = f"{program}: error: run {number} of {len(runs)}"
             if isinstance(error, MapflowError):

@@ -73,6 +73,19 @@ def claim(folder: Path) -> Claim:
     return found
 
 
+def holds_claim(folder: Path, rank: int) -> bool:
+    """Whether the process of this number works in the folder: it runs and has claimed it."""
+    with in_turn(folder):  # nobody claims meanwhile
+        file = _open_lock(folder / f".worker-{rank}")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(file)
+    return False
+
+
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
     """Runs a short section in one process at a time; other processes wait."""

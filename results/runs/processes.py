@@ -98,7 +98,8 @@ def _from_slurm(told: Mapping[str, str]) -> dict[str, str]:
             f"SLURM_PROCID={rank} is not below the {world} tasks of SLURM_STEP_NUM_TASKS or"
             " SLURM_NTASKS: start the command with srun, or unset SLURM's variables"
         )
-    step = f"{told.get('SLURM_JOB_ID', '')}.{told.get('SLURM_STEP_ID', '')}"
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    step = ".".join(filter(None, (told.get(name) for name in names)))
     here = _tasks_here(told, world)
     found = {
         "RANK": str(rank),

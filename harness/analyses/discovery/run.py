@@ -12,7 +12,7 @@ score is cross-fitted: every question is answered under a policy that it did not
 from __future__ import annotations
 
 import argparse
-import os
+import logging
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mapflow.harness.analyses.analysis import Analysis
+from mapflow.harness.analyses.discovery.team import OthersEnded, Team
 from mapflow.harness.analyses.sweep import Sweep
 from mapflow.harness.cli.arguments import (
     add_margin,
@@ -31,7 +32,7 @@ from mapflow.harness.cli.arguments import (
     chosen_margin,
     chosen_memory_budget,
 )
-from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
+from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, MapflowError
 from mapflow.results.contract.question import Question
 from mapflow.results.records.base import benchmark_of
 from mapflow.results.records.record import Record
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from mapflow.model_adapters.interventions.language.layers import WindowStyle
     from mapflow.results.statistics import RunOutcomes
 
+LOG = logging.getLogger(__name__)
 SENSITIVITY = (-2.0, -5.0, -10.0)
 """Thresholds that are always shown, in percent."""
 
@@ -104,10 +106,6 @@ class Discovery(Analysis):
             raise MapflowError(
                 f"--threshold {options.threshold:g} must lie between -100 and 0 percent, e.g. -5"
             )
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            raise MapflowError(
-                "discover runs in one process; its sweeps can be shared out with `mapflow sweep`"
-            )
         return cls(
             options.window,
             options.bin,
@@ -134,10 +132,20 @@ class Discovery(Analysis):
         return [*(one for own in sweeps for one in own), (folder / "scores", Record.FILE, {})]
 
     def run(self, subject: Subject, folder: Path) -> int:
-        """Prints the table and writes the policies. Exit code: 0, or 3 if questions failed."""
+        """Prints the table and writes the policies, the first of several processes does.
+
+        Exit code: 0, 3 if questions failed, or 1 if another process ended before its share.
+        """
         from mapflow.harness.analyses.discovery.output import describe, write_policies
 
-        scored, missing, sample = self.discover(subject, folder)
+        try:
+            found = self.discover(subject, folder)
+        except OthersEnded as ended:
+            LOG.error(f"{ended}; what was written is kept, and the same command goes on from there")
+            return FAILED
+        if found is None:
+            return 0
+        scored, missing, sample = found
         print(describe(scored, sample))
         model = subject.model
         lines = write_policies(
@@ -146,16 +154,17 @@ class Discovery(Analysis):
         print("\n".join(lines))
         return QUESTIONS_MISSING if missing else 0
 
-    def discover(self, subject: Subject, folder: Path) -> tuple[list[Scored], bool, Sample]:
+    def discover(self, subject: Subject, folder: Path) -> tuple[list[Scored], bool, Sample] | None:
         """Every rule at every threshold, rule by rule; whether questions failed; the questions that
-        ranges were found on.
+        ranges were found on. None in all processes but the first.
 
-        Raises MapflowError, also for fewer than two videos per half.
+        Raises MapflowError, also for fewer than two videos per half, and OthersEnded.
         """
         from mapflow.harness.analyses.discovery.output import Sample
         from mapflow.harness.analyses.discovery.rules import RULES, discover, fold_of_videos
 
-        sweeps, missing = self._sweep(subject, folder)
+        team = Team(folder)
+        sweeps, missing = self._sweep(subject, folder, team)
         fold = fold_of_videos([record for records in sweeps.values() for record in records])
         halves: list[Sweeps] = [
             {
@@ -177,7 +186,9 @@ class Discovery(Analysis):
             list(dict.fromkeys(_policy(without[k]) for _, without in plans if without[k].ranges))
             for k in (0, 1)
         ]
-        records = _answer(subject, fold, policies, folder / "scores")
+        records = _answer(subject, fold, policies, folder / "scores", team)
+        if records is None:
+            return None
         scored = _judged(
             _score(found, without, records, subject.questions, fold, self.margin)
             for found, without in plans
@@ -185,18 +196,24 @@ class Discovery(Analysis):
         sample = Sample.of(self.samples, [r for records in sweeps.values() for r in records])
         return scored, missing or any(one.not_asked for one in scored), sample
 
-    def _sweep(self, subject: Subject, folder: Path) -> tuple[Sweeps, bool]:
+    def _sweep(self, subject: Subject, folder: Path, team: Team) -> tuple[Sweeps, bool]:
         """The sweeps that the rules read, by style; and whether questions failed."""
         from mapflow.harness.analyses.discovery.rules import STYLES
         from mapflow.results.runs.folder import read_records
 
         asked = {question.question_id for question in subject.questions}
-        sweeps, missing = {}, False
+        missing = False
         for style in STYLES:
+            if team.is_first:
+                print(f"\n{style} windows")
             place = folder / f"sweep-{style}"
-            print(f"\n{style} windows")
             missing |= self._one_sweep(style).run(subject, place) != 0
-            sweeps[style] = [r for r in read_records(place, SweepRecord) if r.question_id in asked]
+        team.finish("sweeps", failed=missing)
+        missing = team.wait("sweeps")
+        sweeps: Sweeps = {}
+        for style in STYLES:
+            records = read_records(folder / f"sweep-{style}", SweepRecord)
+            sweeps[style] = [one for one in records if one.question_id in asked]
         return sweeps, missing
 
     def _one_sweep(self, style: WindowStyle) -> Sweep:
@@ -219,11 +236,16 @@ def _answer(
     fold: Mapping[str, int],
     policies: Sequence[Sequence[Intervention]],
     folder: Path,
-) -> dict[tuple[str, str], Record]:
-    """Every question under `full` and the policies of its fold; asks only what the folder lacks."""
+    team: Team,
+) -> dict[tuple[str, str], Record] | None:
+    """Every question under `full` and the policies of its fold; asks only what the folder lacks.
+
+    Each process answers its share; all but the first get None.
+    """
+    from mapflow.harness.analyses.run import Shard
     from mapflow.model_adapters.inference.run_loop import Answering, run_questions
     from mapflow.model_adapters.interventions import Intervention
-    from mapflow.results.runs.folder import RunFolder, read_records
+    from mapflow.results.runs.folder import RunFolder, sort_records
 
     wanted = [[Intervention(), *own] for own in policies]
     names = {str(one): str(one) for interventions in wanted for one in interventions}
@@ -237,8 +259,14 @@ def _answer(
 
     work = Answering(subject.model, missing)
     title = "held-out questions"
-    deque(run_questions(work, subject.questions, run, title=title, show=True), maxlen=0)
-    return {record.key: record for record in read_records(folder)}
+    mine = Shard.from_environment().share(subject.questions)
+    deque(run_questions(work, mine, run, title=title, show=team.is_first), maxlen=0)
+    team.finish("scores")
+    if not team.is_first:
+        return None
+    team.wait("scores")
+    team.end()
+    return {record.key: record for record in sort_records(folder)}
 
 
 def _score(

@@ -82,7 +82,9 @@ doc_to_visual = DocToVisual()
 
 
 def failed_questions() -> Mapping[str, str]:
-    """Question id → reason, of the questions whose clip this process could not show."""
+    """Question id → reason, of the questions whose clip could not be shown: by this process, or,
+    in the first process once scores are aggregated, by any.
+    """
     return _failed
 
 
@@ -167,7 +169,11 @@ def pooled(shares: Sequence[Share], sizes: Sequence[int], weight_by_size: bool) 
 
 
 def valid_answer_rate(answers: Sequence[Mapping[str, Any]]) -> float:
-    """Share of answers that name an option, of the questions that were asked."""
+    """Share of answers that name an option, of the questions that were asked.
+
+    The first process gets the answers of all: it learns which questions failed elsewhere.
+    """
+    _failed.update({one["question_id"]: one["error"] for one in answers if one.get("error")})
     valid = [answer["valid"] for answer in answers if answer["valid"] is not None]
     return sum(valid) / len(valid) if valid else float("nan")
 

@@ -46,7 +46,7 @@ from mapflow.model_adapters.lmms.requested import Request, requesting
 from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, USAGE_ERROR, MapflowError
 from mapflow.results.contract.visible_text import counted
 from mapflow.results.runs.claim import Claim
-from mapflow.results.runs.processes import is_alone
+from mapflow.results.runs.processes import is_alone, processes
 from mapflow.tasks.lmms_files import check_table_cache, write_task_files
 from mapflow.tasks.registry import load_questions, task_names
 
@@ -220,9 +220,14 @@ class _Evaluation:
         return QUESTIONS_MISSING if errors and not args.allow_missing else 0
 
     def _unseen(self) -> int:
-        """How many questions of mapflow's tasks another model could not be shown."""
+        """How many questions of mapflow's tasks another model could not be shown.
+
+        The first process tells of all; another one's exit code would end it before it has written.
+        """
         from mapflow.tasks.lmms_functions import failed_questions
 
+        if processes().rank > 0:
+            return 0
         if failed := failed_questions():
             LOG.warning(
                 "%s of mapflow's tasks without a video to show, not scored; the first %s: %s",

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,11 +35,13 @@ from mapflow.harness.reporting.bundled_figures import pathway_table
 from mapflow.model_adapters.checkpoints.pathways import named_pathways, scaled_pathways
 from mapflow.model_adapters.families.registry import BUNDLED
 from mapflow.model_adapters.interventions import LayerSpan, read_interventions
-from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.errors import FAILED, MapflowError
 from mapflow.results.records.record import Record
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.runs.folder import RunFolder, read_records
 from mapflow.results.statistics import RunOutcomes, compare_runs
+
+from .test_discover_team import in_process
 
 N_LAYERS = 28
 
@@ -398,3 +402,53 @@ def test_verdicts_of_all_rules_are_one_family():
     assert [one.comparison.treatment for one in judged[:2]] == ["paper (-3 %)", "hull (-3 %)"]
     assert judged[-1].comparison is None
     assert "family of all 5 policies" in describe(judged, Sample("correct", 1, 2))
+
+
+FILES = ("discovery.json", "discovered.yaml", "marginal/pathways.yaml", "scores/records.jsonl")
+WORDS = ("--task", "mapflow_motion_direction", "--limit", "6", "--bin", "1", "--window", "1")
+
+
+def discover_planted(folder):
+    import torch
+
+    torch.set_num_threads(1)  # a forked process has none of its parent's threads
+    return main(["discover", *WORDS, "--threshold", "-3", "--output_path", str(folder)])
+
+
+def a_share_of_a_planted_sweep(sweep, subject, folder):
+    """The first process plants what both would have measured, later than the other is done."""
+    if os.environ["RANK"] == "1":
+        return 0
+    time.sleep(0.5)
+    return a_planted_sweep(sweep, subject, folder)
+
+
+def test_two_processes_leave_the_files_of_one(found, tmp_path, monkeypatch):
+    monkeypatch.setattr(Sweep, "run", a_share_of_a_planted_sweep)
+    workers = [in_process(rank, 2, discover_planted, tmp_path) for rank in (0, 1)]
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (found / name).read_bytes(), name
+    left = {one.name for one in tmp_path.iterdir() if one.name.startswith(".")}
+    assert left == {".job", ".lock", ".worker-0", ".worker-1"}
+
+
+def test_after_a_death_the_command_fails_and_one_process_goes_on(
+    found, tmp_path, monkeypatch, capsys
+):
+    def dies(sweep, subject, folder):
+        if os.environ.get("RANK") == "1":
+            os._exit(9)
+        return a_planted_sweep(sweep, subject, folder)
+
+    monkeypatch.setattr(Sweep, "run", dies)
+    workers = [in_process(rank, 2, discover_planted, tmp_path) for rank in (0, 1)]
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [FAILED, 9]
+    assert not (tmp_path / "discovery.json").exists()
+    assert discover_planted(tmp_path) == 0
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (found / name).read_bytes(), name

@@ -145,12 +145,12 @@ def check_folder(
     known: a part of the run's identity; interventions: name → full expression; file: of its
     records. Returns the claim of a folder that is there: it keeps other jobs out while it is held.
     """
-    check_writable(folder)
+    check_output_folder(folder)
     check_resumable(folder, json.loads(json.dumps(known)), interventions, file)
     return claim(folder) if folder.is_dir() else None
 
 
-def check_writable(folder: Path) -> None:
+def check_output_folder(folder: Path) -> None:
     """Raises MapflowError if an --output_path cannot be made or written. Leaves nothing behind."""
     missing = [
         place

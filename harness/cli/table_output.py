@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mapflow.harness.cli.arguments import add_margin
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import write_file
+from mapflow.results.contract.files import check_writable, write_file
 from mapflow.results.tables.formats import FORMATS, Table, by_kind, choose_columns, render
 
 SUFFIXES = {
@@ -65,14 +65,27 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_output(options: argparse.Namespace) -> None:
+    """Raises MapflowError, before anything is computed, for a file that cannot be written and for
+    flags of tables that do not go together."""
+    if options.output is not None:
+        check_writable(options.output)
+    _column_words(options)
+    _captioned([], options, _format(options))
+
+
+def _format(options: argparse.Namespace) -> str:
+    suffix = options.output.suffix.lower() if options.output else ""
+    return options.format or SUFFIXES.get(suffix, "terminal")
+
+
 def write_tables(tables: Sequence[Table], options: argparse.Namespace) -> None:
     """Prints the tables, or writes them to --output.
 
     Raises MapflowError if that cannot be written, for an unknown column, and for a label that LaTeX
     does not take.
     """
-    suffix = options.output.suffix.lower() if options.output else ""
-    how = options.format or SUFFIXES.get(suffix, "terminal")
+    how = _format(options)
     tables = _captioned(_chosen_columns(tables, options), options, how)
     if options.output is None:
         print(render(tables, how), end="")
@@ -85,14 +98,22 @@ def write_tables(tables: Sequence[Table], options: argparse.Namespace) -> None:
 
 
 def _chosen_columns(tables: Sequence[Table], options: argparse.Namespace) -> list[Table]:
+    words = _column_words(options)
+    if words is not None:
+        return choose_columns(tables, words)
+    return [table.compacted() if options.compact else table for table in tables]
+
+
+def _column_words(options: argparse.Namespace) -> list[str] | None:
+    """The words of --columns; None without it."""
     if options.columns is None:
-        return [table.compacted() if options.compact else table for table in tables]
+        return None
     if options.compact:
         raise MapflowError("--columns and --compact both choose the columns: keep one")
     words = [word.strip() for word in options.columns.split(",") if word.strip()]
     if not words:
         raise MapflowError("--columns names no column, e.g. --columns treatment,difference,p-holm")
-    return choose_columns(tables, words)
+    return words
 
 
 def _captioned(tables: Sequence[Table], options: argparse.Namespace, how: str) -> list[Table]:

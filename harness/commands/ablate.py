@@ -14,7 +14,12 @@ from dataclasses import replace
 from itertools import product
 
 from mapflow.harness.cli.arguments import chosen_margin
-from mapflow.harness.cli.table_output import add_comparison, add_output, write_tables
+from mapflow.harness.cli.table_output import (
+    add_comparison,
+    add_output,
+    check_output,
+    write_tables,
+)
 from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
 
 INTERVENTIONS, SEEDS = "full,effective,random", "0,1,2"
@@ -53,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     """Exit code: 0, 3 if questions failed (the others are reported), or lmms_eval's if it fails."""
     from mapflow.harness.cli.chosen_runs import all_runs, with_baseline
 
+    check_output(options)
     allowed = chosen_margin(options)
     if not options.run and not options.runs:
         raise MapflowError("name folders of runs to report, or --run DIR to run the grid")
@@ -73,9 +79,10 @@ def run(options: argparse.Namespace) -> int:
         if code not in (0, QUESTIONS_MISSING):
             return code
         words = [options.run]
+    groups = with_baseline(all_runs(words), options.baseline)
+
     from mapflow.results.tables.ablation import ablation_tables
 
-    groups = with_baseline(all_runs(words), options.baseline)
     tables = ablation_tables(groups, margin=allowed, intersect=options.intersect)
     write_tables(tables, options)
     return code

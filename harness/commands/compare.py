@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 
 from mapflow.harness.cli.arguments import chosen_margin
-from mapflow.harness.cli.table_output import add_comparison, add_output, write_tables
+from mapflow.harness.cli.table_output import (
+    add_comparison,
+    add_output,
+    check_output,
+    write_tables,
+)
 from mapflow.results.contract.errors import MapflowError
 
 
@@ -34,9 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    check_output(options)
     if options.interaction:
         return _interactions(options)
     from mapflow.harness.cli.chosen_runs import compared_runs
+
+    margin = chosen_margin(options)
+    groups, left_out = compared_runs(options.runs, options.baseline, intersect=options.intersect)
+
     from mapflow.results.tables.comparison import (
         all_differ,
         compare_groups,
@@ -44,8 +54,7 @@ def run(options: argparse.Namespace) -> int:
     )
     from mapflow.results.tables.subtasks import subtask_tables
 
-    groups, left_out = compared_runs(options.runs, options.baseline, intersect=options.intersect)
-    pairs = compare_groups(groups, margin=chosen_margin(options), intersect=options.intersect)
+    pairs = compare_groups(groups, margin=margin, intersect=options.intersect)
     together = {
         group[0].benchmark: all_differ(group, options.intersect)
         for group in groups
@@ -60,12 +69,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _interactions(options: argparse.Namespace) -> int:
     from mapflow.harness.cli.chosen_runs import all_runs
-    from mapflow.results.tables.interactions import interaction_tables
 
     if options.subtasks:
         raise MapflowError("--interaction has no table by subtask: leave out --subtasks")
     chosen_margin(options)
     models = [all_runs([word]) for word in options.runs]
+
+    from mapflow.results.tables.interactions import interaction_tables
+
     tables = interaction_tables(models, options.baseline, intersect=options.intersect)
     write_tables(tables, options)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mapflow.harness.cli.table_output import add_output, write_tables
+from mapflow.harness.cli.table_output import add_output, check_output, write_tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from mapflow.harness.cli.chosen_runs import all_runs
+
+    check_output(options)
+    runs = all_runs(options.runs)
+
     from mapflow.results.tables.leaderboard import leaderboards, with_subtasks
 
-    runs = all_runs(options.runs)
     tables = leaderboards(runs, rank_by=options.rank_by, each_seed=options.each_seed)
     if options.subtasks:
         tables = [with_subtasks(table) for table in tables]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from mapflow.harness.cli.early_checks import check_writable
+from mapflow.harness.cli.early_checks import check_output_folder
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import read_asked, was_asked
@@ -46,7 +46,7 @@ class RunOutput:
                 f"--output_path {str(self.folder)!r} must not contain a comma,"
                 " which separates model_args; choose another folder"
             )
-        check_writable(self.folder)
+        check_output_folder(self.folder)
 
     def folder_of(self, intervention: str) -> Path:
         """Where lmms-eval writes the results and sample logs of one of several interventions."""

@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.records.record import Record
 from mapflow.results.runs.run import Run
-from mapflow.results.tables.comparison import ComparedPair, compare_groups
+from mapflow.results.tables.comparison import ComparedPair, compare_groups, corrected
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,18 @@ class Exported:
     @cached_property
     def pairs(self) -> list[ComparedPair]:
         """Every run against the baseline of its benchmark, corrected as in `mapflow compare`."""
-        return compare_groups([one for one in self.groups if len(one) > 1], margin=self.margin)
+        return corrected([pair for pairs, _ in self._compared for pair in pairs])
+
+    @cached_property
+    def unpaired(self) -> dict[str, str]:
+        """Benchmark → why its runs cannot be compared, e.g. as all questions share one video."""
+        found = zip(self.groups, self._compared, strict=True)
+        return {group[0].benchmark: reason for group, (_, reason) in found if reason}
+
+    @cached_property
+    def _compared(self) -> list[tuple[list[ComparedPair], str]]:
+        """The comparisons of each benchmark, or the reason why there are none."""
+        return [_compare(group, self.margin) for group in self.groups]
 
     def records_of(self, run: Run) -> list[Record]:
         """The records of one run, in the order of its questions."""
@@ -67,3 +79,10 @@ class Exported:
         tool = str(self.manifest.get("logged_by") or "mapflow")
         package = {"lm-evaluation-harness": "lm-eval", "Inspect": "inspect_ai"}.get(tool, tool)
         return package, str(versions.get(package) or "unknown")
+
+
+def _compare(group: Sequence[Run], margin: float) -> tuple[list[ComparedPair], str]:
+    try:
+        return compare_groups([group] if len(group) > 1 else [], margin=margin), ""
+    except MapflowError as error:
+        return [], str(error)

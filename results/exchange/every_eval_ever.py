@@ -46,7 +46,9 @@ def write_every_eval_ever(exported: Exported, path: Path) -> list[Path]:
         folder = Path("data", file_part(runs[0].benchmark), developer or LOCAL, name)
         evaluation = f"{file_part(runs[0].benchmark)}/{model}/{now}"
         rows = [row for run in runs for row in _samples(run, exported, evaluation, model)]
-        identity = _uuid(f"{folder} {exported.written} {[run.intervention for run in runs]}")
+        identity = _uuid(
+            f"{runs[0].benchmark} {folder} {exported.written} {[run.intervention for run in runs]}"
+        )
         samples = folder / f"{identity}_samples.jsonl"
         lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         tool, version = exported.tool
@@ -135,7 +137,9 @@ def _result(run: Run, baseline: Run, exported: Exported) -> dict[str, Any]:
     found = accuracy(run.correct[~run.failed], run.cluster)
     error = clustered_standard_error(run.correct[~run.failed], run.cluster)
     by_video = {} if error is None else {"standard_error": {"value": error, "method": BY_VIDEO}}
-    compared = [one for one in exported.pairs if one.treatment is run]
+    paired = next((_paired(one) for one in exported.pairs if one.treatment is run), {})
+    if run is not baseline and run.benchmark in exported.unpaired:
+        paired = {"paired_difference_missing": exported.unpaired[run.benchmark]}
     repository = exported.datasets.get(run.benchmark, "").partition(":")[0]
     source = (
         {"source_type": "hf_dataset", "hf_repo": repository, "samples_number": run.total or run.n}
@@ -165,7 +169,7 @@ def _result(run: Run, baseline: Run, exported: Exported) -> dict[str, Any]:
         },
         "score_details": {
             "score": found.estimate,
-            "details": _texts({**_counts(run), **(_paired(compared[0]) if compared else {})}),
+            "details": _texts({**_counts(run), **paired}),
             "uncertainty": {
                 **by_video,
                 "confidence_interval": {

@@ -110,13 +110,21 @@ def log_files(place: Path) -> list[Path]:
         if place.suffix == ".eval":
             return [place]
         return [place] if place.suffix == ".json" and _is_log(place) else []
-    return sorted(path for path in place.rglob("*_*") if FILE_NAME.fullmatch(path.name))
+    named = (path for path in place.rglob("*_*") if FILE_NAME.fullmatch(path.name))
+    return sorted(path for path in named if path.is_file())
 
 
 def _is_log(file: Path) -> bool:
-    with file.open("rb") as stream:
-        begin = stream.read(1 << 16)
+    begin = _read(file, 1 << 16)
     return b'"eval"' in begin and b'"status"' in begin
+
+
+def _read(file: Path, most: int) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(most)
+    except OSError as error:
+        raise MapflowError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def read_log(files: Sequence[Path]) -> tuple[dict[str, Any], Iterator[Record]]:
@@ -163,12 +171,13 @@ def _header(file: Path) -> _Header:
 
 
 def _whole(file: Path) -> _Log:
-    if file.stat().st_size > LARGEST_JSON:
+    data = _read(file, LARGEST_JSON + 1)
+    if len(data) > LARGEST_JSON:
         raise MapflowError(
             f"{file} has more than {LARGEST_JSON:,} bytes: it is not read; convert it with"
             " `inspect log convert --to eval`"
         )
-    return typed_json(file.read_bytes(), _Log, str(file), "an Inspect log")
+    return typed_json(data, _Log, str(file), "an Inspect log")
 
 
 def _samples(file: Path, header: _Header) -> list[_Sample]:

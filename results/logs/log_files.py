@@ -89,7 +89,7 @@ def newest_of_each_task(place: Path, named: Iterable[tuple[str, Path]]) -> list[
 
     Raises MapflowError if these lie in several folders, because they may belong to several models.
     """
-    newest = dict(named)
+    newest = dict(one for one in named if one[1].is_file())  # a pipe would never be read to its end
     folders = sorted({str(path.parent) for path in newest.values()})
     if len(folders) > 1:
         shown = ", ".join(quoted(one, 200) for one in folders[:3])

@@ -135,6 +135,34 @@ def test_every_eval_ever_gets_the_numbers_of_the_tables(run, tmp_path):
             assert (score["score"], score["is_correct"]) == (float(right), bool(right))
 
 
+def test_runs_that_cannot_be_compared_are_exported_with_the_reason(tmp_path):
+    """One video for all questions; other questions under each intervention."""
+    shared = {"video_id": "one.mp4"}
+    cases = {
+        "about one video": answers("full", [1, 0], **shared) + answers("cut", [1, 1], **shared),
+        "answer different questions": answers("full", [1, 0]) + answers("cut", [1]),
+    }
+    for reason, records in cases.items():
+        run = write_run(tmp_path / reason, records)
+        assert export(run, "every-eval-ever", tmp_path / f"{reason} out") == 0
+        (file,) = (tmp_path / f"{reason} out").glob("data/*/*/*/*[0-9a-f].json")
+        full, cut = json.loads(file.read_text())["evaluation_results"]
+        assert reason in cut["score_details"]["details"]["paired_difference_missing"]
+        assert "paired_difference_missing" not in full["score_details"]["details"]
+
+
+def test_names_from_a_run_never_lead_out_of_the_folder(tmp_path):
+    bad = {"question_id": "../../x/{:04d}", "task": "../y"}
+    records = answers("../../cut", [1, 0], **bad) + answers("\x1b[2J/..", [1, 1], **bad)
+    run = write_run(tmp_path / "run", records, identity={"checkpoint": "../../../evil"})
+    (tmp_path / "in").mkdir()
+    for to in ("every-eval-ever", "inspect"):
+        assert export(run, to, tmp_path / "in" / to) == 0
+    assert {one.name for one in tmp_path.iterdir()} == {"run", "in"}
+    files = [one for one in (tmp_path / "in").rglob("*") if one.is_file()]
+    assert len(files) == 4 and all(one.name.isprintable() for one in files)
+
+
 def test_the_hub_reads_its_results_back(tmp_path):
     from huggingface_hub import parse_eval_result_entries
 

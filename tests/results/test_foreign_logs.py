@@ -1,6 +1,7 @@
 """Logs of lm-evaluation-harness and Inspect become runs; hostile ones are refused in one line."""
 
 import json
+import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,6 +14,7 @@ from mapflow.results.logs import log_files
 from mapflow.results.runs.run import read_runs
 from tests.results.log_files import (
     DATE,
+    INSPECT_DATE,
     harness_sample,
     inspect_header,
     inspect_sample,
@@ -245,9 +247,12 @@ def test_commands_refuse_wrong_places_in_one_line(tmp_path, capsys, command):
     (tmp_path / "text.txt").write_text("hello")
     (tmp_path / "binary.eval").write_bytes(b"\x00\xff" * 100)
     (tmp_path / "latin.jsonl").write_bytes(b"\xe9\n")
+    (tmp_path / "pipe").mkdir()
+    for name in (f"samples_own_{DATE}.jsonl", f"{INSPECT_DATE}_own_ID.eval"):
+        os.mkfifo(tmp_path / "pipe" / name)
     write_harness(tmp_path / "both", {"own": [harness_sample(0, 1)]})
     write_inspect(tmp_path / "both", [inspect_sample(0, "C")])
-    for place in ("absent", "empty", "text.txt", "binary.eval", "latin.jsonl", "both"):
+    for place in ("absent", "empty", "text.txt", "binary.eval", "latin.jsonl", "both", "pipe"):
         assert main([command, str(tmp_path / place)]) == 2
         said = capsys.readouterr()
         assert said.out == "" and said.err.count("\n") == 1 and str(tmp_path) in said.err

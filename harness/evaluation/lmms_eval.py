@@ -32,7 +32,7 @@ from mapflow.harness.evaluation.arguments import (
 )
 from mapflow.harness.evaluation.listings import list_models, list_tasks
 from mapflow.harness.evaluation.refused_flags import check_flags
-from mapflow.harness.evaluation.run_output import RunOutput
+from mapflow.harness.evaluation.run_output import RunOutput, report_unseen
 from mapflow.model_adapters.families.model_args import (
     REMOTE_CODE,
     parse_model_args,
@@ -44,9 +44,8 @@ from mapflow.model_adapters.inference.identity import package_version
 from mapflow.model_adapters.lmms.generation import Generation, parse_settings, read_generation
 from mapflow.model_adapters.lmms.requested import Request, requesting
 from mapflow.results.contract.errors import FAILED, QUESTIONS_MISSING, USAGE_ERROR, MapflowError
-from mapflow.results.contract.visible_text import counted
 from mapflow.results.runs.claim import Claim
-from mapflow.results.runs.processes import is_alone, processes
+from mapflow.results.runs.processes import is_alone
 from mapflow.tasks.lmms_files import check_table_cache, write_task_files
 from mapflow.tasks.registry import load_questions, task_names
 
@@ -216,25 +215,8 @@ class _Evaluation:
                 return 0
             if not self._ours or any(not one.startswith("mapflow_") for one in self._names()):
                 print("\n".join(tables))
-            errors = self._unseen() + (output.report() if output is not None else 0)
+            errors = report_unseen() + (output.report() if output is not None else 0)
         return QUESTIONS_MISSING if errors and not args.allow_missing else 0
-
-    def _unseen(self) -> int:
-        """How many questions of mapflow's tasks another model could not be shown.
-
-        The first process tells of all; another one's exit code would end it before it has written.
-        """
-        from mapflow.tasks.lmms_functions import failed_questions
-
-        if processes().rank > 0:
-            return 0
-        if failed := failed_questions():
-            LOG.warning(
-                "%s of mapflow's tasks without a video to show, not scored; the first %s: %s",
-                counted(len(failed), "question"),
-                *next(iter(failed.items())),
-            )
-        return len(failed)
 
     def _changes(
         self, intervention: str, output: RunOutput | None, several: bool

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from mapflow.harness.cli.early_checks import check_output_folder
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import read_asked, was_asked
 from mapflow.results.runs.claim import Claim, claim
@@ -26,6 +28,8 @@ from mapflow.results.runs.provenance import uncut_note
 from mapflow.results.runs.temporary import shared_temporary
 from mapflow.results.tables.summary import Summary, summaries_json, summarize, summary_blocks
 from mapflow.tasks.registry import benchmark_sizes, benchmark_titles
+
+LOG = logging.getLogger(__name__)
 
 
 class RunOutput:
@@ -86,6 +90,23 @@ class RunOutput:
             print(f"\nrecords, manifest and summary: {self.folder}")
         del held
         return sum(s.errors for s in summaries)
+
+
+def report_unseen() -> int:
+    """Warns of questions of mapflow's tasks that another model could not be shown; their number.
+
+    The first process tells of all; another one's exit code would end it before it has written.
+    """
+    from mapflow.tasks.lmms_functions import failed_questions
+
+    failed = failed_questions() if processes().rank == 0 else {}
+    if failed:
+        LOG.warning(
+            "%s of mapflow's tasks without a video to show, not scored; the first %s: %s",
+            counted(len(failed), "question"),
+            *next(iter(failed.items())),
+        )
+    return len(failed)
 
 
 def _of(summary: Summary, scores: Mapping[str, dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -27,6 +27,7 @@ COMMANDS = {
     " exit code 1 on a failure",
     "data": "a benchmark's files: check that they are complete and readable; unpack them",
     "compare": "do runs differ? A table and one sentence per comparison",
+    "power": "what could runs have shown, and how many questions or videos a claim needs",
     "leaderboard": "runs side by side: accuracy with intervals, statistical ties, published results"
     " beside ours",
     "ablate": "a grid of interventions × seeds × ratios against a baseline, with corrected"

@@ -11,23 +11,44 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import norm
+import numpy as np
+from scipy.stats import binom, norm
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.difference import DEFAULT_MARGIN, PairedDifference
 from mapflow.results.statistics.estimates import NEGLIGIBLE, Real, check_fraction, root
 from mapflow.results.statistics.mid_p import restricted_loss
 
+FEW_FLIPS = 15
+"""Expected flips below which the normal approximation finds differences that no test can find."""
+
 
 def power_of_difference(
     n: Real, discordance: Real, difference: Real, *, design_effect: Real = 1.0, alpha: Real = 0.05
 ) -> float:
-    """The probability that the two-sided McNemar test at `alpha` finds a true `difference`."""
+    """The probability that the two-sided McNemar test at `alpha` finds a true `difference`.
+
+    With few expected flips it is that of the mid-p test, summed over all numbers of flips.
+    """
     _check_design(n, discordance, difference, design_effect, alpha)
+    if n * discordance / design_effect < FEW_FLIPS:
+        return _power_of_few_flips(round(n / design_effect), discordance, difference, alpha)
     spread = math.sqrt(max(discordance - difference**2, NEGLIGIBLE))
     signal = abs(difference) * math.sqrt(n / design_effect)
     bound = norm.isf(alpha / 2) * math.sqrt(discordance)
     return float(norm.cdf((signal - bound) / spread) + norm.cdf((-signal - bound) / spread))
+
+
+def _power_of_few_flips(n: int, discordance: Real, difference: Real, alpha: Real) -> float:
+    most = int(binom.isf(1e-9, n, discordance))
+    gained = min(max((1 + difference / discordance) / 2, 0.0), 1.0)
+    power = 0.0
+    for flips in range(1, most + 1):
+        k = np.arange(flips + 1)
+        below = binom.cdf(k, flips, 0.5) - binom.pmf(k, flips, 0.5) / 2
+        found = 2 * np.minimum(below, 1 - below) < alpha
+        power += binom.pmf(flips, n, discordance) * binom.pmf(k[found], flips, gained).sum()
+    return float(power)
 
 
 def questions_needed(

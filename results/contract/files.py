@@ -69,6 +69,16 @@ def checked_json(data: bytes, decode: Callable[[bytes], T], where: str) -> T:
         raise MapflowError(f"{where} ({_mistake(error, data)})") from None
 
 
+def checked(content: Any, kind: Any, where: str) -> Any:
+    """Parsed content, such as YAML's, as the type `kind`; errors as `checked_json`."""
+    import msgspec
+
+    try:
+        return msgspec.convert(content, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise MapflowError(f"{where} ({_wrong_type(error, content)})") from None
+
+
 def _json_bytes(path: Path) -> bytes:
     if not path.is_file():
         raise MapflowError(f"folder {path.parent} has no {path.name}")
@@ -86,16 +96,24 @@ def _mistake(error: Exception, data: bytes) -> str:
         content = json.loads(data.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as wrong:
         return str(wrong)
+    return _wrong_type(error, content)
+
+
+def _wrong_type(error: Exception, content: Any) -> str:
+    """msgspec's reason in words, with the field and its value."""
     reason, _, place = str(error).rstrip("`").partition(" - at `$")
     if not place:
         return "half of a surrogate pair" if "truncated" in reason else reason
     known = place.partition("[...]")[0]  # msgspec names no key of a mapping
     for name, number in re.findall(r"\.([^.\[]+)|\[(\d+)\]", known):
         content = content[int(number) if number else name]
-    for word, plain in _PLAIN.items():
-        reason = reason.replace(f"`{word}`", plain)
+    reason = re.sub("`([^`]+)`", lambda match: _in_words(match[1]), reason)
     field = known.removeprefix(".") or "the content"
     return f"{field} is {quoted(content)}: {reason[:1].lower()}{reason[1:]}"
+
+
+def _in_words(types: str) -> str:
+    return " or ".join(_PLAIN.get(one, one) for one in types.split(" | "))
 
 
 _PLAIN = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}

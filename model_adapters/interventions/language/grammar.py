@@ -25,15 +25,28 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mapflow.model_adapters.interventions.language.intervention import Intervention
 from mapflow.model_adapters.interventions.language.policies import POLICIES, Policy
 from mapflow.model_adapters.interventions.language.route import CROSS_FRAME, redirect_hint
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import read_yaml
+from mapflow.results.contract.files import checked, read_yaml
 
 POLICY_NAMES = ("full", *(name for policy in POLICIES for name in policy.names), "keep")
+
+Form = TypedDict(
+    "Form",
+    {
+        "cut": list[str],
+        "keep": list[str],
+        "effective": dict[str, str | int],
+        "effective-strict": dict[str, str | int],
+    },
+    total=False,
+)
+"""What may stand in a file for one intervention, beside its one-line form: one of these entries."""
+WRONG = "must be a one-line intervention, cut:, keep: or effective:"
 
 
 def parse_interventions(
@@ -147,19 +160,15 @@ def _check_name(name: str) -> None:
 def _from_yaml(name: str, value: Any) -> Intervention:
     if isinstance(value, str):
         return parse_intervention(value, name)
-    if isinstance(value, dict) and len(value) == 1:
+    if checked(value, str | Form, WRONG) and len(value) == 1:
         kind, content = next(iter(value.items()))
-        if kind in ("cut", "keep") and isinstance(content, list) and content and _all_text(content):
+        if kind in ("cut", "keep") and content:
             prefix = "keep:" if kind == "keep" else ""
             return parse_intervention(prefix + "+".join(content), name)
         for policy in POLICIES:
             if kind in policy.names and (found := policy.from_yaml(kind, content)) is not None:
                 return Intervention((found,), name=name)
-    raise MapflowError("must be a one-line intervention, cut:, keep: or effective:")
-
-
-def _all_text(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
+    raise MapflowError(WRONG)
 
 
 def _parse_term(term: str) -> list[Policy]:

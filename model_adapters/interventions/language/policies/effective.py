@@ -56,10 +56,8 @@ class Effective(Policy):
         return cls(ranges, strict=name == "effective-strict")
 
     @classmethod
-    def from_yaml(cls, name: str, value: Any) -> Effective | None:
+    def from_yaml(cls, name: str, value: Any) -> Effective:
         """From a mapping of the three ranges."""
-        if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-            return None
         return cls(PathwayRanges.from_mapping(value, name), strict=name == "effective-strict")
 
     @property

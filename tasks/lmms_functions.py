@@ -24,7 +24,7 @@ from mapflow.model_adapters.video.cutting import blank_file, clip_file
 from mapflow.results.contract.answers import NOT_ASKED, grade_written
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question, QuestionVideo
-from mapflow.tasks.registry import load_questions
+from mapflow.tasks.registry import benchmark_of, load_questions
 
 
 class Document(TypedDict):
@@ -140,9 +140,10 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
     if question.target == "":  # such as VCGBench's, which only a judge can score
         return {"answer": {**identity, "valid": bool(text)}}
     correct, valid = grade_written(question, text)
-    scores = {"accuracy": float(correct), "micro": float(correct)}
-    if question.category:
-        scores[question.category] = float(correct)
+    # lmms-eval writes an empty list for a metric that the task's file does not name
+    pooled = benchmark_of(question.task).pooled_metrics
+    named = ("accuracy", *(one for one in pooled if one in ("micro", question.category)))
+    scores = dict.fromkeys(named, float(correct))
     return {**scores, "answer": {**identity, "valid": valid}}
 
 

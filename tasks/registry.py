@@ -83,6 +83,11 @@ def benchmark_with_files(name: str) -> Benchmark:
     return known[name]
 
 
+def benchmark_of(task: str) -> Benchmark:
+    """The benchmark of a task. Raises MapflowError for an unknown one."""
+    return _subtasks(task)[0][0]
+
+
 def load_questions(
     tasks: str,
     protocol: str = "paper",

@@ -83,7 +83,8 @@ def requested_runs(words: Sequence[str]) -> list[argparse.Namespace]:
     """The arguments of every run: one of the command line, or those of `--config`'s file.
 
     `intervention` is a list of texts and of mappings from names to interventions; `words` are the
-    flags of lmms-eval, of both file and command line. `env` of a file is put into the environment.
+    flags of lmms-eval, of both file and command line; `where` begins errors of a run of a file.
+    `env` of a file is put into the environment.
     Raises MapflowError for flags, keys and values that cannot be read.
     """
     given = _parsed(words)
@@ -100,7 +101,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
         flags = [flag for one in (own_parser(), parser) for flag in one._option_string_actions]
         hint = nearest(word.partition("=")[0], flags) if word.startswith("-") else ""
         parser.error(f"unrecognized argument {quoted(word)}{hint}")
-    return argparse.Namespace(**vars(args), **vars(own), words=rest)
+    return argparse.Namespace(**vars(args), **vars(own), words=rest, where="")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -132,6 +133,8 @@ def _from_file(entries: Mapping[str, Any], where: str, words: Sequence[str]) -> 
     actions: dict[str, argparse.Action] = {}
     for parser in (own_parser(), flag_parser(Parser)):
         for action in parser._actions:
+            if action.dest in ("help", "config", "tui"):
+                continue
             names = [one.lstrip("-") for one in action.option_strings if one.startswith("--")]
             actions |= {_plain(name): action for name in [*names, action.dest]}
     written: list[str] = []
@@ -142,7 +145,7 @@ def _from_file(entries: Mapping[str, Any], where: str, words: Sequence[str]) -> 
             _set_environment(value, where)
             continue
         action = actions.get(_plain(key))
-        if action is None or action.dest in ("help", "config", "tui"):
+        if action is None:
             hint = nearest(_plain(key), actions) or "; `lmms_eval --help` lists all flags"
             raise MapflowError(f"{where}: unknown key {quoted(key)}{hint}")
         if action.dest in seen:
@@ -157,6 +160,7 @@ def _from_file(entries: Mapping[str, Any], where: str, words: Sequence[str]) -> 
     except MapflowError as error:
         raise MapflowError(f"{where}: {error}") from None
     args = _parsed([*written, *words])
+    args.where = f"{where}: "
     if args.intervention is None and interventions:
         args.intervention = interventions
     return args

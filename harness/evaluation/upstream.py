@@ -15,12 +15,11 @@ import contextlib
 import difflib
 import importlib.machinery
 import importlib.util
-import inspect
 import io
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -250,86 +249,6 @@ def score_table(results: Mapping[str, Any]) -> str:
 
     groups = [make_table(results, "groups")] if "groups" in results else []
     return "\n".join([make_table(results), *groups]).strip("\n")
-
-
-class Trackers:
-    """Runs of W&B and SwanLab, as `--wandb_args` and `--swanlab_args` ask for.
-
-    One run per intervention; those of one command are a group in W&B. Raises MapflowError for
-    arguments that the trackers do not take, and for one that is not installed.
-    """
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self._args = args
-        self._open: list[tuple[str, Any]] = []
-        self._settings = {
-            name: _tracker_settings(name, text)
-            for name in ("wandb", "swanlab")
-            if (text := getattr(args, f"{name}_args"))
-        }
-
-    def check(self, names: Sequence[str]) -> None:
-        """Raises MapflowError for settings that several runs cannot share."""
-        for tracker, settings in self._settings.items():
-            for one in ("id", "resume", "resume_from", "fork_from"):
-                if one in settings and len(names) > 1:
-                    raise MapflowError(
-                        f"--{tracker}_args {one}={settings[one]} names one run, and there is one"
-                        f" run per intervention ({', '.join(names)}): leave it out"
-                    )
-
-    @contextmanager
-    def run(self, intervention: str, group: str) -> Iterator[Callable[[Any, Any], None]]:
-        """One run of every tracker; the function yielded logs results and samples to it."""
-        from lmms_eval import loggers
-        from lmms_eval.utils import simple_parse_args_string
-
-        started: list[tuple[str, Any]] = []
-        for tracker in self._settings:
-            settings = simple_parse_args_string(getattr(self._args, f"{tracker}_args"))
-            key = "name" if tracker == "wandb" else "exp_name"
-            base = settings.get(key)
-            settings[key] = f"{base} {intervention}" if base else f"{group} {intervention}"
-            if tracker == "wandb":
-                settings.setdefault("group", group)
-            kind = loggers.WandbLogger if tracker == "wandb" else loggers.SwanLabLogger
-            started.append((tracker, kind(**settings)))
-
-        def log(results: Any, samples: Any) -> None:
-            for tracker, one in started:
-                one.post_init(results)
-                one.log_eval_result()
-                if samples is not None and getattr(self._args, f"{tracker}_log_samples"):
-                    one.log_eval_samples(samples)
-
-        try:
-            yield log
-        finally:
-            for tracker, one in started:
-                one.run.finish() if tracker == "wandb" else one.finish()
-
-
-def _tracker_settings(tracker: str, text: str) -> dict[str, str]:
-    """The names and values of `--wandb_args`. Raises MapflowError for what `init` does not take."""
-    flag = f"--{tracker}_args"
-    try:
-        init = importlib.import_module(tracker).init
-    except (ImportError, AttributeError):
-        raise MapflowError(
-            f"{flag} needs the Python package {tracker!r}: pip install {tracker}"
-        ) from None
-    settings: dict[str, str] = {}
-    known = [name for name in inspect.signature(init).parameters if name != "kwargs"]
-    for part in filter(None, (one.strip() for one in text.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise MapflowError(f"{flag} {part!r} is not of the form name=value")
-        if name not in (*known, "exp_name"):
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-            raise MapflowError(f"{flag}: {tracker}.init has no argument {name!r}; {hint}")
-        settings[name] = value
-    return settings
 
 
 def _kind(model: str, force_simple: bool) -> str:

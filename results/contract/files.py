@@ -194,7 +194,7 @@ def read_yaml(path: Path, *, text_only: bool = False) -> Any:
     where = repr(str(path))
     try:
         if path.exists() and not path.is_file():
-            raise MapflowError(f"{where} cannot be read: it is not a file")
+            raise ValueError("it is not a file")
         with path.open("rb") as stream:
             content = stream.read(LARGEST_YAML + 1)
     except (OSError, ValueError) as error:

@@ -20,6 +20,7 @@ from mapflow.harness.cli.main import main
 from mapflow.model_adapters.device_memory import free_memory
 from mapflow.model_adapters.families.registry import load_model
 from mapflow.model_adapters.inference import memory_limit
+from mapflow.model_adapters.inference.batch_size import BatchSize
 from mapflow.model_adapters.inference.run_loop import OneByOne, answer_questions, run_questions
 from mapflow.model_adapters.interventions import Intervention, parse_interventions
 from mapflow.results.contract.errors import MapflowError
@@ -40,7 +41,7 @@ MARGIN = 0.25
 def model():
     """The bundled model in bfloat16, warmed up: its workspaces are allocated."""
     loaded = load_model(device="cuda", dtype="bfloat16")
-    list(answer_questions(loaded, load_questions("mapflow_motion", limit=1)[:2], INTERVENTIONS, 2))
+    list(answer_questions(loaded, load_questions("mapflow_motion", limit=1)[:2], INTERVENTIONS))
     return loaded
 
 
@@ -55,10 +56,20 @@ def at_most(extra: float):
     free_memory()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + extra) / total)
+    filling = [] if extra else list(_rest())
     try:
         yield
     finally:
+        filling.clear()
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def _rest():
+    """Tensors that fill what the allocator holds and nothing uses."""
+    for size in (2**24, 2**20, 2**16, 2**12, 512):
+        with contextlib.suppress(torch.OutOfMemoryError):
+            while True:
+                yield torch.empty(size, dtype=torch.uint8, device="cuda")
 
 
 def needed(work):
@@ -69,8 +80,9 @@ def needed(work):
     return work(), torch.cuda.max_memory_reserved() - before
 
 
-def answers(model, questions, folder=None, batch=64):
-    found = answer_questions(model, questions, INTERVENTIONS, batch, folder)
+def answers(model, questions, folder=None, size=None):
+    size = size or BatchSize(64)
+    found = answer_questions(model, questions, INTERVENTIONS, size, folder)
     return {record.key: record for _, own in found for record in own}
 
 
@@ -85,6 +97,17 @@ def test_a_batch_that_does_not_fit_is_halved(model, questions, share, monkeypatc
         found = answers(model, questions)
     assert len(tries) > 1 and min(tries) < 64, "memory has run out"
     assert found.keys() == expected.keys()
+    for key, record in found.items():
+        assert record.error is None
+        assert record.margin == pytest.approx(expected[key].margin, abs=MARGIN)
+
+
+def test_auto_finds_the_largest_batch_that_fits(model, questions):
+    expected, most = needed(lambda: answers(model, questions))
+    size = BatchSize(None)
+    with at_most(0.4 * most):
+        found = answers(model, questions, size=size)
+    assert 1 < size.largest < 64
     for key, record in found.items():
         assert record.error is None
         assert record.margin == pytest.approx(expected[key].margin, abs=MARGIN)

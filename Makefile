@@ -45,7 +45,7 @@ $(TOOLS): $(INSTALLED)
 	touch $@
 
 $(DOCS): $(INSTALLED)
-	$(BIN)/pip install --quiet --editable ".[docs]"
+	$(BIN)/pip install --quiet --editable ".[dev,docs]"
 	touch $@
 
 # `mapflow.*` as links to the four code folders, for type checkers and editors, which cannot follow

@@ -64,14 +64,12 @@ Image(sorted(Path("attention").rglob("*.png"))[0])
 # lmms_eval --model mapflow_llava --intervention full,effective,random --limit 6 --output_path run >run.log
 # mapflow report run sweep --frames 6 -o report.html
 
-# %% tags=["hidden"] alt="the report on a desktop, and on a phone in dark colours"
-import os
-import sys
+# %% language="bash" tags=["hidden"]
+# cd "$MAPFLOW_REPOSITORY"
+# python -m tests.results.browser "$OLDPWD/report.html" "$OLDPWD/pictures" >/dev/null
 
+# %% tags=["hidden"] alt="a report in the browser"
 from IPython.display import display
 
-sys.path.insert(0, os.environ["MAPFLOW_REPOSITORY"] + "/docs/site")
-from screenshots import screenshots
-
-for picture in screenshots(Path("report.html").absolute().as_uri()):
+for picture in sorted(Path("pictures").glob("*.png")):
     display(Image(picture))

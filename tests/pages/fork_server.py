@@ -137,10 +137,13 @@ def _launched(name: str) -> int | None:
 
 
 def _limit(arguments: list[str]) -> list[str]:
-    """One question of each subtask suffices; of two flags `--limit` the later counts."""
+    """One question of each subtask suffices, or six; of two flags `--limit` the later counts."""
     asks = {"--intervention", "--interventions-file", "--tasks", "--task", "--routes", "--model"}
     alone = {"verify", "explain"} & set(arguments)
-    return ["--limit", "1"] if asks & set(arguments) and not alone else []
+    few = (
+        "6" if {"discover", "correct"} & set(arguments) else "1"
+    )  # two halves, each with right answers
+    return ["--limit", few] if asks & set(arguments) and not alone else []
 
 
 if __name__ == "__main__":

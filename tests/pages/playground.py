@@ -20,6 +20,7 @@ from pathlib import Path
 from mapflow.model_adapters.families.registry import BUNDLED
 from mapflow.tasks import motion
 from mapflow.tasks.tomato import COUNTS as TOMATO
+from mapflow.tasks.tomato import FILES
 from mapflow.tasks.tvbench import BOUNDED
 from mapflow.tasks.tvbench import COUNTS as TVBENCH
 from tests.model_adapters.tiny_hf import write_tiny_hf
@@ -27,7 +28,7 @@ from tests.pages.blocks import ROOT, Block
 from tests.pages.fork_server import write_programs
 from tests.tasks.folders import put, tomato_row, tvbench_row, write_tomato, write_tvbench
 
-QUESTIONS = 4
+QUESTIONS = 6
 SECONDS = 120
 SRUN = """#!/bin/bash
 # one task on one node, whatever was asked for
@@ -45,13 +46,17 @@ def write_data(folder: Path) -> Path:
     for subtask in TVBENCH:
         bounds = {"start": 0.0, "end": 1.0} if subtask in BOUNDED else {}
         names = [f"{number}.mp4" for number in range(QUESTIONS)]
-        rows[subtask] = [tvbench_row(name, **bounds) for name in names]
+        rows[subtask] = [  # one of the two answers is the model's
+            tvbench_row(name, answer=("Left.", "Right.")[number % 2], **bounds)
+            for number, name in enumerate(names)
+        ]
         for name in names:
             put(folder.parent / "ntu" / "S001" / name, clip)
             put(folder / "tvbench" / "video" / subtask / name, clip)
     write_tvbench(folder / "tvbench", rows)
     keys = [f"{number:04}-00" for number in range(QUESTIONS)]
-    write_tomato(folder / "tomato", {name: [tomato_row(key) for key in keys] for name in TOMATO})
+    files = (FILES.get(subtask, subtask) for subtask in TOMATO)
+    write_tomato(folder / "tomato", {name: [tomato_row(key) for key in keys] for name in files})
     for key in keys:
         put(folder / "tomato" / "videos" / "human" / f"{key}.mp4", clip)
     return folder

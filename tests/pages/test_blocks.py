@@ -12,6 +12,7 @@ from subprocess import CalledProcessError
 from typing import Any
 
 import pytest
+import yaml
 
 from mapflow.model_adapters.checkpoints.pathways import read_pathways
 from mapflow.model_adapters.interventions.language.grammar import read_interventions
@@ -47,12 +48,13 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "interventions.yaml": read_interventions,
     "pathways.yaml": read_pathways,
     "pyproject.toml": _toml,
+    "run.yaml": lambda file: yaml.safe_load(file.read_text(encoding="utf-8")),
 }
 """File that a page shows -> what reads it; a file of another name fails the test."""
 
 FAILURES = (AssertionError, AttributeError, KeyError, MapflowError, SyntaxError, CalledProcessError)
 
-WITH_BLOCKS = [page for page in pages() if any(one.kind != SHOWN for one in blocks(page))]
+WITH_BLOCKS = [page for page in pages() if any(one.language != SHOWN for one in blocks(page))]
 
 
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))

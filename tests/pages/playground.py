@@ -7,6 +7,7 @@ few questions of TVBench and TOMATO about the bundled clips, `$NTU` clips as NTU
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ from mapflow.tasks.tvbench import COUNTS as TVBENCH
 from tests.model_adapters.tiny_hf import write_tiny_hf
 from tests.pages.blocks import ROOT, Block
 from tests.pages.fork_server import write_programs
-from tests.tasks.folders import put, tomato_row, tvbench_row, write_tomato, write_tvbench
+from tests.tasks.folders import put, tomato_row, write_tomato, write_tvbench
 
 QUESTIONS = 6
 SECONDS = 120
@@ -39,26 +40,21 @@ SCONTROL = "#!/bin/bash\necho localhost\n"
 
 
 def write_data(folder: Path) -> Path:
-    """TVBench and TOMATO as published, with few questions and the bundled benchmark's clips."""
-    clips = sorted((Path(motion.__file__).parent / "data" / "video" / "direction").iterdir())
-    clip = clips[0].read_bytes()
+    """TVBench and TOMATO as published, with few questions, which are the bundled benchmark's."""
+    bundled = Path(motion.__file__).parent / "data"
+    asked = json.loads((bundled / "json" / "scene.json").read_text(encoding="utf-8"))[:QUESTIONS]
+    clips = {row["video"]: (bundled / "video/scene" / row["video"]).read_bytes() for row in asked}
     rows = {}
     for subtask in TVBENCH:
         bounds = {"start": 0.0, "end": 1.0} if subtask in BOUNDED else {}
-        names = [f"{number}.mp4" for number in range(QUESTIONS)]
-        rows[subtask] = [  # one of the two answers is the model's
-            tvbench_row(name, answer=("Left.", "Right.")[number % 2], **bounds)
-            for number, name in enumerate(names)
-        ]
-        for name in names:
+        rows[subtask] = [{**row, **bounds} for row in asked]
+        for name, clip in clips.items():
             put(folder.parent / "ntu" / "S001" / name, clip)
             put(folder / "tvbench" / "video" / subtask / name, clip)
     write_tvbench(folder / "tvbench", rows)
-    keys = [f"{number:04}-00" for number in range(QUESTIONS)]
-    files = (FILES.get(subtask, subtask) for subtask in TOMATO)
-    write_tomato(folder / "tomato", {name: [tomato_row(key) for key in keys] for name in files})
-    for key in keys:
-        put(folder / "tomato" / "videos" / "human" / f"{key}.mp4", clip)
+    for name in (FILES.get(subtask, subtask) for subtask in TOMATO):
+        write_tomato(folder / "tomato", {name: [tomato_row("0001-00")]})
+    put(folder / "tomato" / "videos" / "human" / "0001-00.mp4", clip)
     return folder
 
 

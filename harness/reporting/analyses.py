@@ -107,7 +107,8 @@ def _figures(name: str, folder: Path) -> list[AnalysisFigure]:
                 figure = _sweep([one for one in records if isinstance(one, SweepRecord)])
             else:
                 blocks = kind.blocks(records, asked_names(folder))
-                figure = AnalysisFigure("", blocks=blocks, tables=_numbers(blocks))
+                said = [] if blocks else [f"mapflow figure {folder.name} draws this analysis."]
+                figure = AnalysisFigure("", blocks=blocks, tables=_numbers(blocks), notes=said)
         except MapflowError as error:
             raise MapflowError(f"{str(folder)!r}: {error}") from None
         figures.append(

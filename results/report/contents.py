@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from mapflow.results.contract.visible_text import visible_lines
 from mapflow.results.figures.mean_curves import CurveBlock
 from mapflow.results.figures.policy_diagram import PolicyDiagram
 from mapflow.results.figures.route_curves import RoutePanel
@@ -21,8 +22,9 @@ def questions_link(**filters: str | None) -> str:
     filters: the controls of the viewer by their ids; those that are None stay as they are by
         default. Runs are named as in `ViewerData.runs`.
     """
-    chosen = {name: value for name, value in filters.items() if value is not None}
-    return f"#questions?{urlencode(chosen, quote_via=quote, safe='', errors='replace')}"
+    # the viewer compares with texts as the page shows them
+    shown = {name: visible_lines(value) for name, value in filters.items() if value is not None}
+    return f"#questions?{urlencode(shown, quote_via=quote, safe='')}"
 
 
 @dataclass(frozen=True)

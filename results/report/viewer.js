@@ -72,7 +72,10 @@ const showAddress = () => {
   show();
 };
 
-const goToQuestions = () => byId("questions").scrollIntoView();
+const goToQuestions = () => {
+  byId("questions").scrollIntoView();
+  byId("list").focus({ preventScroll: true }); // the next arrow key chooses a question
+};
 
 if (byId("questions")) {
   fillControls();

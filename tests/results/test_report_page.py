@@ -181,11 +181,13 @@ def driver(page):
 
 
 @pytest.fixture(autouse=True)
-def unfiltered(request):
+def unfiltered(request, page):
     """Every test in the browser begins with all questions, by id, on a desktop."""
     if "driver" in request.fixturenames:
         driver = request.getfixturevalue("driver")
         set_screen(driver)
+        if not driver.current_url.startswith(page.as_uri()):
+            driver.get(page.as_uri())
         open_hash(driver, "#questions?sort=id")
 
 
@@ -384,8 +386,14 @@ def test_flipped_questions_come_first_then_wrong_failed_and_right(driver, outcom
 
 
 def test_a_click_on_the_first_screen_or_in_a_table_shows_the_questions(driver, outcomes):
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
     (before, after), failed, _ = outcomes
-    driver.find_element("link text", "5 wrong").click()
+    driver.find_element("link text", "5 wrong").send_keys(Keys.ENTER)
+    WebDriverWait(driver, 5).until(
+        lambda d: d.switch_to.active_element.get_attribute("id") == "list"
+    )
     assert count(driver) == int((~before).sum())
     assert driver.execute_script("return document.getElementById('treatment').value") == "0"
     driver.find_element("link text", "12").click()
@@ -413,6 +421,24 @@ def test_the_address_holds_the_view_and_back_returns_to_the_one_before(driver, o
     assert (count(driver), chosen(driver)) == (lost, question)
     open_hash(driver, "#questions?baseline=no+such+run&flips=sideways&task=%F0&question=none")
     assert count(driver) == N and chosen(driver)
+
+
+def test_names_of_any_signs_are_filters_in_an_address(driver, tmp_path):
+    names = [HOSTILE, "a&b=c+d #?%41", "\x1b[2J\u202e\ud800 ü", "cut video->last"]
+    questions = [
+        ViewedQuestion(f"q{i}", name, "v", "A", [an_answer(i != k) for k in range(4)])
+        for i, name in enumerate(names)
+    ]
+    path = tmp_path / "names.html"
+    path.write_text(render_report(contents(questions, runs=names)), encoding="utf-8")
+    for k, name in enumerate(names):
+        link = questions_link(baseline=name, treatment=name, answer="wrong")
+        driver.get(f"{path.as_uri()}{link}")
+        assert (chosen(driver), count(driver)) == (f"q{k}", 1)
+        driver.get("about:blank")
+        driver.get(f"{path.as_uri()}{questions_link(task=name)}")
+        assert (chosen(driver), count(driver)) == (f"q{k}", 1)
+        driver.get("about:blank")
 
 
 def test_tables_sort_by_a_click_on_a_heading_and_say_so(driver):

@@ -5,7 +5,6 @@ model that saw the whole file would be found out.
 """
 
 import json
-import logging
 import re
 from pathlib import Path
 
@@ -161,17 +160,13 @@ def test_a_simple_model_under_lmms_evals_own_evaluator(seen, checkpoint, data, m
 
 def test_a_chat_model_through_our_command(seen, checkpoint, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MAPFLOW_DATA", "replaced by --data_dir")
-    logging.disable()
-    try:
-        code = main(
-            [
-                *("--model", "qwen2_5_vl", "--model_args", model_args(checkpoint)),
-                *("--tasks", TASKS, "--data_dir", str(data), "--gen_kwargs", "max_new_tokens=3"),
-                *("--output_path", str(tmp_path / "out"), "--log_samples"),
-            ]
-        )
-    finally:
-        logging.disable(logging.NOTSET)
+    code = main(
+        [
+            *("--model", "qwen2_5_vl", "--model_args", model_args(checkpoint)),
+            *("--tasks", TASKS, "--data_dir", str(data), "--gen_kwargs", "max_new_tokens=3"),
+            *("--output_path", str(tmp_path / "out"), "--log_samples"),
+        ]
+    )
     assert code == 3, "one question has no video"
     said = "1 question of mapflow's tasks without a video to show, not scored"
     assert said in capsys.readouterr().err

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -46,7 +46,29 @@ class _Sample(msgspec.Struct):
     doc: Any = None
     doc_hash: str = ""
     metrics: list[str] | None = None
-    scores: dict[str, bool | None] = {}
+
+
+class _Answer(NamedTuple):
+    """What is kept of a line: its document may be large."""
+
+    number: str
+    digest: str
+    target: str
+    video_id: str
+    n_options: int
+    prediction: str | None
+    scores: dict[str, bool | None]
+
+
+class _Part(NamedTuple):
+    """The answers of one task under one filter, and the score that counts; None without one."""
+
+    file: Path
+    task: str
+    filter: str
+    answers: list[_Answer]
+    metric: str | None
+    protocol: str
 
 
 class _Results(msgspec.Struct, rename={"n_shot": "n-shot", "n_samples": "n-samples"}):
@@ -94,22 +116,32 @@ def _date(file: Path) -> str:
 def read_samples(files: Sequence[Path]) -> tuple[dict[str, Any], Iterator[Record]]:
     """The manifest and one record per document and filter.
 
-    Raises MapflowError as `_records`, and for a results file of another form.
+    Beside other logs, one without a score of right or wrong yields a record without `correct`.
+
+    Raises MapflowError, naming file and line, as `_parts`, and for a results file of another form.
     """
     newest = max(files, key=_date)
     found = sorted(newest.parent.glob(f"*_{_date(newest)}.json")) if _date(newest) else []
     results = _Results()
     if found:
         results = typed(read_json(found[0]), _Results, str(found[0]), "lm-eval's results")
-    groups = {_task(file): _group(_task(file), results.group_subtasks) for file in files}
-    numbers: dict[str, int] = {}
-    for task, group in groups.items():
-        of = results.n_samples.get(task, {}).get("original")
-        if isinstance(of, int):
-            numbers[group] = numbers.get(group, 0) + of
-    records = [one for file in files for one in _records(file, results, groups, len(files) == 1)]
+    parts = [part for file in files for part in _parts(file, results)]
+    if len(parts) == 1 and parts[0].metric is None:
+        said = ", ".join(parts[0].answers[0].scores) or "none"
+        raise MapflowError(
+            f"{files[0]}: no score that is 0 or 1 for every document (scores: {said}); only such"
+            " tasks can be compared"
+        )
+    numbers: dict[str, list[Any]] = {}
+    records: list[Record] = []
+    for part, benchmark in zip(parts, _benchmarks(parts, results.group_subtasks), strict=True):
+        records += _records(part, benchmark)
+        number = results.n_samples.get(part.task, {}).get("original")
+        numbers.setdefault(benchmark, []).append(number)
     sizes = {
-        one.benchmark: numbers[groups[one.task]] for one in records if groups[one.task] in numbers
+        benchmark: sum(own)
+        for benchmark, own in numbers.items()
+        if all(isinstance(one, int) and one > 0 for one in own)
     }
     return {**_manifest(results), "questions": sizes}, iter(records)
 
@@ -119,15 +151,36 @@ def _task(file: Path) -> str:
     return found["task"] if found else file.stem
 
 
-def _group(task: str, groups: Mapping[str, Sequence[str]]) -> str:
-    """The outermost group that the task is in; the task itself where it is in none or in several"""
-    inside, seen = task, {task}
-    while len(above := [group for group, tasks in groups.items() if inside in tasks]) == 1:
-        inside = above[0]
-        if inside in seen:
-            return task
-        seen.add(inside)
-    return task if above else inside
+def _benchmarks(parts: Sequence[_Part], groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """The benchmark of each part: the outermost group whose logged tasks are all scored alike.
+
+    Tasks with other scores or another number of examples do not make one accuracy: then a smaller
+    group, or the task alone, is the benchmark.
+    """
+    chains = [_groups_of(part.task, groups) for part in parts]
+    kinds: dict[tuple[str, str], set[str | None]] = {}
+    for part, chain in zip(parts, chains, strict=True):
+        for group in chain:
+            kinds.setdefault((group, part.filter), set()).add(part.metric and part.protocol)
+    found = []
+    for part, chain in zip(parts, chains, strict=True):
+        group = next((one for one in chain if len(kinds[one, part.filter]) == 1), part.task)
+        tag = "lm-eval" if part.filter == "none" else f"lm-eval, {part.filter}"
+        found.append(f"{group} ({tag})".replace("/", ":"))
+    return found
+
+
+def _groups_of(task: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """The groups around a task, the outermost first, then the task.
+
+    Where a task or group is in several groups, none of those counts.
+    """
+    chain = [task]
+    while True:
+        above = [group for group, tasks in groups.items() if chain[0] in tasks]
+        if len(above) != 1 or above[0] in chain:
+            return chain
+        chain.insert(0, above[0])
 
 
 def _manifest(results: _Results) -> dict[str, Any]:
@@ -157,82 +210,80 @@ def _manifest(results: _Results) -> dict[str, Any]:
     }
 
 
-def _records(
-    file: Path, results: _Results, groups: Mapping[str, str], alone: bool
-) -> Iterator[Record]:
-    """The records of one log.
+def _parts(file: Path, results: _Results) -> list[_Part]:
+    """The answers of a log, one part per filter.
 
     Raises MapflowError, naming the line, for a line that is not a sample or a document that occurs
-    twice, and naming the scores where none is 0 or 1 for all documents. Beside other logs, such a
-    filter yields a record without `correct` instead.
+    twice.
     """
     task = _task(file)
-    by_filter: dict[str, dict[str, _Sample]] = {}
+    by_filter: dict[str, dict[tuple[str, str], _Answer]] = {}
     for where, line in log_lines(file):
-        sample = _sample(line, where)
-        own = by_filter.setdefault(sample.filter, {})
-        key = f"{sample.doc_id!r} {sample.doc_hash}"
+        name, answer = _answer(line, where)
+        own = by_filter.setdefault(name, {})
+        key = answer.number, answer.digest
         if key in own:
             raise MapflowError(
-                f"{where}: document {quoted(sample.doc_id)} is there twice; keep one answer per"
+                f"{where}: document {quoted(answer.number)} is there twice; keep one answer per"
                 " question"
             )
-        own[key] = sample
-    for name, samples in by_filter.items():
-        tag = "lm-eval" if name == "none" else f"lm-eval, {name}"
-        benchmark = f"{groups[task].replace('/', ':')} ({tag.replace('/', ':')})"
-        metric = _metric(list(samples.values()), results.higher_is_better.get(task, {}))
-        if metric is None:
-            if alone and len(by_filter) == 1:
-                said = ", ".join(next(iter(samples.values())).scores) or "none"
-                raise MapflowError(
-                    f"{file}: no score that is 0 or 1 for every document (scores: {said}); only"
-                    " such tasks can be compared"
-                )
-            yield Record(f"{benchmark}/", "", task, "full", None, "", 0, "")
-            continue
-        shots = results.n_shot.get(task)
-        protocol = f"{shots}-shot, {metric}" if isinstance(shots, int) else metric
-        times = Counter(str(sample.doc_id) for sample in samples.values())
-        for sample in samples.values():
-            number, target = sample.doc_id, sample.target
-            row = f"{number:06d}" if isinstance(number, int) else str(number)
-            if times[str(number)] > 1:
-                row += f"-{sample.doc_hash[:16]}"
-            ids = (f"{benchmark}/{task}/{row}", cluster_of(sample.doc))
-            check_ids(str(file), *ids, task)
-            yield Record(
-                question_id=ids[0],
-                video_id=ids[1],
-                task=task,
-                intervention="full",
-                seed=None,
-                protocol=protocol,
-                n_options=_n_options(sample.filtered_resps),
-                target=target if isinstance(target, str) else json.dumps(target),
-                prediction=_prediction(sample.filtered_resps),
-                correct=sample.scores[metric],
-            )
+        own[key] = answer
+    shots, parts = results.n_shot.get(task), []
+    for name, own in by_filter.items():
+        answers = list(own.values())
+        metric = _metric(answers, results.higher_is_better.get(task, {}))
+        protocol = f"{shots}-shot, {metric}" if isinstance(shots, int) else f"{metric}"
+        parts.append(_Part(file, task, name, answers, metric, protocol))
+    return parts
 
 
-def _sample(line: str, where: str) -> _Sample:
-    """One line, with every score as right, wrong or neither."""
+def _records(part: _Part, benchmark: str) -> Iterator[Record]:
+    if part.metric is None:
+        yield Record(f"{benchmark}/", "", part.task, "full", None, "", 0, "")
+        return
+    times = Counter(answer.number for answer in part.answers)
+    for answer in part.answers:
+        row = answer.number + (f"-{answer.digest[:16]}" if times[answer.number] > 1 else "")
+        question = f"{benchmark}/{part.task}/{row}"
+        check_ids(str(part.file), question, answer.video_id, part.task)
+        yield Record(
+            question_id=question,
+            video_id=answer.video_id,
+            task=part.task,
+            intervention="full",
+            seed=None,
+            protocol=part.protocol,
+            n_options=answer.n_options,
+            target=answer.target,
+            prediction=answer.prediction,
+            correct=answer.scores[part.metric],
+        )
+
+
+def _answer(line: str, where: str) -> tuple[str, _Answer]:
+    """The filter and the answer of one line, with every score as right, wrong or neither."""
     try:
         values: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise MapflowError(f"{where}: not a sample ({error})") from None
     sample = typed(values, _Sample, where, "a sample of lm-evaluation-harness")
     names = sample.metrics if sample.metrics is not None else list(values)
-    sample.scores = {
-        name: right_or_wrong(values.get(name)) for name in names if name not in _FIELDS
-    }
-    return sample
+    number, target = sample.doc_id, sample.target
+    return sample.filter, _Answer(
+        f"{number:06d}" if isinstance(number, int) else number,
+        sample.doc_hash,
+        target if isinstance(target, str) else json.dumps(target),
+        cluster_of(sample.doc),
+        _n_options(sample.filtered_resps),
+        _prediction(sample.filtered_resps),
+        {name: right_or_wrong(values.get(name)) for name in names if name not in _FIELDS},
+    )
 
 
 _FIELDS = {*_Sample.__struct_fields__, "arguments", "resps", "prompt_hash", "target_hash"}
 
 
-def _metric(samples: Sequence[_Sample], higher: Mapping[str, bool | None]) -> str | None:
+def _metric(samples: Sequence[_Answer], higher: Mapping[str, bool | None]) -> str | None:
     """The first score that is 0 or 1 for all documents and means success; preferred ones first."""
     names = list(dict.fromkeys(name for sample in samples for name in sample.scores))
     names.sort(key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED))

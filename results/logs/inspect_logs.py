@@ -148,8 +148,8 @@ def read_log(files: Sequence[Path]) -> tuple[dict[str, Any], Iterator[Record]]:
     for file, header in newest.values():
         own = list(_records(file, header, len(newest) == 1))
         records += own
-        if own and header.eval.dataset.samples is not None:
-            sizes[own[0].benchmark] = header.eval.dataset.samples
+        if own and (number := header.eval.dataset.samples or 0) > 0:
+            sizes[own[0].benchmark] = number
     spec = headers[-1][1].eval
     versions = {name: str(version) for name, version in spec.packages.items()}
     versions |= {

@@ -59,6 +59,24 @@ def test_every_filter_of_lm_eval_is_a_benchmark_and_a_group_has_its_tasks_as_sub
     assert runs[0].n_options.tolist() == [0] * 4 and runs[0].total is None
 
 
+def test_tasks_of_a_group_that_are_scored_otherwise_stand_alone(tmp_path):
+    """lm-evaluation-harness's leaderboard is such a group."""
+    other = {"metrics": ["exact_match"], "exact_match": 1, "filtered_resps": ["7"]}
+    tasks = {
+        "a1": [harness_sample(0, 1)],
+        "a2": [harness_sample(0, 0)],
+        "written": [harness_sample(0, 1, **other)],
+        "perplexity": [harness_sample(0, 1, metrics=["bits"], bits=0.7)],
+    }
+    groups = {"all": ["a", "written", "perplexity"], "a": ["a1", "a2"], "twice": ["written"]}
+    runs = read_runs(write_harness(tmp_path, tasks, group_subtasks=groups))
+    assert {run.benchmark: (run.n, run.total) for run in runs} == {
+        "a (lm-eval)": (2, 2),
+        "written (lm-eval)": (1, 1),
+    }
+    assert runs[0].left_out == ("perplexity (lm-eval)",)
+
+
 def test_limited_and_renamed_logs_of_lm_eval(tmp_path):
     samples = [harness_sample(i, 1) for i in range(2)]
     sizes = {"n-samples": {"own": {"original": 10, "effective": 2}}}
@@ -84,7 +102,7 @@ def test_the_newest_of_two_logs_counts_and_other_scores_are_not_taken(tmp_path):
     ("samples", "said"),
     [
         ([harness_sample(0, 0.5, acc_norm=float("nan"))], "no score that is 0 or 1"),
-        ([harness_sample(0, 1), harness_sample(0, 0)], "document 0 is there twice"),
+        ([harness_sample(0, 1), harness_sample(0, 0)], "document '000000' is there twice"),
         ([harness_sample(0, 1, doc_id=None)], r"`int \| str`, got `null`"),
         ([harness_sample(0, 1, doc_id=1.5)], "doc_id"),
         ([harness_sample(0, 1, doc_id="x" * 2000)], "id 'own .* has 2,018 bytes"),

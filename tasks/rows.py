@@ -1,19 +1,20 @@
 """Publishers' question files, checked: every error is one line that names question and field.
 
 A row is a JSON object; these functions turn its fields into text, options and bounds, or raise
-MapflowError.
+MapflowError. msgspec checks the types; it is imported by the first row that is read.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Annotated, Any
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import LETTERS
@@ -23,7 +24,8 @@ Row = Mapping[str, Any]
 LONGEST_NAME = 1024
 LONGEST_VIDEO = 10_000_000
 """Seconds."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SOME_TEXT = "\\A[^\ud800-\udfff]*[^\\s\ud800-\udfff][^\ud800-\udfff]*\\Z"
+"""Not blank, and without halves of surrogate pairs, which JSON can spell and nothing can encode."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def parse_rows(text: str, path: Path | str) -> list[tuple[str, Row]]:
     if not isinstance(content, dict) or not content:
         raise MapflowError(f"{path}: holds no questions")
     for number, row in content.items():
-        if not _is_text(number):
+        if not re.search(SOME_TEXT, number):
             raise MapflowError(f"{path}: {quoted(number)} is not a question number")
         if not isinstance(row, dict):
             raise MapflowError(f"{path}: question {number} is {quoted(row)}, not an object")
@@ -143,10 +145,7 @@ def _refuse_alike(numbers: list[str], path: Path | str) -> None:
 
 def text_of(row: Row, field: str, where: str) -> str:
     """A field that must hold some text."""
-    value = _present(row, field, where)
-    if not _is_text(value):
-        raise _wrong(where, field, value, "must be some text")
-    return value
+    return _field(row, field, _types()["text"], where, "must be some text")
 
 
 def file_name_of(row: Row, field: str, where: str) -> str:
@@ -171,15 +170,13 @@ def file_name_of(row: Row, field: str, where: str) -> str:
 
 def options_of(row: Row, field: str, where: str) -> list[str]:
     """Two or more answers to choose from; numbers become their text."""
-    values = _present(row, field, where)
-    if not isinstance(values, (list, tuple)) or not 2 <= len(values) <= len(LETTERS):
-        raise _wrong(where, field, values, f"must list 2 to {len(LETTERS)} options")
-    return [_option(value, where, field) for value in values]
+    demand = f"must list 2 to {len(LETTERS)} options, each some text or a number"
+    return [str(value) for value in _field(row, field, _types()["options"], where, demand)]
 
 
 def answer_text_of(row: Row, field: str, options: list[str], where: str) -> str:
     """The right option's text: "4" is text, not an index."""
-    answer = _option(_present(row, field, where), where, field)
+    answer = str(_field(row, field, _types()["option"], where, "must be some text"))
     if answer not in options:
         raise _wrong(where, field, answer, "is not among the options")
     return answer
@@ -187,17 +184,17 @@ def answer_text_of(row: Row, field: str, options: list[str], where: str) -> str:
 
 def answer_index_of(row: Row, field: str, options: list[str], where: str) -> int:
     """The right option's index."""
-    answer = _present(row, field, where)
-    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(options):
-        raise _wrong(where, field, answer, f"must be an index from 0 to {len(options) - 1}")
-    return answer
+    from msgspec import Meta
+
+    index = Annotated[int, Meta(ge=0, lt=len(options))]
+    return _field(row, field, index, where, f"must be an index from 0 to {len(options) - 1}")
 
 
 def bounds_of(row: Row, where: str, *, required: bool) -> tuple[float | None, float | None]:
     """`start` and `end` of the clip, seconds. Both or neither; where they are required, both."""
     if not required and row.get("start") is None and row.get("end") is None:
         return None, None
-    start, end = (_seconds(_present(row, field, where), where, field) for field in ("start", "end"))
+    start, end = (seconds_of(row, field, where) for field in ("start", "end"))
     if start >= end:
         raise _wrong(where, "start", start, f"must lie before end ({end})")
     return start, end
@@ -205,30 +202,35 @@ def bounds_of(row: Row, where: str, *, required: bool) -> tuple[float | None, fl
 
 def seconds_of(row: Row, field: str, where: str) -> float:
     """A field that must hold a number of seconds."""
-    return _seconds(_present(row, field, where), where, field)
+    demand = f"must be a number of seconds, 0 to {LONGEST_VIDEO:,}"
+    return _field(row, field, _types()["seconds"], where, demand)
 
 
-def _seconds(value: Any, where: str, field: str) -> float:
-    if not _is_number(value) or not 0 <= value <= LONGEST_VIDEO:
-        raise _wrong(where, field, value, f"must be a number of seconds, 0 to {LONGEST_VIDEO:,}")
-    return float(value)
+@cache
+def _types() -> Mapping[str, Any]:
+    """The types of fields by name. Bounds refuse NaN and infinity, too."""
+    from msgspec import Meta
+
+    text = Annotated[str, Meta(pattern=SOME_TEXT)]
+    option = text | int | Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+    return {
+        "text": text,
+        "option": option,
+        "options": Annotated[list[option], Meta(min_length=2, max_length=len(LETTERS))],
+        "seconds": Annotated[float, Meta(ge=0, le=LONGEST_VIDEO)],
+    }
 
 
-def _option(value: Any, where: str, field: str) -> str:
-    if not _is_number(value) and not _is_text(value):
-        raise _wrong(where, field, value, "must be some text")
-    return str(value)
+def _field(row: Row, field: str, kind: Any, where: str, demand: str) -> Any:
+    """The field's value; `demand` says in an error what it must be."""
+    import msgspec
 
-
-def _is_number(value: Any) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (
-        isinstance(value, float) and math.isfinite(value)
-    )
-
-
-def _is_text(value: Any) -> bool:
-    """Text that is not blank; lone surrogates, which JSON can spell, cannot be encoded."""
-    return isinstance(value, str) and bool(value.strip()) and not _SURROGATE.search(value)
+    if row.get(field) is None:
+        raise MapflowError(f"{where}: field {field!r} is missing")
+    try:
+        return msgspec.convert(row[field], kind)
+    except (msgspec.ValidationError, OverflowError):
+        raise _wrong(where, field, row[field], demand) from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -240,12 +242,6 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             f"field {next(name for name in names if names.count(name) > 1)!r} is there twice"
         )
     return found
-
-
-def _present(row: Row, field: str, where: str) -> Any:
-    if row.get(field) is None:
-        raise MapflowError(f"{where}: field {field!r} is missing")
-    return row[field]
 
 
 def _wrong(where: str, field: str, value: Any, demand: str) -> MapflowError:

@@ -85,7 +85,7 @@ PLANTED = {
     "interventions": (fuzz_interventions, "parse_intervention", misread),
     "answers": (fuzz_answers, "parse_answer", guess),
     "records": (lines, "checked_json", unchecked),
-    "rows": (rows, "_is_text", lambda value: isinstance(value, str)),
+    "rows": (rows, "_field", lambda row, field, *_: row.get(field, "")),
     "layouts": (fuzz_layouts, "tokenize", doubled),
     "manifests": (manifest, "read_checked", lambda path, kind: json.loads(path.read_text())),
     "folders": (folder, "_membership", lambda place, kind: lambda *_: None),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,11 @@ def _log(run: Run, exported: Exported) -> dict[str, Any]:
             "eval_id": identity,
             "run_id": identity,
             "created": created,
-            "task": f"{run.benchmark} under {run.intervention}",
+            "task": run.benchmark,
             "task_id": identity,
             "task_version": 0,
             "task_attribs": {},
-            "task_args": {},
+            "task_args": {"intervention": run.intervention},
             "dataset": {
                 "name": run.title,
                 "samples": run.total or len(samples),
@@ -93,7 +94,7 @@ def _log(run: Run, exported: Exported) -> dict[str, Any]:
             "model": run.model,
             "model_args": {},
             "config": {"epochs": 1},
-            "packages": {tool: version},
+            "packages": {tool: version, "mapflow": version_of("mapflow")},
             "metadata": about,
         },
         "plan": {"name": "plan", "steps": [{"solver": tool, "params": about}], "config": {}},

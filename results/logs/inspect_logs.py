@@ -48,6 +48,13 @@ class _Spec(msgspec.Struct):
     config: _Config = msgspec.field(default_factory=_Config)
     packages: dict[str, Any] = msgspec.field(default_factory=dict)
     task_version: int | str = 0
+    task_args: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    @property
+    def intervention(self) -> str:
+        """As `mapflow export` writes it; other logs are of models without cuts."""
+        named = self.task_args.get("intervention") if "mapflow" in self.packages else None
+        return named if isinstance(named, str) else "full"
 
 
 class _Step(msgspec.Struct):
@@ -128,7 +135,7 @@ def _read(file: Path, most: int) -> bytes:
 
 
 def read_log(files: Sequence[Path]) -> tuple[dict[str, Any], Iterator[Record]]:
-    """The manifest and one record per sample, of the newest log of every task.
+    """The manifest and one record per sample, of the newest log of every task (and intervention).
 
     Of several logs of a task, those of finished evaluations are preferred.
 
@@ -142,7 +149,9 @@ def read_log(files: Sequence[Path]) -> tuple[dict[str, Any], Iterator[Record]]:
             f" ({shortened(', '.join(models), 300)}); name one log, e.g. {str(files[0])!r}"
         )
     headers.sort(key=lambda one: (one[1].status == "success", one[1].eval.created, one[0].name))
-    newest = {header.eval.task: (file, header) for file, header in headers}
+    newest = {
+        (header.eval.task, header.eval.intervention): (file, header) for file, header in headers
+    }
     records: list[Record] = []
     sizes: dict[str, int] = {}
     for file, header in newest.values():
@@ -153,11 +162,12 @@ def read_log(files: Sequence[Path]) -> tuple[dict[str, Any], Iterator[Record]]:
     spec = headers[-1][1].eval
     versions = {name: str(version) for name, version in spec.packages.items()}
     versions |= {
-        f"task {task}": str(header.eval.task_version) for task, (_, header) in newest.items()
+        f"task {task}": str(header.eval.task_version) for (task, _), (_, header) in newest.items()
     }
+    named = dict.fromkeys(name for _, name in newest)
     manifest = {
         "identity": {"model": spec.model, "versions": versions},
-        "interventions": {},
+        "interventions": {name: name for name in sorted(named, key=lambda one: one != "full")},
         "logged_by": "Inspect",
         "questions": sizes,
     }
@@ -225,7 +235,7 @@ def _records(file: Path, header: _Header, alone: bool) -> Iterator[Record]:
             question_id=ids[0],
             video_id=ids[1],
             task=task,
-            intervention="full",
+            intervention=header.eval.intervention,
             seed=None,
             protocol=protocol,
             n_options=len(sample.choices or ()) if len(targets) == 1 else 0,

@@ -200,11 +200,14 @@ def test_an_inspect_log_gives_the_same_answers_back(run, tmp_path):
     for own in read_runs(run):
         (file,) = (tmp_path / "logs").glob(f"*_tvbench-{own.intervention}_*.json")
         (back,) = read_runs(file)
-        assert back.benchmark == f"tvbench under {own.intervention} (Inspect)"
+        assert (back.benchmark, back.intervention) == ("tvbench (Inspect)", own.intervention)
         assert (back.n, back.errors, back.model) == (7, 1, "lab/model-7B")
         assert [one.partition("/")[2] for one in back.question_id] == own.question_id.tolist()
         for name in ("correct", "failed", "gold", "video_id"):
             assert np.array_equal(getattr(back, name), getattr(own, name)), name
+    (pair,), (back,) = (compare_groups([read_runs(one)]) for one in (run, tmp_path / "logs"))
+    assert pair.comparison.difference == back.comparison.difference
+    assert (back.baseline.intervention, back.treatment.intervention) == ("full", "effective")
     assert export(f"{run}:full", "inspect", tmp_path / "one.json") == 0
     assert read_runs(tmp_path / "one.json")[0].n == 7
 

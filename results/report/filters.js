@@ -1,13 +1,19 @@
-// The filters of the questions and their order. The page's address holds them, so that a view can be
-// shared and "back" returns to the view before: #questions?baseline=full&treatment=effective&flips=lost
+// The filters of the questions and their order. The page's address holds them, so that a view can
+// be shared and "back" returns to the view before: #questions?treatment=effective&flips=lost
 const { runs, benchmarks, questions } = JSON.parse(byId("data").textContent);
-const CONTROLS = ["baseline", "treatment", "flips", "answer", "benchmark", "task", "sort", "search", "pictured"];
-const NAMED = { baseline: runs, treatment: runs, benchmark: benchmarks }; // controls whose values are numbers
+const CONTROLS = [
+  "baseline", "treatment", "flips", "answer", "benchmark", "task", "sort", "search", "pictured",
+];
+// Controls whose values are places in a list of names.
+const NAMED = { baseline: runs, treatment: runs, benchmark: benchmarks };
 const QUESTIONS = "#questions?";
 
 const answerOf = (question, run) => (question.a || [])[run] || null;
 const asked = (one) => one !== null && one.e === undefined;
-const valueOf = (name) => (name === "pictured" ? (byId(name).checked ? "1" : "") : byId(name).value);
+const valueOf = (name) => {
+  if (name === "pictured") return byId(name).checked ? "1" : "";
+  return byId(name).value;
+};
 
 const flipIs = {
   any: (b, t) => b.c !== t.c,
@@ -51,14 +57,16 @@ const shownQuestions = () => {
     if (task && question.t !== task) return;
     if (pictured && !question.f) return;
     if (words && !searched[index].includes(words)) return;
-    if (flipIs[flips] && !(asked(before) && asked(after) && flipIs[flips](before, after))) return;
+    const both = asked(before) && asked(after);
+    if (flipIs[flips] && !(both && flipIs[flips](before, after))) return;
     if (answerIs[answer] && !answerIs[answer](after)) return;
     shown.push(index);
   });
   if (byId("sort").value === "id") return shown;
   const keys = new Map(shown.map((index) => {
     const question = questions[index];
-    return [index, [usefulness(question, b, t), question.f ? 0 : 1, sureness(answerOf(question, t))]];
+    const sure = sureness(answerOf(question, t));
+    return [index, [usefulness(question, b, t), question.f ? 0 : 1, sure]];
   }));
   return shown.sort((one, other) => {
     const a = keys.get(one), b = keys.get(other);
@@ -76,7 +84,8 @@ const fillControls = () => {
   runs.forEach((run, k) => ["baseline", "treatment"].forEach((name) => add(byId(name), k, run)));
   benchmarks.forEach((name, k) => add(byId("benchmark"), k, name));
   byId("filters").classList.toggle("several", benchmarks.length > 1);
-  [...new Set(questions.map((question) => question.t))].sort().forEach((name) => add(byId("task"), name, name));
+  const tasks = [...new Set(questions.map((question) => question.t))].sort();
+  tasks.forEach((name) => add(byId("task"), name, name));
   byId("treatment").value = String(Math.min(1, runs.length - 1));
 };
 
@@ -87,23 +96,26 @@ const address = (question) => {
   const parts = new URLSearchParams();
   for (const name of CONTROLS) {
     const value = valueOf(name);
-    if (value !== unfiltered[name]) parts.set(name, NAMED[name] ? NAMED[name][Number(value)] : value);
+    if (value === unfiltered[name]) continue;
+    parts.set(name, NAMED[name] ? NAMED[name][Number(value)] : value);
   }
   if (question !== null) parts.set("question", question);
   return QUESTIONS + parts.toString();
 };
 
-// Sets the controls as the address says; what it does not name, or what does not exist, is unfiltered.
-// Returns the id of the question that it names, or null.
+// Sets the controls as the address says; what it does not name, or what does not exist, is
+// unfiltered. Returns the id of the question that it names, or null.
 const readAddress = () => {
-  const parts = new URLSearchParams(location.hash.startsWith(QUESTIONS) ? location.hash.slice(QUESTIONS.length) : "");
+  const said = location.hash.startsWith(QUESTIONS) ? location.hash.slice(QUESTIONS.length) : "";
+  const parts = new URLSearchParams(said);
   for (const name of CONTROLS) {
     const control = byId(name);
     let value = parts.has(name) ? parts.get(name) : unfiltered[name];
     if (parts.has(name) && NAMED[name]) value = String(NAMED[name].indexOf(value));
+    const options = [...(control.options || [])].map((one) => one.value);
+    const exists = name === "search" || options.includes(value);
     if (name === "pictured") control.checked = value === "1";
-    else if (name === "search" || [...control.options].some((one) => one.value === value)) control.value = value;
-    else control.value = unfiltered[name];
+    else control.value = exists ? value : unfiltered[name];
   }
   return parts.get("question");
 };

@@ -25,9 +25,11 @@ const framesOf = (question) => {
 
 const answersTable = (question) => {
   const answered = (question.a || []).flatMap((one) => (one && one.o ? Object.keys(one.o) : []));
-  const letters = [...new Set([...(question.o || []).map((_, k) => letterOf(k)), ...answered])].sort();
+  const listed = (question.o || []).map((_, k) => letterOf(k));
+  const letters = [...new Set([...listed, ...answered])].sort();
   const table = make("table");
-  table.createTHead().insertRow().append(head("option", "col"), ...runs.map((run) => head(run, "col")));
+  const heads = runs.map((run) => head(run, "col"));
+  table.createTHead().insertRow().append(head("option", "col"), ...heads);
   const body = table.createTBody();
   letters.forEach((letter) => {
     const text = (question.o || [])[letter.charCodeAt(0) - 65];
@@ -52,7 +54,8 @@ const answersTable = (question) => {
   last.append(head("answer", "row"));
   runs.forEach((_, run) => {
     const one = answerOf(question, run), cell = make("td");
-    cell.append(mark(one), " ", one === null ? "not in this run" : one.e !== undefined ? one.e : one.p || "(empty)");
+    const said = one === null ? "not in this run" : one.e ?? (one.p || "(empty)");
+    cell.append(mark(one), " ", said);
     if (asked(one) && one.v === 0) cell.append(make("span", " names no option", "quiet"));
     last.append(cell);
   });

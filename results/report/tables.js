@@ -13,13 +13,13 @@ const sortable = (table) => {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((cell, column) => {
     const numeric = cell.classList.contains("number");
+    const orders = numeric ? ["descending", "ascending"] : ["ascending", "descending"];
     const button = make("button", cell.textContent);
     button.type = "button";
     cell.replaceChildren(button);
     button.addEventListener("click", () => {
-      const first = numeric ? "descending" : "ascending";
-      const second = numeric ? "ascending" : "descending";
-      const next = { [first]: second, [second]: null }[cell.ariaSort] ?? (cell.ariaSort === second ? null : first);
+      // undefined after both orders: as the table was
+      const next = orders[orders.indexOf(cell.getAttribute("aria-sort")) + 1];
       heads.forEach((one) => one.removeAttribute("aria-sort"));
       if (next) cell.setAttribute("aria-sort", next);
       const sign = next === "ascending" ? 1 : -1;

@@ -6,7 +6,8 @@ let named = false; // whether the reader chose the question, so that the address
 const draw = () => {
   const list = byId("list"), place = shown.indexOf(chosen);
   const first = Math.max(0, Math.floor(list.scrollTop / ROW) - SPARE);
-  const last = Math.min(shown.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW) + SPARE);
+  const below = Math.ceil((list.scrollTop + list.clientHeight) / ROW);
+  const last = Math.min(shown.length, below + SPARE);
   const pair = [...new Set([Number(byId("baseline").value), Number(byId("treatment").value)])];
   byId("rows").style.top = `${first * ROW}px`;
   byId("rows").replaceChildren(...shown.slice(first, last).map((index, k) => {
@@ -17,7 +18,8 @@ const draw = () => {
     row.setAttribute("aria-setsize", shown.length);
     row.setAttribute("aria-posinset", first + k + 1);
     row.append(...pair.map((run) => mark(answerOf(question, run))));
-    row.append(make("span", question.i + (question.f ? " ▦" : ""), "id"), make("span", question.s || "", "stem quiet"));
+    row.append(make("span", question.i + (question.f ? " ▦" : ""), "id"));
+    row.append(make("span", question.s || "", "stem quiet"));
     row.addEventListener("click", () => pick(index));
     return row;
   }));
@@ -40,15 +42,16 @@ const pick = (index) => {
 };
 
 const reveal = (place) => {
-  const list = byId("list");
-  if (place * ROW < list.scrollTop) list.scrollTop = place * ROW;
-  if ((place + 1) * ROW > list.scrollTop + list.clientHeight) list.scrollTop = (place + 1) * ROW - list.clientHeight;
+  const list = byId("list"), top = place * ROW, lowest = top + ROW - list.clientHeight;
+  if (top < list.scrollTop) list.scrollTop = top;
+  else if (lowest > list.scrollTop) list.scrollTop = lowest;
 };
 
 // Shows what passes the filters; keeps the chosen question if it does, else takes the first one.
 const show = () => {
   shown = shownQuestions();
-  byId("count").textContent = `${shown.length.toLocaleString("en")} of ${questions.length.toLocaleString("en")} questions`;
+  const [some, all] = [shown, questions].map((list) => list.length.toLocaleString("en"));
+  byId("count").textContent = `${some} of ${all} questions`;
   byId("spacer").style.height = `${shown.length * ROW}px`;
   byId("list").scrollTop = 0;
   const place = named ? shown.indexOf(chosen) : -1;
@@ -58,7 +61,7 @@ const show = () => {
   linkHere();
 };
 
-// The link of the navigation returns to the current view; "show all" is there where something is hidden.
+// The link of the navigation returns to the current view; "show all" is there if some are hidden.
 const linkHere = () => {
   byId("reset").hidden = shown.length === questions.length;
   byId("to-questions").href = address(named ? questions[chosen].i : null);
@@ -82,8 +85,9 @@ if (byId("questions")) {
   unfiltered = Object.fromEntries(CONTROLS.map((name) => [name, valueOf(name)]));
   byId("filters").addEventListener("input", (event) => {
     show();
-    const typed = event.target.id === "search";
-    history[typed ? "replaceState" : "pushState"](null, "", address(named ? questions[chosen].i : null));
+    const here = address(named ? questions[chosen].i : null);
+    if (event.target.id === "search") history.replaceState(null, "", here); // not every letter
+    else history.pushState(null, "", here);
   });
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("list").addEventListener("scroll", draw);
@@ -93,13 +97,15 @@ if (byId("questions")) {
     const place = {
       ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: end,
     }[event.key];
-    if (place === undefined || !shown.length || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (place === undefined || !shown.length) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     const bounded = Math.min(end, Math.max(0, place));
     reveal(bounded);
     pick(shown[bounded]);
   });
-  // Another address: by a link of this page, by "back", or typed. Anchors of other sections keep the view.
+  // Another address: by a link of this page, by "back", or typed. Anchors of other sections keep
+  // the view.
   window.addEventListener("hashchange", () => {
     if (location.hash === "" || location.hash.startsWith(QUESTIONS)) showAddress();
   });

@@ -26,7 +26,6 @@ from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.runs.folder import RunFolder
 from mapflow.results.runs.run import read_runs
 from mapflow.tasks.registry import BENCHMARKS, load_questions
-from tests.results.browser import chromium
 from tests.results.records import a_record
 from tests.results.run_folders import answers, write_run
 from tests.results.test_report_sweeps import CHANGE, a_sweep_record
@@ -252,17 +251,3 @@ def test_runs_that_do_not_match_become_a_warning(folder, tmp_path, motion):
     assert main(["report", str(folder), str(other), "-o", str(path), "--frames", "0"]) == 0
     assert "Motion is not compared: the runs answer different questions" in path.read_text()
     assert main(["report", str(folder), "-o", str(path), "--baseline", "nothing"]) == 2
-
-
-def test_the_page_works_in_a_browser(folder, tmp_path):
-    path = tmp_path / "report.html"
-    assert main(["report", str(folder), "-o", str(path)]) == 0
-    with chromium() as driver:
-        driver.get(path.as_uri())
-        assert driver.find_element("id", "count").text == "6 of 6 questions"
-        driver.execute_script("document.querySelector('.row').click()")
-        widths = driver.execute_script(
-            "return [...document.querySelectorAll('#detail img')].map(i => i.naturalWidth)"
-        )
-        assert len(widths) == 3 and min(widths) > 0
-        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []

@@ -4,12 +4,15 @@ Also on a phone, by keyboard, and with 10,000 questions. All tests share one bro
 Without a browser, the text of the file is checked.
 """
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mapflow.results.contract.visible_text import visible_lines
 from mapflow.results.figures import CurveBlock, CurvePanel, PolicyDiagram, RoutePanel
@@ -43,11 +46,15 @@ HOSTILE = (
     "</script><script>window.hurt = 1</script><img src=x onerror='window.hurt = 2'>"
     "<!-- &lt;b&gt; {{ 7 * 7 }} \u2028"
 )
-PIXEL = (
-    "data:image/jpeg;base64,/9j/4AAQSkZJRgABAQEASABIAAD/2wBDAP"
-    f"{'/' * 86}"
-    "wgALCAABAAEBAREA/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/aAAgBAQABPxA="
-)
+
+
+def a_jpeg():
+    data = io.BytesIO()
+    Image.new("RGB", (8, 6), "teal").save(data, "JPEG")
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+PIXEL = a_jpeg()
 N = 10_000
 TASKS = ("t_one", "t_two", "t_three")
 LONG = "a_task_whose_name_is_far_longer_than_a_telephone_is_wide_" * 3
@@ -299,8 +306,10 @@ def test_frames_options_and_probabilities_are_shown(driver):
     reset(driver)
     choose(driver, "search", "shape 3 go")
     driver.find_element("css selector", ".row").click()
-    images = driver.find_elements("css selector", "#detail img")
-    assert len(images) == 2
+    sizes = driver.execute_script(
+        "return [...document.querySelectorAll('#detail img')].map((one) => one.naturalWidth)"
+    )
+    assert sizes == [8, 8]
     text = driver.find_element("id", "detail").text
     assert "left" in text and "70.0 %" in text and "30.0 %" in text and "v3.mp4" in text
     driver.execute_script(

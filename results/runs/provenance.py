@@ -10,13 +10,14 @@ import hashlib
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mapflow.results.runs.model_names import model_name
-from mapflow.results.runs.run import Run
+from mapflow.results.runs.run import Run, labels, model_names
 
 FOLDERS = ("harness", "model_adapters", "results", "tasks")
 READERS = {
@@ -67,6 +68,21 @@ def disagreements(baseline: Run, treatment: Run) -> list[str]:
         )
     notes = (uncut_note(run.manifest) for run in (baseline, treatment))
     return [*found, *dict.fromkeys(note for note in notes if note)]
+
+
+def disagreements_between(runs: Sequence[Run]) -> list[str]:
+    """The `disagreements` of every pair of runs, one line per run and warning."""
+    models = model_names(runs)
+    names = [f"{model} {run.intervention}" for model, run in zip(models, runs, strict=True)]
+    if len(set(names)) < len(names):
+        names = labels(runs)
+    found: dict[tuple[int, str], list[str]] = {}
+    for i, j in combinations(range(len(runs)), 2):
+        for warning in disagreements(runs[i], runs[j]):
+            found.setdefault((i, warning), []).append(names[j])
+    return [
+        f"{names[i]} and {', '.join(others)}: {warning}" for (i, warning), others in found.items()
+    ]
 
 
 def other_model(baseline: Run, treatment: Run) -> str:

@@ -24,8 +24,9 @@ from mapflow.results.tables.formats import Column, Marks, Row
 ALPHA = 0.05
 
 LEGEND = (
-    "Bold: best. †: not significantly different from the baseline (p ≥ 0.05, paired by question,"
-    " clustered by video, Holm)."
+    "Bold: best.",
+    "†: not significantly different from the baseline (p ≥ 0.05, paired by question, clustered by"
+    " video, Holm).",
 )
 
 

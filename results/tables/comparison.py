@@ -253,7 +253,7 @@ def comparison_table(pairs: Sequence[ComparedPair], more: Sequence[str] = ()) ->
         rows,
         list(dict.fromkeys(notes)),
         provenance(runs),
-        more=MORE_COLUMNS,
+        more=[*MORE_COLUMNS, *hidden],
         compact=COMPACT,
         marks=[difference_marks("difference", rows)],
         legend=LEGEND,

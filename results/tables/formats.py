@@ -69,7 +69,8 @@ class Table:
     what the numbers were measured on.
 
     `kind` tells tables of one output apart: those of one kind share a CSV file. `more` are columns
-    shown on request only, `compact` the headings of a small table. `legend` explains `marks`.
+    shown on request only, `compact` the headings of a small table. `legend` explains both of
+    `marks`.
     `apart` are rows that begin a new block. `caption` says that the title is the user's own,
     `label` is LaTeX's.
     """
@@ -83,7 +84,7 @@ class Table:
     more: Sequence[Column[Row]] = ()
     compact: Sequence[str] = ()
     marks: Sequence[Marks] = ()
-    legend: str = ""
+    legend: tuple[str, str] = ("", "")
     apart: Sequence[int] = ()
     caption: bool = False
     label: str | None = None
@@ -291,9 +292,11 @@ def _latex(table: Table) -> str:
                     escaped[row][at], best=row in marks.best, tied=row in marks.tied
                 )
     caption, said = _one_line(table.title), []
-    if table.legend and any(marks.head in heads for marks in table.marks):
-        said = [f"Say in the caption: {table.legend}"] if table.caption else []
-        caption = caption if table.caption else f"{caption}. {table.legend}"
+    shown = [marks for marks in table.marks if marks.head in heads]
+    used = (any(marks.best for marks in shown), any(marks.tied for marks in shown))
+    if legend := " ".join(text for text, one in zip(table.legend, used, strict=True) if one):
+        said = [f"Say in the caption: {legend}"] if table.caption else []
+        caption = caption if table.caption else f"{caption}. {legend}"
     unknown = lacking("".join([caption, *heads, *(cell for row in cells for cell in row)]))
     if unknown:
         codes = ", ".join(f"[U+{ord(one):04X}] is {one}" for one in unknown)

@@ -165,7 +165,7 @@ def _table(rows: Sequence[Row], parts: Sequence[Sequence], family: int) -> Table
         more=[Column("videos", lambda r: f"{r['videos']:,}")],
         compact=[column.head for column in _COLUMNS if column.head not in ("benchmark", "n", "p")],
         marks=[Marks("interaction", frozenset(), open_rows)],
-        legend="†: not significant (p ≥ 0.05, paired by question, clustered by video, Holm).",
+        legend=("", "†: not significant (p ≥ 0.05, paired by question, clustered by video, Holm)."),
     )
 
 

@@ -14,7 +14,11 @@ from itertools import combinations
 import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.runs.provenance import disagreements, provenance, uncut_note
+from mapflow.results.runs.provenance import (
+    disagreements_between,
+    provenance,
+    uncut_note,
+)
 from mapflow.results.runs.run import Run, labels, left_out_notes, model_names, share_text
 from mapflow.results.statistics import (
     FEW_CLUSTERS,
@@ -119,7 +123,7 @@ def leaderboard(
     ]
     notes += [f"{one.name}: {said}" for one in own if (said := uncut_note(one.first.manifest))]
     notes += left_out_notes(every)
-    notes += _between_runs(every)
+    notes += disagreements_between(every)
     notes += list(dict.fromkeys(_few_videos(run) for run in every if _few_videos(run)))
     notes += [
         f"{one.name}: {len(one.runs)} seeds ({', '.join(str(run.seed) for run in one.runs)}) in one"
@@ -146,19 +150,23 @@ def leaderboard(
     start = 0 if complete else len(beside) + len(guessing)
     best = {start + k for k, one in enumerate(ranked) if value(one) == value(ranked[0])}
     tied = {start + k for k, one in enumerate(letters[: len(ranked)]) if set(one) & set(letters[0])}
+    columns = _columns(rows)
     blocks = (len(complete), len(beside), len(guessing))
     return Table(
         f"Leaderboard: {every[0].title}",
-        _columns(rows),
+        columns,
         rows,
         notes,
         provenance(runs),
-        more=_subtask_columns(rows),
+        more=[*(one for one in _OF_SEEDS if one not in columns), *_subtask_columns(rows)],
         compact=_COMPACT,
         marks=[Marks(f"{rank_by} [95 % CI]", frozenset(best), frozenset(tied - best))]
         if len(ranked) > 1
         else [],
-        legend=f"Bold: best. †: not significantly different from it (paired, Holm, {alpha:.0%}).",
+        legend=(
+            "Bold: best.",
+            f"†: not significantly different from the best (paired, Holm, {alpha:.0%}).",
+        ),
         apart=sorted({sum(blocks[:k]) for k in (1, 2, 3)} - {0, len(rows)}),
     )
 
@@ -225,21 +233,6 @@ def _p_value(together: PairedRuns, seeds: int, rank_by: str) -> float:
     if len(together.correct) > 2:
         return seeds_difference(first, second, cluster, weight).p_value()
     return paired_difference(second[0].astype(int) - first[0], cluster, weight).p_value()
-
-
-def _between_runs(runs: Sequence[Run]) -> list[str]:
-    """Warnings about every pair of runs that were asked differently, one line per run."""
-    models = model_names(runs)
-    names = [f"{model} {run.intervention}" for model, run in zip(models, runs, strict=True)]
-    if len(set(names)) < len(names):
-        names = labels(runs)
-    found: dict[tuple[int, str], list[str]] = {}
-    for i, j in combinations(range(len(runs)), 2):
-        for warning in disagreements(runs[i], runs[j]):
-            found.setdefault((i, warning), []).append(names[j])
-    return [
-        f"{names[i]} and {', '.join(others)}: {warning}" for (i, warning), others in found.items()
-    ]
 
 
 def _few_videos(run: Run) -> str:
@@ -367,10 +360,10 @@ def _subtask_columns(rows: Sequence[Row]) -> list[Column[Row]]:
 
 def with_subtasks(table: Table) -> Table:
     """The leaderboard with one column of accuracies per subtask, after the macro average."""
+    own = _subtask_columns(table.rows)
     at = next(k for k, one in enumerate(table.columns) if one.head.startswith("macro")) + 1
-    columns = [*table.columns[:at], *table.more, *table.columns[at:]]
-    compact = [*table.compact[:-1], *(column.head for column in table.more), *table.compact[-1:]]
-    return replace(table, columns=columns, compact=compact, more=())
+    columns = [*table.columns[:at], *own, *table.columns[at:]]
+    return replace(table, columns=columns, compact=[*_COMPACT, *(one.head for one in own)])
 
 
 _OF_SEEDS: tuple[Column[Row], ...] = (

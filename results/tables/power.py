@@ -126,9 +126,7 @@ def power_table(
         rows,
         list(dict.fromkeys(notes)),
         provenance(runs),
-        compact=[
-            column.head for column in _COLUMNS if column.head not in ("flips %", "design effect")
-        ],
+        compact=_COMPACT,
     )
 
 
@@ -229,3 +227,7 @@ _COLUMNS: tuple[Column[Row], ...] = (
     Column("questions for non-inferior", lambda r: _count(r["questions_non_inferior"])),
     Column("videos for non-inferior", lambda r: _count(r["videos_non_inferior"])),
 )
+_COMPACT = (
+    "treatment", "baseline", "benchmark", "n", "videos", "detectable difference",
+    "questions for difference", "questions for non-inferior",
+)  # fmt: skip

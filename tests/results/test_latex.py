@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -30,7 +31,7 @@ COLUMNS: tuple[Column[Row], ...] = (
 ROWS = [{"name": HOSTILE}, {"name": "[1, 2]"}, {"name": "*"}, {"name": ""}]
 TABLE = Table(
     HOSTILE, COLUMNS, ROWS, [f"Note {HOSTILE}"], [("run", "checkpoint x; digest 0aff91; git 1a2b")],
-    marks=[Marks("95 % CI", frozenset({1}), frozenset({1, 2}))], legend="Bold: best. †: tied.",
+    marks=[Marks("95 % CI", frozenset({1}), frozenset({1, 2}))], legend=("Bold: best.", "†: tied."),
     apart=[2],
 )  # fmt: skip
 
@@ -81,6 +82,9 @@ def test_the_table_is_booktabs_with_marks_and_its_notes_are_comments():
     escaped = re.sub(r"\\[{}]", "", "\n".join(code))
     assert escaped.count("{") == escaped.count("}")
     assert f"% Note {WESTERN}" in text and "Note" not in "\n".join(code)
+    assert "Bold: best. $\\dagger$: tied." in text
+    unmarked = render([replace(TABLE, marks=[Marks("95 % CI", frozenset({1}))])], "latex")
+    assert "Bold: best." in unmarked and "tied" not in unmarked
     assert "digest" not in text and "0aff91" not in text and "git 1a2b" in text
     assert "[U+65E5] is 日" in text
 

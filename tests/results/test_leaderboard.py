@@ -12,7 +12,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.run import read_runs
 from mapflow.results.statistics import accuracy, seed_condition, seeds_accuracy
 from mapflow.results.tables.comparison import compare_with_baseline
-from mapflow.results.tables.formats import FORMATS, render
+from mapflow.results.tables.formats import FORMATS, choose_columns, render
 from mapflow.results.tables.leaderboard import leaderboard, letter_display, with_subtasks
 from mapflow.results.tables.published import published_for
 from mapflow.results.tables.summary import summarize
@@ -200,6 +200,10 @@ def test_seeds_of_random_are_one_row_with_their_spread_and_separate_on_request(t
         "random:seed=1",
     ]
     assert "spread" not in [column.head for column in each.columns]
+    assert [one.head for one in choose_columns([each], ["spread", "one"])[0].columns] == [
+        "spread",
+        "one",
+    ]
     assert "3 seeds (0, 1, 2) in one row" in render([board], "csv")
 
 

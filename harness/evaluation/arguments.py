@@ -11,12 +11,15 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mapflow.harness.evaluation.upstream import flag_parser
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_yaml
 from mapflow.results.contract.visible_text import quoted, shortened
+
+if TYPE_CHECKING:
+    from mapflow.model_adapters.interventions import Intervention
 
 LISTS = ("tasks", "intervention", "include_path")
 """Keys of a file whose value may be a list."""
@@ -102,6 +105,37 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
         hint = nearest(word.partition("=")[0], flags) if word.startswith("-") else ""
         parser.error(f"unrecognized argument {quoted(word)}{hint}")
     return argparse.Namespace(**vars(args), **vars(own), words=rest, where="")
+
+
+def chosen_interventions(args: argparse.Namespace, in_model_args: str | None) -> list[Intervention]:
+    """The interventions of a run, the baseline added where a file is named; `full` by default.
+
+    in_model_args: what --model_args says of them. Raises MapflowError for one that cannot be read,
+    and for two places that name some.
+    """
+    from mapflow.model_adapters.interventions.language.grammar import (
+        named_interventions,
+        parse_interventions,
+        read_interventions,
+    )
+
+    file = args.interventions_file
+    if in_model_args and (args.intervention or file):
+        raise MapflowError("--intervention and intervention= in --model_args: keep one of them")
+    if args.no_baseline and not file:
+        raise MapflowError(
+            "--no-baseline acts with --interventions-file only: without a file, exactly the"
+            " interventions of --intervention are asked"
+        )
+    asked: list[str | Intervention] = []
+    for one in args.intervention or ([in_model_args] if in_model_args else []):
+        mapping = isinstance(one, dict)
+        asked += named_interventions(one, "intervention") if mapping else [one]
+    named = read_interventions(Path(file)) if file else []
+    found = parse_interventions(asked or named or ["full"], named)
+    if file and not args.no_baseline and all(str(one) != "full" for one in found):
+        found = [*parse_interventions(["full"]), *found]
+    return found
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mapflow.harness.cli.early_checks import check_folder, check_wording, early_model
 from mapflow.harness.evaluation import upstream
-from mapflow.harness.evaluation.arguments import nearest
+from mapflow.harness.evaluation.arguments import chosen_interventions, nearest
 from mapflow.harness.evaluation.refused_flags import check_flags
 from mapflow.harness.evaluation.run_output import RunOutput, report_unseen
 from mapflow.harness.evaluation.trackers import Trackers
@@ -39,7 +39,7 @@ from mapflow.tasks.lmms_files import check_table_cache, write_task_files
 from mapflow.tasks.registry import load_questions, task_names
 
 if TYPE_CHECKING:
-    from mapflow.model_adapters.interventions import Intervention
+    pass
 
 LOG = logging.getLogger(__name__)
 LMMS = ("intervention", "allow_uncut_layers")
@@ -81,7 +81,9 @@ class CheckedRun:
         if not args.tasks and args.model == BUNDLED_MODEL and "pretrained" not in self._given:
             args.tasks = "mapflow_motion"
         self._check_tasks()
-        self._interventions = self._chosen_interventions() if self._ours else []
+        self._interventions = (
+            chosen_interventions(args, self._given.get("intervention")) if self._ours else []
+        )
         self._trackers = Trackers(args)
         self._trackers.check([str(one) for one in self._interventions])
         self._claim = self._check_model_and_folder() if self._ours else None
@@ -198,33 +200,6 @@ class CheckedRun:
             from mapflow.model_adapters.lmms.foreign_tasks import scoring_of
 
             scoring_of(task)
-
-    def _chosen_interventions(self) -> list[Intervention]:
-        """Raises MapflowError for one that cannot be read, and for two places that name some."""
-        from mapflow.model_adapters.interventions.language.grammar import (
-            named_interventions,
-            parse_interventions,
-            read_interventions,
-        )
-
-        args, in_model_args = self._args, self._given.get("intervention")
-        file = args.interventions_file
-        if in_model_args and (args.intervention or file):
-            raise MapflowError("--intervention and intervention= in --model_args: keep one of them")
-        if args.no_baseline and not file:
-            raise MapflowError(
-                "--no-baseline acts with --interventions-file only: without a file, exactly the"
-                " interventions of --intervention are asked"
-            )
-        asked: list[Any] = []
-        for one in args.intervention or ([in_model_args] if in_model_args else []):
-            mapping = isinstance(one, dict)
-            asked += named_interventions(one, "intervention") if mapping else [one]
-        named = read_interventions(Path(file)) if file else []
-        found = parse_interventions(asked or named or ["full"], named)
-        if file and not args.no_baseline and all(str(one) != "full" for one in found):
-            found = [*parse_interventions(["full"]), *found]
-        return found
 
     def _read_model_args(self) -> dict[str, str]:
         """--model_args by name. Raises MapflowError for what a flag says already."""

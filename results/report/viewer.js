@@ -114,6 +114,6 @@ if (byId("questions")) {
     if (link) requestAnimationFrame(goToQuestions);
   });
   showAddress();
-  if (location.hash.startsWith(QUESTIONS)) goToQuestions();
+  if (location.hash.startsWith(QUESTIONS)) byId("questions").scrollIntoView();
 }
 document.documentElement.dataset.ready = "yes";

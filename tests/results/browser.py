@@ -89,7 +89,7 @@ def too_wide(driver) -> list[str]:
 
 
 def screenshots(page: Path, folder: Path) -> list[Path]:
-    """Pictures of a report for a gallery, as WebP: its first screen and its questions.
+    """Pictures of a report for a gallery, as PNG: its first screen and its questions.
 
     Both are taken on a desktop and on a phone, in the light and in the dark theme. Returns the
     files; `folder` is made if it is absent.
@@ -103,9 +103,11 @@ def screenshots(page: Path, folder: Path) -> list[Path]:
                 for view, hash_ in (("answer", ""), ("questions", "#questions?")):
                     driver.get("about:blank")
                     driver.get(page.resolve().as_uri() + hash_)
-                    file = folder / f"report_{view}_{device}_{theme}.webp"
+                    file = folder / f"report_{view}_{device}_{theme}.png"
                     shot = Image.open(io.BytesIO(driver.get_screenshot_as_png()))
-                    shot.convert("RGB").save(file, quality=90)
+                    # 256 colours, chosen so that small marks keep theirs: about 80 KiB
+                    few = shot.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=4)
+                    few.save(file, optimize=True)
                     files.append(file)
     return files
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SHOWN = 6
 """Names of written files that are printed; a folder may get hundreds."""
 
+UNUSED = {"baseline": None, "dataset": None, "margin": 2.0}
+"""Flags that only some formats take, and their values where they are not given."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from mapflow.results.exchange.formats import FORMATS
@@ -58,6 +61,11 @@ def run(options: argparse.Namespace) -> int:
             f"--dataset {quoted(options.dataset)} is not OWNER/NAME or OWNER/NAME:TASK"
         )
     chosen = FORMATS[options.to]
+    for flag, default in UNUSED.items():
+        if getattr(options, flag) != default and flag not in chosen.takes:
+            takers = " and ".join(name for name, one in FORMATS.items() if flag in one.takes)
+            raise MapflowError(f"--{flag} has no effect on {options.to}, only on {takers}")
+    chosen_margin(options)
     files = chosen.write((_scored if chosen.scored else _records)(options), options.output)
     for file in files[:SHOWN]:
         print(f"written: {file}")

@@ -15,11 +15,12 @@ class ExportFormat(NamedTuple):
     """A format: its one-line help, and "module:function" of its writer, imported when it runs.
 
     `scored` formats hold accuracies, so every answer has to be right or wrong; others hold records
-    of any kind.
+    of any kind. `takes` names the flags that change the output.
     """
 
     help: str
     writer: str
+    takes: tuple[str, ...] = ()
     scored: bool = True
 
     def write(self, exported: Exported, path: Path) -> list[Path]:
@@ -39,10 +40,12 @@ FORMATS: Mapping[str, ExportFormat] = {
     "every-eval-ever": ExportFormat(
         "a folder of documents in Every Eval Ever's schema, with their samples",
         "every_eval_ever:write_every_eval_ever",
+        takes=("baseline", "dataset", "margin"),
     ),
     "eval-results": ExportFormat(
         "a YAML file for .eval_results/ of a model on the Hugging Face Hub",
         "hub_results:write_hub_results",
+        takes=("dataset",),
     ),
     "inspect": ExportFormat(
         "a folder of logs for Inspect's viewer, or one .json file", "inspect_log:write_inspect"

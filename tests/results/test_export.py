@@ -263,6 +263,32 @@ def test_every_format_refuses_in_one_line(run, tmp_path, capsys, to):
         assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("to", "flags", "said"),
+    [
+        ("csv", ["--margin", "3"], "--margin has no effect on csv, only on every-eval-ever"),
+        ("inspect", ["--baseline", "full"], "--baseline has no effect on inspect"),
+        ("parquet", ["--dataset", "a/b"], "only on every-eval-ever and eval-results"),
+        ("every-eval-ever", ["--margin", "0"], "must lie between 0 and 100"),
+        ("every-eval-ever", ["--baseline", "cut"], "no intervention 'cut' on 'tvbench'"),
+    ],
+)
+def test_flags_that_could_not_act_are_refused(run, tmp_path, capsys, to, flags, said):
+    assert export(run, to, tmp_path / "out", *flags) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_margin_and_baseline_are_those_of_the_paired_difference(run, tmp_path):
+    flags = ("--margin", "30", "--baseline", "effective")
+    assert export(run, "every-eval-ever", tmp_path, *flags) == 0
+    (file,) = tmp_path.glob("data/tvbench/lab/model-7B/*[0-9a-f].json")
+    effective, full = json.loads(file.read_text())["evaluation_results"]
+    details = full["score_details"]["details"]
+    assert effective["evaluation_result_id"] == details["baseline_result_id"]
+    assert float(details["paired_difference"]) == 1 / 7
+    assert float(details["non_inferiority_margin"]) == 0.3
+
+
 @pytest.mark.parametrize("to", ["csv", "parquet", "every-eval-ever", "inspect"])
 def test_one_question_that_failed_and_one_that_did_not(tmp_path, to):
     for name, right in (("right", [1]), ("failed", [None])):

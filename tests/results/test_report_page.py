@@ -30,7 +30,7 @@ from mapflow.results.report import (
     render_report,
 )
 from mapflow.results.report.drawings import policy_svg, spans
-from mapflow.results.report.page import script_json
+from mapflow.results.report.page import HERE, script_json
 from mapflow.results.statistics import Interval
 from mapflow.results.tables.formats import Column, Table
 from tests.results.browser import (
@@ -493,6 +493,31 @@ def test_nothing_reaches_beyond_the_screen(driver, size):
 def test_axe_finds_nothing(driver, dark):
     set_screen(driver, PHONE if dark else DESKTOP, dark)
     assert accessibility_problems(driver) == []
+
+
+def test_colours_are_told_apart_from_both_backgrounds():
+    """Contrast as WCAG 2 defines it; axe-core does not look at drawings."""
+
+    def luminance(colour):
+        shares = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    def contrast(one, other):
+        low, high = sorted((luminance(one), luminance(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    style = (HERE / "style.css").read_text()
+    themes = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    assert len(themes) == 2
+    for theme in themes:
+        colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", theme))
+        for name, colour in colours.items():
+            least = 0 if name in ("page", "raised", "line") else 3
+            if name in ("text", "quiet", "accent", "right", "wrong", "open"):
+                least = 4.5
+            for ground in ("page", "raised"):
+                assert contrast(colour, colours[ground]) >= least, (name, colour, ground)
 
 
 def test_every_drawing_has_a_text_alternative(driver):

@@ -7,6 +7,7 @@ answers the whole grid in one run, so every video is decoded once.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from mapflow.harness.cli.table_output import (
     write_tables,
 )
 from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
+from mapflow.results.runs.processes import JOB, processes
 
 INTERVENTIONS, SEEDS = "full,effective,random", "0,1,2"
 """The grid that runs by default."""
@@ -79,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
         if code not in (0, QUESTIONS_MISSING):
             return code
         words = [options.run]
+        if processes().rank > 0:
+            return code  # the first process reports
     groups = with_baseline(all_runs(words), options.baseline)
 
     from mapflow.results.tables.ablation import ablation_tables
@@ -128,4 +132,7 @@ def _run_grid(interventions: Sequence[str], folder: str, passed_on: Sequence[str
         command += ["--model", "mapflow_llava"]
     for one in interventions:
         command += ["--intervention", one]
-    return subprocess.run([*command, "--output_path", folder], check=False).returncode
+    job = processes().job  # else the parent's number would make each of several processes a job
+    environment = {**os.environ, JOB: job} if job else None
+    command += ["--output_path", folder]
+    return subprocess.run(command, env=environment, check=False).returncode

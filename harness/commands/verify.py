@@ -10,7 +10,9 @@ from mapflow.harness.cli.arguments import (
     chosen_model_args,
 )
 from mapflow.harness.cli.early_checks import early_model
+from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.visible_text import counted
+from mapflow.results.runs.processes import processes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit code: 0 all passed, 1 a check failed."""
+    if not processes().alone:
+        raise MapflowError(
+            "verify checks one model in one process: start it without torchrun or srun"
+        )
     early_model(options.model, chosen_model_args(options))
     from mapflow.harness.verification import verify
     from mapflow.model_adapters.inference.subject import weights_dtype

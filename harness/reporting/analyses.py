@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mapflow.harness.analyses.registry import (
     ANALYSES,
@@ -21,7 +21,7 @@ from mapflow.harness.analyses.registry import (
 )
 from mapflow.harness.reporting.progress import Step, no_progress
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import read_json
+from mapflow.results.contract.files import read_checked
 from mapflow.results.figures import CurveBlock, RoutePanel, route_panels
 from mapflow.results.records.base import by_benchmark
 from mapflow.results.records.sweep import SweepRecord
@@ -218,13 +218,37 @@ def _cell(name: str, row: Row) -> str:
     return "–" if row.get(name) is None else str(row[name])
 
 
+class _Rule(TypedDict, total=False):
+    """A rule with its ranges, as `mapflow discover` writes them."""
+
+    rule: str
+    threshold: float
+    ranges: dict[str, str | None] | None
+    difference: tuple[float, float, float] | None
+    accuracy_full: float | None
+    accuracy_effective: float | None
+    verdict: str | None
+    edges_kept: float | None
+
+
+class _DiscoveryParts(TypedDict, total=False):
+    model: str
+    questions: int
+    questions_asked: int
+    samples: str
+
+
+class _Discovery(_DiscoveryParts):
+    found: list[_Rule]
+
+
 def _discovery(folder: Path) -> list[AnalysisFigure]:
-    """The rules with their ranges and scores, then the sweeps that they read."""
-    found = read_json(folder / DISCOVERED)
-    rules = found.get("found")
-    if not isinstance(rules, list) or not all(isinstance(one, dict) for one in rules):
-        raise MapflowError(f"{folder / DISCOVERED} is not the result of a discovery")
-    rows = [_rule(one) for one in rules]
+    """The rules with their ranges and scores, then the sweeps that they read.
+
+    Raises MapflowError for a file that is not the result of a discovery.
+    """
+    found: _Discovery = read_checked(folder / DISCOVERED, _Discovery)
+    rows = [_rule(one) for one in found["found"]]
     heads = list(dict.fromkeys(name for row in rows for name in row))
     columns = [
         Column(head, partial(_cell, head), right=head not in ("rule", "verdict")) for head in heads
@@ -242,7 +266,7 @@ def _discovery(folder: Path) -> list[AnalysisFigure]:
     ]
 
 
-def _rule(one: dict[str, Any]) -> Row:
+def _rule(one: _Rule) -> Row:
     """A row of the table; values that the file lacks are left out."""
     difference = one.get("difference")
     return {

@@ -50,7 +50,7 @@ class Claim:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # POSIX allows either for a lock that is held
-            owner = json.loads(os.pread(file, 1 << 16, 0) or b"{}")
+            owner = _owner(file)
             if not shared or owner.pop("job", None) != job:
                 raise MapflowError(_in_use(folder, owner)) from None
         else:
@@ -120,6 +120,15 @@ def _ourselves() -> dict[str, str | int]:
         "since": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
     }
+
+
+def _owner(file: int) -> dict[str, str | int]:
+    """What the process that holds the lock wrote about itself; empty if that cannot be read."""
+    try:
+        found = json.loads(os.pread(file, 1 << 16, 0))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) and found.keys() >= _ourselves().keys() else {}
 
 
 def _in_use(folder: Path, owner: dict[str, str | int]) -> str:

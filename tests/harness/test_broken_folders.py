@@ -4,6 +4,8 @@ Refused means: exit code 2 and one line that names the file (and the line in it)
 """
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +20,8 @@ from mapflow.results.runs.folder import MANIFEST, RECORDS, RunFolder
 from mapflow.results.runs.manifest import run_digest
 from tests.results.run_folders import ABOUT, IDENTITY, KINDS, RUN_RECORDS, write_folder
 
-COMMANDS = ("compare", "leaderboard", "ablate", "report")
+COMMANDS = ("compare", "leaderboard", "ablate", "report", "export")
+EARLIER = Path(__file__).with_name("earlier_runs")
 
 
 def readers(folder, kind=None):
@@ -34,6 +37,7 @@ def readers(folder, kind=None):
         if not (whole := folder.parent / "whole").exists():
             write_folder(whole)
         commands["report"] = ["report", str(whole), str(folder)]
+    commands["export"] = ["export", str(folder), "--to", "csv", "-o", str(folder.parent / "x.csv")]
     if "report" in commands:
         commands["report"] += ["-o", output]
     found = {name: lambda words=words: main(words) for name, words in commands.items()}
@@ -215,3 +219,25 @@ def test_answers_without_a_manifest_are_not_adopted(tmp_path):
     with pytest.raises(MapflowError, match="but no manifest"):
         RunFolder(old, IDENTITY, ABOUT)
     assert mapflow.read_run(old).manifest == {}
+
+
+DISCOVERIES = {
+    "a list": "[]",
+    "no rules": '{"model": "m"}',
+    "text for rules": '{"found": "paper"}',
+    "text for a threshold": '{"found": [{"threshold": "five"}]}',
+    "a list for ranges": '{"found": [{"ranges": []}]}',
+    "two numbers of three": '{"found": [{"difference": [1, 2]}]}',
+    "binary": "\x00\x01",
+}
+
+
+def test_a_broken_discovery_is_one_line_in_a_report(tmp_path, capsys):
+    folder = tmp_path / "discover"
+    shutil.copytree(EARLIER / "discover", folder)
+    words = ["report", str(folder), "-o", str(tmp_path / "page.html")]
+    assert main(words) == 0
+    for case, text in DISCOVERIES.items():
+        (folder / "discovery.json").write_text(text)
+        line = refusal(case, lambda: main(words), capsys)
+        assert str(folder / "discovery.json") in line and len(line) < 1000, (case, line)

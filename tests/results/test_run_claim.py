@@ -136,3 +136,10 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
         claim(tmp_path)
     with pytest.raises(MapflowError, match=f"cannot be written: {os.strerror(number)}"):
         RunFolder(tmp_path, {}, {})
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\0", b"[1]", b'{"job": "x"}'])
+def test_a_lock_whose_owner_cannot_be_read_is_still_a_lock(tmp_path, worker, content):
+    worker(tmp_path)
+    (tmp_path / ".job").write_bytes(content)
+    assert "is in use by another job" in worker(tmp_path).refusal

@@ -21,6 +21,7 @@ from mapflow.harness.cli.table_output import (
     check_output,
     write_tables,
 )
+from mapflow.model_adapters.progress import steps
 from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
 from mapflow.results.runs.processes import JOB, processes
 
@@ -87,7 +88,8 @@ def run(options: argparse.Namespace) -> int:
 
     from mapflow.results.tables.ablation import ablation_tables
 
-    tables = ablation_tables(groups, margin=allowed, intersect=options.intersect)
+    with steps("comparing"):
+        tables = ablation_tables(groups, margin=allowed, intersect=options.intersect)
     write_tables(tables, options)
     return code
 

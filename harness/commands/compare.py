@@ -11,6 +11,7 @@ from mapflow.harness.cli.table_output import (
     check_output,
     write_tables,
 )
+from mapflow.model_adapters.progress import steps
 from mapflow.results.contract.errors import MapflowError
 
 
@@ -54,15 +55,16 @@ def run(options: argparse.Namespace) -> int:
     )
     from mapflow.results.tables.subtasks import subtask_tables
 
-    pairs = compare_groups(groups, margin=margin, intersect=options.intersect)
-    together = {
-        group[0].benchmark: all_differ(group, options.intersect)
-        for group in groups
-        if len(group) > 2
-    }
-    tables = comparison_tables(pairs, together, left_out)
-    if options.subtasks:
-        tables += subtask_tables(pairs)
+    with steps("comparing"):
+        pairs = compare_groups(groups, margin=margin, intersect=options.intersect)
+        together = {
+            group[0].benchmark: all_differ(group, options.intersect)
+            for group in groups
+            if len(group) > 2
+        }
+        tables = comparison_tables(pairs, together, left_out)
+        if options.subtasks:
+            tables += subtask_tables(pairs)
     write_tables(tables, options)
     return 0
 
@@ -77,6 +79,7 @@ def _interactions(options: argparse.Namespace) -> int:
 
     from mapflow.results.tables.interactions import interaction_tables
 
-    tables = interaction_tables(models, options.baseline, intersect=options.intersect)
+    with steps("comparing"):
+        tables = interaction_tables(models, options.baseline, intersect=options.intersect)
     write_tables(tables, options)
     return 0

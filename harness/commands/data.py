@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from mapflow.harness.cli.arguments import add_data_dir
+from mapflow.model_adapters.progress import progress, steps
 from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.registry import benchmark_with_files, benchmarks_with_files
 
@@ -42,13 +46,19 @@ def run(options: argparse.Namespace) -> int:
         chosen = benchmark_with_files(name)
         if options.action == "prepare":
             folder = folder_to_prepare(chosen, data)
-            unpacked = prepare_data(chosen, folder, fetch_missing=options.fetch)
+            with steps(f"unpacking {chosen.title}"):
+                unpacked = prepare_data(chosen, folder, fetch_missing=options.fetch)
             print(render_prepare(chosen, folder, unpacked))
         else:
             folder = local_folder(chosen.layout, data)
-            found = check_data(
-                chosen, folder, None if options.no_decode else try_video, options.checksums
-            )
+            with progress(title=chosen.title, total=chosen.size, unit="video", leave=False) as bar:
+
+                def tried(path: Path, bar: tqdm[Any] = bar) -> str | None:
+                    bar.update()
+                    return try_video(path)
+
+                decode = None if options.no_decode else tried
+                found = check_data(chosen, folder, decode, options.checksums)
             print(render_check(found))
             complete &= found.complete
     return 0 if complete else 1

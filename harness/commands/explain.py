@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from mapflow.harness.cli.arguments import at_least
+from mapflow.model_adapters.progress import steps
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.visible_text import counted
 
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from mapflow.model_adapters.checkpoints.pathways import named_pathways, scaled_pathways
-    from mapflow.model_adapters.interventions import certificate, parse_interventions
+    from mapflow.model_adapters.interventions import parse_interventions
     from mapflow.model_adapters.interventions.language.layout import example_layout
     from mapflow.results.contract.files import check_writable
 
@@ -62,35 +63,39 @@ def run(options: argparse.Namespace) -> int:
     layers = _layers(options)
     layout = example_layout(options.frames, options.tokens_per_frame)
     pathways = named_pathways(options.pathways)
+    asked = parse_interventions([options.intervention])
     drawn = []
-    for typed in parse_interventions([options.intervention]):
-        intervention = typed.resolve(scaled_pathways, options.layers)
-        compiled = intervention.compile(layout, options.layers, pathways, key="example")
-        drawn.append((intervention, compiled))
-        print(intervention.describe(pathways))
-        rows = [
-            ["prompt", f"{counted(len(layout), 'position')} × {counted(options.layers, 'layer')}"],
-            [
-                "edges kept",
-                f"{compiled.edges_kept:,} of {compiled.edges_total:,}"
-                f" ({compiled.edges_kept / compiled.edges_total:.1%})",
-            ],
-            *_row_layers(compiled),
-            *_keys_kept(compiled),
-            *(
-                ["empty rows", f"{compiled.n_empty_rows:,} (they attend to nothing)"]
-                for _ in range(compiled.n_empty_rows > 0)
-            ),
-        ]
-        print(tabulate(rows, tablefmt="plain"))
-        paths = certificate(compiled)
-        print("\n".join(f"  {path}" for path in paths) if paths else "  video cannot reach last")
-        if intervention.random:
-            print("  (paths of the segment cuts alone: random blocking has none)")
-        print()
+    for typed in asked:
+        with steps(f"explaining {typed}"):
+            intervention = typed.resolve(scaled_pathways, options.layers)
+            compiled = intervention.compile(layout, options.layers, pathways, key="example")
+            drawn.append((intervention, compiled))
+            said = _explained(intervention, compiled, pathways)
+        print(said, end="\n\n")
     if options.figure:
         _draw(options.figure, drawn, layers, options.frames, options.layers, pathways)
     return 0
+
+
+def _explained(intervention: Intervention, compiled: Compiled, pathways: PathwayRanges) -> str:
+    """Edges kept, work skipped, and the paths by which video can reach the answer."""
+    from mapflow.model_adapters.interventions import certificate
+
+    whole = f"{counted(len(compiled.layout), 'position')} × {counted(compiled.n_layers, 'layer')}"
+    share = f"({compiled.edges_kept / compiled.edges_total:.1%})"
+    rows = [
+        ["prompt", whole],
+        ["edges kept", f"{compiled.edges_kept:,} of {compiled.edges_total:,} {share}"],
+        *_row_layers(compiled),
+        *_keys_kept(compiled),
+    ]
+    if compiled.n_empty_rows:
+        rows.append(["empty rows", f"{compiled.n_empty_rows:,} (they attend to nothing)"])
+    lines = [intervention.describe(pathways), tabulate(rows, tablefmt="plain")]
+    lines += [f"  {path}" for path in certificate(compiled)] or ["  video cannot reach last"]
+    if intervention.random:
+        lines.append("  (paths of the segment cuts alone: random blocking has none)")
+    return "\n".join(lines)
 
 
 def _row_layers(compiled: Compiled) -> list[list[str]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mapflow.harness.analyses.analysis import QuestionAnalysis
 from mapflow.harness.analyses.registry import asked_names, question_analyses
+from mapflow.model_adapters.progress import steps
 from mapflow.results.contract.errors import MapflowError
 
 Kinds = dict[str, type[QuestionAnalysis[Any]]]
@@ -77,11 +78,11 @@ def run(options: argparse.Namespace) -> int:
         # A mean over several benchmarks would mean nothing: each has a figure of its own.
         several = len(groups) > 1
         title = options.title or (benchmark_titles().get(benchmark, benchmark) if several else "")
-        drawn = kind.figure(own, order, title, options.words)
-        for note in drawn.notes:
-            print(note)
         file = output.with_stem(f"{output.stem}-{benchmark}") if several else output
-        print(f"written: {', '.join(map(str, save_figure(drawn.figure, file, drawn.rows)))}")
+        with steps(f"drawing {file.name}"):
+            drawn = kind.figure(own, order, title, options.words)
+            files = save_figure(drawn.figure, file, drawn.rows)
+        print("\n".join([*drawn.notes, f"written: {', '.join(map(str, files))}"]))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mapflow.harness.cli.table_output import add_output, check_output, write_tables
+from mapflow.model_adapters.progress import steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
 
     from mapflow.results.tables.leaderboard import leaderboards, with_subtasks
 
-    tables = leaderboards(runs, rank_by=options.rank_by, each_seed=options.each_seed)
+    with steps("ranking"):
+        tables = leaderboards(runs, rank_by=options.rank_by, each_seed=options.each_seed)
     if options.subtasks:
         tables = [with_subtasks(table) for table in tables]
     write_tables(tables, options)

@@ -54,12 +54,12 @@ def run(options: argparse.Namespace) -> int:
     )
 
     from mapflow.harness.reporting.contents import report_contents
-    from mapflow.harness.reporting.progress import progress
+    from mapflow.model_adapters.progress import steps
     from mapflow.results.report import render_report
 
     questions = {question for run in runs for question in run.question_id.tolist()}
     compared = len(runs) - len({run.benchmark for run in runs})
-    with progress(compared + len(analyses) + min(options.frames, len(questions))) as step:
+    with steps("report", compared + len(analyses) + min(options.frames, len(questions))) as step:
         contents = report_contents(
             runs,
             analyses,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
+
+from tqdm import tqdm
 
 from mapflow.harness.cli.arguments import (
     add_checkpoint_arguments,
@@ -10,6 +13,7 @@ from mapflow.harness.cli.arguments import (
     chosen_model_args,
 )
 from mapflow.harness.cli.early_checks import early_model
+from mapflow.model_adapters.progress import steps
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.visible_text import counted
 from mapflow.results.runs.processes import processes
@@ -41,9 +45,12 @@ def run(options: argparse.Namespace) -> int:
         f" {model.decoder.device}"
     )
     passed = []
-    for finding in verify(model):
-        print(finding, flush=True)
-        passed.append(finding.passed)
+    with steps("verify") as step:
+        for finding in verify(model):
+            tqdm.write(str(finding), file=sys.stdout)
+            sys.stdout.flush()
+            step(finding.check, 1)
+            passed.append(finding.passed)
     bounds = ", ".join(
         f"{str(key).removeprefix('torch.')} {bound.logits:.0e}" for key, bound in NOISE.items()
     )

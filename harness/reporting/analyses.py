@@ -19,7 +19,7 @@ from mapflow.harness.analyses.registry import (
     asked_names,
     question_analyses,
 )
-from mapflow.harness.reporting.progress import Step, no_progress
+from mapflow.model_adapters.progress import Step, no_progress
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_checked
 from mapflow.results.figures import CurveBlock, RoutePanel, route_panels

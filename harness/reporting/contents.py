@@ -10,8 +10,8 @@ from mapflow.harness.cli.chosen_runs import with_baseline
 from mapflow.harness.reporting.analyses import analysis_sections
 from mapflow.harness.reporting.in_short import in_short
 from mapflow.harness.reporting.policies import policy_diagrams
-from mapflow.harness.reporting.progress import Step, no_progress
 from mapflow.harness.reporting.viewer import column_names, key, viewer_data
+from mapflow.model_adapters.progress import Step, no_progress
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.figures import PolicyDiagram
 from mapflow.results.report import ReportContents

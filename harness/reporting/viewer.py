@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from mapflow.harness.reporting.progress import Step, no_progress
+from mapflow.model_adapters.progress import Step, no_progress
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
 from mapflow.results.contract.visible_text import counted

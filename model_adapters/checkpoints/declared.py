@@ -21,6 +21,7 @@ from mapflow.model_adapters.checkpoints.folder import (
 )
 from mapflow.model_adapters.checkpoints.pathways import checkpoint_pathways
 from mapflow.model_adapters.interventions import PathwayRanges
+from mapflow.model_adapters.progress import advance
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_json, sha256
 
@@ -109,7 +110,7 @@ def checkpoint_identity(folder: Path, adapter: Path | None) -> dict[str, Any]:
     extra = [adapter / CONFIG, adapter / TENSORS] if adapter else []
     return {
         "name": checkpoint_name(folder, adapter),
-        "digest": sha256([*weight_files(folder), *extra]),
+        "digest": sha256([*weight_files(folder), *extra], advance),
         "pathways": checkpoint_pathways(adapter or folder),
     }
 

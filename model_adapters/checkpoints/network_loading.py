@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from mapflow.model_adapters.checkpoints.declared import check_dtype
 from mapflow.model_adapters.checkpoints.folder import PRECISIONS, some
+from mapflow.model_adapters.progress import advance
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.processes import processes
 
@@ -162,6 +163,7 @@ def load_network(
         # Tied parameters are one object with several names: read once, then shared.
         if id(slot) not in placed:
             value = weights.read(source_of[name])
+            advance(value.nbytes)
             target = dtype if value.is_floating_point() else value.dtype
             placed[id(slot)] = _like(
                 slot, value.to(device=device_of(name, placement), dtype=target)

@@ -245,13 +245,14 @@ def load_model(
         numbered,
         uncut_layers_allowed,
     )
+    from mapflow.model_adapters.progress import loading
 
     model = family(name)
     known = families()[name].card().arguments
     typed = checked_options(name, known, options)
     folder, place = checkpoint(name, pretrained), device or default_device()
     try:
-        with uncut_layers_allowed(allow_uncut_layers):
+        with uncut_layers_allowed(allow_uncut_layers), loading(folder.name, _bytes(name, folder)):
             loaded = model.load(folder, dtype=dtype, device_map=place, lora=lora, **typed)
     except Exception as error:
         if not out_of_memory(error):
@@ -268,6 +269,13 @@ def load_model(
     if loaded.decoder.found.uncut:
         loaded.name += variant("uncut_layers", numbered(loaded.decoder.found.uncut))
     return loaded
+
+
+def _bytes(name: str, folder: Path) -> int | None:
+    """What loading a checkpoint reads: weights, and once more for their digest."""
+    sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
+    own = families()[name].written_card
+    return sum(sizes) * (2 if own and own.architectures else 1) or None
 
 
 def defaults(known: Mapping[str, Argument]) -> dict[str, Any]:

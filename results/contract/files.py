@@ -124,13 +124,18 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number")
 
 
-def sha256(paths: Iterable[Path]) -> str:
-    """SHA-256 (hexadecimal) of the files' contents in order, as `cat PATHS | sha256sum` prints."""
+def sha256(paths: Iterable[Path], advance: Callable[[int], None] | None = None) -> str:
+    """SHA-256 (hexadecimal) of the files' contents in order, as `cat PATHS | sha256sum` prints.
+
+    `advance` is told the bytes that have just been read.
+    """
     running = hashlib.sha256()
     for path in paths:
         with path.open("rb") as stream:
             while block := stream.read(1 << 22):
                 running.update(block)
+                if advance is not None:
+                    advance(len(block))
     return running.hexdigest()
 
 

@@ -17,8 +17,8 @@ from mapflow.harness.analyses.registry import analyses_in
 from mapflow.harness.cli.main import main
 from mapflow.harness.reporting.analyses import analysis_sections
 from mapflow.harness.reporting.contents import report_contents
-from mapflow.harness.reporting.progress import progress
 from mapflow.harness.reporting.viewer import most_useful
+from mapflow.model_adapters.progress import steps
 from mapflow.results.figures import answer_rows, attention_rows, lens_rows
 from mapflow.results.figures.answer_curves import answer_panels
 from mapflow.results.figures.attention_curves import attention_panels
@@ -263,10 +263,10 @@ def test_a_discovery_is_its_table_and_its_sweeps(tmp_path):
 
 
 def test_long_work_shows_a_bar_and_quick_work_does_not(capsys):
-    with progress(3, patience=5) as step:
+    with steps("report", 3, patience=5) as step:
         step("quick", 1)
     assert capsys.readouterr().err == ""
-    with progress(3, patience=0.05) as step:
+    with steps("report", 3, patience=0.05) as step:
         step("reading", 1)
         time.sleep(0.3)
     assert "reading" in capsys.readouterr().err

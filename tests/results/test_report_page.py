@@ -477,6 +477,20 @@ def test_tables_sort_by_a_click_on_a_heading_and_say_so(driver):
     assert column(1) == sorted(TASKS)
 
 
+def test_the_head_of_a_table_stays_while_its_rows_scroll(driver):
+    moved = driver.execute_script("""
+        const box = document.querySelector("#comparisons .scroll:last-of-type");
+        const top = (selector) => box.querySelector(selector).getBoundingClientRect().top;
+        box.style.maxHeight = "5rem";
+        const before = [top("thead th"), top("tbody td")];
+        box.scrollTop = 30;
+        const after = [top("thead th"), top("tbody td")];
+        box.style.maxHeight = "";
+        return before.map((place, k) => Math.round(place - after[k]));
+    """)
+    assert moved == [0, 30]
+
+
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 def test_nothing_reaches_beyond_the_screen(driver, size):
     set_screen(driver, size)
@@ -492,6 +506,7 @@ def test_nothing_reaches_beyond_the_screen(driver, size):
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing(driver, dark):
     set_screen(driver, PHONE if dark else DESKTOP, dark)
+    driver.execute_script("document.querySelectorAll('details').forEach((d) => d.open = true)")
     assert accessibility_problems(driver) == []
 
 

@@ -1,4 +1,4 @@
-"""What one command asks for: `--config` against the command line, selections, and what is logged."""
+"""What one command asks for: `--config` against the command line, selections, and its log."""
 
 from __future__ import annotations
 

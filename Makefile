@@ -11,7 +11,7 @@ DOCS := $(VENV)/.docs
 
 demo: $(INSTALLED)
 	rm -rf demo_output
-	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 -m mapflow.harness.evaluation.lmms_eval \
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 -m mapflow run \
 		--model mapflow_llava --intervention full,effective,random --output_path demo_output
 
 figures: $(INSTALLED)

@@ -90,7 +90,8 @@ class MapflowModel(lmms):
         super().__init__()
         if "trust_remote_code" in options:
             raise MapflowError(REMOTE_CODE)
-        request = current_request()
+        # kept, since lmms-eval scores answers in threads, which have no such context
+        request = self._request = current_request()
         self.interventions = request.interventions if request else ()
         self.interventions = self.interventions or parse_interventions([str(intervention)])
         self.batch_size = read_batch_size(batch_size, max_batch_size)
@@ -178,10 +179,9 @@ class MapflowModel(lmms):
         doc_id, task, split = request.args[-3:]
         return task, split, doc_id
 
-    @staticmethod
-    def _reported() -> int:
-        request = current_request()
-        return request.reported if request else 0
+    def _reported(self) -> int:
+        """Position of the intervention whose answers lmms-eval gets now."""
+        return self._request.reported if self._request else 0
 
     def _ask(self, requests: list[Instance]) -> None:
         """Every question under all interventions, except those that the records answer."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mapflow.results.runs.run import read_runs
 from mapflow.tasks.lmms_files import write_task_files
 
 BIN = Path(sys.executable).parent
@@ -32,18 +33,22 @@ def command(*words: str | Path, cwd: Path, program: str | Path = "lmms_eval", **
 
 @pytest.fixture(scope="module")
 def main_job(tmp_path_factory):
-    """`make demo`'s command on the whole bundled benchmark; its folder and what it printed."""
+    """`make demo`'s command on the whole bundled benchmark, logged; its folder and what it printed.
+
+    W&B writes its runs to disk only.
+    """
     folder = tmp_path_factory.mktemp("main")
     done = command(
-        "--model",
-        "mapflow_llava",
-        "--intervention",
-        "full,effective,random",
-        "--output_path",
-        folder / "run",
-        cwd=folder,
-    )
+        "--model", "mapflow_llava", "--intervention", "full,effective,random",
+        "--output_path", folder / "run",
+        "--log_samples", "--wandb_args", "project=tests,job_type=eval", "--wandb_log_samples",
+        cwd=folder, WANDB_MODE="offline", WANDB_DIR=str(folder),
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    noise = [
+        one for one in done.stderr.splitlines() if not one.startswith(("wandb:", "questions:"))
+    ]
+    assert len([one for one in noise if one.strip()]) <= 1, noise  # which model runs
     return folder / "run", done.stdout
 
 
@@ -98,6 +103,7 @@ def test_records_say_how_sure_the_model_was(main_job):
 def test_the_table_ends_the_output(main_job, summary):
     folder, printed = main_job
     table = printed[printed.rindex("\nintervention ") :].splitlines()[1:]
+    assert printed.splitlines()[1:] == table and len(table) == 7  # nothing else is printed
     assert re.split(r"\s{2,}", table[0].strip()) == [
         "intervention", *sorted(SUBTASKS), "macro", "micro", "chance", "valid", "edges kept",
         "edges %", "n",
@@ -108,6 +114,53 @@ def test_the_table_ends_the_output(main_job, summary):
         assert cells[6] == f"{100 * values['macro']:.1f}"
         assert cells[10] == f"{values['edges_kept']:,.0f}"
     assert printed.rstrip().endswith(str(folder))
+
+
+def test_each_intervention_has_lmms_eval_s_results_and_sample_logs(main_job, summary):
+    logs = main_job[0] / "lmms_eval"
+    assert {path.name for path in logs.iterdir()} == {"full", "effective", "random-seed=0"}
+    own = {run.intervention: run for run in read_runs(main_job[0])}
+    for name, values in summary.items():
+        folder = logs / name.replace(":", "-")
+        (path,) = folder.glob("*_results.json")
+        results = json.loads(path.read_text())
+        assert f"intervention={name}" in results["config"]["model_args"]
+        theirs = {task: one["accuracy,none"] for task, one in results["results"].items()}
+        assert theirs.pop("mapflow_motion") == pytest.approx(values["macro"])
+        assert theirs == pytest.approx(values["accuracy"])
+        (logged,) = read_runs(folder)
+        assert logged.intervention == name
+        order = [own[name].question_id.tolist().index(one) for one in logged.question_id]
+        assert logged.correct.tolist() == own[name].correct[order].tolist()
+
+
+def test_each_intervention_is_a_run_of_one_group_in_wandb(main_job, summary):
+    found = dict(map(wandb_run, main_job[0].parent.glob("wandb/offline-run-*/*.wandb")))
+    assert found.keys() == {f"mapflow_llava run {name}" for name in summary}
+    for name, values in summary.items():
+        run, config, logged = found[f"mapflow_llava run {name}"]
+        assert (run.run_group, run.project, run.job_type) == ("mapflow_llava run", "tests", "eval")
+        assert config["intervention"] == name
+        for task, accuracy in values["accuracy"].items():
+            assert logged[f"{task}/accuracy"] == pytest.approx(accuracy)
+            assert f"{task}_eval_results" in logged
+
+
+def wandb_run(path: Path):
+    """Name, record, configuration and logged values of a run that W&B has written offline."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    store, run, config, logged = DataStore(), None, {}, {}
+    store.open_for_scan(str(path))
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        run = record.run if record.WhichOneof("record_type") == "run" else run
+        config |= {one.key: json.loads(one.value_json) for one in record.config.update}
+        for one in record.history.item:
+            logged[one.key or ".".join(one.nested_key)] = json.loads(one.value_json)
+    return run.display_name, (run, config, logged)
 
 
 def test_the_manifest_names_model_weights_and_command(main_job):
@@ -157,10 +210,11 @@ def test_unmodified_lmms_eval_prints_the_same_accuracy(main_job, summary, tmp_pa
 
 
 def test_two_processes_write_the_records_of_one(main_job, tmp_path):
+    config = {"model": "mapflow_llava", "intervention": ["full", "random"], "limit": 50}
+    (tmp_path / "run.yaml").write_text(json.dumps(config))
     done = command(
-        "--nproc_per_node", "2", "-m", "mapflow.harness.evaluation.lmms_eval",
-        "--model", "mapflow_llava",
-        "--intervention", "full,random", "--limit", "5", "--output_path", tmp_path / "two",
+        "--nproc_per_node", "2", "-m", "mapflow", "run", "--config", "run.yaml",
+        "--limit", "5", "--output_path", tmp_path / "two",
         program="torchrun", cwd=tmp_path, OMP_NUM_THREADS="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

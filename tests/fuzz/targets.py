@@ -8,37 +8,34 @@ documentation only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from random import Random
 from typing import Any
 
 from mapflow.results.contract.errors import MapflowError
 
-from .fuzz_answers import answers
-from .fuzz_folders import folders, manifests
-from .fuzz_interventions import interventions
-from .fuzz_logs import logs
-from .fuzz_records import records
-from .fuzz_rows import rows
-
 Target = Callable[[Random], Any]
 
 
-def layouts(random: Random) -> Any:
-    """See `fuzz_layouts.py`. Imported when run: only this target needs torch."""
-    from .fuzz_layouts import layouts as target
+def _target(module: str, name: str) -> Target:
+    """A target whose module is imported when it runs: layouts need torch, folders pandas, the
+    others neither.
+    """
 
-    return target(random)
+    def run(random: Random) -> Any:
+        return getattr(import_module(f"tests.fuzz.{module}"), name)(random)
+
+    return run
 
 
 TARGETS: dict[str, Target] = {
-    "interventions": interventions,
-    "answers": answers,
-    "records": records,
-    "rows": rows,
-    "layouts": layouts,
-    "manifests": manifests,
-    "folders": folders,
-    "logs": logs,
+    "interventions": _target("fuzz_interventions", "interventions"),
+    "answers": _target("fuzz_answers", "answers"),
+    "records": _target("fuzz_records", "records"),
+    "rows": _target("fuzz_rows", "rows"),
+    "layouts": _target("fuzz_layouts", "layouts"),
+    "manifests": _target("fuzz_folders", "manifests"),
+    "folders": _target("fuzz_folders", "folders"),
 }
 
 

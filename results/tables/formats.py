@@ -130,10 +130,11 @@ class Table:
 
     def find(self, word: str) -> Column[Row] | None:
         """The column with this heading or short heading, or that of a raw value; None without."""
-        wanted = _letters(word)
-        for column in (*self.columns, *self.more):
-            if wanted in (_letters(column.head), _letters(column.word)):
-                return column
+        wanted, every = _letters(word), [*self.columns, *self.more]
+        exact = [column for column in every if column.head.lower() == word.lower()]
+        short = [one for one in every if wanted in (_letters(one.head), _letters(one.word))]
+        if exact or short:
+            return (exact or short)[0]
         for name in self.names:
             if wanted == _letters(name):
                 numbers = all(not isinstance(row.get(name), str) for row in self.rows)

@@ -20,7 +20,7 @@ from mapflow.results.runs.folder import MANIFEST, RECORDS, RunFolder
 from mapflow.results.runs.manifest import run_digest
 from tests.results.run_folders import ABOUT, IDENTITY, KINDS, RUN_RECORDS, write_folder
 
-COMMANDS = ("compare", "leaderboard", "ablate", "report", "export")
+COMMANDS = ("compare", "leaderboard", "ablate", "power", "report", "export")
 EARLIER = Path(__file__).with_name("earlier_runs")
 
 

@@ -276,7 +276,7 @@ def test_help_of_the_tables_imports_no_statistics():
         "assert not {{'statsmodels', 'scipy', 'torch', 'numpy'}} & set(sys.modules), 'heavy"
         " imports'"
     )
-    for name in ("compare", "leaderboard", "ablate", "report"):
+    for name in ("compare", "leaderboard", "ablate", "power", "report"):
         done = subprocess.run(
             [sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=False
         )

@@ -125,6 +125,12 @@ def test_columns_are_found_by_heading_or_raw_value_in_every_format(words, heads,
     assert set(json.loads(render([table], "json"))[0]["rows"][0]) == set(names)
 
 
+def test_a_whole_heading_comes_before_a_short_one():
+    errors = Table("t", [Column("n %", lambda r: "1"), Column("n", lambda r: "2")], [{"n": 2}])
+    for word, head in (("n", "n"), ("N", "n"), ("n %", "n %")):
+        assert choose_columns([errors], [word])[0].columns[0].head == head
+
+
 def test_an_unknown_column_gets_a_suggestion_and_a_table_without_it_keeps_its_own():
     with pytest.raises(MapflowError, match="unknown column 'intervnetion': did you mean 'interven"):
         choose_columns([CHOSEN], ["micro", "intervnetion"])

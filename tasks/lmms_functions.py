@@ -61,8 +61,10 @@ class DocToVisual:
 
     whole = staticmethod(whole_video)
 
-    def __call__(self, doc: Mapping[str, Any]) -> list[QuestionVideo]:
+    def __call__(self, doc: Mapping[str, Any]) -> list[str]:
         """The path of a file that shows the question's clip, and nothing else of its video.
+
+        It is a plain `str`: some models take a subclass for a list of paths (`type(path) is str`).
 
         Where there is none, the question has failed: a line says why, a grey clip takes its place,
         and `process_results` gives no score.
@@ -75,7 +77,7 @@ class DocToVisual:
                 eval_logger.error(f"{question.question_id} is not scored: {error}")
             _failed[question.question_id] = str(error)
             file = blank_file()
-        return [QuestionVideo(str(file), question)]
+        return [str(file)]
 
 
 doc_to_visual = DocToVisual()

@@ -171,7 +171,7 @@ class Question:
 class QuestionVideo(str):
     """The path of a question's video, which carries the question.
 
-    To a model of lmms-eval it is a path like any other; a model that knows it takes `question`.
+    Tasks give it to models that take `question`; others get a path that is a plain `str`.
     """
 
     question: Question

@@ -21,7 +21,7 @@ from mapflow.model_adapters.video.sampling import stated_seconds
 from mapflow.results.contract.answers import grade
 from mapflow.results.contract.errors import MapflowError
 from mapflow.tasks.data_folder import DataFolder
-from mapflow.tasks.lmms_functions import process_results
+from mapflow.tasks.lmms_functions import doc_to_text, process_results
 from mapflow.tasks.registry import BENCHMARKS, load_questions
 
 from .folders import tvbench_row, write_tvbench
@@ -212,6 +212,10 @@ def test_vcgbench_is_written_and_has_no_score(papers, tmp_path, monkeypatch):
     monkeypatch.setenv("MAPFLOW_DATA", str(tmp_path))
     row = {"task": "mapflow_vcgbench_generic", "question_id": "vcgbench/generic/0000"}
     assert process_results(row, ["A woman waters plants."]).keys() == {"answer"}
+    text = doc_to_text(row)  # there is no wording for chat models, so the only one
+    assert text.startswith("You are Video-ChatGPT") and text.endswith(
+        "\nWhat is happening in the video?"
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from mapflow.results.contract.answers import NOT_ASKED
 from mapflow.results.contract.archives import unpack_clip
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.foreign_prompt import split_prompt
+from mapflow.tasks import lmms_functions
 from mapflow.tasks.lmms_files import check_table_cache, write_task_files
 from mapflow.tasks.lmms_functions import pooled, process_results, valid_answer_rate
 from mapflow.tasks.registry import BENCHMARKS
@@ -39,6 +40,7 @@ def load_nested(manager, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("MAPFLOW_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MAPFLOW_PROTOCOL", raising=False)
+    monkeypatch.setattr(lmms_functions, "_failed", {})
 
     def named(name, data):
         from lmms_eval.tasks import get_task_dict
@@ -108,6 +110,69 @@ def test_groups_load_offline(load, tmp_path, group, subtasks):
             scores = task.process_results(document, [question.target_text])
             assert scores["accuracy"] == 1.0 and scores["answer"]["valid"]
             assert set(scores) <= set(task.aggregation())
+
+
+ASKED = {  # task -> the text of its first question
+    "mapflow_tvbench_action_count": "Question: Which way?\nOptions:\n(A) Left.\n(B) Right.\n"
+    "Answer with the option's letter from the given choices directly and only give the best"
+    " option.",
+    "mapflow_tomato_count": "Question: How many?\nOptions:\n(A) 1\n(B) 2\n(C) 3\n"
+    "Answer with the option's letter from the given choices directly and only give the best"
+    " option.",
+    "mapflow_tvbench_open_object_count": "Carefully watch the video and pay attention to the cause"
+    " and sequence of events, the detail and movement of objects, and the action and pose of"
+    " persons. Based on your observations, answer the question concisely.\nQuestion: Which way?\n"
+    "Complete this sentence and write nothing else: The number of moving objects is …",
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_other_models_are_asked(load, tmp_path, monkeypatch, name):
+    """Each word of the text, a plain path (`type(path) is str` in some models), one user turn."""
+    task = load(name, write_all(tmp_path))[name]
+    document = task.test_docs()[0]
+    assert task.doc_to_text(document) == ASKED[name]
+    (path,) = task.doc_to_visual(document)
+    assert type(path) is str and path.endswith("blank-1.mp4")
+    (turn,) = task.config.doc_to_messages(document)
+    assert turn["role"] == "user"
+    video, text = turn["content"]
+    assert video == {"type": "video", "url": path}
+    assert text == {"type": "text", "text": ASKED[name]}
+    kwargs = task.config.generation_kwargs
+    assert kwargs == {"max_new_tokens": 1024, "until": [], "do_sample": False, "temperature": 0.0}
+    (answer,) = task.process_results(document, ["B"]).values()
+    assert answer["valid"] is None and answer["prediction"] == NOT_ASKED and answer["error"]
+
+
+def test_the_benchmarks_own_wording_begins_with_its_system_text(load, tmp_path, monkeypatch):
+    task = load("mapflow_tomato_count", write_all(tmp_path))["mapflow_tomato_count"]
+    monkeypatch.setenv("MAPFLOW_PROTOCOL", "official")
+    text = task.doc_to_text(task.test_docs()[0])
+    begin = "You are an expert in understanding dynamics of objects.\nYou will be provided with 16"
+    assert text.startswith(begin) and "{'A': '1', 'B': '2', 'C': '3'}" in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("one", True),
+        ("One.", True),
+        ("1", True),
+        ("The number of moving objects is 1.", True),
+        ("the number of moving objects is one, a cube", True),
+        ("<think>two?</think> one", True),
+        ("two", False),
+        ("The number of moving objects is two", False),
+        ("ones", False),
+        ("", False),
+    ],
+)
+def test_open_answers_of_other_models(load, tmp_path, answer, right, monkeypatch):
+    name = "mapflow_tvbench_open_object_count"
+    task = load(name, write_all(tmp_path))[name]
+    scores = task.process_results(task.test_docs()[0], [answer])
+    assert scores["accuracy"] == right and scores["answer"]["valid"] == bool(answer)
 
 
 def test_clips_of_one_file_keep_their_bounds(load, tmp_path):

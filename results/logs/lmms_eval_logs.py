@@ -35,8 +35,8 @@ def sample_files(place: Path) -> list[Path]:
     named = [
         (found["task"], path)
         for path in sorted(place.rglob("*_samples_*.jsonl"), key=lambda path: path.name)
-        if (found := FILE_NAME.fullmatch(path.name))
-    ]
+        if (found := FILE_NAME.fullmatch(path.name)) and not path.name.startswith("samples_")
+    ]  # the harness's logs of tasks that are called so
     return newest_of_each_task(place, named)
 
 

@@ -46,13 +46,13 @@ def test_every_filter_of_lm_eval_is_a_benchmark_and_a_group_has_its_tasks_as_sub
     samples = [written(i, name, i % 2) for i in range(4) for name in ("strict", "loose")]
     parts = {f"part_{name}": [harness_sample(i, 1) for i in range(2)] for name in "ab"}
     groups = {"whole": ["inner", "part_a"], "inner": ["part_b"], "part_a": []}
-    tasks = {"gsm": samples, **parts}
+    tasks = {"a_samples_b": samples, **parts}  # not a log of lmms-eval by its name
     runs = read_runs(
         write_harness(tmp_path, tasks, group_subtasks=groups, **{"n-samples": {}, "n-shot": {}})
     )
     assert [(run.benchmark, run.n, run.protocol) for run in runs] == [
-        ("gsm (lm-eval, strict)", 4, "exact_match"),
-        ("gsm (lm-eval, loose)", 4, "exact_match"),
+        ("a_samples_b (lm-eval, strict)", 4, "exact_match"),
+        ("a_samples_b (lm-eval, loose)", 4, "exact_match"),
         ("whole (lm-eval)", 4, "acc"),
     ]
     assert sorted(set(runs[2].task)) == ["part_a", "part_b"]

@@ -239,7 +239,7 @@ def test_the_grid_is_interventions_times_seeds_times_ratios():
 def test_ablate_runs_the_grid_with_what_follows_two_dashes(tmp_path, monkeypatch, capsys):
     asked = []
 
-    def pretend(command, check):
+    def pretend(command, **_):
         asked.append(command)
         write_run(
             tmp_path / "grid", answers("full", FULL) + answers("random:seed=4", EFFECTIVE, seed=4)
@@ -263,7 +263,7 @@ def test_a_failed_grid_hands_on_its_exit_code_and_missing_questions_are_reported
     folder, monkeypatch, capsys, code
 ):
     monkeypatch.setattr(
-        ablate.subprocess, "run", lambda words, check: subprocess.CompletedProcess(words, code)
+        ablate.subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, code)
     )
     assert main(["ablate", "--run", str(folder)]) == code
     assert ("Ablation on TVBench" in capsys.readouterr().out) == (code == 3)

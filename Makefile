@@ -13,6 +13,7 @@ demo: $(INSTALLED)
 	rm -rf demo_output
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc_per_node 2 -m mapflow run \
 		--model mapflow_llava --intervention full,effective,random --output_path demo_output
+	@echo "to go on: source $(VENV)/bin/activate && mapflow compare demo_output"
 
 figures: $(INSTALLED)
 	rm -rf figures_output

@@ -229,7 +229,7 @@ def _field(row: Row, field: str, kind: Any, where: str, demand: str) -> Any:
         raise MapflowError(f"{where}: field {field!r} is missing")
     try:
         return msgspec.convert(row[field], kind)
-    except (msgspec.ValidationError, OverflowError):
+    except (ValueError, OverflowError):
         raise _wrong(where, field, row[field], demand) from None
 
 

@@ -75,7 +75,7 @@ def checked(content: Any, kind: Any, where: str) -> Any:
 
     try:
         return msgspec.convert(content, kind)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise MapflowError(f"{where} ({_wrong_type(error, content)})") from None
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import checked
 from mapflow.results.contract.visible_text import counted, quoted
 
 LONGEST_LINE = 64 << 20
@@ -44,10 +45,7 @@ def log_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 def typed(value: Any, kind: type[T], where: str, what: str) -> T:
     """A JSON value as a msgspec structure. Raises MapflowError, naming `where`, for another."""
-    try:
-        return msgspec.convert(value, kind)
-    except (msgspec.ValidationError, RecursionError, UnicodeError) as error:
-        raise MapflowError(f"{where}: not {what} ({error})") from None
+    return checked(value, kind, f"{where}: not {what}")
 
 
 def typed_json(data: bytes | str, kind: type[T], where: str, what: str) -> T:

@@ -62,7 +62,7 @@ def no_progress(_next: str, _done: int = 0) -> None:
 @contextmanager
 def steps(title: str, total: int | None = None, patience: float = PATIENCE) -> Iterator[Step]:
     """A bar of `total` units that appears after `patience` seconds; quicker work shows nothing."""
-    plain = {} if total else {"bar_format": "{desc} [{elapsed}]"}
+    plain: dict[str, Any] = {} if total else {"bar_format": "{desc} [{elapsed}]"}
     bar = progress(title=title, total=total, unit="step", leave=False, delay=patience, **plain)
 
     def step(what: str, done: int = 1) -> None:

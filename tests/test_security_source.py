@@ -69,7 +69,11 @@ def mistakes(source: str) -> list[str]:
                 if isinstance(node, ast.ImportFrom)
                 else [alias.name for alias in node.names]
             )
-            found += [name for name in names if name.partition(".")[0] in MODULES]
+            found += [
+                name
+                for name in names
+                if name.partition(".")[0] in MODULES and name != "urllib.parse"  # text only
+            ]
         elif isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if (

@@ -36,6 +36,7 @@ TARGETS: dict[str, Target] = {
     "layouts": _target("fuzz_layouts", "layouts"),
     "manifests": _target("fuzz_folders", "manifests"),
     "folders": _target("fuzz_folders", "folders"),
+    "logs": _target("fuzz_logs", "logs"),
 }
 
 

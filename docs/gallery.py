@@ -8,7 +8,7 @@
 # `mapflow sweep`: change of the answer's probability, with 95 % bands for all layers at once.
 
 # %% language="bash"
-# mapflow sweep --routes cross-frame,vql-to-ql --window 3 --limit 3 --output_path sweep
+# mapflow sweep --routes cross-frame,vql-to-ql --window 3 --limit 2 --output_path sweep
 # mapflow figure sweep -o sweep.png >figures.log
 
 # %% tags=["hidden"] alt="curves of a sweep"
@@ -36,7 +36,7 @@ Image("policy-edges.png")
 # `mapflow trace`: read through the head after every layer.
 
 # %% language="bash"
-# mapflow trace --intervention full,effective --limit 3 --output_path trace >trace.log
+# mapflow trace --intervention full,effective --limit 2 --output_path trace >trace.log
 # mapflow figure trace -o trace.png >>figures.log
 
 # %% tags=["hidden"] alt="probability of the right and the wrong answers after every layer"

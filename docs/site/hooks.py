@@ -28,6 +28,7 @@ log = logging.getLogger("mkdocs.hooks.site")
 
 LINK = re.compile(r"(?P<head>\]\()(?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?(?=\))")
 FENCE = re.compile(r"^( *)(`{3,}).*?^\1\2\s*?$", re.M | re.S)
+SHOWN_FILE = re.compile(r"^<!-- file: (?P<target>\S+) -->$", re.M)
 OWN = ("harness", "model_adapters", "results", "tasks", "tests")
 
 
@@ -57,6 +58,7 @@ def on_page_markdown(markdown: str, page, config, files: Files) -> str:
         place = posixpath.relpath(_place(target), posixpath.dirname(page.file.src_uri) or ".")
         return found["head"] + place + (found["anchor"] or "")
 
+    markdown = SHOWN_FILE.sub(lambda found: _shown_file(source, found["target"]), markdown)
     if MARK in markdown:
         markdown = markdown.replace(MARK, all_commands())
     parts, end = [], 0
@@ -67,7 +69,13 @@ def on_page_markdown(markdown: str, page, config, files: Files) -> str:
 
 
 def on_post_build(config) -> None:
-    """Every problem is a warning, which `--strict` turns into a failure."""
+    """The search index as a script, which pages that are opened as files can load; the checks.
+
+    Every problem is a warning, which `--strict` turns into a failure.
+    """
+    search = Path(config.site_dir, "search")
+    index = (search / "search_index.json").read_text(encoding="utf-8")
+    (search / "search_index.js").write_text(f"var __index = {index}", encoding="utf-8")
     for problem in problems(Path(config.site_dir)):
         log.warning(problem)
 
@@ -76,6 +84,10 @@ def _with_download(tutorial: Executed) -> str:
     said = f"This page is a [notebook]({tutorial.source.stem}.ipynb), executed when it was built."
     title, _, rest = tutorial.markdown.partition("\n")
     return f"{title}\n\n*{said}*\n{rest}"
+
+
+def _shown_file(page: Path, target: str) -> str:
+    return f"```bash\n{(page.parent / target).read_text(encoding='utf-8')}```"
 
 
 def _linked_files(page: Path) -> list[Path]:

@@ -76,6 +76,9 @@ def _shown(cell: Any, page: Executed) -> list[str]:
     language, code = ("bash", rest) if magic.startswith("%%bash") else ("python", cell.source)
     hidden = HIDDEN in cell.metadata.get("tags", ())
     parts = [] if hidden else [f"```{language}\n{code}\n```"]
+    printed = [one.text for one in cell.outputs if one.get("name") == "stdout"]  # comes in pieces
+    if printed:
+        parts.append(_text("".join(printed)))
     for output in cell.outputs:
         data = output.get("data", {})
         if "image/png" in data:
@@ -86,8 +89,6 @@ def _shown(cell: Any, page: Executed) -> list[str]:
             parts.append(f'<div class="output" markdown="0">{_one_block(data["text/html"])}</div>')
         elif "text/plain" in data:
             parts.append(_text(data["text/plain"]))
-        elif output.output_type == "stream" and output.name == "stdout":
-            parts.append(_text(output.text))
     return parts
 
 

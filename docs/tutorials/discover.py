@@ -11,7 +11,7 @@
 # ## Sweep
 
 # %% language="bash"
-# mapflow sweep --routes cross-frame,vql-to-ql --window 3 --limit 4 --output_path sweep
+# mapflow sweep --routes cross-frame,vql-to-ql --window 3 --limit 3 --output_path sweep
 
 # %% alt="change of the answer's probability when a route is cut around every layer"
 from IPython.display import Image
@@ -26,11 +26,11 @@ Image("sweep.png", width=700)
 # ## Discover
 
 # %% language="bash"
-# mapflow discover --bin 1 --window 1 --limit 4 --output_path discovered
+# mapflow discover --bin 1 --window 1 --limit 2 --output_path discovered
 
 # %% [markdown]
 # Three rules are tried: the paper's, a stricter version of it, and the marginal rule, which adds up what each layer
-# contributes. Ranges come from one half of the videos; the accuracies are of the other half. Twenty questions are few: the
+# contributes. Ranges come from one half of the videos; the accuracies are of the other half. Ten questions are few: the
 # ranges move by a layer or two with other questions ([how often](../concepts/bundled_models.md)).
 #
 # ## Use the ranges

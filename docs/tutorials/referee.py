@@ -4,7 +4,7 @@
 # > "You cut 30 % of the edges and accuracy stays. Would any 30 % have done? One random seed is an anecdote, your questions
 # > share videos, and 'no significant difference' is not 'no difference'."
 #
-# Four answers, with a command each.
+# A command for each part.
 #
 # ## Would any 30 % have done?
 #
@@ -12,22 +12,29 @@
 
 # %% language="bash"
 # mapflow ablate --run ablation --interventions full,effective,random --seeds 0,1,2 -- \
-#     --model mapflow_llava --tasks mapflow_motion_sequence --limit 40
+#     --model mapflow_llava --tasks mapflow_motion_sequence --limit 24
 
 # %% [markdown]
 # ## Does it hold for other videos?
 #
-# Intervals and p-values treat videos as the units, because answers about one video tend to agree. The sentences say how many
-# there are.
+# Intervals and p-values treat videos as the units, because answers about one video tend to agree.
 
 # %% language="bash"
-# mapflow compare ablation | grep -v "^ablation"
+# mapflow compare ablation | grep "points"
 
 # %% [markdown]
 # ## Is nothing lost, or was nothing found?
 #
 # State before the run how much worse still counts as equally good. Then "non-inferior" is a finding, and "inconclusive" admits
-# that the run was too small. With a wider margin:
+# that the run was too small. What could this run have shown, and how many questions would two points need?
 
 # %% language="bash"
-# mapflow compare ablation --margin 10 | grep "non-inferior\|inconclusive\|inferior" | tail -n 4
+# mapflow power ablation --compact
+
+# %% [markdown]
+# These are twenty-four questions. The sentence for the paper is therefore not "nothing is lost", but how much could have been lost
+# without being seen, with the interval beside it:
+
+# %% language="bash"
+# mapflow compare ablation --compact --label tab:referee -o referee.tex
+# grep -v "^%" referee.tex

@@ -48,7 +48,9 @@ def _flags(parser: argparse.ArgumentParser) -> list[str]:
         for action in parser._actions
         if action.help != argparse.SUPPRESS and not isinstance(action, argparse._HelpAction)
     ]
-    return [f"```text\n{usage}\n```\n", "| | |\n|---|---|", *rows, ""]
+    shown = [f"```text\n{usage}\n```\n"] if usage else []
+    table = ['<div class="flags" markdown="1">\n', "| | |\n|---|---|", *rows, "\n</div>\n"]
+    return [*shown, *table]
 
 
 def _name(action: argparse.Action) -> str:

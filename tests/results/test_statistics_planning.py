@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from scipy.special import expit
 from scipy.stats import binom, ttest_1samp
 
 from mapflow.results.contract.errors import MapflowError
@@ -22,7 +21,13 @@ from mapflow.results.statistics import (
     power_of_non_inferiority,
     questions_for_non_inferiority,
 )
-from tests.results.calibration.simulated_runs import draw_runs, videos
+from tests.results.calibration.simulated_runs import (
+    Videos,
+    draw_models,
+    draw_probabilities,
+    draw_runs,
+    videos,
+)
 
 UNEQUAL = np.repeat(np.arange(5), [3, 1, 5, 2, 4])
 
@@ -78,41 +83,18 @@ def test_a_mean_without_variation_has_no_error_to_estimate():
 @pytest.mark.parametrize("sizes", [[1] * 20, [10] * 15, [1, 2, 3, 8, 9] * 8])
 def test_exchangeable_runs_have_five_percent_false_positives_by_probability(sizes):
     """The probabilities of two runs, exchangeable and correlated by video (ICC 0.3)."""
-    rng, draws = np.random.default_rng(2), 1500
-    cluster = np.repeat(np.arange(len(sizes)), sizes)
-
-    def by_video():
-        return 0.3**0.5 * rng.normal(size=len(sizes))[cluster] + 0.7**0.5 * rng.normal(
-            size=len(cluster)
-        )
-
+    rng, draws, shape = np.random.default_rng(2), 1500, Videos(tuple(sizes))
     found = 0
     for _ in range(draws):
-        level, change = 2 * by_video(), by_video()
-        _, test = mean_of(expit(level + change) - expit(level - change), cluster)
-        found += test.p_value < 0.05
+        change = draw_probabilities(rng, shape, 0.3, skewed=False)
+        found += mean_of(change, shape.cluster)[1].p_value < 0.05
     assert found / draws == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / draws))
 
 
-def draw_models(rng, cluster, correlation, flips, losses):
-    """Two models with the same expected difference: each a baseline and a treatment."""
-
-    def marked(share):
-        common = (rng.random(cluster.max() + 1) < share)[cluster]
-        copied = rng.random(len(cluster)) < correlation**0.5
-        return np.where(copied, common, rng.random(len(cluster)) < share)
-
-    models = []
-    for _ in range(2):
-        before = marked(0.5)
-        lost, gained = marked(2 * flips * losses), marked(2 * flips * (1 - losses))
-        models.append(np.stack([before, (before & ~lost) | (~before & gained)]))
-    return models
-
-
 def test_an_interaction_is_the_difference_of_differences():
-    rng, cluster = np.random.default_rng(3), np.repeat(np.arange(400), 3)
-    first, second = draw_models(rng, cluster, 0.3, 0.2, 0.7)
+    shape = videos((400, 3))
+    rng, cluster = np.random.default_rng(3), shape.cluster
+    first, second = draw_models(rng, shape, 0.3, (0.2, 0.2), (0.7, 0.7))
     interval, test = interaction(first, second, cluster)
     own = [model[1].mean() - model[0].mean() for model in (first, second)]
     assert interval.estimate == pytest.approx(own[1] - own[0], abs=1e-12)
@@ -135,12 +117,11 @@ def test_an_interaction_is_the_difference_of_differences():
 
 @pytest.mark.parametrize(("sizes", "correlation"), [([1] * 60, 0.0), ([5] * 24, 0.3)])
 def test_models_with_the_same_difference_rarely_interact(sizes, correlation):
-    rng, draws = np.random.default_rng(4), 150
-    cluster = np.repeat(np.arange(len(sizes)), sizes)
+    rng, draws, shape = np.random.default_rng(4), 150, Videos(tuple(sizes))
     found = 0
     for _ in range(draws):
-        first, second = draw_models(rng, cluster, correlation, 0.2, 0.9)
-        found += interaction(first, second, cluster)[1].p_value < 0.05
+        first, second = draw_models(rng, shape, correlation, (0.2, 0.2), (0.9, 0.9))
+        found += interaction(first, second, shape.cluster)[1].p_value < 0.05
     assert found / draws <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / draws)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from settings import LIMIT, settings
+from settings import LIMIT, Setting, settings
 
 MEASURED = Path(__file__).with_name("measured.json")
 ROOM = Path(__file__).parents[3] / "results" / "statistics"
@@ -22,15 +22,15 @@ GREEN, RED, END = "#0b6e4f", "#b5484c", 14.0
 Row = dict
 
 
-def gather(folder: Path) -> None:
-    """Writes measured.json from one file per setting, in the order of the settings."""
+def gather(folder: Path, measured: Path, known: list[Setting]) -> None:
+    """Writes `measured` from one file per setting, in the order of the `known` settings."""
     found = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")]
-    order = {(one.panel, one.name): (i, one.held_out) for i, one in enumerate(settings())}
+    order = {(one.panel, one.name): (i, one.held_out) for i, one in enumerate(known)}
     found.sort(key=lambda row: order[row["panel"], row["setting"]])
     for row in found:
         row["held_out"] = order[row["panel"], row["setting"]][1]
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in found)
-    MEASURED.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    measured.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def rate(row: Row, name: str = "error") -> float:
@@ -152,7 +152,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
 def main() -> None:
     if len(sys.argv) > 1:
-        gather(Path(sys.argv[1]))
+        gather(Path(sys.argv[1]), MEASURED, settings())
     rows = json.loads(MEASURED.read_text(encoding="utf-8"))
     draw(rows, ROOM / "calibration.png")
     print(summary(rows), failures(rows), named(rows), sep="\n\n")

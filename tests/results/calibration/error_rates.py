@@ -1,16 +1,27 @@
-"""Counts of errors on simulated runs with known truth; one function per panel of `settings`."""
+"""Counts of errors on simulated runs with known truth; one function per kind of panel."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import numpy as np
+from planning_settings import EXCHANGEABLE, INTERACTION, NO_INTERACTION, POWER, SKEWED
 from scipy.stats import binomtest, t
 from settings import Setting
-from simulated_runs import draw_cells, draw_changes, draw_runs, draw_seeds, draw_treatments
+from simulated_runs import (
+    draw_cells,
+    draw_changes,
+    draw_models,
+    draw_probabilities,
+    draw_runs,
+    draw_seeds,
+    draw_treatments,
+)
 
 from mapflow.results.statistics import (
     accuracy,
+    clustered_mean,
+    interaction,
     judge,
     macro_difference,
     non_inferiority,
@@ -153,6 +164,56 @@ def _sweep(setting: Setting, repetitions: int, rng: np.random.Generator) -> Coun
     return hits
 
 
+def _probability(setting: Setting, repetitions: int, rng: np.random.Generator) -> Counter[str]:
+    hits: Counter[str] = Counter()
+    shape, skewed = setting.shape, setting.panel == SKEWED
+    cluster = shape.cluster if max(shape.sizes) > 1 else None
+    for _ in range(repetitions):
+        change = draw_probabilities(rng, shape, setting.values["correlation"], skewed)
+        found = clustered_mean(change, cluster)
+        hits["no test"] += found is None
+        hits["error"] += found is not None and found[1].p_value < 0.05
+    return hits
+
+
+def _interaction(setting: Setting, repetitions: int, rng: np.random.Generator) -> Counter[str]:
+    """Intervals that miss the true difference of differences, p-values below 0.05, robust t."""
+    hits: Counter[str] = Counter()
+    shape, values = setting.shape, setting.values
+    own, other = (
+        flips * (1 - 2 * losses)
+        for flips, losses in zip(values["flips"], values["losses"], strict=True)
+    )
+    true = other - own
+    cluster = shape.cluster if max(shape.sizes) > 1 else None
+    for _ in range(repetitions):
+        first, second = draw_models(
+            rng, shape, values["correlation"], values["flips"], values["losses"]
+        )
+        interval, test = interaction(first, second, cluster)
+        hits["significant"] += test.p_value < 0.05
+        missed = not interval.low <= true <= interval.high
+        hits["error"] += test.p_value < 0.05 if setting.panel == NO_INTERACTION else missed
+        change = (second[1].astype(float) - second[0]) - (first[1].astype(float) - first[0])
+        robust = clustered_mean(change - true, cluster)
+        hits["robust t"] += robust is not None and robust[1].p_value < 0.05
+    return hits
+
+
+def _power(setting: Setting, repetitions: int, rng: np.random.Generator) -> Counter[str]:
+    hits: Counter[str] = Counter()
+    shape, values = setting.shape, setting.values
+    cluster = shape.cluster if max(shape.sizes) > 1 else None
+    for _ in range(repetitions):
+        before, after = draw_runs(
+            rng, shape, values["correlation"], values["flips"], values["true"]
+        )
+        found = paired_difference(after.astype(int) - before, cluster)
+        hits["non-inferior"] += non_inferiority(found).verdict == "non-inferior"
+        hits["different"] += found.p_value() < 0.05
+    return hits
+
+
 _MEASURES = {
     "false positives, no difference": _difference,
     "intervals that miss the true difference": _difference,
@@ -162,4 +223,9 @@ _MEASURES = {
     "macro average over subtasks": _macro,
     "intervals of an accuracy that miss it": _accuracy,
     "any false layer in a sweep": _sweep,
+    EXCHANGEABLE: _probability,
+    SKEWED: _probability,
+    NO_INTERACTION: _interaction,
+    INTERACTION: _interaction,
+    POWER: _power,
 }

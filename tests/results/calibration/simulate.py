@@ -1,11 +1,12 @@
-"""Runs all simulations of `settings` on all processors and writes their counts as JSON.
+"""Runs the simulations of `settings` on several processors and writes their counts as JSON.
 
-    python tests/results/calibration/simulate.py OUT [--repetitions 20000] [--processes 16]
-        [--minutes 9] [--part 1/1] [--panel TEXT]
+    python tests/results/calibration/simulate.py OUT [--of planning] [--repetitions 20000]
+        [--processes 16] [--minutes 9] [--part 1/1] [--panel TEXT]
 
 Writes one file per setting into OUT, so an interrupted job continues where it stopped: settings
 with a file are skipped. The random numbers of a setting follow from its name alone. A setting is
-begun only while `--minutes` last.
+begun only while `--minutes` last. `--of planning` runs those of `planning_settings` instead:
+probabilities, interactions, power.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 from error_rates import measure
+from planning_settings import INTERACTION, NO_INTERACTION, POWER, planning_settings
 from settings import Setting, settings
 
+SETS = {"errors": settings, "planning": planning_settings}
 CHUNK = 250
 SHARE = {
     "ten treatments at the margin": 0.5,
@@ -32,6 +35,9 @@ SHARE = {
     "intervals of an accuracy that miss it": 0.5,
     "several seeds as one condition": 0.25,
     "any false layer in a sweep": 0.1,
+    INTERACTION: 0.4,
+    NO_INTERACTION: 0.4,
+    POWER: 0.4,
 }
 """Share of the repetitions for slow panels."""
 
@@ -44,6 +50,7 @@ def chunk(setting: Setting, number: int, repetitions: int) -> Counter[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--of", choices=SETS, default="errors")
     parser.add_argument("--repetitions", type=int, default=20_000)
     parser.add_argument("--processes", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=9.0)
@@ -53,7 +60,7 @@ def main() -> None:
     part, parts = map(int, options.part.split("/"))
     options.out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * options.minutes
-    wanted = [one for one in settings() if options.panel in one.panel][part - 1 :: parts]
+    wanted = [one for one in SETS[options.of]() if options.panel in one.panel][part - 1 :: parts]
     files = {one.key: options.out / f"{zlib.crc32(one.key.encode()):08x}.json" for one in wanted}
     left = [one for one in wanted if not files[one.key].exists()]
     with ProcessPoolExecutor(options.processes) as pool:

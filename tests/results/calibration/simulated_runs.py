@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
+from scipy.stats import norm
 
 TVBENCH = {
     "action_count": {1: 298, 2: 80, 3: 26},
@@ -112,6 +114,49 @@ def _marked(
     common = (rng.random(len(shape.sizes)) < share)[shape.cluster]
     own = rng.random(sum(shape.sizes)) < share
     return np.where(rng.random(len(own)) < correlation**0.5, common, own)
+
+
+def draw_models(
+    rng: np.random.Generator,
+    shape: Videos,
+    correlation: float,
+    flips: tuple[float, float],
+    losses: tuple[float, float],
+) -> list[np.ndarray]:
+    """Two models, each a baseline that is half right and a treatment: [2, questions] each.
+
+    flips: the share of questions that each treatment flips; losses: the share of flips that are
+    losses, so a model's true difference is flips · (1 − 2 · losses).
+    """
+    models = []
+    for flipped, share in zip(flips, losses, strict=True):
+        before = _marked(rng, shape, correlation, 0.5)
+        lost = _marked(rng, shape, correlation, 2 * flipped * share)
+        gained = _marked(rng, shape, correlation, 2 * flipped * (1 - share))
+        models.append(np.stack([before, (before & ~lost) | (~before & gained)]))
+    return models
+
+
+def draw_probabilities(
+    rng: np.random.Generator, shape: Videos, correlation: float, skewed: bool
+) -> np.ndarray:
+    """Changes of the right answer's probability whose true mean is 0.
+
+    Exchangeable runs: logits of both runs around a level of the question. Skewed: 5 % of the
+    questions lose 0.6 and all others gain as little as makes up for it. What decides is normal,
+    with `correlation` between questions of a video.
+    """
+    cluster, n = shape.cluster, sum(shape.sizes)
+
+    def by_video() -> np.ndarray:
+        common, own = rng.normal(size=len(shape.sizes))[cluster], rng.normal(size=n)
+        return correlation**0.5 * common + (1 - correlation) ** 0.5 * own
+
+    change = by_video()
+    if skewed:
+        return np.where(change < norm.ppf(0.05), -0.6, 0.6 * 0.05 / 0.95)
+    level = 2 * by_video()
+    return expit(level + change) - expit(level - change)
 
 
 def draw_seeds(

@@ -138,7 +138,8 @@ def _launched(name: str) -> int | None:
 
 def _limit(arguments: list[str]) -> list[str]:
     """One question of each subtask suffices, or six; of two flags `--limit` the later counts."""
-    asks = {"--intervention", "--interventions-file", "--tasks", "--task", "--routes", "--model"}
+    asks = {"run", "sweep", "trace", "lens", "attention", "discover"}
+    asks |= {"--intervention", "--interventions-file", "--tasks", "--model", "--config"}
     alone = {"verify", "explain"} & set(arguments)
     few = (
         "6" if {"discover", "correct"} & set(arguments) else "1"

@@ -29,7 +29,8 @@ latest: dict[Path, Path] = {}
 
 def start(folder: Path, *prefix: str, **environment: str) -> subprocess.Popen:
     words = [
-        *prefix, sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+        *prefix, sys.executable,
+        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
         "-m", "mapflow.harness.evaluation.lmms_eval", "--model", "mapflow_llava",
         "--intervention", "full,effective", "--output_path", str(folder),
     ]  # fmt: skip

@@ -7,16 +7,15 @@ read before lmms-eval is imported, which takes seconds.
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mapflow.harness.evaluation.upstream import flag_parser
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_yaml
-from mapflow.results.contract.visible_text import quoted, shortened
+from mapflow.results.contract.visible_text import nearest, quoted, shortened
 
 if TYPE_CHECKING:
     from mapflow.model_adapters.interventions import Intervention
@@ -103,7 +102,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     for word in unknown:
         flags = [flag for one in (own_parser(), parser) for flag in one._option_string_actions]
         hint = nearest(word.partition("=")[0], flags) if word.startswith("-") else ""
-        parser.error(f"unrecognized argument {quoted(word)}{hint}")
+        parser.error(f"unrecognized argument {quoted(word)}{'; ' if hint else ''}{hint}")
     return argparse.Namespace(**vars(args), **vars(own), words=rest, where="")
 
 
@@ -136,12 +135,6 @@ def chosen_interventions(args: argparse.Namespace, in_model_args: str | None) ->
     if file and not args.no_baseline and all(str(one) != "full" for one in found):
         found = [*parse_interventions(["full"]), *found]
     return found
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean …?" where a known name is near."""
-    close = difflib.get_close_matches(name, [*known], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _read_config(path: str) -> list[tuple[dict[str, Any], str]]:
@@ -180,8 +173,8 @@ def _from_file(entries: Mapping[str, Any], where: str, words: Sequence[str]) -> 
             continue
         action = actions.get(_plain(key))
         if action is None:
-            hint = nearest(_plain(key), actions) or "; `lmms_eval --help` lists all flags"
-            raise MapflowError(f"{where}: unknown key {quoted(key)}{hint}")
+            hint = nearest(_plain(key), actions, "`lmms_eval --help` lists all flags")
+            raise MapflowError(f"{where}: unknown key {quoted(key)}; {hint}")
         if action.dest in seen:
             raise MapflowError(f"{where}: {seen[action.dest]} and {key} are one flag: keep one")
         seen[action.dest] = key

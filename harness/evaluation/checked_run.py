@@ -8,18 +8,17 @@ answers that are there, so that each has lmms-eval's results, sample logs and W&
 from __future__ import annotations
 
 import argparse
-import difflib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mapflow.harness.cli.early_checks import check_folder, check_wording, early_model
 from mapflow.harness.evaluation import upstream
-from mapflow.harness.evaluation.arguments import chosen_interventions, nearest
+from mapflow.harness.evaluation.arguments import chosen_interventions
 from mapflow.harness.evaluation.refused_flags import check_flags
 from mapflow.harness.evaluation.run_output import RunOutput, report_unseen
 from mapflow.harness.evaluation.trackers import Trackers
@@ -34,12 +33,10 @@ from mapflow.model_adapters.inference.identity import package_version
 from mapflow.model_adapters.lmms.generation import Generation, parse_settings, read_generation
 from mapflow.model_adapters.lmms.requested import Request, requesting
 from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
+from mapflow.results.contract.visible_text import nearest
 from mapflow.results.runs.claim import Claim
 from mapflow.tasks.lmms_files import check_table_cache, write_task_files
 from mapflow.tasks.registry import load_questions, task_names
-
-if TYPE_CHECKING:
-    pass
 
 LOG = logging.getLogger(__name__)
 LMMS = ("intervention", "allow_uncut_layers")
@@ -106,7 +103,8 @@ class CheckedRun:
             requesting(request),
         ):
             upstream.join_processes()
-            for request.reported, name in enumerate(names):
+            for number, name in enumerate(names):
+                request.reported = number
                 changes = self._changes(name, output, several=len(names) > 1)
                 with self._trackers.run(name, self._group()) as log:
                     results, samples = evaluation.run(args.words, changes)
@@ -166,10 +164,7 @@ class CheckedRun:
         known = task_names()
         for name in self._names():
             if name.startswith("mapflow_") and "*" not in name and name not in known:
-                raise MapflowError(
-                    f"unknown task {name!r}"
-                    + (nearest(name, known) or "; `lmms_eval tasks` lists them")
-                )
+                raise _unknown_task(name, known)
 
     def _task_manager(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """lmms-eval's task manager, with mapflow's tasks; unknown tasks are refused with the
@@ -185,9 +180,7 @@ class CheckedRun:
             manager = original(*args, include_path=include, include_defaults=True, **kwargs)
         for name in self._names():
             if not Path(name).exists() and not manager.match_tasks([name]):
-                close = difflib.get_close_matches(name, manager.all_tasks, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "`lmms_eval tasks` lists them"
-                raise MapflowError(f"unknown task {name!r}; {hint}")
+                raise _unknown_task(name, manager.all_tasks)
         return manager
 
     def _check_task(self, name: str, task: Any) -> None:
@@ -244,6 +237,11 @@ class CheckedRun:
         for name in {*self._names()} & {*task_names()}:
             questions = load_questions(name, self._protocol, Path(data) if data else None)
             check_wording(self._args.model, questions)
+
+
+def _unknown_task(name: str, known: Iterable[str]) -> MapflowError:
+    hint = nearest(name, known, "`lmms_eval tasks` lists them")
+    return MapflowError(f"unknown task {name!r}; {hint}")
 
 
 _QUOTES = str.maketrans("\"'{}[]", "______")

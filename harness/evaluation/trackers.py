@@ -6,7 +6,6 @@ Relies on `WandbLogger` and `SwanLabLogger` of lmms-eval 0.7.3.
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import inspect
 import os
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import nearest
 from mapflow.results.runs.processes import processes
 
 
@@ -135,8 +135,7 @@ def _tracker_settings(tracker: str, text: str) -> dict[str, str]:
         if not equals:
             raise MapflowError(f"{flag} {part!r} is not of the form name=value")
         if name not in (*known, "exp_name"):
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            hint = nearest(name, known, f"known: {', '.join(known)}")
             raise MapflowError(f"{flag}: {tracker}.init has no argument {name!r}; {hint}")
         settings[name] = value
     return settings

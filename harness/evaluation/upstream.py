@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
-import difflib
 import importlib.machinery
 import importlib.util
 import io
@@ -28,7 +27,7 @@ from typing import Any
 from mapflow.harness.cli.logs import DebugLines, route_loguru
 from mapflow.model_adapters.lmms.network_guard import replaced
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.visible_text import quoted
+from mapflow.results.contract.visible_text import nearest, quoted
 
 LISTINGS = {
     "list": "list",
@@ -103,8 +102,7 @@ def check_model(name: str) -> None:
 
     known = list_available_models(include_aliases=True)
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "`lmms_eval models` lists them"
+        hint = nearest(name, known, "`lmms_eval models` lists them")
         raise MapflowError(f"unknown model {quoted(name)}; {hint}")
 
 
@@ -113,8 +111,7 @@ def check_subcommand(name: str) -> None:
     from lmms_eval.cli.dispatch import _SUBCOMMANDS as known
 
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+        hint = nearest(name, known, f"known: {', '.join(sorted(known))}")
         raise MapflowError(f"unknown subcommand {quoted(name)}; {hint}")
 
 

@@ -6,7 +6,6 @@ inside one. Names and types are checked before weights load. Imports no torch.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import (
 )
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import nearest
 
 if TYPE_CHECKING:
     from mapflow.model_adapters.video_llm import VideoLLM
@@ -104,8 +104,7 @@ def checked_options(
 
 
 def _unknown(family: str, name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(dict.fromkeys(known))}"
+    hint = nearest(name, known, f"known: {', '.join(dict.fromkeys(known))}")
     return f"{family} has no argument {name!r} (--model_args); {hint}"
 
 

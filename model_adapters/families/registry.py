@@ -8,7 +8,6 @@ Other packages announce theirs through the entry point group `mapflow.model_fami
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from mapflow.model_adapters.families.model_args import (
     class_arguments,
 )
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.visible_text import quoted
+from mapflow.results.contract.visible_text import nearest, quoted
 from mapflow.results.runs.model_names import variant
 
 if TYPE_CHECKING:
@@ -180,8 +179,7 @@ def family(name: str) -> type[VideoLLM]:
 def check_family(name: str) -> None:
     """Raises MapflowError if the family is not registered, without importing any family."""
     if name not in families():
-        close = difflib.get_close_matches(name[:100], families(), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(families())}"
+        hint = nearest(name, families(), f"known: {', '.join(families())}")
         raise MapflowError(f"unknown model family {quoted(name)}; {hint}")
 
 

@@ -7,7 +7,9 @@ what has a meaning in a file format.
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 # C0, DEL, C1; the Arabic letter mark; zero-width and directional marks; line and paragraph
 # separators; directional embeddings, overrides and isolates; the byte order mark; lone surrogates;
@@ -55,6 +57,12 @@ def quoted(value: object, most: int = 80) -> str:
     except RecursionError:  # thousands of brackets
         text = f"a deep {type(value).__name__}"
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def nearest(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """ "did you mean 'x'?" where a known name is near, else `otherwise`: the end of a refusal."""
+    close = difflib.get_close_matches(word[:100], [*known], n=1)
+    return f"did you mean {close[0]!r}?" if close else otherwise
 
 
 def _units(character: str) -> str:

@@ -15,12 +15,11 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.visible_text import visible, visible_json, visible_lines
+from mapflow.results.contract.visible_text import nearest, visible, visible_json, visible_lines
 from mapflow.results.tables.latex import lacking, latex_cell, latex_marked, latex_table
 
 FORMATS = ("terminal", "markdown", "latex", "csv", "json", "html")
@@ -180,10 +179,10 @@ def choose_columns(tables: Sequence[Table], words: Sequence[str]) -> list[Table]
         if not any(table.find(word) for table in tables):
             heads = [column.word for table in tables for column in (*table.columns, *table.more)]
             names = [name for table in tables for name in table.names]
-            near = get_close_matches(word.lower(), [*heads, *names], 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = nearest(word.lower(), [*heads, *names])
             raise MapflowError(
-                f"unknown column {word!r}: {hint}there are {', '.join(dict.fromkeys(heads))};"
+                f"unknown column {word!r}: {hint + ' ' if hint else ''}there are"
+                f" {', '.join(dict.fromkeys(heads))};"
                 f" and raw values {', '.join(dict.fromkeys(names))}"
             )
     chosen = []

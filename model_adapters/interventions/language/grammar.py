@@ -21,7 +21,6 @@ inclusive. The styles of a window are center, inverse, top-down and bottom-up.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from mapflow.model_adapters.interventions.language.policies import POLICIES, Pol
 from mapflow.model_adapters.interventions.language.route import CROSS_FRAME, redirect_hint
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import checked, read_yaml
+from mapflow.results.contract.visible_text import nearest
 
 POLICY_NAMES = ("full", *(name for policy in POLICIES for name in policy.names), "keep")
 
@@ -86,8 +86,7 @@ def _meant(piece: str, named: Mapping[str, Intervention]) -> list[Intervention]:
     except MapflowError:
         if not named or not re.fullmatch(r"[\w.-]+", piece):
             raise
-        close = difflib.get_close_matches(piece, [*named, *POLICY_NAMES], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the file names {', '.join(named)}"
+        hint = nearest(piece, [*named, *POLICY_NAMES], f"the file names {', '.join(named)}")
         raise MapflowError(f"unknown intervention {piece!r}; {hint}") from None
 
 
@@ -183,10 +182,6 @@ def _parse_term(term: str) -> list[Policy]:
             return [policy.parse(term)]
     if redirected := redirect_hint(term):
         raise MapflowError(f"unknown intervention {term!r}{redirected}")
-    close = difflib.get_close_matches(head, [*POLICY_NAMES, CROSS_FRAME], n=1)
-    hint = (
-        f"did you mean {close[0]!r}?"
-        if close
-        else f"known: {', '.join(POLICY_NAMES)}, or a route source:target"
-    )
+    known = f"known: {', '.join(POLICY_NAMES)}, or a route source:target"
+    hint = nearest(head, [*POLICY_NAMES, CROSS_FRAME], known)
     raise MapflowError(f"unknown intervention {term!r}; {hint}")

@@ -9,7 +9,6 @@ frames: those before it, and later ones in models whose frames attend in both di
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from jaxtyping import Bool
 
 from mapflow.model_adapters.interventions.language.layout import SELECTORS, TokenLayout
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.visible_text import nearest
 
 CROSS_FRAME = "cross-frame"
 _INDEXED = re.compile(r"(frame|option)\[\d{1,4}\]")
@@ -46,13 +46,12 @@ class Route:
             raise MapflowError(
                 f"unknown route {text!r}"
                 + (redirect_hint(text) or f": write source:target or {CROSS_FRAME}")
-                + _nearest(text, [CROSS_FRAME], known=False)
+                + (f"; {near}" if (near := nearest(text, [CROSS_FRAME])) else "")
             )
         for end in ends:
             if not is_segment(end):
-                raise MapflowError(
-                    f"unknown segment {end!r} in route {text!r}{_nearest(end, list(SELECTORS))}"
-                )
+                near = nearest(end, SELECTORS, f"known: {', '.join(SELECTORS)}")
+                raise MapflowError(f"unknown segment {end!r} in route {text!r}; {near}")
         return cls(*ends)
 
     def edges(self, layout: TokenLayout) -> Bool[np.ndarray, "target source"]:
@@ -88,13 +87,6 @@ def redirect_hint(text: str) -> str:
     """
     found = re.search(r"(?<![\w\[\]])([\w\[\]]{1,80})-$", text.strip())
     source = found[1] if found and "@" not in text else ""
-    if not is_segment(source) and not difflib.get_close_matches(source, SELECTORS):
+    if not is_segment(source) and not nearest(source, SELECTORS):
         return ""
     return f": the shell took '>…' as a redirect; write {source}:TARGET or quote it"
-
-
-def _nearest(word: str, names: list[str], known: bool = True) -> str:
-    close = difflib.get_close_matches(word, names, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(names)}" if known else ""

@@ -58,9 +58,9 @@ def outcome(monkeypatch, folders):
         monkeypatch.setattr(analysis, "chosen_model", lambda _: model)
         monkeypatch.setattr(verify_command, "chosen_model", lambda _: model)
         monkeypatch.setattr("mapflow.model_adapters.inference.subject.weights_dtype", str)
-        finding = SimpleNamespace(passed=code == 0)
+        finding = SimpleNamespace(passed=code == 0, check="layers")
         monkeypatch.setattr("mapflow.harness.verification.verify", lambda *_, **__: [finding])
-        monkeypatch.setattr(evaluation._Evaluation, "run", lambda _: code)
+        monkeypatch.setattr(evaluation.CheckedRun, "run", lambda _: code)
         monkeypatch.setattr(ablate, "_run_grid", lambda *_: code)
 
     return ends_with

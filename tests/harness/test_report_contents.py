@@ -288,7 +288,7 @@ def test_long_work_shows_a_bar_and_quick_work_does_not(capsys):
         (["run", "--frames", "-1"], "'-1' must be a whole number of at least 0"),
         (["run", "--margin", "nan"], "--margin nan must lie between 0 and 100"),
         (["run", "--data_dir", "absent"], "--data_dir 'absent' is not a folder"),
-        (["found"], "is not the result of a discovery"),
+        (["found"], "discovery.json cannot be read (found[0] is 1: expected a mapping"),
     ],
 )
 def test_what_cannot_be_reported_is_refused_in_one_line(words, said, tmp_path, monkeypatch, capsys):

@@ -9,7 +9,6 @@ job but the first.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from tqdm import tqdm
+
+from mapflow.results.runs.processes import processes
 
 LOG_FILE_SECONDS = 10.0
 """Between two states of a bar where standard error is not a terminal, but e.g. a log file."""
@@ -41,7 +42,7 @@ def progress(
 ) -> tqdm[Any]:
     """A bar over items, or one that its caller updates; `more` are further arguments of tqdm."""
     hidden |= logging.getLogger("mapflow").level > logging.INFO
-    hidden |= int(os.environ.get("RANK", 0)) > 0
+    hidden |= processes().rank > 0
     terminal = sys.stderr.isatty()
     return tqdm(
         items,

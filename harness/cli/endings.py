@@ -8,6 +8,7 @@ collective operation, where no Python runs, and their launcher must see them end
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import io
 import os
@@ -18,9 +19,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from mapflow.results.contract.errors import CLOSED_PIPE, FAILED, USAGE_ERROR, MapflowError
+from mapflow.results.contract.visible_text import shortened
 from mapflow.results.runs.processes import adopt_slurm, processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -28,6 +30,13 @@ _PLAIN = {
     "−": "-", "–": "-", "—": "-", "→": "->", "↛": "-/->", "≥": ">=", "≤": "<=", "±": "+/-",
     "×": "x", "…": "...", "·": "*", "≈": "~", "‘": "'", "’": "'", "“": '"', "”": '"',
 }  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises MapflowError, in one line, instead of printing every flag."""
+
+    def error(self, message: str) -> NoReturn:
+        raise MapflowError(f"{shortened(message, 500)}; --help lists all flags")
 
 
 class Interrupted(KeyboardInterrupt):

@@ -11,13 +11,12 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from mapflow.harness.analyses.registry import ANALYSES
-from mapflow.harness.cli.endings import run_command
+from mapflow.harness.cli.endings import Parser, run_command
 from mapflow.harness.cli.logs import set_up_logs
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.visible_text import shortened
 
 COMMANDS = {
     "run": "the main job: benchmarks under interventions; the same command as lmms_eval",
@@ -67,15 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors are one line; the flags are in the help."""
-
-    def error(self, message: str) -> NoReturn:
-        raise MapflowError(f"{shortened(message, 500)}; --help lists all flags")
-
-
 def _run(arguments: list[str]) -> int:
-    parser = _Parser("mapflow", description="Where does information flow in a VideoLLM?")
+    parser = Parser("mapflow", description="Where does information flow in a VideoLLM?")
     parser.add_argument("--version", action="version", version=version("mapflow"))
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():

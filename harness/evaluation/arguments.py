@@ -10,12 +10,13 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from mapflow.harness.cli.endings import Parser
 from mapflow.harness.evaluation.upstream import flag_parser
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import read_yaml
-from mapflow.results.contract.visible_text import nearest, quoted, shortened
+from mapflow.results.contract.visible_text import nearest, quoted
 
 if TYPE_CHECKING:
     from mapflow.model_adapters.interventions import Intervention
@@ -24,13 +25,6 @@ LISTS = ("tasks", "intervention", "include_path")
 """Keys of a file whose value may be a list."""
 SETTINGS = ("model_args", "gen_kwargs", "wandb_args", "swanlab_args", "hf_hub_log_args")
 """Keys of a file whose value may be a mapping, for `name=value,…`."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors are one line (MapflowError)."""
-
-    def error(self, message: str) -> NoReturn:
-        raise MapflowError(f"{shortened(message, 500)}; --help lists all flags")
 
 
 def own_parser() -> argparse.ArgumentParser:
@@ -97,7 +91,7 @@ def requested_runs(words: Sequence[str]) -> list[argparse.Namespace]:
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
     own, rest = own_parser().parse_known_args(words)
-    parser = flag_parser(Parser)
+    parser = flag_parser()
     args, unknown = parser.parse_known_args(rest)
     for word in unknown:
         flags = [flag for one in (own_parser(), parser) for flag in one._option_string_actions]
@@ -158,7 +152,7 @@ def _read_config(path: str) -> list[tuple[dict[str, Any], str]]:
 def _from_file(entries: Mapping[str, Any], where: str, words: Sequence[str]) -> argparse.Namespace:
     """One run of a file, with the command line's flags over it."""
     actions: dict[str, argparse.Action] = {}
-    for parser in (own_parser(), flag_parser(Parser)):
+    for parser in (own_parser(), flag_parser()):
         for action in parser._actions:
             if action.dest in ("help", "config", "tui"):
                 continue

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from mapflow.harness.cli.endings import run_command
 from mapflow.harness.cli.logs import set_up_logs
 from mapflow.harness.evaluation import upstream
-from mapflow.harness.evaluation.arguments import Parser, own_parser, requested_runs
+from mapflow.harness.evaluation.arguments import own_parser, requested_runs
 from mapflow.harness.evaluation.checked_run import CheckedRun
 from mapflow.harness.evaluation.listings import list_models, list_tasks
 from mapflow.results.contract.errors import FAILED, USAGE_ERROR, MapflowError
@@ -76,7 +76,7 @@ def _all(runs: Sequence[CheckedRun], program: str) -> int:
         try:
             codes.append(run.run())
         except Exception as error:
-            if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            if not is_alone():
                 raise
             where = f"{program}: error: run {number} of {len(runs)}"
             if isinstance(error, MapflowError):
@@ -103,7 +103,7 @@ def _subcommand(arguments: Sequence[str]) -> int:
 
 
 def _help(program: str) -> str:
-    flags = upstream.flag_parser(Parser).format_help().partition("\n\n")[2]
+    flags = upstream.flag_parser().format_help().partition("\n\n")[2]
     return (
         f"usage: {program} --model NAME [--model_args NAME=VALUE,…] [--tasks NAME,…]"
         f" [--intervention A,B,…] [--output_path DIR] …\n"

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mapflow.harness.cli.endings import Parser
 from mapflow.harness.cli.logs import DebugLines, route_loguru
 from mapflow.model_adapters.lmms.network_guard import replaced
 from mapflow.results.contract.errors import MapflowError
@@ -42,13 +43,13 @@ _TYPES: Mapping[str, Any] = {"int": int, "float": float, "str": str}
 
 
 @cache
-def flag_parser(kind: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """lmms-eval's flags in a parser of the class `kind`, read from the source of its function.
+def flag_parser() -> Parser:
+    """lmms-eval's flags, read from the source of its function.
 
     Importing `lmms_eval.__main__` takes seconds, and a misspelt flag can be refused at once. Types
     that are functions of lmms-eval are left to `full_arguments`.
     """
-    parser = kind("lmms_eval", formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser("lmms_eval", formatter_class=argparse.RawTextHelpFormatter)
     spec = importlib.util.find_spec("lmms_eval.__main__")
     source = ast.parse(Path(str(spec and spec.origin)).read_text(encoding="utf-8"))
     texts: dict[str, Any] = {}

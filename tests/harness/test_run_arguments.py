@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from mapflow.harness.cli.logs import DebugLines, set_up_logs
-from mapflow.harness.evaluation.arguments import Parser, chosen_interventions, requested_runs
+from mapflow.harness.evaluation.arguments import chosen_interventions, requested_runs
 from mapflow.harness.evaluation.lmms_eval import main
 from mapflow.harness.evaluation.upstream import flag_parser, full_arguments
 from mapflow.results.contract.errors import MapflowError
@@ -19,7 +19,7 @@ OWN = "mine: video:question@1-4\nno-shortcut: {cut: [video:last, video:template]
 
 def test_flags_read_from_the_source_are_those_of_lmms_eval():
     words = ["--model", "m", "--limit", "4", "-b", "auto:2", "--process-docs-parallel", "2"]
-    quick, full = vars(flag_parser(Parser).parse_args(words)), vars(full_arguments(words))
+    quick, full = vars(flag_parser().parse_args(words)), vars(full_arguments(words))
     full["seed"], full["process_docs_parallel"] = quick["seed"], str(full["process_docs_parallel"])
     assert quick == full
 
@@ -103,7 +103,7 @@ def test_a_wrong_file_is_refused_in_one_line(text, tmp_path, capsys):
         path.mkdir() if text == "folder" else os.mkfifo(path)
     assert main(["--config", str(path)], "mapflow run") == 2
     said = capsys.readouterr().err
-    expected = FILES.get(text, "No such file" if text is None else "it is not a file")
+    expected = FILES.get(text or "", "No such file" if text is None else "it is not a file")
     assert said.startswith("mapflow run: error: ") and said.count("\n") == 1
     assert expected in said, said
 

@@ -50,6 +50,7 @@ def test_bars_are_hidden(how, monkeypatch, capsys, impatient):
         monkeypatch.setattr(logging.getLogger("mapflow"), "level", logging.WARNING)
     else:
         monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
     with steps("x", 2, patience=0.01), loading("y", 10):
         bars.advance(5)
         time.sleep(0.1)

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ class EarlyModel:
         family: as users type it.
         place: its checkpoint; None for families of other packages, whose folders are their own.
         options: the family's arguments, with defaults filled in.
-        identity: the known part of `run_identity`, without the protocol.
+        name: as the loaded model's; None if only loading tells it.
+        dtype: as asked for; "auto" is known after loading.
     """
 
     family: str
@@ -174,11 +176,12 @@ def check_output_folder(folder: Path) -> None:
 def _cannot_be_made(missing: Sequence[Path]) -> str | None:
     """Why the folders, the innermost first, cannot be made; they are removed again."""
     try:
-        missing[0].mkdir(parents=True)
+        missing[0].mkdir(parents=True, exist_ok=True)
     except OSError as error:
         return f"{missing[-1]}: {error.strerror}"
     finally:
-        for place in missing:
-            if place.is_dir() and not any(place.iterdir()):
-                place.rmdir()
+        with suppress(OSError):  # another process already works in it
+            for place in missing:
+                if place.is_dir():
+                    place.rmdir()
     return None

@@ -96,7 +96,11 @@ class _StandardError(logging.Handler):
         from tqdm import tqdm
 
         ours = record.name.partition(".")[0] == "mapflow"
-        text = record.getMessage() if ours else f"{record.name}: {record.getMessage()}"
+        try:
+            text = record.getMessage() if ours else f"{record.name}: {record.getMessage()}"
+        except Exception:  # a library's mistake in its own message
+            self.handleError(record)
+            return
         if record.levelno >= logging.WARNING:
             text = f"{self._program}: {record.levelname.lower()}: {text}"
         if record.exc_info:

@@ -11,7 +11,8 @@ from mapflow.results.report import BenchmarkInShort, RunInShort, questions_link
 from mapflow.results.runs.run import Run, incomplete_note, model_names, share_text
 from mapflow.results.statistics import ChanceTest, accuracy, chance_level_test, count
 from mapflow.results.statistics.compare import found_with_power
-from mapflow.results.tables.comparison import ComparedPair, p_text
+from mapflow.results.tables.cells import p_text
+from mapflow.results.tables.comparison import ComparedPair
 
 NOT_GUESSING = 0.05
 """p-value from which on an accuracy cannot be told from guessing."""

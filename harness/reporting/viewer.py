@@ -74,12 +74,13 @@ def _records_by_question(
 ) -> dict[str, list[Record | None]]:
     """Each question's record under every (folder, intervention) of `columns`."""
     found: dict[str, list[Record | None]] = {}
-    for number, (source, intervention) in enumerate(columns):
-        own = [run for run in runs if (run.source, run.intervention) == (source, intervention)]
-        benchmarks = {run.benchmark for run in own}
+    shown = {(*key(run), run.benchmark) for run in runs}
+    for source in dict.fromkeys(source for source, _ in columns):
         for record in open_records(source)[1]:
-            if record.intervention == intervention and record.benchmark in benchmarks:
-                found.setdefault(record.question_id, [None] * len(columns))[number] = record
+            column = source, record.intervention
+            if (*column, record.benchmark) in shown:
+                own = found.setdefault(record.question_id, [None] * len(columns))
+                own[columns.index(column)] = record
     return found
 
 

@@ -23,6 +23,9 @@ from mapflow.tasks.registry import BENCHMARKS
 VERSION = 1.0
 """Of every task; lmms-eval writes it beside the results. Raise it when answers are graded anew."""
 
+CALLED = ("doc_to_visual", "doc_to_messages", "doc_to_text", "doc_to_target", "process_results")
+"""The functions of `lmms_functions.py` that lmms-eval calls under their own names."""
+
 
 def write_task_files() -> Path:
     """The folder of task files, for lmms-eval's `--include_path`; written where it is not there.
@@ -75,9 +78,6 @@ def _task_files() -> dict[str, str]:
 
 def _task_file(benchmark: Benchmark, subtask: str) -> str:
     data_files = dict.fromkeys(benchmark.counts, f"{benchmark.name}.json")
-    called = (
-        *("doc_to_visual", "doc_to_messages", "doc_to_text", "doc_to_target", "process_results"),
-    )
     metrics = {"accuracy": "mean"}
     metrics |= dict.fromkeys(benchmark.pooled_metrics, _function("share"))
     metrics |= {"answer": _function("valid_answer_rate")}
@@ -88,7 +88,7 @@ def _task_file(benchmark: Benchmark, subtask: str) -> str:
         f"test_split: {subtask}",
         f"process_docs: {_function('documents')}",
         "output_type: generate_until",
-        *(f"{name}: {_function(name)}" for name in called),
+        *(f"{name}: {_function(name)}" for name in CALLED),
         f"generation_kwargs: {{max_new_tokens: {WRITTEN_LENGTH}, until: [], do_sample: false,"
         " temperature: 0}",
         "metric_list:",

@@ -64,10 +64,9 @@ class DocToVisual:
     def __call__(self, doc: Mapping[str, Any]) -> list[str]:
         """The path of a file that shows the question's clip, and nothing else of its video.
 
-        It is a plain `str`: some models take a subclass for a list of paths (`type(path) is str`).
-
-        Where there is none, the question has failed: a line says why, a grey clip takes its place,
-        and `process_results` gives no score.
+        Where the clip cannot be cut, the question has failed: a line says why, a grey clip takes
+        its place, and `process_results` gives no score. The path is a plain `str`: some models take
+        a subclass for a list of paths (`type(path) is str`).
         """
         question = question_of(doc)
         try:

@@ -6,7 +6,7 @@ import argparse
 import math
 
 from mapflow.harness.cli.arguments import at_least, chosen_margin
-from mapflow.harness.cli.table_output import add_comparison, add_output, write_tables
+from mapflow.harness.cli.table_output import add_comparison, add_output, check_output, write_tables
 from mapflow.results.contract.errors import MapflowError
 
 CORRELATION = 0.3
@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    check_output(options)
     margin = chosen_margin(options)
     difference = _number(options, "difference", 0, 100, margin * 100) / 100
     power = _number(options, "power", 0, 100, 80.0) / 100

@@ -35,6 +35,23 @@ def test_the_tables_of_the_calibration_are_those_of_the_counts(monkeypatch):
         sys.modules.pop(name, None)
 
 
+def test_the_tables_on_planning_are_those_of_the_counts(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "calibration"))
+    from planning_tables import LIMIT, MEASURED, POWER, SKEWED, holds, planning_settings, tables
+
+    rows = json.loads(MEASURED.read_text(encoding="utf-8"))
+    text = PAGE.read_text(encoding="utf-8")
+    assert all(table in text for table in tables(rows))
+    assert f"{len(rows)} more settings" in text
+    settings = [(one.panel, one.name, one.held_out) for one in planning_settings()]
+    assert [(row["panel"], row["setting"], row["held_out"]) for row in rows] == settings
+    assert all(holds(row) for row in rows if row["panel"] in set(LIMIT) - {SKEWED})
+    assert sum(not holds(row) for row in rows if row["panel"] == POWER) == 2
+    for name in ("planning_tables", "planning_settings", "draw_calibration", "settings"):
+        sys.modules.pop(name, None)
+    sys.modules.pop("simulated_runs", None)
+
+
 def test_the_page_names_only_what_exists():
     from mapflow.results import statistics
 

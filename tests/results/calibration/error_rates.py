@@ -158,9 +158,9 @@ def _sweep(setting: Setting, repetitions: int, rng: np.random.Generator) -> Coun
             simultaneous_bands(change[:, [layer]], cluster, resamples=199)
             for layer in range(affected, len(truth), 3)
         ]
-        hits["error"] += bands.significant[affected:].any()
+        hits["error"] += bool(bands.significant[affected:].any())
         hits["uncorrected"] += any(band.significant[0] for band in alone)
-        hits["all layers covered"] += ((bands.low <= truth) & (truth <= bands.high)).all()
+        hits["all layers covered"] += bool(((bands.low <= truth) & (truth <= bands.high)).all())
     return hits
 
 

@@ -29,6 +29,9 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics.clusters import cluster_sums
 from mapflow.results.statistics.estimates import NEGLIGIBLE, Interval, Real, check_fraction
 
+ONE_VIDEO = "none, as all questions are about one video"
+"""The method of an interval that says nothing: other videos may have any accuracy."""
+
 
 def wilson(successes: Real, n: Real, confidence: Real = 0.95) -> Interval:
     """Wilson's score interval for `successes` out of `n`, which may be fractional effective counts.
@@ -50,7 +53,8 @@ def accuracy(
 ) -> Interval:
     """The share of correct answers with its interval.
 
-    cluster: the video of each question; None if no two questions share one.
+    cluster: the video of each question; None if no two questions share one. The interval of several
+        questions about one video is 0 to 1, as it tells nothing about other videos.
 
     Raises MapflowError without questions.
     """
@@ -77,6 +81,8 @@ def mean_accuracy(
         return wilson(right, n, confidence)
     groups = np.arange(n) if cluster is None else cluster
     size = np.bincount(groups).astype(float)
+    if np.count_nonzero(size) == 1:
+        return Interval(right / n, 0.0, 1.0, confidence, ONE_VIDEO)
     total = cluster_sums(correct, groups)
     squares, crossed, sizes = float(total @ total), float(total @ size), float(size @ size)
     own = float(correct @ correct)

@@ -50,12 +50,13 @@ def clustered_standard_error(
     """The standard error of the mean (Miller 2024, arXiv 2411.00640, equation 4).
 
     It is reported beside intervals and decides nothing here: it is symmetric, and 0 where all
-    values are equal. lmms-eval computes the same number. None for fewer than two values.
+    values are equal. lmms-eval computes the same number. None for fewer than two values, and for
+    several values of one video, for which the formula gives about 0.
 
     cluster: the video of each question; None if no two questions share one.
     """
     n = len(values)
-    if n < 2:
+    if n < 2 or (cluster is not None and np.count_nonzero(np.bincount(cluster)) < 2):
         return None
     apart = values - values.mean()
     squares = float(apart @ apart)

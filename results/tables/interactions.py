@@ -58,7 +58,7 @@ def interaction_tables(
             found.setdefault(benchmark, []).append((row, runs, notes))
     if not found:
         held = "; ".join(
-            f"{name} has {', '.join(dict.fromkeys(run.intervention for run in own))}"
+            f"{name} has {', '.join(dict.fromkeys(_place_text(run) for run in own))}"
             for name, own in zip(names, models, strict=True)
         )
         raise MapflowError(
@@ -89,6 +89,10 @@ def _by_place(runs: Sequence[Run]) -> dict[tuple[str, str], Run]:
                 " runs once"
             )
     return found
+
+
+def _place_text(run: Run) -> str:
+    return f"{run.intervention} on {run.title}"
 
 
 def _row(runs: Sequence[Run], models: tuple[str, str], intersect: bool) -> tuple[Row, list[str]]:

@@ -238,6 +238,9 @@ def _p_value(together: PairedRuns, seeds: int, rank_by: str) -> float:
 def _few_videos(run: Run) -> str:
     """A note if the run's intervals rest on few videos, each with several questions."""
     videos = 0 if run.cluster is None else len(np.unique(run.cluster))
+    if videos == 1 and run.n > 1:
+        about = f"{run.source.name}: all {run.n:,} questions are about one video"
+        return f"{about}, which tells nothing about others: no interval, no significant difference."
     return few_videos(videos) if 0 < videos < FEW_CLUSTERS else ""
 
 
@@ -254,7 +257,7 @@ def _row(entry: _Entry) -> Row:
     cluster, task = together.cluster if together.clustered else None, together.task
     seeds, spread = together.correct, None
     macro_limits: tuple[float | None, float | None] = (None, None)
-    macro = chance = None
+    chance = None
     if several:
         micro = seeds_accuracy(seeds, cluster)
         spread = float(seeds.mean(axis=1).std(ddof=1))
@@ -271,6 +274,10 @@ def _row(entry: _Entry) -> Row:
         if not several and task is not None:
             found = macro_accuracy(seeds[0], task, cluster)
             macro, macro_limits = found.estimate, (found.low, found.high)
+    limits: tuple[float | None, float | None] = (micro.low, micro.high)
+    if together.clustered and together.n_clusters == 1:  # tells nothing about other videos
+        limits = macro_limits = (None, None)
+    error = None if several else clustered_standard_error(seeds[0], cluster)
     frames = sorted({int(one) for part in entry.runs for one in part.n_frames[~part.failed] if one})
     invalid = [
         float((~one.valid[~one.failed]).mean()) for one in entry.runs if one.valid is not None
@@ -285,9 +292,9 @@ def _row(entry: _Entry) -> Row:
         "seeds": [one.seed for one in entry.runs if one.seed is not None],
         "edges": run.edges_share,
         "micro": micro.estimate,
-        "low": micro.low,
-        "high": micro.high,
-        "standard_error": None if several else clustered_standard_error(seeds[0], cluster),
+        "low": limits[0],
+        "high": limits[1],
+        "standard_error": error,
         "macro": macro,
         "macro_low": macro_limits[0],
         "macro_high": macro_limits[1],

@@ -80,6 +80,20 @@ def test_mistakes_are_one_line_and_exit_code_2(folder, capsys, words, said):
     assert said in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("flags", [[], ["--intersect"]])
+def test_an_interaction_over_disjoint_questions_is_one_line(folder, tmp_path, capsys, flags):
+    records = [
+        one
+        for name in ("full", "effective")
+        for one in answers(name, FULL, question_id="tvbench/other/{:04d}")
+    ]
+    other = write_run(tmp_path / "other", records, identity={"checkpoint": "big"})
+    words = [f"{folder}:full", f"{folder}:effective", str(other), "--interaction", *flags]
+    assert main(["compare", *words]) == 2
+    error = capsys.readouterr().err
+    assert "the runs share no question: 'tiny full' has 40" in error and error.count("\n") == 1
+
+
 def test_an_intervention_of_a_folder_may_be_written_as_on_a_command_line(tmp_path, capsys):
     """`>` is a redirect in shells, so routes have a colon there; records have the arrow."""
     cut = answers("video->last@2-3", EFFECTIVE)

@@ -14,9 +14,11 @@ FULL = [1] * 60 + [0] * 20
 SLIGHT, STRONG = [1] * 58 + [0] * 22, [0] * 25 + [1] * 35 + [0] * 20
 
 
-def model(folder, name, **answers_by_intervention):
+def model(folder, name, ids="tvbench/one/{:04d}", **answers_by_intervention):
     records = [
-        one for own, correct in answers_by_intervention.items() for one in answers(own, correct)
+        one
+        for own, correct in answers_by_intervention.items()
+        for one in answers(own, correct, question_id=ids)
     ]
     return read_runs(write_run(folder / name, records, identity={"checkpoint": name}))
 
@@ -57,6 +59,11 @@ def test_folders_of_one_model_are_put_together(tmp_path):
     [
         ({"full": FULL}, "no two models share 'full' and another intervention"),
         ({"full": FULL[:60], "cut": FULL[:60]}, "answer different questions"),
+        ({"full": FULL, "cut": FULL, "ids": "tvbench/other/{:04d}"}, "share no question"),
+        (
+            {"full": FULL, "cut": FULL, "ids": "tomato/one/{:04d}"},
+            "full on tvbench.*full on tomato",
+        ),
         (None, "needs two models, and these runs are of one"),
     ],
 )

@@ -263,13 +263,20 @@ def test_extremes_are_no_crash(tmp_path, correct):
 
 
 def test_one_video_alone_is_no_evidence_of_a_difference(tmp_path):
-    rows = board(
+    table = board(
         tmp_path,
-        answers("full", [1] * 20, video_id="v"),
+        answers("full", [1] * 19 + [0], video_id="v"),
         answers("effective", [0] * 20, video_id="v"),
-    ).rows
-    assert [row["ties"] for row in rows if "ties" in row] == ["a", "a"]
-    assert rows[0]["high"] - rows[0]["low"] > 0.5
+    )
+    own = [row for row in table.rows if "ties" in row]
+    assert [row["ties"] for row in own] == ["a", "a"]
+    limits = ("low", "high", "macro_low", "macro_high", "standard_error")
+    assert all(row[name] is None for row in own for name in limits)
+    text = render([table], "markdown")
+    assert (
+        "95.0" in text and "95.0 [" not in text and "all 20 questions are about one video" in text
+    )
+    assert "intervals allow for that" not in text
 
 
 @pytest.mark.parametrize("how", FORMATS)

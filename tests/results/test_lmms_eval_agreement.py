@@ -59,7 +59,7 @@ def compared(before, after, video=None):
     return compare_runs(*runs, resamples=100)
 
 
-@pytest.mark.parametrize(("n", "videos"), [(2, 1), (7, 3), (320, 80), (2525, 597), (500, 500)])
+@pytest.mark.parametrize(("n", "videos"), [(4, 2), (7, 3), (320, 80), (2525, 597), (500, 500)])
 def test_the_clustered_standard_error_is_lmms_evals(lmms, n, videos):
     """To rounding, of accuracies and of paired differences alike."""
     before, after, video = drawn(n, n, videos, 0.2)

@@ -10,8 +10,10 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.statistics import (
     accuracy,
     cluster_bootstrap,
+    clustered_standard_error,
     macro_difference,
     paired_difference,
+    seeds_accuracy,
     wilson,
 )
 
@@ -80,3 +82,14 @@ def test_subtasks_that_share_videos_are_not_independent():
     shared = macro_difference(difference, task, cluster).interval
     single = paired_difference(outcome).interval()
     assert (shared.low, shared.high) == pytest.approx((single.low, single.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("right", [0, 2, 3])
+def test_one_video_tells_nothing_about_the_accuracy_on_others(right):
+    correct = np.arange(3) < right
+    found = accuracy(correct, np.zeros(3, int))
+    assert (found.estimate, found.low, found.high) == (right / 3, 0, 1)
+    assert "one video" in found.method
+    seeds = seeds_accuracy(np.stack([correct, correct]), np.zeros(3, int))
+    assert (seeds.low, seeds.high) == (0, 1)
+    assert clustered_standard_error(correct, np.zeros(3, int)) is None

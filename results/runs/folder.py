@@ -10,6 +10,7 @@ keeps other jobs out of the folder.
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import time
@@ -17,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.records.base import JsonlRecord
@@ -211,39 +212,43 @@ def each_record(folder: Path, kind: type[R] = Record) -> Iterator[R]:  # pyright
     Raises MapflowError, naming file and line, for a line that is not a record, for a record of
     another run, intervention or task than those of the folder, and for a second, other answer.
     """
-    return (record for record, _ in _each_with_run(folder, kind))
-
-
-def _each_with_run(folder: Path, kind: type[R]) -> Iterator[tuple[R, str | None]]:
     path = folder / kind.FILE
     if not path.is_file():
         raise MapflowError(f"{str(folder)!r} holds no {kind.FILE}: not the folder of {kind.RUN}")
-    check, name = _membership(folder, kind), str(path)
-    answers: dict[int, int] = {}  # hash of the key → start of the line: less memory than keys
-    start = 0
     try:
         with path.open("rb") as lines, path.open("rb") as earlier:
-            for number, line in enumerate(lines, 1):
-                if not line.endswith(b"\n"):
-                    return
-                where = f"{name}:{number}"
-                record, run = kind.with_run(line, where)
-                check(record, run, where)
-                first = answers.get(hash(record.key))
-                if first is None:
-                    if record.error is None:
-                        answers[hash(record.key)] = start
-                    yield record, run
-                elif record.error is None:
-                    earlier.seek(first)
-                    if kind.from_line(earlier.readline(), where) != record:
-                        raise MapflowError(
-                            f"{where}: question {record.key[0]!r} is answered twice, and"
-                            f" differently, under {record.key[1]!r}; remove one of the lines"
-                        )
-                start += len(line)
+            for record, _ in _each_with_run(folder, kind, lines, earlier):
+                yield record
     except OSError as error:
         raise MapflowError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _each_with_run(
+    folder: Path, kind: type[R], lines: BinaryIO, earlier: BinaryIO
+) -> Iterator[tuple[R, str | None]]:
+    """`each_record` with the run of each. lines, earlier: the file of records, opened twice."""
+    check, name = _membership(folder, kind), str(folder / kind.FILE)
+    answers: dict[int, int] = {}  # hash of the key → start of the line: less memory than keys
+    start = 0
+    for number, line in enumerate(lines, 1):
+        if not line.endswith(b"\n"):
+            return
+        where = f"{name}:{number}"
+        record, run = kind.with_run(line, where)
+        check(record, run, where)
+        first = answers.get(hash(record.key))
+        if first is None:
+            if record.error is None:
+                answers[hash(record.key)] = start
+            yield record, run
+        elif record.error is None:
+            earlier.seek(first)
+            if kind.from_line(earlier.readline(), where) != record:
+                raise MapflowError(
+                    f"{where}: question {record.key[0]!r} is answered twice, and"
+                    f" differently, under {record.key[1]!r}; remove one of the lines"
+                )
+        start += len(line)
 
 
 def _membership(folder: Path, kind: type[R]) -> Callable[[R, str | None, str], None]:
@@ -304,7 +309,10 @@ def sort_records(folder: Path, kind: type[R] = Record) -> list[R]:  # pyright: i
         return read_records(folder, kind)  # says what is missing
     with _writing(folder), (folder / kind.FILE).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # appending processes wait, then find the new file
-        by_key = {record.key: (record, run) for record, run in _each_with_run(folder, kind)}
+        # Read once and whole: a lock may end when its process closes another opening of the file.
+        data = file.read()
+        each = _each_with_run(folder, kind, io.BytesIO(data), io.BytesIO(data))
+        by_key = {record.key: (record, run) for record, run in each}
         kept = [by_key[key] for key in sorted(by_key)]
         _replace(folder / kind.FILE, "".join(record.to_line(run) + "\n" for record, run in kept))
     return [record for record, _ in kept]

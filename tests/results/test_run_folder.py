@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import resource
+from pathlib import Path
 
 import pytest
 
@@ -153,6 +154,21 @@ def test_what_could_not_be_answered_is_asked_again_and_the_answer_takes_the_erro
     assert a_record(0).key in run.answered, "but not twice in one run"
     RunFolder(tmp_path, IDENTITY, {}).append([a_record(0), a_record(0, error="too late")])
     assert sort_records(tmp_path) == [a_record(0), a_record(1)]
+
+
+def test_sorting_opens_the_records_once_while_it_holds_their_lock(tmp_path, monkeypatch):
+    """Where flock acts as lockf does, closing a second opening would end the lock."""
+    RunFolder(tmp_path, IDENTITY, {}).append([a_record(1), a_record(0)])
+    opened: list[str] = []
+    original = Path.open
+
+    def counted(path, mode="r", **options):
+        opened.append(path.name)
+        return original(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", counted)
+    assert sort_records(tmp_path) == [a_record(0), a_record(1)]
+    assert opened.count(RECORDS) == 1
 
 
 def _append_slowly(folder, ready, go):

@@ -53,13 +53,10 @@ def run(options: argparse.Namespace) -> int:
     from mapflow.model_adapters.checkpoints.pathways import named_pathways, scaled_pathways
     from mapflow.model_adapters.interventions import parse_interventions
     from mapflow.model_adapters.interventions.language.layout import example_layout
-    from mapflow.results.contract.files import check_writable
+    from mapflow.results.contract.files import check_figure
 
     if options.figure:
-        check_writable(options.figure)
-        from mapflow.results.figures.saving import check_suffix
-
-        check_suffix(options.figure)
+        check_figure(options.figure)
     layers = _layers(options)
     layout = example_layout(options.frames, options.tokens_per_frame)
     pathways = named_pathways(options.pathways)

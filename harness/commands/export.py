@@ -66,6 +66,10 @@ def run(options: argparse.Namespace) -> int:
             takers = " and ".join(name for name, one in FORMATS.items() if flag in one.takes)
             raise MapflowError(f"--{flag} has no effect on {options.to}, only on {takers}")
     chosen_margin(options)
+    if not options.output.absolute().parent.is_dir():
+        raise MapflowError(
+            f"{quoted(str(options.output), 300)} cannot be written: its folder does not exist"
+        )
     files = chosen.write((_scored if chosen.scored else _records)(options), options.output)
     for file in files[:SHOWN]:
         print(f"written: {file}")
@@ -78,7 +82,6 @@ def _records(options: argparse.Namespace) -> Exported:
     """All records of a run, a log or an analysis, also of answers that nothing here scores."""
     from mapflow.harness.analyses.registry import question_analyses
     from mapflow.harness.cli.chosen_runs import named_place
-    from mapflow.results.exchange.content import Exported
     from mapflow.results.records.record import Record
     from mapflow.results.runs.folder import reported_records
     from mapflow.results.runs.manifest import read_manifest
@@ -98,6 +101,8 @@ def _records(options: argparse.Namespace) -> Exported:
     if not named:
         names = ", ".join(dict.fromkeys(one.key[1] for one in found))
         raise MapflowError(f"{str(place)!r} has nothing on {quoted(intervention)}; it has {names}")
+    from mapflow.results.exchange.content import Exported
+
     return Exported(place, [], named, manifest)
 
 
@@ -105,8 +110,6 @@ def _scored(options: argparse.Namespace) -> Exported:
     """The runs of the place, with what else their formats hold."""
     from mapflow.harness.analyses.registry import question_analyses
     from mapflow.harness.cli.chosen_runs import all_runs, named_place, with_baseline
-    from mapflow.harness.reporting.viewer import known_questions
-    from mapflow.results.exchange.content import Exported
     from mapflow.results.records.record import Record
     from mapflow.results.runs.folder import reported_records
     from mapflow.results.runs.run import left_out_notes, open_records
@@ -134,6 +137,10 @@ def _scored(options: argparse.Namespace) -> Exported:
         )
     for note in left_out_notes(runs):
         logging.getLogger(__name__).warning(note)
+
+    from mapflow.harness.reporting.viewer import known_questions
+    from mapflow.results.exchange.content import Exported
+
     return Exported(
         place,
         with_baseline(runs, options.baseline),

@@ -44,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from mapflow.results.contract.files import check_writable
+    from mapflow.results.contract.files import check_figure
     from mapflow.results.records.base import by_benchmark
     from mapflow.results.runs.folder import reported_records
     from mapflow.tasks.registry import benchmark_titles
 
     if options.output:
-        check_writable(options.output)
+        check_figure(options.output)
     kinds = question_analyses()
     folder: Path = options.folders[0]
     names = {place: _kind_of(place, kinds) for place in options.folders}
@@ -68,10 +68,7 @@ def run(options: argparse.Namespace) -> int:
     order = [one for place in options.folders for one in asked_names(place)]
 
     from mapflow.results.figures import save_figure
-    from mapflow.results.figures.saving import check_suffix
 
-    if options.output:
-        check_suffix(options.output)
     output = options.output or folder / f"{kind.FIGURE}.png"
     groups = by_benchmark(records)
     for benchmark, own in groups.items():

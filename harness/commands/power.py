@@ -82,11 +82,12 @@ def run(options: argparse.Namespace) -> int:
             f"--flips {options.flips:g} is below the difference: a difference of"
             f" {100 * difference:g} points flips at least {100 * difference:g} % of the questions"
         )
-    from mapflow.results.tables.power import power_table
-
     assumed = None if math.isnan(flips) else flips
     design_effect = None if math.isnan(effect) else effect
     designs, runs = _designs(options, margin, assumed, design_effect)
+
+    from mapflow.results.tables.power import power_table
+
     table = power_table(designs, margin=margin, difference=difference, power=power, runs=runs)
     write_tables([table], options)
     return 0
@@ -96,16 +97,16 @@ def _designs(
     options: argparse.Namespace, margin: float, flips: float | None, effect: float | None
 ) -> tuple[list, list]:
     """The designs to show, and the runs that they come from."""
-    from mapflow.results.statistics import kish_design_effect
-    from mapflow.results.tables.power import Design, design_of_pair, design_of_run
-
     correlation = _number(options, "icc", 0, 1, CORRELATION, bottom=True, top=True)
     if options.runs:
         _refuse(options, ("questions", "per_video"), "of a plan without runs: leave out RUN, or")
         from mapflow.harness.cli.chosen_runs import compared_runs
-        from mapflow.results.tables.comparison import compare_groups
 
         groups, _ = compared_runs(options.runs, options.baseline, intersect=options.intersect)
+
+        from mapflow.results.tables.comparison import compare_groups
+        from mapflow.results.tables.power import design_of_pair, design_of_run
+
         every = [run for group in groups for run in group]
         if any(len(group) > 1 for group in groups):
             _refuse(options, ("icc",), "for runs without a pair, whose videos tell it: leave out")
@@ -130,6 +131,9 @@ def _designs(
     if n is not None and per_video > n:
         raise MapflowError(f"--per-video {per_video:g} is more than --questions {n}")
     import numpy as np
+
+    from mapflow.results.statistics import kish_design_effect
+    from mapflow.results.tables.power import Design
 
     planned = kish_design_effect(np.array([per_video]), correlation)
     videos = None if n is None else math.ceil(n / per_video)

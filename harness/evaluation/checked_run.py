@@ -154,7 +154,7 @@ class CheckedRun:
         return self._args.tasks.split(",")
 
     def _check_tasks(self) -> None:
-        """Raises MapflowError without tasks, and for a task of mapflow's that does not exist."""
+        """Raises MapflowError without tasks, and for a task that does not exist."""
         if not self._args.tasks:
             raise MapflowError(
                 "--tasks is required, e.g. --tasks mapflow_tvbench; `lmms_eval tasks` lists them"
@@ -165,6 +165,8 @@ class CheckedRun:
         for name in self._names():
             if name.startswith("mapflow_") and "*" not in name and name not in known:
                 raise _unknown_task(name, known)
+            if name not in known and not {*"*?[/"} & {*name} and not Path(name).exists():
+                upstream.check_task(name, known)
 
     def _task_manager(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """lmms-eval's task manager, with mapflow's tasks; unknown tasks are refused with the

@@ -15,9 +15,10 @@ import contextlib
 import importlib.machinery
 import importlib.util
 import io
+import re
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,7 @@ LISTINGS = {
 """Values of `--tasks` that print a list, and what `lmms_eval tasks` calls them."""
 
 
+_NAMED = re.compile(rb"^(?:task|group|tag):[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
 _TYPES: Mapping[str, Any] = {"int": int, "float": float, "str": str}
 
 
@@ -105,6 +107,21 @@ def check_model(name: str) -> None:
     if name not in known:
         hint = nearest(name, known, "`lmms_eval models` lists them")
         raise MapflowError(f"unknown model {quoted(name)}; {hint}")
+
+
+def check_task(name: str, others: Collection[str]) -> None:
+    """Raises MapflowError for a name that stands in none of lmms-eval's task files.
+
+    Importing lmms-eval and reading its tasks takes ten seconds; their text takes a tenth.
+    others: further tasks that exist, for suggestions.
+    """
+    package = importlib.util.find_spec("lmms_eval")
+    (folder,) = (package and package.submodule_search_locations) or [""]
+    texts = [path.read_bytes() for path in Path(folder, "tasks").rglob("*.yaml")]
+    if not any(name.encode("utf-8", "surrogatepass") in text for text in texts):
+        named = (found.decode("utf-8", "replace") for one in texts for found in _NAMED.findall(one))
+        hint = nearest(name, {*named, *others}, "`lmms_eval tasks` lists them")
+        raise MapflowError(f"unknown task {quoted(name)}; {hint}")
 
 
 def check_subcommand(name: str) -> None:

@@ -23,6 +23,7 @@ from mapflow.results.contract.visible_text import quoted
 
 T = TypeVar("T")
 
+FIGURE_SUFFIXES = (".png", ".svg", ".csv")
 LARGEST_JSON = 256 << 20
 """Bytes. A larger file is refused before it fills the memory."""
 
@@ -167,6 +168,17 @@ def check_writable(path: Path) -> None:
     reason = "it is a folder" if path.is_dir() else "its folder does not exist"
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise MapflowError(f"{quoted(str(path), 300)} cannot be written: {reason}")
+
+
+def check_figure(path: Path) -> None:
+    """`check_writable` of a figure; also refuses the suffix of another format."""
+    check_writable(path)
+    if path.suffix and path.suffix.lower() not in FIGURE_SUFFIXES:
+        known = ", ".join(FIGURE_SUFFIXES)
+        raise MapflowError(
+            f"figure {quoted(str(path), 300)}: {quoted(path.suffix)} is not one of {known};"
+            " all three are written"
+        )
 
 
 def _replace(target: Path, data: bytes) -> None:

@@ -11,15 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import write_file
-from mapflow.results.contract.visible_text import quoted, visible_lines
+from mapflow.results.contract.files import FIGURE_SUFFIXES, write_file
+from mapflow.results.contract.visible_text import visible_lines
 from mapflow.results.tables.formats import plain_cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".svg", ".csv")
 DPI = 150
 
 
@@ -34,7 +32,7 @@ def save_figure(figure: Figure, path: Path, rows: Sequence[Mapping[str, Any]]) -
     import matplotlib
 
     stem = figure_stem(path)
-    files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
+    files = [stem.with_name(stem.name + suffix) for suffix in FIGURE_SUFFIXES]
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
     with matplotlib.rc_context({"svg.hashsalt": "mapflow", "svg.fonttype": "none"}):
@@ -45,18 +43,8 @@ def save_figure(figure: Figure, path: Path, rows: Sequence[Mapping[str, Any]]) -
 
 
 def figure_stem(path: Path) -> Path:
-    """The path without one of `SUFFIXES`."""
-    return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
-
-
-def check_suffix(path: Path) -> None:
-    """Raises MapflowError for a path, as a user typed it, with the suffix of another format."""
-    if path.suffix and path.suffix.lower() not in SUFFIXES:
-        known = ", ".join(SUFFIXES)
-        raise MapflowError(
-            f"figure {quoted(str(path), 300)}: {quoted(path.suffix)} is not one of {known};"
-            " all three are written"
-        )
+    """The path without one of `FIGURE_SUFFIXES`."""
+    return path.with_suffix("") if path.suffix.lower() in FIGURE_SUFFIXES else path
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

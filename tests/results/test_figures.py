@@ -13,9 +13,9 @@ from matplotlib.image import imread
 
 from mapflow.harness.cli.main import main
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import check_figure
 from mapflow.results.figures import RoutePanel, route_curves, route_panels, route_rows, save_figure
 from mapflow.results.figures.panels import PENS, pen
-from mapflow.results.figures.saving import check_suffix
 from mapflow.results.records.sweep import SweepRecord
 from mapflow.results.runs.folder import RunFolder, write_json
 from mapflow.results.statistics import simultaneous_bands
@@ -153,6 +153,6 @@ def test_figures_do_not_make_folders_and_refuse_other_formats(tmp_path):
         save_figure(figure, tmp_path / "absent" / "curve", [{"a": 1}])
     assert not (tmp_path / "absent").exists()
     with pytest.raises(MapflowError, match=r"'\.pdf' is not one of \.png, \.svg, \.csv"):
-        check_suffix(Path("curve.pdf"))
+        check_figure(Path("curve.pdf"))
     for name in ("curve", "curve.png", "curve.CSV"):
-        check_suffix(Path(name))
+        check_figure(Path(name))

@@ -11,6 +11,7 @@ from pathlib import Path
 from mapflow.harness.cli.arguments import add_margin
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import check_writable, write_file
+from mapflow.results.contract.visible_text import quoted
 from mapflow.results.tables.formats import FORMATS, Table, by_kind, choose_columns, render
 
 SUFFIXES = {
@@ -69,7 +70,13 @@ def check_output(options: argparse.Namespace) -> None:
     """Raises MapflowError, before anything is computed, for a file that cannot be written and for
     flags of tables that do not go together."""
     if options.output is not None:
-        check_writable(options.output)
+        check_writable(options.output, options.runs)
+        suffix = options.output.suffix.lower()
+        if suffix not in ("", *SUFFIXES) and not options.format:
+            raise MapflowError(
+                f"--output {quoted(str(options.output))}: no format is known for {quoted(suffix)};"
+                f" use one of {', '.join(SUFFIXES)}, or add --format"
+            )
     _column_words(options)
     _captioned([], options, _format(options))
 

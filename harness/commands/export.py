@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mapflow.harness.cli.arguments import add_data_dir, add_margin, chosen_margin
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import check_writable
 from mapflow.results.contract.visible_text import counted, quoted
 
 if TYPE_CHECKING:
@@ -61,6 +62,14 @@ def run(options: argparse.Namespace) -> int:
             f"--dataset {quoted(options.dataset)} is not OWNER/NAME or OWNER/NAME:TASK"
         )
     chosen = FORMATS[options.to]
+    if options.output.is_file():
+        check_writable(options.output, [options.run])
+    suffix = options.output.suffix.lower().removeprefix(".")
+    if suffix in FORMATS and suffix != options.to:
+        raise MapflowError(
+            f"{quoted(str(options.output))} would hold {options.to}: name it otherwise, or export"
+            f" --to {suffix}"
+        )
     for flag, default in UNUSED.items():
         if getattr(options, flag) != default and flag not in chosen.takes:
             takers = " and ".join(name for name, one in FORMATS.items() if flag in one.takes)

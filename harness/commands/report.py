@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from mapflow.results.contract.files import check_writable
     from mapflow.results.records.record import Record
 
-    check_writable(options.output)
+    check_writable(options.output, options.runs)
     margin = chosen_margin(options)
     if options.data_dir and not options.data_dir.is_dir():
         raise MapflowError(f"--data_dir {str(options.data_dir)!r} is not a folder")

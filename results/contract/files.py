@@ -160,13 +160,28 @@ def write_file(path: Path, content: str | bytes) -> None:
         raise MapflowError(f"{quoted(str(path), 300)} cannot be written: {reason}") from error
 
 
-def check_writable(path: Path) -> None:
-    """Refuses, before long work, a path that `write_file` could not write to.
+_OF_RUNS = ("manifest.json", "asked.json")
+"""Files of a run's folder beside its records."""
 
-    Raises MapflowError, naming the file, if it is a folder or if its folder does not exist.
+
+def check_writable(path: Path, inputs: Iterable[str] = ()) -> None:
+    """Refuses, before long work, an output that cannot be written or that would destroy answers.
+
+    inputs: files and folders that the command reads.
+
+    Raises MapflowError, naming the file, if it is a folder, an input, or an existing file of
+    records or of a run, and if its folder does not exist.
     """
-    reason = "it is a folder" if path.is_dir() else "its folder does not exist"
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    reason = ""
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not path.absolute().parent.is_dir():
+        reason = "its folder does not exist"
+    elif path.is_file() and any(Path(one).is_file() and path.samefile(one) for one in inputs):
+        reason = "it is also an input; choose another file"
+    elif path.is_file() and (path.suffix == ".jsonl" or path.name in _OF_RUNS):
+        reason = "it is there already and may hold the answers of a run; choose another file"
+    if reason:
         raise MapflowError(f"{quoted(str(path), 300)} cannot be written: {reason}")
 
 

@@ -177,6 +177,40 @@ def test_the_outputs_name_chooses_the_format(folder, tmp_path, suffix, sign, cap
     assert capsys.readouterr().out == f"written: {path}\n"
 
 
+@pytest.mark.parametrize("command", ["leaderboard", "compare", "report", "export"])
+@pytest.mark.parametrize("name", ["records.jsonl", "manifest.json"])
+def test_no_output_replaces_the_files_of_a_run(folder, capsys, command, name):
+    before = (folder / name).read_bytes()
+    more = ["--to", "parquet"] if command == "export" else []
+    assert main([command, str(folder), *more, "-o", str(folder / name)]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be written: it is there already" in error and error.count("\n") == 1
+    assert (folder / name).read_bytes() == before
+
+
+def test_an_output_is_no_input(folder, tmp_path, capsys):
+    log = tmp_path / "log.json"
+    log.write_text("{}")
+    assert main(["compare", str(folder), str(log), "-o", str(log)]) == 2
+    assert "it is also an input" in capsys.readouterr().err and log.read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--seeds", ""], "--seeds '' is not a list of numbers"),
+        (["--ratios", ""], "--ratios '' is not a list of numbers"),
+        (["--interventions", "full"], "a grid of full alone compares nothing"),
+        (["other_run"], "'other_run' beside --run"),
+    ],
+)
+def test_a_grid_that_shows_nothing_is_not_run(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.setattr(ablate.subprocess, "run", lambda *_, **__: pytest.fail("the grid ran"))
+    assert main(["ablate", "--run", str(tmp_path / "grid"), *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
 def test_a_csv_or_latex_file_holds_one_kind_of_table(folder, tmp_path, capsys):
     more = answers("full", FULL, task="t_two", question_id="tvbench/two/{:04d}")
     other = answers("full", FULL, question_id="tomato/one/{:04d}")
@@ -219,6 +253,7 @@ def test_columns_captions_and_labels_are_chosen(folder, tmp_path, capsys):
         (["--label", "x"], "--label is of LaTeX: add --format latex"),
         (["--label", "a}b", "--format", "latex"], "--label 'a}b' may hold letters"),
         (["--caption", " "], "--caption is empty"),
+        (["--output", "table.docx"], "no format is known for '.docx'"),
     ],
 )
 def test_mistakes_in_what_a_table_shows_are_one_line(folder, capsys, words, said):

@@ -269,6 +269,7 @@ def test_every_format_refuses_in_one_line(run, tmp_path, capsys, to):
         ("csv", ["--margin", "3"], "--margin has no effect on csv, only on every-eval-ever"),
         ("inspect", ["--baseline", "full"], "--baseline has no effect on inspect"),
         ("parquet", ["--dataset", "a/b"], "only on every-eval-ever and eval-results"),
+        ("csv", ["-o", "records.parquet"], "'records.parquet' would hold csv"),
         ("every-eval-ever", ["--margin", "0"], "must lie between 0 and 100"),
         ("every-eval-ever", ["--baseline", "cut"], "no intervention 'cut' on 'tvbench'"),
     ],

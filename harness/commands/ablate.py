@@ -23,6 +23,7 @@ from mapflow.harness.cli.table_output import (
 )
 from mapflow.model_adapters.progress import steps
 from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
+from mapflow.results.contract.visible_text import quoted
 from mapflow.results.runs.processes import JOB, processes
 
 INTERVENTIONS, SEEDS = "full,effective,random", "0,1,2"
@@ -66,16 +67,28 @@ def run(options: argparse.Namespace) -> int:
     if not options.run and not options.runs:
         raise MapflowError("name folders of runs to report, or --run DIR to run the grid")
     words, code = options.runs, 0
-    given = [name for name in ("interventions", "seeds", "ratios") if getattr(options, name)]
+    grid_flags = ("interventions", "seeds", "ratios")
+    given = [name for name in grid_flags if getattr(options, name) is not None]
     if given and not options.run:
         raise MapflowError(f"--{given[0]} is of a grid to run: add --run DIR, or leave it out")
     if options.run:
-        interventions = options.interventions or INTERVENTIONS
-        texts = grid(interventions, options.seeds or SEEDS, options.ratios)
+        if options.runs and not options.runs[0].startswith("-"):
+            raise MapflowError(
+                f"{quoted(options.runs[0])} beside --run: name folders of runs to report, or --run"
+                " DIR and, after --, options of lmms_eval"
+            )
+        interventions = INTERVENTIONS if options.interventions is None else options.interventions
+        seeds = SEEDS if options.seeds is None else options.seeds
+        texts = grid(interventions, seeds, options.ratios)
         drawn = [name for name in given if name != "interventions"]
         if drawn and not any("random" in text for text in texts):
             raise MapflowError(
                 f"--{drawn[0]} is of random interventions, and {interventions!r} names none"
+            )
+        if len(texts) < 2:
+            raise MapflowError(
+                f"a grid of {', '.join(texts)} alone compares nothing: name another intervention"
+                " or another seed too"
             )
         quiet = ["--quiet"] if options.quiet else []
         code = _run_grid(texts, options.run, [*options.runs, *quiet])
@@ -102,7 +115,7 @@ def grid(interventions: str, seeds: str, ratios: str | None) -> list[str]:
     from mapflow.model_adapters.interventions import parse_interventions
 
     chosen_seeds = _numbers(seeds, int, "--seeds")
-    chosen_ratios = _numbers(ratios, float, "--ratios") if ratios else [None]
+    chosen_ratios = [None] if ratios is None else _numbers(ratios, float, "--ratios")
     found: dict[str, None] = {}
     for one in parse_interventions([interventions]):
         if one.random is None:

@@ -106,7 +106,7 @@ def _places(run: RunOutcomes) -> dict[str, int]:
     """Question id → row."""
     ids = _text(run, "question_id", run.question_id)
     if not len(ids):
-        raise MapflowError(f"run {run.name!r} has no questions; there is nothing to compare")
+        raise MapflowError(f"run {run.name!r} has no answered question: nothing to compare")
     found: dict[str, int] = {}
     repeated = [one for row, one in enumerate(ids) if found.setdefault(one, row) != row]
     if repeated:

@@ -119,7 +119,9 @@ def leaderboard(
     rows[len(complete) : len(complete)] = [*beside, *guessing]
     rows = _with_subtasks(rows)
     notes += [
-        f"{one.name} is incomplete: {share_text(one.first)}; it is not ranked." for one in partial
+        f"{one.name} is incomplete: {share_text(one.first)}"
+        + ("; it is not ranked." if complete else ".")
+        for one in partial
     ]
     notes += [f"{one.name}: {said}" for one in own if (said := uncut_note(one.first.manifest))]
     notes += left_out_notes(every)

@@ -128,7 +128,7 @@ def test_one_run_alone_is_refused(tmp_path):
 
 def test_runs_where_nothing_could_be_asked_are_refused(tmp_path):
     full, effective = runs_of(tmp_path, full=[1, 0], effective=[None, None])
-    with pytest.raises(MapflowError, match="has no questions"):
+    with pytest.raises(MapflowError, match="has no answered question"):
         compare_with_baseline(full, [effective])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from mapflow.harness.reporting.viewer import Key, Names, key
 from mapflow.results.report import BenchmarkInShort, RunInShort, questions_link
 from mapflow.results.runs.run import Run, incomplete_note, model_names, share_text
-from mapflow.results.statistics import ChanceTest, accuracy, chance_level_test, count
+from mapflow.results.statistics import ONE_VIDEO, ChanceTest, accuracy, chance_level_test, count
 from mapflow.results.statistics.compare import found_with_power
 from mapflow.results.tables.cells import p_text
 from mapflow.results.tables.comparison import ComparedPair
@@ -93,9 +93,12 @@ def _lead(runs: Sequence[Run]) -> str:
 
 def _alone(run: Run, name: str) -> str:
     found = accuracy(run.correct[~run.failed], run.cluster)
+    limits = f"{100 * found.low:.1f}…{100 * found.high:.1f}"
+    if found.method == ONE_VIDEO:
+        limits = ONE_VIDEO
     return (
         f"{name} answers {100 * found.estimate:.1f} % of {count(run.n, 'question')} right,"
-        f" 95 % CI {100 * found.low:.1f}…{100 * found.high:.1f}."
+        f" 95 % CI {limits}."
     )
 
 

@@ -11,7 +11,7 @@ from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.files import write_file
 from mapflow.results.exchange.content import Exported
 from mapflow.results.runs.run import Run, share_text
-from mapflow.results.statistics import accuracy
+from mapflow.results.statistics import ONE_VIDEO, accuracy
 
 WITHOUT_CUTS = "full"
 
@@ -39,12 +39,14 @@ def write_hub_results(exported: Exported, path: Path) -> list[Path]:
                 " --dataset OWNER/NAME or OWNER/NAME:TASK"
             )
         found = accuracy(run.correct[~run.failed], run.cluster)
+        limits = f"{100 * found.low:.1f} to {100 * found.high:.1f}"
+        if found.method == ONE_VIDEO:
+            limits = ONE_VIDEO
         tool, version = exported.tool
         notes = [
             f"{tool} {version}",
             f"protocol {run.protocol}" if run.protocol else "",
-            f"accuracy in percent over {run.n:,} questions, 95 % CI {100 * found.low:.1f} to"
-            f" {100 * found.high:.1f}",
+            f"accuracy in percent over {run.n:,} questions, 95 % CI {limits}",
         ]
         entries.append(
             EvalResultEntry(

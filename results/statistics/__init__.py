@@ -5,6 +5,7 @@ are treatment − baseline, as fractions.
 """
 
 from mapflow.results.statistics.accuracy import (
+    ONE_VIDEO,
     ChanceTest,
     accuracy,
     accuracy_drop,
@@ -83,6 +84,7 @@ from mapflow.results.statistics.subtasks import (
 
 __all__ = [
     "FEW_CLUSTERS",
+    "ONE_VIDEO",
     "Cells",
     "ChanceTest",
     "Comparison",

@@ -93,6 +93,15 @@ def test_a_single_run_is_described_and_nothing_is_claimed(tmp_path):
     assert render_report(contents_of(read_runs(run))).count('class="estimate"') == 1
 
 
+def test_questions_about_one_video_have_no_interval(tmp_path):
+    records = answers("full", [1, 1, 0, 0], question_id=QUESTIONS, video_id="one.mp4")
+    (shown,) = contents_of(read_runs(write_run(tmp_path / "run", records))).in_short
+    assert shown.sentences == [
+        "full answers 50.0 % of 4 questions right, 95 % CI none, as all questions are about one"
+        " video."
+    ]
+
+
 @given(st.lists(st.floats(-1, 1, allow_nan=False), min_size=1, max_size=8))
 def test_an_axis_holds_its_values_between_round_ticks(values):
     scale = scale_for(values)

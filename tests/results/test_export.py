@@ -149,6 +149,9 @@ def test_runs_that_cannot_be_compared_are_exported_with_the_reason(tmp_path):
         full, cut = json.loads(file.read_text())["evaluation_results"]
         assert reason in cut["score_details"]["details"]["paired_difference_missing"]
         assert "paired_difference_missing" not in full["score_details"]["details"]
+        uncertain = full["score_details"]["uncertainty"]
+        assert "about one video" in uncertain["confidence_interval"]["method"]
+        assert uncertain["confidence_interval"]["lower"] == 0 and "standard_error" not in uncertain
 
 
 def test_names_from_a_run_never_lead_out_of_the_folder(tmp_path):

@@ -131,7 +131,7 @@ def missed(rows: list[Row]) -> str:
 def power(rows: list[Row]) -> str:
     """Shares of verdicts beside those that the formulas predict."""
     lines = [
-        "| questions, design effect | flips, true difference |"
+        "| simulated: questions, design effect | flips, true difference |"
         " non-inferior: simulated, predicted | different: simulated, predicted |",
         "|---|---|---|---|",
     ]

@@ -7,9 +7,7 @@ and nothing is drawn.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from mapflow.model_adapters.progress import progress
 from mapflow.model_adapters.video.reader import read_frames
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import file_name
 from mapflow.results.contract.question import Clip
 from mapflow.results.contract.visible_text import counted
 from mapflow.results.figures import (
@@ -133,18 +132,6 @@ def draw_lens(
                     / f"{file_name(question)}_{file_name(name)}_layer{layer + 1}"
                 )
                 save_figure(lens_overlay(overlay), path, lens_overlay_rows(overlay))
-
-
-def file_name(text: str) -> str:
-    """A file name for a question or an intervention.
-
-    Special characters are replaced; a digest then keeps names apart.
-    """
-    plain = re.sub(r"[^A-Za-z0-9.@=,+-]+", "_", text)[:80].strip(".")
-    if plain and plain == text:
-        return plain
-    digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
-    return f"{plain}-{digest[:8]}"
 
 
 def question_canvas(model: VideoLLM, prepared: Prepared) -> OverlayCanvas:

@@ -160,6 +160,18 @@ def write_file(path: Path, content: str | bytes) -> None:
         raise MapflowError(f"{quoted(str(path), 300)} cannot be written: {reason}") from error
 
 
+def file_name(text: str) -> str:
+    """A file name for a question or an intervention.
+
+    Special characters are replaced; a digest then keeps names apart.
+    """
+    plain = re.sub(r"[^A-Za-z0-9.@=,+-]+", "_", text)[:80].strip(".")
+    if plain and plain == text:
+        return plain
+    digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+    return f"{plain}-{digest[:8]}"
+
+
 _OF_RUNS = ("manifest.json", "asked.json")
 """Files of a run's folder beside its records."""
 

@@ -14,12 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mapflow.harness.analyses import overlays
 from mapflow.harness.analyses.attention import AttentionMaps
-from mapflow.harness.analyses.overlays import file_name, question_canvas
+from mapflow.harness.analyses.overlays import question_canvas
 from mapflow.harness.cli.main import main
 from mapflow.model_adapters.families.hf.model import HfVideo
 from mapflow.model_adapters.families.llava.model import LlavaVideo
@@ -290,24 +288,3 @@ def test_a_video_that_is_gone_is_an_error_of_its_own(tmp_path, numbered):
     )
     with pytest.raises(VideoError, match="no such file"):
         question_canvas(model, gone)
-
-
-@settings(deadline=None)
-@given(st.lists(st.text(max_size=200), unique=True, min_size=2, max_size=6))
-def test_names_of_files_are_plain_and_apart(texts):
-    names = [file_name(text) for text in texts]
-    assert len(set(names)) == len(names)
-    for name in names:
-        assert name.isascii() and name.isprintable() and 0 < len(name) <= 100
-        assert not set(name) & set('/\\:*?"<>| ') and not name.startswith(".")
-
-
-@pytest.mark.parametrize("text", ["\ud800", "..", "../x", "-" * 500])
-def test_names_that_are_traps(text):
-    name = file_name(text)
-    assert name != text and ".." not in name and "/" not in name and len(name) < 100
-
-
-@pytest.mark.parametrize("text", ["full", "early-exit@20", "effective"])
-def test_plain_names_stay(text):
-    assert file_name(text) == text

@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import read_json, sha256, write_file
+from mapflow.results.contract.files import file_name, read_json, sha256, write_file
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "", "[" * 100_000, "9" * 5000, "\x00"])
@@ -96,3 +98,24 @@ def test_places_that_cannot_be_written(tmp_path, name, reason):
 def test_the_longest_name_can_be_written(tmp_path):
     write_file(tmp_path / ("n" * 255), "text")
     assert (tmp_path / ("n" * 255)).read_text() == "text"
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=200), unique=True, min_size=2, max_size=6))
+def test_names_of_files_are_plain_and_apart(texts):
+    names = [file_name(text) for text in texts]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert name.isascii() and name.isprintable() and 0 < len(name) <= 100
+        assert not set(name) & set('/\\:*?"<>| ') and not name.startswith(".")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "..", "../x", "-" * 500])
+def test_names_that_are_traps(text):
+    name = file_name(text)
+    assert name != text and ".." not in name and "/" not in name and len(name) < 100
+
+
+@pytest.mark.parametrize("text", ["full", "early-exit@20", "effective"])
+def test_plain_names_stay(text):
+    assert file_name(text) == text

@@ -149,7 +149,10 @@ def check_folder(
     """
     check_output_folder(folder)
     check_resumable(folder, json.loads(json.dumps(known)), interventions, file)
-    return claim(folder) if folder.is_dir() else None
+    try:
+        return claim(folder) if folder.is_dir() else None
+    except FileNotFoundError:  # made for a moment by another process's `check_output_folder`
+        return None
 
 
 def check_output_folder(folder: Path) -> None:

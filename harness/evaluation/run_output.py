@@ -6,9 +6,7 @@ Without an output path, records are kept in a temporary folder until the table i
 from __future__ import annotations
 
 import atexit
-import hashlib
 import logging
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from mapflow.harness.cli.early_checks import check_output_folder
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.files import file_name
 from mapflow.results.contract.visible_text import counted
 from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import read_asked, was_asked
@@ -54,10 +53,7 @@ class RunOutput:
 
     def folder_of(self, intervention: str) -> Path:
         """Where lmms-eval writes the results and sample logs of one of several interventions."""
-        name = re.sub(r"[^\w.=+@-]+", "-", intervention).strip("-.")
-        if len(name) > 80:
-            name = f"{name[:70]}-{hashlib.sha256(intervention.encode()).hexdigest()[:8]}"
-        return self.folder / "lmms_eval" / name
+        return self.folder / "lmms_eval" / file_name(intervention)
 
     def check_written(self, date: str) -> None:
         """Raises MapflowError if lmms-eval's results of this `date` are missing.

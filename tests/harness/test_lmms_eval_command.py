@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mapflow.results.contract.files import file_name
 from mapflow.results.runs.run import read_runs
 from mapflow.tasks.lmms_files import write_task_files
 
@@ -117,10 +118,10 @@ def test_the_table_ends_the_output(main_job, summary):
 
 def test_each_intervention_has_lmms_eval_s_results_and_sample_logs(main_job, summary):
     logs = main_job[0] / "lmms_eval"
-    assert {path.name for path in logs.iterdir()} == {"full", "effective", "random-seed=0"}
+    assert {path.name for path in logs.iterdir()} == {*map(file_name, summary)}
     own = {run.intervention: run for run in read_runs(main_job[0])}
     for name, values in summary.items():
-        folder = logs / name.replace(":", "-")
+        folder = logs / file_name(name)
         (path,) = folder.glob("*_results.json")
         results = json.loads(path.read_text())
         assert f"intervention={name}" in results["config"]["model_args"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,13 +81,15 @@ def requested_runs(words: Sequence[str]) -> list[argparse.Namespace]:
 
     `intervention` is a list of texts and of mappings from names to interventions; `words` are the
     flags of lmms-eval, of both file and command line; `where` begins errors of a run of a file.
-    `env` of a file is put into the environment.
+    `env` of a file is put into the environment, which its runs share.
     Raises MapflowError for flags, keys and values that cannot be read.
     """
     given = _parsed(words)
     if not given.config:
         return [given]
-    return [_from_file(entries, where, words) for entries, where in _read_config(given.config)]
+    runs = _read_config(given.config)
+    _set_environment(runs)
+    return [_from_file(entries, where, words) for entries, where in runs]
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -163,7 +166,6 @@ def _from_file(entries: Mapping[str, Any], where: str, words: Sequence[str]) -> 
     interventions: list[Any] = []
     for key, value in entries.items():
         if key == "env":
-            _set_environment(value, where)
             continue
         action = actions.get(_plain(key))
         if action is None:
@@ -221,8 +223,20 @@ def _interventions(value: Any, where: str) -> list[Any]:
     return list(entries)
 
 
-def _set_environment(value: Any, where: str) -> None:
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-        raise MapflowError(f"{where}: env must map names of variables to texts")
-    for name, text in value.items():
-        os.environ[str(name)] = os.path.expandvars(text)
+def _set_environment(runs: Sequence[tuple[Mapping[str, Any], str]]) -> None:
+    """Sets the variables of every run's `env`. Raises MapflowError for two values of one."""
+    found: dict[str, str] = {}
+    for entries, where in runs:
+        named = entries.get("env", {})
+        if not isinstance(named, dict) or not all(isinstance(one, str) for one in named.values()):
+            raise MapflowError(f"{where}: env must map names of variables to texts")
+        for name, text in named.items():
+            if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) or "\0" in text:
+                raise MapflowError(f"{where}: env cannot set {quoted(name)} to {quoted(text)}")
+            if found.setdefault(name, text) != text:
+                raise MapflowError(
+                    f"{where}: env sets {name} to {quoted(text)}, another run to"
+                    f" {quoted(found[name])}; runs of one file share it: write two files"
+                )
+    for name, text in found.items():
+        os.environ[name] = os.path.expandvars(text)

@@ -91,6 +91,8 @@ FILES = {
     "model: mapflow_llava\nverbosity: LOUD": "is not one of DEBUG, INFO",
     "model: mapflow_llava\nlog_samples: true": "add --output_path",
     "env: 3": "env must map names of variables to texts",
+    "env: {A B: x}": "env cannot set 'A B'",
+    "[{env: {X: a}}, {env: {X: b}}]": "run 2: env sets X to 'b', another run to 'a'",
 }
 
 
@@ -103,7 +105,8 @@ def test_a_wrong_file_is_refused_in_one_line(text, tmp_path, capsys):
         path.mkdir() if text == "folder" else os.mkfifo(path)
     assert main(["--config", str(path)], "mapflow run") == 2
     said = capsys.readouterr().err
-    expected = FILES.get(text or "", "No such file" if text is None else "it is not a file")
+    unread = "No such file" if text is None else "it is not a file"
+    expected = FILES[text] if text in FILES else unread
     assert said.startswith("mapflow run: error: ") and said.count("\n") == 1
     assert expected in said, said
 

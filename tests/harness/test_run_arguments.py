@@ -67,7 +67,7 @@ def test_the_command_line_wins_over_every_run_of_a_file(tmp_path, monkeypatch):
     assert os.environ["MAPFLOW_X"] == os.environ["HOME"]
 
 
-FILES = {
+FILES: dict[str | None, str] = {
     "model: mapflow_llava\ninterventoin: full": "unknown key 'interventoin'; did you mean 'inter",
     "3: 4": "unknown key '3'",
     "- a\n- b": "run 1 must map flags to values",
@@ -100,13 +100,12 @@ FILES = {
 def test_a_wrong_file_is_refused_in_one_line(text, tmp_path, capsys):
     path = tmp_path / "run.yaml"
     if text in FILES:
-        path.write_text(text)
+        path.write_text(str(text))
     elif text is not None:
         path.mkdir() if text == "folder" else os.mkfifo(path)
     assert main(["--config", str(path)], "mapflow run") == 2
     said = capsys.readouterr().err
-    unread = "No such file" if text is None else "it is not a file"
-    expected = FILES[text] if text in FILES else unread
+    expected = FILES.get(text, "No such file" if text is None else "it is not a file")
     assert said.startswith("mapflow run: error: ") and said.count("\n") == 1
     assert expected in said, said
 

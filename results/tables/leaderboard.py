@@ -14,11 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.runs.provenance import (
-    disagreements_between,
-    provenance,
-    uncut_note,
-)
+from mapflow.results.runs.provenance import disagreements_between, provenance, uncut_note
 from mapflow.results.runs.run import Run, labels, left_out_notes, model_names, share_text
 from mapflow.results.statistics import (
     FEW_CLUSTERS,

@@ -3,10 +3,16 @@
 Random numbers follow from the settings' names, so rates are reproducible.
 """
 
+import json
+from collections import Counter
+
 import numpy as np
 import pytest
 from error_rates import measure
+from planning_settings import EXCHANGEABLE, planning_settings
+from planning_tables import MEASURED
 from settings import LIMIT, Setting, settings
+from simulate import CHUNK, chunk
 
 pytestmark = pytest.mark.slow
 
@@ -46,3 +52,19 @@ def test_a_setting_holds(setting: Setting):
 
 def test_every_panel_is_tried():
     assert {one.panel for one in chosen()} == set(LIMIT) == {one.panel for one in settings()}
+
+
+def test_a_second_run_gives_the_same_counts():
+    name = "20 questions"
+    (setting,) = (
+        one for one in planning_settings() if (one.panel, one.name) == (EXCHANGEABLE, name)
+    )
+    (row,) = (
+        one
+        for one in json.loads(MEASURED.read_text(encoding="utf-8"))
+        if (one["panel"], one["setting"]) == (EXCHANGEABLE, name)
+    )
+    counts: Counter[str] = Counter()
+    for number in range(row["repetitions"] // CHUNK):
+        counts.update(chunk(setting, number, CHUNK))
+    assert dict(counts) == row["counts"]

@@ -35,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "mapflow ablate RUN [RUN …] [options]"
         " | mapflow ablate --run DIR [options] [-- lmms_eval's options]"
     )
+    parser.epilog = (
+        "Several processes: torchrun --nproc_per_node N -m -- mapflow ablate --run DIR … (without"
+        " the first --, torchrun takes --run for a flag of its own)."
+    )
     parser.add_argument(
         "runs", nargs="*", metavar="RUN", help="folders of runs that are there already"
     )

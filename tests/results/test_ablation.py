@@ -1,11 +1,15 @@
 """A grid against its baseline: seeds are one condition, and the numbers are the statistics
 library's."""
 
+import argparse
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch.distributed.run import get_args_parser
 
+from mapflow.harness.commands import ablate
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.run import read_runs
 from mapflow.results.statistics import PairedDifference, holm, seed_condition
@@ -22,6 +26,17 @@ def a_grid(folder, **changes):
     for seed, correct in enumerate(SEEDS):
         records += answers(f"random:seed={seed}", correct, seed=seed, **changes)
     return read_runs(write_run(folder, records))
+
+
+def test_the_way_to_several_processes_in_the_help_passes_torchruns_parser():
+    """torchrun takes `--run` behind a module for one of its own flags, as `--run-path`."""
+    parser = argparse.ArgumentParser()
+    ablate.add_arguments(parser)
+    (shown,) = re.findall(r"torchrun (.*) …", parser.epilog)
+    words = shown.replace(" N ", " 2 ").replace(" DIR", " DIR -- --limit 1").split()
+    read = get_args_parser().parse_args(words)
+    assert (read.module, read.training_script) == (True, "mapflow")
+    assert read.training_script_args == ["ablate", "--run", "DIR", "--", "--limit", "1"]
 
 
 def test_seeds_are_one_condition_with_the_librarys_interval(tmp_path):

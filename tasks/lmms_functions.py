@@ -13,7 +13,8 @@ Hub).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -24,7 +25,7 @@ from mapflow.model_adapters.video.cutting import blank_file, clip_file
 from mapflow.results.contract.answers import NOT_ASKED, grade_written
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question, QuestionVideo
-from mapflow.tasks.registry import benchmark_of, load_questions
+from mapflow.tasks.registry import benchmark_of, load_questions, task_names
 
 
 class Document(TypedDict):
@@ -75,6 +76,7 @@ class DocToVisual:
             if question.question_id not in _failed:
                 eval_logger.error(f"{question.question_id} is not scored: {error}")
             _failed[question.question_id] = str(error)
+            _keep_out_of_cache()
             file = blank_file()
         return [str(file)]
 
@@ -178,6 +180,33 @@ def valid_answer_rate(answers: Sequence[Mapping[str, Any]]) -> float:
     _failed.update({one["question_id"]: one["error"] for one in answers if one.get("error")})
     valid = [answer["valid"] for answer in answers if answer["valid"] is not None]
     return sum(valid) / len(valid) if valid else float("nan")
+
+
+def _keep_out_of_cache() -> None:
+    """From now on, lmms-eval's cache of answers (`--use_cache`) takes none to a grey clip.
+
+    Another run would score it, since it asks only for videos whose answers are not cached. The
+    cache writes a log, which it reads again after a crash, and a table; checked with 0.7.3.
+    """
+    from lmms_eval.caching.response_cache import ResponseCache
+
+    for name, first in (("_log_to_audit", 1), ("_store", 2)):
+        original = getattr(ResponseCache, name)
+        if not hasattr(original, "__wrapped__"):
+            setattr(ResponseCache, name, _unless_failed(original, first))
+
+
+def _unless_failed(write: Callable[..., None], first: int) -> Callable[..., None]:
+    """first: position of the task's name among the arguments; the row's number comes after it."""
+
+    @wraps(write)
+    def guarded(cache: Any, *args: Any, **kwargs: Any) -> None:
+        task, row = args[first : first + 2]
+        own = [*_questions(task)] if task in task_names() else []
+        if not (own and own[int(row)] in _failed):
+            write(cache, *args, **kwargs)
+
+    return guarded
 
 
 _failed: dict[str, str] = {}

@@ -6,6 +6,7 @@ model that saw the whole file would be found out.
 
 import json
 import re
+import sqlite3
 from pathlib import Path
 
 import av
@@ -125,7 +126,9 @@ def expect(seen, checkpoint, data, frames):
     assert len(got) == len(wanted) + 1, "the question without a video shows a grey clip"
 
 
-def test_a_simple_model_under_lmms_evals_own_evaluator(seen, checkpoint, data, monkeypatch):
+def test_a_simple_model_under_lmms_evals_own_evaluator(
+    seen, checkpoint, data, monkeypatch, tmp_path
+):
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
@@ -140,6 +143,7 @@ def test_a_simple_model_under_lmms_evals_own_evaluator(seen, checkpoint, data, m
         gen_kwargs="max_new_tokens=3",
         force_simple=True,
         batch_size=1,
+        use_cache=str(tmp_path / "answers"),
     )
     logger.remove(sink)
     frames = {
@@ -156,6 +160,14 @@ def test_a_simple_model_under_lmms_evals_own_evaluator(seen, checkpoint, data, m
     assert "no such file" in failed[0]["error"]
     assert set(scores_of(results)) == set(TASKS.split(","))
     assert {given["max_new_tokens"] for given in seen} == {3}
+    # another run would score a cached answer, and this one is to a grey clip
+    cached = {("mapflow_tvbench_action_sequence", "0"), ("mapflow_tvbench_action_sequence", "1")}
+    cached |= {("mapflow_tvbench_action_count", "0")}
+    with sqlite3.connect(tmp_path / "answers" / "cache.db") as table:
+        rows = table.execute("SELECT task_name, doc_id FROM responses").fetchall()
+    log = [json.loads(line) for line in (tmp_path / "answers" / "cache.audit.jsonl").open()]
+    for found in (rows, [(one["task_name"], one["doc_id"]) for one in log]):
+        assert {(task, str(row)) for task, row in found} == cached
 
 
 def test_a_chat_model_through_our_command(seen, checkpoint, data, tmp_path, monkeypatch, capsys):

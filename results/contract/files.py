@@ -43,6 +43,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def is_there(path: Path) -> bool:
+    """Whether the file is there. Raises MapflowError if it is no file: a folder, a pipe, a link to
+    nothing.
+    """
+    if not path.is_file() and os.path.lexists(path):
+        raise MapflowError(f"{quoted(str(path), 300)} is not a file: remove it")
+    return path.is_file()
+
+
 def read_checked(path: Path, kind: Any) -> Any:
     """The contents of a JSON file of mapflow's own, of the type `kind`; errors as `checked_json`.
 

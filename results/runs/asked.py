@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from mapflow.results.contract.errors import MapflowError
-from mapflow.results.contract.files import read_checked
+from mapflow.results.contract.files import is_there, read_checked
 from mapflow.results.records.base import JsonlRecord
 
 ASKED = "asked.json"
@@ -44,7 +44,7 @@ def read_asked(folder: Path) -> dict[str, Asked]:
 
 def _entries(folder: Path) -> dict[str, Entry]:
     path = folder / ASKED
-    entries: dict[str, Entry] = read_checked(path, dict[str, Entry]) if path.is_file() else {}
+    entries: dict[str, Entry] = read_checked(path, dict[str, Entry]) if is_there(path) else {}
     for task, entry in entries.items():
         if entry["of"] < len(set(entry["questions"])):
             raise MapflowError(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from mapflow.results.contract.files import read_checked
+from mapflow.results.contract.files import is_there, read_checked
 
 MANIFEST = "manifest.json"
 
@@ -56,7 +56,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises MapflowError, naming file and entry, for one that is broken or of wrong types.
     """
     path = folder / MANIFEST
-    return read_checked(path, Manifest) if path.is_file() else {}
+    return read_checked(path, Manifest) if is_there(path) else {}
 
 
 def run_digest(identity: Mapping[str, Any]) -> str:

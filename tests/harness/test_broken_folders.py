@@ -4,6 +4,7 @@ Refused means: exit code 2 and one line that names the file (and the line in it)
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -112,6 +113,28 @@ def test_a_broken_list_of_what_was_asked_is_one_line_in_every_command(kind, tmp_
         for name, read in readers(folder, kind).items():
             line = refusal(f"{case}: {name}", read, capsys)
             assert str(folder / "asked.json") in line, (case, name, line)
+
+
+NO_FILES = {
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to nothing": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("kind", [None, TraceRecord], ids=["run", "trace"])
+@pytest.mark.parametrize("file", [MANIFEST, "asked.json"])
+def test_what_is_no_file_is_not_taken_for_a_missing_one(file, kind, tmp_path, capsys):
+    folder = write_folder(tmp_path / "folder", kind)
+    for case, put in NO_FILES.items():
+        (folder / file).rename(folder / "kept")
+        put(folder / file)
+        for name, read in readers(folder, kind).items():
+            line = refusal(f"{case}: {name}", read, capsys)
+            assert f"{folder / file}' is not a file" in line, (case, name, line)
+        (folder / file).rmdir() if case == "a folder" else (folder / file).unlink()
+        (folder / "kept").rename(folder / file)
 
 
 def _with(line, **changes):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from jaxtyping import Bool
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.runs.provenance import disagreements_between, provenance, uncut_note
@@ -104,7 +105,7 @@ def leaderboard(
     partial = [one for one in entries if not one.first.complete]
     partial.sort(key=lambda one: (counted[id(one)]["n"], value(one)), reverse=True)
     ranked, own = complete or partial, [*complete, *partial]
-    letters, notes = _tie_letters(ranked, alpha, rank_by)
+    letters, notes, tested = _tie_letters(ranked, alpha, rank_by)
     letters += [""] * (len(own) - len(letters))
     rows: list[Row] = [
         {**counted[id(one)], "ties": tied} for one, tied in zip(own, letters, strict=True)
@@ -112,13 +113,9 @@ def leaderboard(
     every = [run for one in own for run in one.runs]
     beside = [leaderboard_row(row, every[0]) for row in published_beside(every)]
     guessing = [guessing_row(every)] if all((run.n_options > 1).all() for run in every) else []
-    rows[len(complete) : len(complete)] = [*beside, *guessing]
-    rows = _with_subtasks(rows)
-    notes += [
-        f"{one.name} is incomplete: {share_text(one.first)}"
-        + ("; it is not ranked." if complete else ".")
-        for one in partial
-    ]
+    rows = _with_subtasks([*rows[: len(complete)], *beside, *guessing, *rows[len(complete) :]])
+    unranked = "; it is not ranked." if complete else "."
+    notes += [f"{one.name} is incomplete: {share_text(one.first)}{unranked}" for one in partial]
     notes += [f"{one.name}: {said}" for one in own if (said := uncut_note(one.first.manifest))]
     notes += left_out_notes(every)
     notes += disagreements_between(every)
@@ -147,7 +144,8 @@ def leaderboard(
     ]
     start = 0 if complete else len(beside) + len(guessing)
     best = {start + k for k, one in enumerate(ranked) if value(one) == value(ranked[0])}
-    tied = {start + k for k, one in enumerate(letters[: len(ranked)]) if set(one) & set(letters[0])}
+    tied = {start + k for k in np.flatnonzero(tested).tolist() if set(letters[k]) & set(letters[0])}
+    asked = {frozenset(one.first.question_id.tolist()) for one in ranked}
     columns = _columns(rows)
     blocks = (len(complete), len(beside), len(guessing))
     return Table(
@@ -159,7 +157,7 @@ def leaderboard(
         more=[*(one for one in _OF_SEEDS if one not in columns), *_subtask_columns(rows)],
         compact=_COMPACT,
         marks=[Marks(f"{rank_by} [95 % CI]", frozenset(best), frozenset(tied - best))]
-        if len(ranked) > 1
+        if len(ranked) > 1 and (complete or len(asked) == 1)
         else [],
         legend=(
             "Bold: best.",
@@ -188,8 +186,8 @@ def _entries(runs: Sequence[Run], each_seed: bool) -> list[_Entry]:
 
 def _tie_letters(
     entries: Sequence[_Entry], alpha: float, rank_by: str
-) -> tuple[list[str], list[str]]:
-    """The letters of every entry, and sentences about pairs that could not be compared.
+) -> tuple[list[str], list[str], Bool[np.ndarray, " entries"]]:
+    """The letters of every entry, sentences about pairs, and which were tested against the best.
 
     `entries` are sorted, best first. Two are compared over the questions that both answered; those
     without a shared question count as tied.
@@ -200,6 +198,7 @@ def _tie_letters(
     ]
     said: list[str] = []
     p_values = np.ones((len(entries), len(entries)))
+    tested = np.eye(len(entries), dtype=bool)
     pairs = list(combinations(range(len(entries)), 2))
     for i, j in pairs:
         runs = [*entries[i].runs, *entries[j].runs]
@@ -209,6 +208,7 @@ def _tie_letters(
             said.append(f"{names[i]} and {names[j]} cannot be compared: {error}.")
             continue
         p_values[i, j] = _p_value(together, len(entries[i].runs), rank_by)
+        tested[i, j] = True
         if any(together.left_out):
             said.append(
                 f"{names[i]} and {names[j]} are compared over the"
@@ -218,7 +218,7 @@ def _tie_letters(
         index = tuple(np.array(pairs).T)
         p_values[index] = holm(p_values[index])
     differ = np.minimum(p_values, p_values.T) <= alpha
-    return letter_display(differ), said
+    return letter_display(differ), said, tested[0]
 
 
 def _p_value(together: PairedRuns, seeds: int, rank_by: str) -> float:
@@ -334,9 +334,8 @@ def _with_subtasks(rows: Sequence[Row]) -> list[Row]:
 
 def _with_interval(row: Row, name: str, low: str, high: str) -> str:
     text = percent(row.get(name))
-    return (
-        f"{text} [{percent(row[low])}–{percent(row[high])}]" if row.get(low) is not None else text
-    )
+    limits = "" if row.get(low) is None else f" [{percent(row[low])}–{percent(row[high])}]"
+    return text + limits
 
 
 def _mark(row: Row) -> str:

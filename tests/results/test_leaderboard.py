@@ -1,6 +1,7 @@
 """The leaderboard's numbers against hand counts and the statistics; ties are ties; the paper's
 rows are as printed."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -249,6 +250,25 @@ def test_incomplete_runs_stand_apart_below_and_ties_are_marked(tmp_path):
     text = render([board], "latex")
     assert text.count("\\midrule") == 4 and "\\textbf{75.0} [" in text
     assert "73.8$^{\\dagger}$ [" in text and "25.0 [" in text
+
+
+def test_only_what_was_tested_against_the_best_is_marked(tmp_path):
+    sizes = {"tvbench": 80}
+    whole = read_runs(write_run(tmp_path / "whole", answers("full", GOOD)), sizes=sizes)
+    other = [replace(one, target="B") for one in answers("effective", ALSO_GOOD)]
+    other = read_runs(write_run(tmp_path / "other", other), sizes=sizes)
+    table = leaderboard(whole + other)
+    assert any("cannot be compared" in note for note in table.notes)
+    (marks,) = table.marks
+    assert (marks.best, marks.tied) == ({0}, set())
+
+
+def test_runs_of_other_parts_of_a_benchmark_have_no_best(tmp_path):
+    sizes = {"tvbench": 100}
+    runs = read_runs(write_run(tmp_path / "most", answers("full", GOOD)), sizes=sizes)
+    runs += read_runs(write_run(tmp_path / "few", answers("full", [1] * 5)), sizes=sizes)
+    table = leaderboard(runs)
+    assert table.marks == [] and not any("not ranked" in note for note in table.notes)
 
 
 def test_a_run_without_answers_is_refused(tmp_path):

@@ -7,7 +7,7 @@ benchmark, its baseline first.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,16 +118,23 @@ def _named(word: str) -> list[Run]:
     return chosen
 
 
-def _called(runs: Sequence[Run], name: str) -> list[Run]:
-    """The runs of an intervention, in any of its spellings: "video:last" finds "video->last"."""
-    found = [run for run in runs if run.intervention == name]
-    if found:
-        return found
+def recorded_name(names: Container[str], word: str) -> str:
+    """The intervention or route among `names` that a word means: "video:last" is "video->last".
+
+    The word itself where there is none.
+    """
+    if word in names:
+        return word
     try:
-        canonical = str(parse_intervention(name))
+        return str(parse_intervention(word))
     except MapflowError:
-        return []
-    return [run for run in runs if run.intervention == canonical]
+        return word
+
+
+def _called(runs: Sequence[Run], name: str) -> list[Run]:
+    """The runs of an intervention, in any of its spellings."""
+    wanted = recorded_name({run.intervention for run in runs}, name)
+    return [run for run in runs if run.intervention == wanted]
 
 
 def _one_intervention(word: str) -> dict[str, Run]:

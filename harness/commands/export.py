@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 def _records(options: argparse.Namespace) -> Exported:
     """All records of a run, a log or an analysis, also of answers that nothing here scores."""
     from mapflow.harness.analyses.registry import question_analyses
-    from mapflow.harness.cli.chosen_runs import named_place
+    from mapflow.harness.cli.chosen_runs import named_place, recorded_name
     from mapflow.results.records.record import Record
     from mapflow.results.runs.folder import reported_records
     from mapflow.results.runs.manifest import read_manifest
@@ -106,10 +106,12 @@ def _records(options: argparse.Namespace) -> Exported:
         manifest, found = read_manifest(place), reported_records(place, kind)
     if not found:
         raise MapflowError(f"{str(place)!r} holds no answers yet; there is nothing to export")
-    named = [one for one in found if not intervention or one.key[1] == intervention]
+    names = dict.fromkeys(one.key[1] for one in found)
+    wanted = recorded_name(names, intervention)
+    named = [one for one in found if not intervention or one.key[1] == wanted]
     if not named:
-        names = ", ".join(dict.fromkeys(one.key[1] for one in found))
-        raise MapflowError(f"{str(place)!r} has nothing on {quoted(intervention)}; it has {names}")
+        there = ", ".join(names)
+        raise MapflowError(f"{str(place)!r} has nothing on {quoted(intervention)}; it has {there}")
     from mapflow.results.exchange.content import Exported
 
     return Exported(place, [], named, manifest)

@@ -299,3 +299,13 @@ def test_one_question_that_failed_and_one_that_did_not(tmp_path, to):
         run = write_run(tmp_path / name, answers("full", right))
         refused = name == "failed" and to == "every-eval-ever"  # its samples need scores
         assert export(run, to, tmp_path / f"{name}-{to}") == (2 if refused else 0)
+
+
+@pytest.mark.parametrize("word", ["video:last", "video→last", "video->last"])
+def test_an_intervention_is_found_in_any_spelling(word, tmp_path, capsys):
+    kept = [one for name in ("full", "video->last") for one in answers(name, [1, 0])]
+    write_run(tmp_path / "run", kept)
+    table = tmp_path / "out.csv"
+    assert main(["export", f"{tmp_path / 'run'}:{word}", "--to", "csv", "-o", str(table)]) == 0
+    assert [row["intervention"] for row in csv.DictReader(table.open())] == ["video->last"] * 2
+    assert str(table) in capsys.readouterr().out

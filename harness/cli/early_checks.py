@@ -23,13 +23,13 @@ from mapflow.model_adapters.checkpoints.declared import (
 )
 from mapflow.model_adapters.families.model_args import COMMON, checked_options
 from mapflow.model_adapters.families.registry import (
-    PREFIX,
     card,
     checkpoint,
     defaults,
     families,
     family_for,
     variants,
+    wrong_architecture,
 )
 from mapflow.model_adapters.inference.identity import declared_identity, fitted
 from mapflow.model_adapters.interventions import Intervention
@@ -120,14 +120,7 @@ def _check_architecture(family: str, place: Declared) -> None:
             f" {other}"
         )
     if own is not None and architecture not in own:
-        supported = (
-            f"supported are {', '.join(own)}; models of transformers itself run with --model"
-            f" {PREFIX}hf"
-        )
-        raise MapflowError(
-            f"checkpoint {place.folder} is not a {family.removeprefix(PREFIX)} checkpoint"
-            f" (architecture {architecture!r}): {f'use --model {other}' if other else supported}"
-        )
+        raise wrong_architecture(family, place.folder, architecture, own, imports=False)
 
 
 def check_wording(family: str, questions: Sequence[Question]) -> None:

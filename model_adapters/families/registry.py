@@ -9,7 +9,7 @@ Other packages announce theirs through the entry point group `mapflow.model_fami
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -198,6 +198,26 @@ def family_for(architecture: str, *, imports: bool = True) -> str | None:
         except MapflowError:  # one broken package must not hide the others
             continue
     return None
+
+
+def wrong_architecture(
+    name: str, folder: Path, architecture: str, own: Sequence[str], *, imports: bool = True
+) -> MapflowError:
+    """The refusal of a checkpoint by a family with `own` architectures; it names one that fits.
+
+    imports: as in `family_for`.
+    """
+    other = family_for(architecture, imports=imports)
+    advice = (
+        f"use --model {other}"
+        if other
+        else f"supported are {', '.join(own)}; models of transformers itself run with --model"
+        f" {PREFIX}hf"
+    )
+    return MapflowError(
+        f"checkpoint {folder} is not a {name.removeprefix(PREFIX)} checkpoint (architecture"
+        f" {architecture!r}): {advice}"
+    )
 
 
 def checkpoint(model: str, pretrained: str | Path | None) -> Path:

@@ -22,7 +22,7 @@ from mapflow.model_adapters.checkpoints.folder import architecture_of, check_siz
 from mapflow.model_adapters.checkpoints.released import ReleasedCheckpoint
 from mapflow.model_adapters.conversation import Text, Video, tokenize
 from mapflow.model_adapters.device_copies import to_device
-from mapflow.model_adapters.families.registry import family_for
+from mapflow.model_adapters.families.registry import wrong_architecture
 from mapflow.model_adapters.frame_grid import View, centred_view, token_grid
 from mapflow.model_adapters.interventions import Decoder, DecoderInputs, PathwayRanges
 from mapflow.model_adapters.video.reader import read_frames
@@ -31,7 +31,6 @@ from mapflow.model_adapters.video.sampling import (
     segment_midpoints,
 )
 from mapflow.model_adapters.video_llm import Prepared, VideoLLM
-from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
 
 if TYPE_CHECKING:
@@ -109,14 +108,7 @@ class ReleasedVideoLLM(VideoLLM, Generic[Network, Preprocessing]):
         """Raises MapflowError for absurd sizes and for other families, naming the one that fits."""
         architecture = architecture_of(config)
         if not cls.reads(architecture):
-            other = family_for(architecture)
-            advice = (
-                f"use --model {other}" if other else f"supported are {', '.join(cls.architectures)}"
-            )
-            raise MapflowError(
-                f"checkpoint {folder} is not a {cls.family} checkpoint"
-                f" (architecture {architecture!r}): {advice}"
-            )
+            raise wrong_architecture(cls.family, folder, architecture, cls.architectures)
         check_sizes(config, folder / "config.json")
 
     @property

@@ -43,7 +43,8 @@ from mapflow.results.tables.published import (
     published_beside,
     sources,
 )
-from mapflow.results.tables.summary import of_all, percent, short_names
+from mapflow.results.tables.subtasks import accuracy_columns, spread_subtasks
+from mapflow.results.tables.summary import of_all, percent
 
 AVERAGES = ("micro", "macro")
 """What runs may be ranked by."""
@@ -113,7 +114,7 @@ def leaderboard(
     every = [run for one in own for run in one.runs]
     beside = [leaderboard_row(row, every[0]) for row in published_beside(every)]
     guessing = [guessing_row(every)] if all((run.n_options > 1).all() for run in every) else []
-    rows = _with_subtasks([*rows[: len(complete)], *beside, *guessing, *rows[len(complete) :]])
+    rows = spread_subtasks([*rows[: len(complete)], *beside, *guessing, *rows[len(complete) :]])
     unranked = "; it is not ranked." if complete else "."
     notes += [f"{one.name} is incomplete: {share_text(one.first)}{unranked}" for one in partial]
     notes += [f"{one.name}: {said}" for one in own if (said := uncut_note(one.first.manifest))]
@@ -154,7 +155,7 @@ def leaderboard(
         rows,
         notes,
         provenance(runs),
-        more=[*(one for one in _OF_SEEDS if one not in columns), *_subtask_columns(rows)],
+        more=[*(one for one in _OF_SEEDS if one not in columns), *accuracy_columns(rows)],
         compact=_COMPACT,
         marks=[Marks(f"{rank_by} [95 % CI]", frozenset(best), frozenset(tied - best))]
         if len(ranked) > 1 and (complete or len(asked) == 1)
@@ -319,19 +320,6 @@ def _by_task(together: PairedRuns) -> dict[str, float]:
     }
 
 
-def _with_subtasks(rows: Sequence[Row]) -> list[Row]:
-    """The rows with one value per subtask instead of `subtasks`."""
-    names = sorted({name for row in rows for name in row.get("subtasks", ())})
-    heads = [f"accuracy {short}" for short in short_names(names)] if len(names) > 1 else []
-    found = []
-    for row in rows:
-        own = {name: value for name, value in row.items() if name != "subtasks"}
-        by_task = row.get("subtasks") or {}
-        values = [by_task.get(name) for name in names] if by_task else []
-        found.append(own | dict(zip(heads, values, strict=False)))
-    return found
-
-
 def _with_interval(row: Row, name: str, low: str, high: str) -> str:
     text = percent(row.get(name))
     limits = "" if row.get(low) is None else f" [{percent(row[low])}–{percent(row[high])}]"
@@ -355,16 +343,9 @@ def _columns(rows: Sequence[Row]) -> list[Column[Row]]:
     return [column for column in _COLUMNS if column not in _OF_SEEDS]
 
 
-def _subtask_columns(rows: Sequence[Row]) -> list[Column[Row]]:
-    names = dict.fromkeys(name for row in rows for name in row if name.startswith("accuracy "))
-    return [
-        Column(name.partition(" ")[2], lambda r, name=name: percent(r.get(name))) for name in names
-    ]
-
-
 def with_subtasks(table: Table) -> Table:
     """The leaderboard with one column of accuracies per subtask, after the macro average."""
-    own = _subtask_columns(table.rows)
+    own = accuracy_columns(table.rows)
     at = next(k for k, one in enumerate(table.columns) if one.head.startswith("macro")) + 1
     columns = [*table.columns[:at], *own, *table.columns[at:]]
     return replace(table, columns=columns, compact=[*_COMPACT, *(one.head for one in own)])

@@ -1,4 +1,4 @@
-"""Comparisons by subtask: one row per treatment and subtask."""
+"""Comparisons by subtask, one row per treatment and subtask; leaderboards' subtask columns."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mapflow.results.tables import comparison
 from mapflow.results.tables.cells import drop_values, p_text
 from mapflow.results.tables.comparison import ComparedPair, by_benchmark, titled
 from mapflow.results.tables.formats import Column, Row, Table, choose
+from mapflow.results.tables.summary import percent, short_names
 
 
 def subtask_tables(pairs: Sequence[ComparedPair]) -> list[Table]:
@@ -92,3 +93,24 @@ def subtask_table(pairs: Sequence[ComparedPair]) -> Table:
 
 
 _SUBTASK: Column[Row] = Column("subtask", lambda r: r["subtask"], right=False)
+
+
+def spread_subtasks(rows: Sequence[Row]) -> list[Row]:
+    """The rows with one value per subtask instead of `subtasks`."""
+    names = sorted({name for row in rows for name in row.get("subtasks", ())})
+    heads = [f"accuracy {short}" for short in short_names(names)] if len(names) > 1 else []
+    found = []
+    for row in rows:
+        own = {name: value for name, value in row.items() if name != "subtasks"}
+        by_task = row.get("subtasks") or {}
+        values = [by_task.get(name) for name in names] if by_task else []
+        found.append(own | dict(zip(heads, values, strict=False)))
+    return found
+
+
+def accuracy_columns(rows: Sequence[Row]) -> list[Column[Row]]:
+    """One column per subtask of `spread_subtasks`."""
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith("accuracy "))
+    return [
+        Column(name.partition(" ")[2], lambda r, name=name: percent(r.get(name))) for name in names
+    ]

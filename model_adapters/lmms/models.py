@@ -196,6 +196,8 @@ class MapflowModel(lmms):
             asked.append((question.task, question.question_id))
             task, split = request.args[-2:]
             sizes[question.task] = len(self.task_dict[task][split])
+            if trouble is None and self.run is not None:
+                self.run.check_unchanged(question)
             if question.question_id in known:
                 continue
             if trouble is None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.contract.question import Question
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import ASKED, joined, read_asked, was_asked
@@ -64,7 +65,14 @@ class RunFolder(Generic[R]):
             with in_turn(folder):
                 earlier = self._earlier(identity, about.get("interventions", {}))
                 known = each_record(folder, kind) if self.file.is_file() else ()
-                self.answered = {record.key for record in known if record.error is None}
+                self.answered: set[tuple[str, str]] = set()
+                self._asked_as: dict[str, tuple[str, int, str]] = {}
+                for record in known:
+                    if record.error is None:
+                        self.answered.add(record.key)
+                        if isinstance(record, Record):
+                            text = record.video_id, record.n_options, record.target
+                            self._asked_as[record.question_id] = text
                 grown = {
                     name: {**(earlier.get(name) or {}), **value}
                     if isinstance(value, dict)
@@ -86,6 +94,19 @@ class RunFolder(Generic[R]):
         """
         with _writing(self.folder), in_turn(self.folder):
             write_json(self.folder / ASKED, joined(self.folder, self._job, questions, sizes))
+
+    def check_unchanged(self, question: Question) -> None:
+        """Raises MapflowError if the question is answered here and its files have changed since: it
+        shows another video, or has another right answer or number of options."""
+        now = question.video_id, len(question.options), question.target_text
+        then = self._asked_as.get(question.question_id, now)
+        for name, old, new in zip(("video", "number of options", "target"), then, now, strict=True):
+            if old != new:
+                raise MapflowError(
+                    f"run folder {str(self.folder)!r} holds another version of the benchmark: the"
+                    f" {name} of question {question.question_id!r} was {old!r} and is {new!r};"
+                    " choose another --output_path"
+                )
 
     def describe(self, values: Mapping[str, Any]) -> None:
         """Adds entries to the manifest, or replaces them. Raises MapflowError as `__init__`."""

@@ -123,6 +123,34 @@ def test_a_video_that_is_there_by_now_is_asked_about_again_and_others_are_not(
     assert len(asked) == 3
 
 
+CHANGES = {
+    "the number of options": ({"options": "x"}, "number of options of question .* was 2 and is 3"),
+    "another video": ({"video": "two.mp4"}, "video of question .* was 'one.mp4' and is 'two.mp4'"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_changed_benchmark_does_not_adopt_the_answers_to_another_version(case, tmp_path):
+    good = next((MOTION / "video" / "antonym").glob("*.mp4"))
+    for name in ("one.mp4", "two.mp4"):
+        shutil.copy(good, tmp_path / name)
+
+    def run(video="one.mp4", options=""):
+        model = model_class("mapflow_llava")(records=str(tmp_path / "run"))
+        more = f"\nC. {options}" if options else ""
+        prompt = FOREIGN.format("x", "y", question="?").replace("B. y", f"B. y{more}")
+        return model.generate_until(
+            requests_of(model, [{"video": str(tmp_path / video)}], lambda _: prompt)
+        )
+
+    assert run() == run()
+    changes, complaint = CHANGES[case]
+    before = (tmp_path / "run" / "records.jsonl").read_bytes()
+    with pytest.raises(MapflowError, match=complaint):
+        run(**changes)
+    assert (tmp_path / "run" / "records.jsonl").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

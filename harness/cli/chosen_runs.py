@@ -11,8 +11,11 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mapflow.harness.analyses.registry import analyses_in
 from mapflow.model_adapters.interventions import parse_intervention
 from mapflow.results.contract.errors import MapflowError
+from mapflow.results.records.record import Record
+from mapflow.results.runs.manifest import MANIFEST
 from mapflow.results.runs.run import Run, read_runs
 from mapflow.tasks.registry import benchmark_sizes, benchmark_titles
 
@@ -108,6 +111,13 @@ def named_place(word: str) -> tuple[Path, str]:
 def _named(word: str) -> list[Run]:
     """The runs of a word."""
     place, intervention = named_place(word)
+    if (found := analyses_in(place)) and not (place / Record.FILE).is_file():
+        raise MapflowError(
+            f"{str(place)!r} holds an analysis ({', '.join(found)}), not the answers of a run: use"
+            " mapflow figure or mapflow report"
+        )
+    if place.is_file() and place.name == Record.FILE and (place.parent / MANIFEST).is_file():
+        raise MapflowError(f"{str(place)!r} is one file of a run: name its folder")
     runs = read_runs(place, benchmark_titles(), benchmark_sizes())
     if not intervention:
         return runs

@@ -207,7 +207,7 @@ def _records(file: Path, header: _Header, alone: bool) -> Iterator[Record]:
     samples, task = _samples(file, header), header.eval.task
     benchmark = f"{task.replace('/', ':')} (Inspect)"
     scorer, part = _headline(header, samples)
-    protocol = ", ".join([*(step.solver for step in header.plan.steps), scorer])
+    protocol = ", ".join(dict.fromkeys([*(step.solver for step in header.plan.steps), scorer]))
     seen: set[str] = set()
     for sample in samples:
         number = f"{sample.id:06d}" if isinstance(sample.id, int) else sample.id

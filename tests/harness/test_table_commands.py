@@ -188,6 +188,18 @@ def test_no_output_replaces_the_files_of_a_run(folder, capsys, command, name):
     assert (folder / name).read_bytes() == before
 
 
+def test_places_that_are_not_runs_are_named_for_what_they_are(folder, tmp_path, capsys):
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    (sweep / "sweep.jsonl").write_text("{}")
+    for command in ("leaderboard", "compare", "power", "ablate"):
+        assert main([command, str(sweep)]) == 2
+        error = capsys.readouterr().err
+        assert "holds an analysis (sweep)" in error and "mapflow figure" in error
+        assert main([command, str(folder / "records.jsonl")]) == 2
+        assert "is one file of a run: name its folder" in capsys.readouterr().err
+
+
 def test_an_output_is_no_input(folder, tmp_path, capsys):
     log = tmp_path / "log.json"
     log.write_text("{}")

@@ -205,6 +205,7 @@ def test_an_inspect_log_gives_the_same_answers_back(run, tmp_path):
         (back,) = read_runs(file)
         assert (back.benchmark, back.intervention) == ("tvbench (Inspect)", own.intervention)
         assert (back.n, back.errors, back.model) == (7, 1, "lab/model-7B")
+        assert back.protocol == "mapflow"
         assert [one.partition("/")[2] for one in back.question_id] == own.question_id.tolist()
         for name in ("correct", "failed", "gold", "video_id"):
             assert np.array_equal(getattr(back, name), getattr(own, name)), name

@@ -115,25 +115,7 @@ def leaderboard(
     beside = [leaderboard_row(row, every[0]) for row in published_beside(every)]
     guessing = [guessing_row(every)] if all((run.n_options > 1).all() for run in every) else []
     rows = spread_subtasks([*rows[: len(complete)], *beside, *guessing, *rows[len(complete) :]])
-    unranked = "; it is not ranked." if complete else "."
-    notes += [f"{one.name} is incomplete: {share_text(one.first)}{unranked}" for one in partial]
-    notes += [f"{one.name}: {said}" for one in own if (said := uncut_note(one.first.manifest))]
-    notes += left_out_notes(every)
-    notes += disagreements_between(every)
-    notes += list(dict.fromkeys(_few_videos(run) for run in every if _few_videos(run)))
-    notes += [
-        f"{one.name}: {len(one.runs)} seeds ({', '.join(str(run.seed) for run in one.runs)}) in one"
-        " row; spread is the standard deviation of their accuracies, and the interval allows for"
-        " it."
-        for one in own
-        if len(one.runs) > 1
-    ]
-    notes += [
-        f"{one.name}: two seeds have one degree of freedom between them, so its interval and its"
-        " ties are wide; five seeds show far more."
-        for one in own
-        if len(one.runs) == 2
-    ]
+    notes += _remarks(own, ranked=bool(complete))
     notes += [
         f"Runs of a benchmark that share a letter do not differ significantly in {rank_by}"
         f" accuracy, by which runs are ordered (paired, Holm, {alpha:.0%}).",
@@ -166,6 +148,36 @@ def leaderboard(
         ),
         apart=sorted({sum(blocks[:k]) for k in (1, 2, 3)} - {0, len(rows)}),
     )
+
+
+def _remarks(entries: Sequence[_Entry], *, ranked: bool) -> list[str]:
+    """What a reader should know of these rows; ranked: whether any run is complete."""
+    runs = [run for one in entries for run in one.runs]
+    unranked = "; it is not ranked." if ranked else "."
+    several = [one for one in entries if len(one.runs) > 1]
+    return [
+        *(
+            f"{one.name} is incomplete: {share_text(one.first)}{unranked}"
+            for one in entries
+            if not one.first.complete
+        ),
+        *(f"{one.name}: {said}" for one in entries if (said := uncut_note(one.first.manifest))),
+        *left_out_notes(runs),
+        *disagreements_between(runs),
+        *dict.fromkeys(filter(None, map(_few_videos, runs))),
+        *(
+            f"{one.name}: {len(one.runs)} seeds ({', '.join(str(run.seed) for run in one.runs)}) in"
+            " one row; spread is the standard deviation of their accuracies, and the interval"
+            " allows for it."
+            for one in several
+        ),
+        *(
+            f"{one.name}: two seeds have one degree of freedom between them, so its interval and"
+            " its ties are wide; five seeds show far more."
+            for one in several
+            if len(one.runs) == 2
+        ),
+    ]
 
 
 def _entries(runs: Sequence[Run], each_seed: bool) -> list[_Entry]:

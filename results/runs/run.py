@@ -220,9 +220,11 @@ def open_records(place: Path) -> tuple[dict[str, Any], Iterator[Record]]:
         return read_manifest(place), (one for one in each_record(place) if was_asked(one, asked))
     if found := read_logs(place):
         return found
+    alone = place.is_dir() and any(place.rglob("*results*.json"))
     raise MapflowError(
         f"{str(place)!r} holds no {RECORDS} and no sample logs of lmms-eval,"
-        " lm-evaluation-harness or Inspect: not the folder of a run"
+        " lm-evaluation-harness or Inspect: "
+        + ("results alone; run it again with --log_samples" if alone else "not the folder of a run")
     )
 
 

@@ -200,6 +200,12 @@ def test_places_that_are_not_runs_are_named_for_what_they_are(folder, tmp_path, 
         assert "is one file of a run: name its folder" in capsys.readouterr().err
 
 
+def test_results_without_samples_name_the_flag_that_writes_samples(tmp_path, capsys):
+    (tmp_path / "20260101_000000_results.json").write_text("{}")
+    assert main(["leaderboard", str(tmp_path)]) == 2
+    assert "run it again with --log_samples" in capsys.readouterr().err
+
+
 def test_an_output_is_no_input(folder, tmp_path, capsys):
     log = tmp_path / "log.json"
     log.write_text("{}")

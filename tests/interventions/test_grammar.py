@@ -48,10 +48,12 @@ def test_the_description_needs_no_model(case):
     assert bool((ours.allowed == theirs.allowed).all()) and ours.budget == theirs.budget
 
 
-@given(st.lists(cases(random=True), min_size=1, max_size=4))
+@given(
+    st.lists(cases(random=True), min_size=1, max_size=4),
+    st.sampled_from([",", ";", " , ", ";  "]),
+)
 @quick
-@pytest.mark.parametrize("separator", [",", ";", " , ", ";  "])
-def test_several_in_one_text(separator, found):
+def test_several_in_one_text(found, separator):
     texts = list(dict.fromkeys(str(parse_intervention(str(spec))) for _, spec, _ in found))
     assert [str(i) for i in parse_interventions([separator.join(texts)])] == texts
     assert [str(i) for i in parse_interventions(texts)] == texts

@@ -65,7 +65,8 @@ class Trackers:
             yield log
         finally:
             for tracker, one in started:
-                one.run.finish() if tracker == "wandb" else one.finish()
+                with _tracker_errors(tracker):
+                    one.run.finish() if tracker == "wandb" else one.finish()
 
     def _start(self, tracker: str, intervention: str, group: str) -> Any:
         from lmms_eval.loggers import SwanLabLogger, WandbLogger

@@ -500,6 +500,8 @@ def test_nothing_reaches_beyond_the_screen(driver, size):
         assert chosen(driver) == search
         assert too_wide(driver) == []
         assert driver.execute_script("return document.documentElement.scrollWidth") == size[0]
+        heads = driver.find_elements("css selector", "#detail thead th")
+        assert min(head.size["width"] for head in heads) >= 160  # holds "random:seed=0"
         assert driver.find_element("id", "detail").size["width"] >= min(size[0], 600) * 0.8
 
 

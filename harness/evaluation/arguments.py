@@ -215,6 +215,8 @@ def _words(action: argparse.Action, value: Any, where: str) -> list[str]:
 def _interventions(value: Any, where: str) -> list[Any]:
     """A text, a mapping from names to interventions, or a list of both."""
     entries = value if isinstance(value, list) else [value]
+    if not entries:
+        raise MapflowError(f"{where}: the list is empty; name one, or leave the key out")
     for one in entries:
         if not isinstance(one, (str, dict)) or not one:
             raise MapflowError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ from mapflow.model_adapters.inference.identity import package_version
 from mapflow.model_adapters.lmms.generation import Generation, parse_settings, read_generation
 from mapflow.model_adapters.lmms.requested import Request, requesting
 from mapflow.results.contract.errors import QUESTIONS_MISSING, MapflowError
-from mapflow.results.contract.visible_text import nearest
+from mapflow.results.contract.visible_text import nearest, quoted
 from mapflow.results.runs.claim import Claim
 from mapflow.tasks.lmms_files import check_table_cache, write_task_files
 from mapflow.tasks.registry import load_questions, task_names
@@ -54,7 +55,7 @@ class CheckedRun:
         self._ours = str(args.model).startswith("mapflow")
         if not args.model:
             raise MapflowError("--model is required, e.g. --model mapflow_llava")
-        if not (args.limit is None or args.limit > 0):
+        if not (args.limit is None or 0 < args.limit < math.inf):
             raise MapflowError(
                 f"--limit {args.limit:g} must be at least 1 question, or a share between 0 and 1;"
                 " leave it out to ask all"
@@ -160,6 +161,8 @@ class CheckedRun:
                 "--tasks is required, e.g. --tasks mapflow_tvbench; `lmms_eval tasks` lists them"
             )
         if self._args.include_path:
+            if not Path(self._args.include_path).is_dir():
+                raise MapflowError(f"--include_path {quoted(self._args.include_path)} is no folder")
             return
         known = task_names()
         for name in self._names():

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 from mapflow.results.contract.errors import MapflowError
 from mapflow.results.contract.question import Question
+from mapflow.results.contract.visible_text import quoted
 from mapflow.results.records.base import JsonlRecord
 from mapflow.results.records.record import Record
 from mapflow.results.runs.asked import ASKED, joined, read_asked, was_asked
@@ -193,8 +194,8 @@ def _check_same(folder: Path, earlier: Mapping[str, Any], ours: Mapping[str, Any
         if earlier.get(name) != ours.get(name):
             raise MapflowError(
                 f"run folder {str(folder)!r} holds another run: its {name} is"
-                f" {earlier.get(name)!r}, this one's"
-                f" {ours.get(name)!r}; choose another --output_path"
+                f" {quoted(earlier.get(name), 300)}, this one's"
+                f" {quoted(ours.get(name), 300)}; choose another --output_path"
             )
 
 

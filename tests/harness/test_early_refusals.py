@@ -69,6 +69,13 @@ CASES: dict[str, tuple[list[str], str]] = {
         ["lmms_eval", "--model", "qwen2_5_vl", "--tasks", "mvbench,mapflow_motion,mvbnch"],
         "unknown task 'mvbnch'; did you mean 'mvbench'",
     ),
+    "a folder of tasks that is missing": ([*LLAVA, "--include_path", "/nowhere"], "is no folder"),
+    "questions without end": ([*LLAVA, "--limit", "inf"], "--limit inf must be"),
+    "an empty list of interventions": (["lmms_eval", "--config", "none.yaml"], "list is empty"),
+    "another run, in few words": (
+        [*LLAVA, "--output_path", "ours", "--protocol", "x" * 10_000],
+        "xxx...; choose another",
+    ),
     "remote code": ([*ASKED, "trust_remote_code=True"], "trust_remote_code is refused"),
     "missing data": ([*LLAVA, "--tasks", "mapflow_tvbench", "--data_dir", "/nowhere"], "/nowhere"),
     "a wrong batch size": ([*LLAVA, "--batch_size", "0"], "must be a whole number"),
@@ -141,6 +148,7 @@ def prepared(place: Path) -> None:
     for name in ("other", "unheard", "empty", "pickled", "noranges", "theirs", "ours", "busy"):
         (place / name).mkdir()
     (place / "file").write_text("")
+    (place / "none.yaml").write_text("model: mapflow_llava\nintervention: []\n")
     (place / "other" / "config.json").write_text('{"architectures": ["InternVLChatModel"]}')
     (place / "unheard" / "config.json").write_text('{"architectures": ["Unheard"]}')
     (place / "pickled" / "config.json").write_text((BUNDLED / "config.json").read_text())

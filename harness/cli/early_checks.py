@@ -141,11 +141,12 @@ def check_folder(
     records. Returns the claim of a folder that is there: it keeps other jobs out while it is held.
     """
     check_output_folder(folder)
-    check_resumable(folder, json.loads(json.dumps(known)), interventions, file)
     try:
-        return claim(folder) if folder.is_dir() else None
+        held = claim(folder) if folder.is_dir() else None
     except FileNotFoundError:  # made for a moment by another process's `check_output_folder`
-        return None
+        held = None
+    check_resumable(folder, json.loads(json.dumps(known)), interventions, file)
+    return held
 
 
 def check_output_folder(folder: Path) -> None:

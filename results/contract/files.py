@@ -172,9 +172,10 @@ def write_file(path: Path, content: str | bytes) -> None:
 def file_name(text: str) -> str:
     """A file name for a question or an intervention.
 
-    Special characters are replaced; a digest then keeps names apart.
+    Special characters are replaced, also the comma, which would end an argument of lmms-eval's; a
+    digest then keeps names apart.
     """
-    plain = re.sub(r"[^A-Za-z0-9.@=,+-]+", "_", text)[:80].strip(".")
+    plain = re.sub(r"[^A-Za-z0-9.@=+-]+", "_", text)[:80].strip(".")
     if plain and plain == text:
         return plain
     digest = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

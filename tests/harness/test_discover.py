@@ -223,7 +223,8 @@ def a_planted_sweep(sweep, subject, folder) -> int:
         if sweep.samples == "correct"
         else {"change_answer": (1000.0,) * DEPTH}
     )
-    RunFolder(folder, {}, {}, SweepRecord).append(
+    identity = {**subject.identity, **sweep.settings, "samples": sweep.samples}
+    RunFolder(folder, identity, {}, SweepRecord).append(
         replace(one, **wrong) if one.question_id == last else one for one in planted
     )
     return 0

@@ -140,7 +140,7 @@ def _limit(arguments: list[str]) -> list[str]:
     """One question of each subtask suffices, or six; of two flags `--limit` the later counts."""
     asks = {"run", "sweep", "trace", "lens", "attention", "discover"}
     asks |= {"--intervention", "--interventions-file", "--tasks", "--model", "--config"}
-    alone = {"verify", "explain"} & set(arguments)
+    alone = {"verify", "explain", "figure"} & set(arguments)
     few = (
         "6" if {"discover", "correct"} & set(arguments) else "1"
     )  # two halves, each with right answers

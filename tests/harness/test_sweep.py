@@ -227,10 +227,10 @@ def test_memory_that_runs_out_halves_the_windows_that_run_together(whole, tmp_pa
         return original(model, inputs, compiled, plan)
 
     monkeypatch.setattr(sweep_windows, "_probabilities", scarce)
-    assert sweep(tmp_path / "s") == 0
+    assert sweep(tmp_path / "s", *COMMAND[:-1], "2") == 0
     halvings = [b.bytes <= a.bytes for a, b in itertools.pairwise(planned)]
-    assert len(planned) > 4 and all(halvings), "less and less memory, which is not tried again"
-    assert [len(one.passes) == 1 for one in planned[-3:]] == [False, False, False]
+    assert len(planned) > 3 and all(halvings), "less and less memory, which is not tried again"
+    assert all(len(one.passes) > 1 for one in planned[-2:])
     whole_ones = {r.key: r for r in read_records(whole, SweepRecord)}
     for record in read_records(tmp_path / "s", SweepRecord):
         assert record.p_answers == pytest.approx(

@@ -91,18 +91,27 @@ def _ended(program: str, body: Callable[[], int], arguments: Sequence[str]) -> i
         print(f"\n{program}: {stop}{kept if resumes else ''}", file=sys.stderr)
         return stop.exit_code
     except Exception as error:
-        if not _out_of_memory(error):
+        failure = _failure_of_the_machine(error)
+        if failure is None:
             raise
-    print(f"{program}: error: memory ran out; what was written is kept", file=sys.stderr)
+    print(f"{program}: error: {failure}; what was written is kept", file=sys.stderr)
     return FAILED
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _failure_of_the_machine(error: Exception) -> str | None:
+    """Memory that ran out, or processes that cannot reach each other; None for any other error."""
     if "torch" not in sys.modules:  # whose errors are the other ones
-        return isinstance(error, MemoryError)
+        return "memory ran out" if isinstance(error, MemoryError) else None
+    import torch.distributed
+
     from mapflow.model_adapters.device_memory import out_of_memory
 
-    return out_of_memory(error)
+    if out_of_memory(error):
+        return "memory ran out"
+    if isinstance(error, getattr(torch.distributed, "DistError", ())):  # not in every build
+        reason = " ".join(str(error).split())
+        return f"the processes of this job cannot reach each other ({shortened(reason, 300)})"
+    return None
 
 
 class OutputLost(BaseException):

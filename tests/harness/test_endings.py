@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed
 
 from mapflow.harness.cli.endings import Interrupted, interruptible, run_command
 from mapflow.results.records.trace import TraceRecord
@@ -174,3 +176,26 @@ def test_signals_are_handled_before_anything_is_imported():
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (130, "\nmapflow: interrupted by SIGINT\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "memory ran out; what was written is kept"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "memory ran out;"),
+        (torch.distributed.DistBackendError("NCCL error in: x.cpp:93,\ninvalid usage"),
+         "the processes of this job cannot reach each other (NCCL error in: x.cpp:93, invalid"),
+    ],
+)  # fmt: skip
+def test_a_failure_of_the_machine_is_one_line(error, said, capsys):
+    def body():
+        raise error
+
+    assert run_command("mapflow sweep", body, []) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mapflow sweep: error: ") and said in line
+
+
+def test_any_other_error_passes_through():
+    with pytest.raises(ZeroDivisionError):
+        run_command("mapflow sweep", lambda: 1 // 0, [])

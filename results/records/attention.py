@@ -36,7 +36,7 @@ class AttentionRecord(JsonlRecord):
     FILE: ClassVar[str] = "attention.jsonl"
     RUN: ClassVar[str] = "attention maps"
     OPTIONAL: ClassVar[frozenset[str]] = frozenset({"left_out"})
-    PER_LAYER: ClassVar[tuple[str, ...]] = ("by_frame", "shares")
+    PER_LAYER: ClassVar[tuple[str, ...]] = ("weights", "by_frame", "shares")
 
     question_id: str
     video_id: str
@@ -55,6 +55,9 @@ class AttentionRecord(JsonlRecord):
     def contradiction(self) -> str | None:
         if missing := set(PARTS).difference(self.shares or {}):
             return f"shares lack {quoted(min(missing))}"
+        for layer in self.weights:
+            if len(layer) != len(self.frames):
+                return f"weights of {len(layer)} video tokens, frames of {len(self.frames)}"
         if len({len(layer) for layer in self.by_frame}) > 1:
             return "layers of by_frame differ in their number of frames"
         return super().contradiction()

@@ -76,6 +76,19 @@ class JsonlRecord:
 
     def contradiction(self) -> str | None:
         """Why the fields of a measured record cannot belong together; None if they can."""
+        depths = self._depths()
+        if len({*depths.values()}) > 1 or 0 in depths.values():
+            listed = ", ".join(f"{field} {n}" for field, n in depths.items())
+            return f"not one entry per layer: {listed}"
+        return None
+
+    @property
+    def depth(self) -> int | None:
+        """Number of layers of a measured record; None if it has no entries by layer."""
+        return next(iter(self._depths().values()), None) if self.measured else None
+
+    def _depths(self) -> dict[str, int]:
+        """The entries of each sequence over layers that is there."""
         depths: dict[str, int] = {}
         for field in self.PER_LAYER:
             value = getattr(self, field)
@@ -83,10 +96,7 @@ class JsonlRecord:
                 depths |= {f"{field}[{quoted(name)}]": len(one) for name, one in value.items()}
             elif value is not None:
                 depths[field] = len(value)
-        if len({*depths.values()}) > 1 or 0 in depths.values():
-            listed = ", ".join(f"{field} {n}" for field, n in depths.items())
-            return f"not one entry per layer: {listed}"
-        return None
+        return depths
 
     @property
     def key(self) -> tuple[str, str]:
@@ -136,6 +146,8 @@ class JsonlRecord:
         data = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
         record, run = checked_json(data, _reader(cls), f"{where}: not a record")
         check_ids(where, record.question_id, record.video_id, record.task)
+        if not record.key[1].strip():
+            raise MapflowError(f"{where}: not a record (its {cls.NAMED_BY} has no name)")
         if record.PER_LAYER and record.measured and (reason := record.contradiction()):
             raise MapflowError(f"{where}: not a record ({reason})")
         return record, run

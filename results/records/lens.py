@@ -58,6 +58,9 @@ class LensRecord(JsonlRecord):
         for layer in self.ids:
             if len(layer) != len(self.frames) or not all(layer):
                 return f"ids name tokens of {len(layer)} video tokens, frames of {len(self.frames)}"
+        ids, shown = ([[*map(len, one)] for one in two] for two in (self.ids, self.probabilities))
+        if ids != shown:
+            return "not one probability per token of ids"
         found = {*chain.from_iterable(chain.from_iterable(self.ids))}
         if missing := {*map(str, found)}.difference(self.words or {}):
             return f"words lack token {min(missing)}"

@@ -72,6 +72,11 @@ class SweepRecord(JsonlRecord):
     left_out: str | None = None
     error: str | None = None
 
+    def contradiction(self) -> str | None:
+        if self.correct and not self.still_right:
+            return "correct, but neither answers nor rights of the windows"
+        return super().contradiction()
+
     @property
     def still_right(self) -> tuple[bool, ...]:
         """Whether each window's answer is right, of a question whose baseline answer is.

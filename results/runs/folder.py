@@ -232,7 +232,8 @@ def each_record(folder: Path, kind: type[R] = Record) -> Iterator[R]:  # pyright
     is writing) are passed over. An answer may follow errors of its question: the later one counts.
 
     Raises MapflowError, naming file and line, for a line that is not a record, for a record of
-    another run, intervention or task than those of the folder, and for a second, other answer.
+    another run, intervention or task than those of the folder, for one of more or fewer layers
+    than the others of its intervention or route, and for a second, other answer.
     """
     path = folder / kind.FILE
     if not path.is_file():
@@ -279,6 +280,7 @@ def _membership(folder: Path, kind: type[R]) -> Callable[[R, str | None, str], N
     described = run_digest(manifest.get("identity") or {}) if manifest else None
     named = manifest.get("interventions") if kind.NAMED_BY == "intervention" else None
     first: list[str | None] = []
+    depths: dict[str, int] = {}
 
     def check(record: R, run: str | None, where: str) -> None:
         first[:] = first or [run]
@@ -300,6 +302,12 @@ def _membership(folder: Path, kind: type[R]) -> Callable[[R, str | None, str], N
             raise MapflowError(
                 f"{where}: a record of task {record.task!r}, which was never asked here"
                 f" ({', '.join(asked)}): remove the line"
+            )
+        own = record.depth
+        if own is not None and own != (usual := depths.setdefault(record.key[1], own)):
+            raise MapflowError(
+                f"{where}: a record of {own} layers among those of {usual} of"
+                f" {record.key[1]!r}: remove the line"
             )
 
     return check

@@ -141,6 +141,11 @@ def _with(line, **changes):
     return json.dumps({**json.loads(line), **changes}).encode() + b"\n"
 
 
+def _without_name(line):
+    name = "route" if "route" in json.loads(line) else "intervention"
+    return _with(line, **{name: " "})
+
+
 def _at(lines, *more):
     """The lines with others after the second."""
     return [*lines[:2], *more, *lines[2:]]
@@ -158,6 +163,7 @@ REFUSED = {
     "another task's": lambda lines: _at(lines, _with(lines[0], task="t_two")),
     "another field": lambda lines: _at(lines, _with(lines[0], more=1)),
     "an absurd number": lambda lines: _at(lines, _with(lines[0], protocol=10**30)),
+    "no name": lambda lines: _at(lines, _without_name(lines[0])),
     "another answer": lambda lines: _at(lines, _with(lines[0], target="C")),
 }
 OF_RUNS = {
@@ -180,12 +186,57 @@ def test_a_broken_or_foreign_line_is_named_by_every_command(kind, tmp_path, caps
             assert f"{file}:3: " in line and len(line) < 1000, (case, name, line)
 
 
+def _shorter(record):
+    """All sequences over layers without their last."""
+    return {
+        name: {part: one[:-1] for part, one in value.items()}
+        if isinstance(value, dict)
+        else value and value[:-1]
+        for name, value in record.items()
+        if name in PER_LAYER
+    }
+
+
+PER_LAYER = {
+    *("p_answers", "p_targets", "p_options", "change_answer", "change_target", "answers"),
+    *("rights", "ids", "probabilities", "weights", "by_frame", "shares"),
+}
+LAYERS = {
+    "fewer layers than others": (KINDS, _shorter),
+    "no answers under the knockouts": (
+        [SweepRecord], lambda record: {"answers": None, "rights": None},
+    ),
+    "no probabilities in a layer": (
+        [LensRecord], lambda record: {"probabilities": record["probabilities"][:1]},
+    ),
+    "two probabilities of one word": (
+        [LensRecord], lambda record: {"probabilities": [[[0.5, 0.1]], [[0.5]]]},
+    ),
+    "no weights in a layer": ([AttentionRecord], lambda record: {"weights": [[0.1]]}),
+    "weights of other tokens": ([AttentionRecord], lambda record: {"weights": [[0.1], [0, 0]]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_layers_that_do_not_fit_are_named_by_every_command(case, tmp_path, capsys):
+    kinds, change = LAYERS[case]
+    for kind in kinds:
+        folder = write_folder(tmp_path / kind.__name__, kind)
+        lines = (folder / kind.FILE).read_bytes().splitlines(keepends=True)
+        lines[2] = _with(lines[2], **change(json.loads(lines[2])))
+        (folder / kind.FILE).write_bytes(b"".join(lines))
+        for name, read in readers(folder, kind).items():
+            line = refusal(f"{kind.__name__}: {name}", read, capsys)
+            assert f"{folder / kind.FILE}:3: " in line and len(line) < 1000, (kind, name, line)
+
+
 HEALED = {
     "an error, then its answer": lambda lines: [_failed(lines[0]), *lines],
     "an answer, then its error": lambda lines: [*lines, _failed(lines[0])],
     "an error, another, then the answer": lambda lines: [
         _failed(lines[0]), _failed(lines[0], "later"), *lines,
     ],
+    "a carriage return in a line": lambda lines: [lines[0][:-2] + b"\r}\r\n", *lines[1:]],
     "the same line twice": lambda lines: _at(lines, lines[0]),
     "half a line at the end": lambda lines: [*lines, lines[0][:40]],
     "binary half a line at the end": lambda lines: [*lines, b"\xff\0"],

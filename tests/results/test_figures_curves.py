@@ -59,7 +59,8 @@ def readings() -> list[LensRecord]:
     made = [
         LensRecord(
             f"q{i}", f"v{i % 4}", "t", name, "paper", False, (0,) * size,
-            tuple(rng.integers(0, 3, (LAYERS, size, 2)).tolist()), (), words,
+            tuple(rng.integers(0, 3, (LAYERS, size, 2)).tolist()),
+            tuple(np.full((LAYERS, size, 2), 0.5).tolist()), words,
         )
         for name in ("full", "_$a_b$") for i in range(8) for size in (4 + 2 * (i % 2),)
     ]  # fmt: skip
@@ -203,6 +204,7 @@ def maps(names=("full", "_$a_b$"), layers=LAYERS) -> list[AttentionRecord]:
             made.append(
                 AttentionRecord(
                     f"q{i}", f"v{i // 2}", "t", name, "paper", "last", 1,
+                    frames=tuple(range(frames.shape[1])), weights=tuple(frames.tolist()),
                     by_frame=tuple(map(tuple, frames.tolist())), shares=shares,
                 )
             )  # fmt: skip

@@ -17,27 +17,35 @@ from mapflow.results.contract.errors import MapflowError
 Target = Callable[[Random], Any]
 
 
-def _target(module: str, name: str) -> Target:
-    """A target whose module is imported when it runs: layouts need torch, folders pandas, the
-    others neither.
-    """
+MODULES = {
+    "interventions": "fuzz_interventions",
+    "answers": "fuzz_answers",
+    "records": "fuzz_records",
+    "rows": "fuzz_rows",
+    "layouts": "fuzz_layouts",
+    "manifests": "fuzz_folders",
+    "folders": "fuzz_folders",
+    "logs": "fuzz_logs",
+}
+"""Target → the module with a function of its name. It is imported when the target is used: layouts
+need torch, folders pandas, the others neither."""
+
+
+def warm_up(name: str) -> None:
+    """Imports what the target needs, which takes long on a slow disk."""
+    import_module(f"tests.fuzz.{MODULES[name]}")
+
+
+def target(name: str) -> Target:
+    """The function of a target, which imports its module when it runs."""
 
     def run(random: Random) -> Any:
-        return getattr(import_module(f"tests.fuzz.{module}"), name)(random)
+        return getattr(import_module(f"tests.fuzz.{MODULES[name]}"), name)(random)
 
     return run
 
 
-TARGETS: dict[str, Target] = {
-    "interventions": _target("fuzz_interventions", "interventions"),
-    "answers": _target("fuzz_answers", "answers"),
-    "records": _target("fuzz_records", "records"),
-    "rows": _target("fuzz_rows", "rows"),
-    "layouts": _target("fuzz_layouts", "layouts"),
-    "manifests": _target("fuzz_folders", "manifests"),
-    "folders": _target("fuzz_folders", "folders"),
-    "logs": _target("fuzz_logs", "logs"),
-}
+TARGETS: dict[str, Target] = {name: target(name) for name in MODULES}
 
 
 def accepted(target: Target, random: Random) -> bool:

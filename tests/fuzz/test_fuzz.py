@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import time
 from random import Random
 
 import pytest
@@ -19,6 +20,7 @@ from mapflow.results.records import base as lines
 from mapflow.results.records.record import Record
 from mapflow.results.runs import folder, manifest
 from mapflow.tasks import rows
+from tests import fuzz
 
 from . import fuzz_answers, fuzz_interventions, fuzz_layouts, run, targets
 from .fuzz_records import RECORDS
@@ -114,11 +116,40 @@ def test_crashes_and_hangs_are_findings(name, monkeypatch):
     assert "Hang" in run.fuzz(name, 1)[1][0]
 
 
+def test_an_import_is_no_hang(tmp_path, monkeypatch):
+    (tmp_path / "fuzz_slow.py").write_text(
+        "import time\nwhile time.process_time() < %r: pass\ndef slow(random): return 1\n"
+        % (time.process_time() + 0.5)
+    )
+    monkeypatch.setattr(fuzz, "__path__", [*fuzz.__path__, str(tmp_path)])
+    monkeypatch.setitem(targets.MODULES, "slow", "fuzz_slow")
+    monkeypatch.setitem(targets.TARGETS, "slow", targets.target("slow"))
+    monkeypatch.setattr(run, "HANG", 0.05)
+    assert run.fuzz("slow", 3) == (3, [])
+
+
+FOLDER_FINDINGS = {
+    459983: 1,  # a carriage return within a line
+    276201: 0,  # an intervention without a name and no manifest
+    562312: 0,
+    790894: 0,
+    435424: 0,  # answered right, but no answers under the knockouts
+    639244: 0,
+}
+"""Seed of `folders` → whether the folder is accepted."""
+
+
+@pytest.mark.parametrize("seed", FOLDER_FINDINGS)
+def test_folders_that_once_crashed(seed):
+    assert run.fuzz("folders", 1, seed) == (FOLDER_FINDINGS[seed], [])
+
+
 @pytest.mark.parametrize(
     "line",
     [
         "[" * 100_000,
         '{"question_id": "q", "prediction": "\\ud800"}',
+        RECORDS[0].replace('"intervention": "full"', '"intervention": ""'),
         RECORDS[0].replace("clip", "\ud800"),
         RECORDS[0].replace('"n_options": 4', '"n_options": true'),
         RECORDS[0].replace('"n_options": 4', '"n_options": 1' + "0" * 30),

@@ -62,7 +62,7 @@ def route_panels(records: Sequence[SweepRecord]) -> list[RoutePanel]:
     """
     by_route: dict[str, list[SweepRecord]] = {}
     for record in records:
-        if record.change_answer is not None:
+        if record.measured and record.change_answer is not None:
             by_route.setdefault(record.route, []).append(record)
     return [_panel(route, own) for route, own in by_route.items()]
 

@@ -40,6 +40,7 @@ def a_sweep_record(question, route="video->question", change=None, **changes):
 def test_bands_are_the_librarys_and_questions_without_a_change_count_for_none():
     records = [a_sweep_record(i, change=row) for i, row in enumerate(CHANGE)]
     records += [a_sweep_record(50, error="no video"), a_sweep_record(51, tiny=("p_answer",))]
+    records += [a_sweep_record(52, change=(9.0, 9.0), error="no video")]  # counts for nothing
     (curve,) = route_panels(records)
     videos = np.unique([f"one/{i // 2}.mp4" for i in range(40)], return_inverse=True)[1]
     found = simultaneous_bands(CHANGE, videos, resolution=RESOLUTION)

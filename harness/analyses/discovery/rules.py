@@ -102,7 +102,7 @@ def changes(
     Raises MapflowError if no question has one.
     """
     own = sorted(
-        (r for r in records if r.route == route and r.change_answer is not None),
+        (r for r in records if r.route == route and r.measured and r.change_answer is not None),
         key=lambda r: r.key,
     )
     if not own:

@@ -150,7 +150,10 @@ def check_folder(
 
 
 def check_output_folder(folder: Path) -> None:
-    """Raises MapflowError if an --output_path cannot be made or written. Leaves nothing behind."""
+    """Raises MapflowError if an --output_path cannot be made or written. Leaves nothing behind.
+
+    Of a job with several processes none tries to make it: `RunFolder` does.
+    """
     missing = [
         place
         for place in (folder, *folder.absolute().parents)
@@ -162,7 +165,7 @@ def check_output_folder(folder: Path) -> None:
         reason = f"{there} is not a folder"
     elif not os.access(there, os.W_OK | os.X_OK):
         reason = f"{there} is not writable"
-    elif missing and processes().rank == 0:
+    elif missing and processes().world == 1:  # else others may begin to work in it
         reason = _cannot_be_made(missing)
     if reason:
         raise MapflowError(
@@ -177,7 +180,7 @@ def _cannot_be_made(missing: Sequence[Path]) -> str | None:
     except OSError as error:
         return f"{missing[-1]}: {error.strerror}"
     finally:
-        with suppress(OSError):  # another process already works in it
+        with suppress(OSError):  # another job already works in it
             for place in missing:
                 if place.is_dir():
                     place.rmdir()

@@ -73,7 +73,7 @@ def test_cluster_sums_are_exact_for_one_and_many_columns():
     ("runs", "names"),
     [
         ([], ["no runs"]),
-        ([run(ids=[], correct=[])], ["'full'", "no questions"]),
+        ([run(ids=[], correct=[])], ["'full'", "no answered question"]),
         ([run(ids=["q1", "q2", "q2", "q4"])], ["'full'", "'q2'", "more than once"]),
         ([run(correct=[1, 0, float("nan"), 1])], ["'full'", "'q3'", "nan"]),
         ([run(correct=[1, 0, None, 1])], ["'full'", "'q3'", "None"]),
